@@ -1,0 +1,227 @@
+"""From pictures of any kind to what CLIP's vision tower reads.
+
+A picture is *prepared* (resized and cropped to the model's size, uint8) and then *normalised*, in
+one batch on the device. Pictures from PIL, files and NumPy are resized by PIL itself, so they are
+prepared bit for bit as by transformers' PIL image processor. Tensors are resized where they lie,
+in the same two passes with the same filter and the same rounding to uint8 after each; there single
+pixels differ from PIL's by one or two of 255, because PIL keeps its filter in fixed point.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+
+from rerank.specs import WeightsError
+from rerank.weights import read_json
+
+Picture: TypeAlias = Image.Image | str | os.PathLike[str] | np.ndarray | torch.Tensor
+
+# What people have pictures in. PIL would also try the parsers of rare and dangerous formats.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+MAX_PIXELS = 40_000_000
+MAX_ASPECT = 100  # the longer side over the shorter; a strip shows nothing after the centre crop
+ORIENTATION = 0x0112  # EXIF tag
+RESAMPLERS = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bicubic"}
+
+
+class BadImage(ValueError):
+    """A picture that cannot be read or judged; the message names it and the reason."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The settings of a preprocessor_config.json.
+
+    shortest_edge  pixels; the longer side follows. None: resize to `size` without regard to aspect
+    size           (height, width) in pixels that is cut from the centre, and that the model reads
+    resample       PIL's filter
+    scale          from 0..255 to what mean and std are given in, mostly 1/255
+    mean, std      of each of R, G, B
+    """
+
+    shortest_edge: int | None
+    size: tuple[int, int]
+    resample: Image.Resampling
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def prepare(self, picture: Picture, device: torch.device) -> torch.Tensor:
+        """One picture as (3, H, W) uint8 at the model's size.
+
+        A tensor is resized on `device`, every other kind on the CPU. Raises BadImage, or ValueError
+        for arrays and tensors that are not pictures.
+        """
+        if isinstance(picture, torch.Tensor):
+            return self.prepare_batch(picture[None], device)[0]
+        if isinstance(picture, np.ndarray):
+            image = _from_array(picture)
+        elif isinstance(picture, Image.Image):
+            image = to_rgb(picture)
+        elif isinstance(picture, str | os.PathLike):
+            image = open_picture(picture)
+        else:
+            raise ValueError(f"a picture is a PIL image, path, array or tensor, not {picture!r:.80}")
+        height, width = self._resized(image.height, image.width)
+        if (height, width) != (image.height, image.width):
+            image = image.resize((width, height), self.resample)
+        top, left = self._corner(height, width)
+        image = image.crop((left, top, left + self.size[1], top + self.size[0]))
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+    def prepare_batch(self, pictures: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """(B, 3, H, W) uint8 of any size as (B, 3, H, W) uint8 at the model's size on `device`."""
+        if pictures.dtype != torch.uint8 or pictures.ndim != 4 or pictures.shape[1] != 3:
+            raise ValueError(
+                "picture tensors are uint8 of shape (3, H, W), or (B, 3, H, W) for a batch, "
+                f"not {pictures.dtype} of shape {tuple(pictures.shape)}"
+            )
+        pictures = pictures.to(device)
+        height, width = self._resized(*pictures.shape[2:])
+        pictures = _resize(pictures, height, width, RESAMPLERS[self.resample])
+        top, left = self._corner(height, width)
+        return pictures[:, :, top : top + self.size[0], left : left + self.size[1]]
+
+    def normalise(self, pictures: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) uint8, prepared, as the model's fp32 input."""
+        mean = torch.tensor(self.mean, device=pictures.device).view(3, 1, 1)
+        std = torch.tensor(self.std, device=pictures.device).view(3, 1, 1)
+        return (pictures.float() * self.scale - mean) / std
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) before the crop."""
+        short, long = sorted((height, width))
+        if short == 0 or long > MAX_ASPECT * short:
+            raise BadImage(f"{width}x{height} pixels is too narrow a picture to judge")
+        if self.shortest_edge is None:
+            return self.size
+        longer = int(self.shortest_edge * long / short)
+        return (longer, self.shortest_edge) if height > width else (self.shortest_edge, longer)
+
+    def _corner(self, height: int, width: int) -> tuple[int, int]:
+        """(top, left) of the centre crop."""
+        return (height - self.size[0]) // 2, (width - self.size[1]) // 2
+
+
+def read_preprocessing(folder: Path, image_size: int) -> Preprocessing:
+    """The preprocessing of a model folder whose vision tower reads `image_size` pixels a side.
+
+    Reads preprocessor_config.json, or the part of processor_config.json that newer tools write.
+    Raises WeightsError when both are missing, or when pictures would not come out at that size.
+    """
+    path = folder / "preprocessor_config.json"
+    if path.is_file() or not (folder / "processor_config.json").is_file():
+        config = read_json(path)
+    else:
+        path = folder / "processor_config.json"
+        config = read_json(path).get("image_processor", {})
+    try:
+        preprocessing = _from_config(config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: cannot follow this preprocessing ({error})") from error
+    if preprocessing.size != (image_size, image_size):
+        height, width = preprocessing.size
+        raise WeightsError(
+            f"{path}: makes pictures of {width}x{height} pixels, the model reads "
+            f"{image_size}x{image_size}"
+        )
+    if preprocessing.shortest_edge is not None and preprocessing.shortest_edge < image_size:
+        raise WeightsError(
+            f"{path}: resizes to {preprocessing.shortest_edge} pixels and then cuts {image_size}"
+        )
+    return preprocessing
+
+
+def open_picture(path: str | os.PathLike[str]) -> Image.Image:
+    """A file as an RGB image; of an animation, the first frame. Raises BadImage."""
+    path = Path(path)
+    if not path.is_file():  # also keeps us from waiting on a named pipe
+        raise BadImage(f"{path}: no such picture file")
+    try:
+        opened = Image.open(path, formats=FORMATS)
+    except MemoryError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise BadImage(f"{path}: not a picture in one of {', '.join(FORMATS)}") from error
+    except Exception as error:  # decoders meet damaged files with every kind of exception
+        raise BadImage(f"{path}: {error}") from error
+    with opened:
+        return to_rgb(opened)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any PIL image as RGB, turned upright by its EXIF tag. Raises BadImage.
+
+    Transparency is laid over white; 16-bit greys are scaled to 8 bits; CMYK and the other colour
+    spaces are converted by PIL. 32-bit modes (I, F) are refused: nothing says what white is there.
+    """
+    name = getattr(image, "filename", "") or "picture"
+    if image.width * image.height > MAX_PIXELS:  # the header says so: nothing is decoded yet
+        raise BadImage(
+            f"{name}: {image.width}x{image.height} pixels is more than "
+            f"{MAX_PIXELS // 1_000_000} megapixels"
+        )
+    if image.mode in ("I", "F"):
+        raise BadImage(f"{name}: mode {image.mode} has no known white; convert it to 8 bits first")
+    try:
+        if image.getexif().get(ORIENTATION, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):
+            image = Image.fromarray(np.round(np.array(image) / 257).astype(np.uint8))
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image)
+        return image.convert("RGB")
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders meet damaged files with every kind of exception
+        raise BadImage(f"{name}: {error}") from error
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise ValueError(
+            f"picture arrays are uint8 of shape (H, W, 3), not {array.dtype} of {array.shape}"
+        )
+    return Image.fromarray(array)
+
+
+def _resize(pictures: torch.Tensor, height: int, width: int, mode: str) -> torch.Tensor:
+    """PIL's resize for (B, 3, H, W) uint8: first across, then down, each pass rounded to uint8."""
+    for size in ((pictures.shape[2], width), (height, width)):
+        if size != tuple(pictures.shape[2:]):
+            resized = F.interpolate(pictures.float(), size, mode=mode, antialias=True)
+            pictures = (resized + 0.5).floor().clamp(0, 255).to(torch.uint8)  # halves up, as PIL
+    return pictures
+
+
+def _from_config(config: dict[str, Any]) -> Preprocessing:
+    """Raises KeyError, TypeError or ValueError for what we cannot follow."""
+    if not config.get("do_resize", True):
+        raise ValueError("do_resize is false")
+    resample = Image.Resampling(config.get("resample", Image.Resampling.BICUBIC))
+    if resample not in RESAMPLERS:
+        raise ValueError(f"resample is {resample.name}")
+    size = config["size"]
+    if isinstance(size, int):  # as old files have it
+        size = {"shortest_edge": size}
+    shortest_edge = size.get("shortest_edge")
+    crop = config["crop_size"] if config.get("do_center_crop", True) else size
+    if isinstance(crop, int):
+        crop = {"height": crop, "width": crop}
+    normalised = config.get("do_normalize", True)
+    return Preprocessing(
+        shortest_edge=shortest_edge,
+        size=(crop["height"], crop["width"]),
+        resample=resample,
+        scale=config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0,
+        mean=tuple(config["image_mean"]) if normalised else (0.0, 0.0, 0.0),
+        std=tuple(config["image_std"]) if normalised else (1.0, 1.0, 1.0),
+    )

@@ -1,0 +1,214 @@
+"""Tiny random-weight model folders in the true file formats, shared by all tests."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+CONTEXT = 32
+WORDS = ("a", "panda", "red", "blue", "balloon", "apple", "left", "right", "of", "the", "to", "on")
+
+
+def write_tokenizer(folder: Path, pad_token: str = "<|endoftext|>") -> tuple[int, int, int, int]:
+    """Save a CLIPTokenizer that knows every byte and a few whole words, as new and old tools do.
+
+    Returns its vocabulary size and the ids of bos, eos and pad.
+    """
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import CLIPTokenizer
+
+    alphabet = sorted(ByteLevel.alphabet())
+    vocab = {piece: i for i, piece in enumerate(alphabet + [char + "</w>" for char in alphabet])}
+    merges: list[tuple[str, str]] = []
+    for word in WORDS:
+        pieces = [*word[:-1], word[-1] + "</w>"]
+        while len(pieces) > 1:  # merge from the left: p a n da</w> → pa n da</w> → …
+            pair = (pieces[0], pieces[1])
+            pieces[:2] = ["".join(pair)]
+            if pieces[0] not in vocab:
+                vocab[pieces[0]] = len(vocab)
+                merges.append(pair)
+    for special in ("<|startoftext|>", "<|endoftext|>"):
+        vocab[special] = len(vocab)
+
+    tokenizer = CLIPTokenizer(
+        vocab=vocab, merges=merges, pad_token=pad_token, model_max_length=CONTEXT
+    )
+    tokenizer.save_pretrained(folder)
+    (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
+    merges_lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    (folder / "merges.txt").write_text("\n".join(merges_lines) + "\n", encoding="utf-8")
+    return len(vocab), vocab["<|startoftext|>"], vocab["<|endoftext|>"], vocab[pad_token]
+
+
+def write_diffusion_folder(
+    folder: Path, *, like_sd2: bool = False, prediction_type: str = "v_prediction"
+) -> Path:
+    """Save a random latent diffusion model with 4-channel 8x8 latents of 64x64 pictures, in fp16.
+
+    `like_sd2` adds what Stable Diffusion 2.x changed: linear projections, a list of head counts,
+    gelu in the text encoder and "!" as padding.
+    """
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from safetensors.torch import save_file
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        pad_token = "!" if like_sd2 else "<|endoftext|>"
+        vocab_size, bos, eos, pad = write_tokenizer(folder / "tokenizer", pad_token)
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=vocab_size,
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                max_position_embeddings=CONTEXT,
+                hidden_act="gelu" if like_sd2 else "quick_gelu",
+                projection_dim=32,
+                bos_token_id=bos,
+                eos_token_id=eos,
+                pad_token_id=pad,
+                architectures=["CLIPTextModel"],
+            )
+        )
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            in_channels=4,
+            out_channels=4,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            block_out_channels=(16, 32),
+            layers_per_block=1,
+            norm_num_groups=8,
+            cross_attention_dim=32,
+            attention_head_dim=[2, 4] if like_sd2 else 4,
+            use_linear_projection=like_sd2,
+        )
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(8, 8, 16, 16),
+            layers_per_block=1,
+            latent_channels=4,
+            norm_num_groups=8,
+            sample_size=64,
+        )
+        # A fresh decoder paints everything grey; spread its output so that pictures differ.
+        vae.decoder.conv_out.weight.data *= 4
+
+    unet.half().save_pretrained(folder / "unet")
+    vae.half().save_pretrained(folder / "vae")
+    text_encoder.half().save_pretrained(folder / "text_encoder")
+    config_file = folder / "text_encoder" / "config.json"
+    config = json.loads(config_file.read_text())
+    config_file.write_text(json.dumps({**config, "dtype": "float32"}, indent=2))
+    state = {
+        key if key.startswith("text_model.") else f"text_model.{key}": value.contiguous()
+        for key, value in text_encoder.state_dict().items()
+    }
+    save_file(state, folder / "text_encoder" / "model.safetensors", {"format": "pt"})
+
+    scheduler = {
+        "_class_name": "DDIMScheduler",
+        "_diffusers_version": "0.38.0",
+        "num_train_timesteps": 1000,
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "prediction_type": prediction_type,
+        "steps_offset": 1,
+        "clip_sample": False,
+        "set_alpha_to_one": False,
+    }
+    (folder / "scheduler").mkdir()
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler, indent=2))
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": "0.38.0",
+        "feature_extractor": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2))
+    return folder
+
+
+def write_clip_folder(folder: Path) -> Path:
+    """Save a random CLIPModel for 32x32 pictures, its tokenizer and preprocessor config, in fp16.
+
+    The config says "dtype": "float32", so transformers loads it in fp32.
+    """
+    import torch
+    from transformers import CLIPConfig, CLIPModel
+
+    vocab_size, bos, eos, pad = write_tokenizer(folder)
+    special_ids = {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": pad}
+    layers = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    config = CLIPConfig(
+        text_config={
+            **layers,
+            **special_ids,
+            "vocab_size": vocab_size,
+            "max_position_embeddings": CONTEXT,
+        },
+        vision_config={**layers, "image_size": 32, "patch_size": 8},
+        projection_dim=16,
+        architectures=["CLIPModel"],
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        CLIPModel(config).half().save_pretrained(folder)
+    config_file = folder / "config.json"
+    saved = json.loads(config_file.read_text())
+    saved["dtype"] = "float32"
+    for tower in ("text_config", "vision_config"):
+        saved[tower]["dtype"] = "float32"
+    config_file.write_text(json.dumps(saved, indent=2))
+    preprocessor = {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": 32},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": 32, "width": 32},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "do_convert_rgb": True,
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_diffusion_folder() -> Callable[..., Path]:
+    """`write_diffusion_folder`, for tests that need another kind than the shared one."""
+    return write_diffusion_folder
+
+
+@pytest.fixture(scope="session")
+def tiny_diffusion_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Stable-Diffusion-1.x-like folder with v-prediction. Read only: copy it to damage it."""
+    return write_diffusion_folder(tmp_path_factory.mktemp("models") / "tiny-diffusion")
+
+
+@pytest.fixture(scope="session")
+def tiny_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIPModel folder. Read only: copy it to damage it."""
+    return write_clip_folder(tmp_path_factory.mktemp("models") / "tiny-clip")

@@ -1,0 +1,127 @@
+"""The autoencoder: 64 × 64 px pictures to 8 × 8 latents and back (`diffusers.AutoencoderKL`).
+
+Loss: mean absolute error, the same on horizontal and vertical differences (keeps edges), and a
+Kullback–Leibler term (Rombach et al., arXiv 2112.10752, §3.1) strong enough that the decoder
+forgives small errors of the latents: the errors that the diffusion network will make.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from PIL import Image
+
+from train.loop import Task
+from train.sheets import tile
+from train.stickers.renderer import SIZE, render
+from train.stickers.scene import draw_scene, pack_scene
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    widths: tuple[int, ...] = (16, 32, 64, 128)
+    layers_per_block: int = 1
+    latent_channels: int = 8
+    norm_groups: int = 8
+    edge_weight: float = 1.0
+    kl_weight: float = 1e-3  # times the mean over latent elements, in nats
+    snap: bool = True
+    packed_share: float = 0.5  # pictures full of things: more to learn from each
+
+
+def build(config: AutoencoderConfig) -> AutoencoderKL:
+    """The network with fresh weights."""
+    levels = len(config.widths)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=config.widths,
+        layers_per_block=config.layers_per_block,
+        latent_channels=config.latent_channels,
+        norm_num_groups=config.norm_groups,
+        sample_size=SIZE,
+        mid_block_add_attention=False,  # purely local: a thing looks the same wherever it stands
+    )
+
+
+class AutoencoderTask(Task):
+    """Trains an autoencoder on pictures alone."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vae = build(config).to(memory_format=torch.channels_last)
+
+    def batch(self, rng: random.Random, size: int, device: torch.device) -> torch.Tensor:
+        """(size, 3, 64, 64) uint8."""
+        scenes = [
+            pack_scene(rng, snap=self.config.snap)
+            if rng.random() < self.config.packed_share
+            else draw_scene(rng, snap=self.config.snap)
+            for _ in range(size)
+        ]
+        return render(scenes, device=device)
+
+    def forward(self, batch: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        x = to_range(batch)
+        posterior = self.vae.encode(x).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(x.device)
+        y = self.vae.decode(posterior.mean + posterior.std * noise).sample
+        absolute = (y - x).abs().mean()
+        edges = sum((difference(y, axis) - difference(x, axis)).abs().mean() for axis in (2, 3))
+        kl = posterior.kl().mean() / noise[0].numel()
+        loss = absolute + self.config.edge_weight * edges + self.config.kl_weight * kl
+        psnr = -10 * (((y - x) / 2) ** 2).mean().log10()
+        return {"loss": loss, "absolute": absolute, "edges": edges, "kl": kl, "psnr": psnr}
+
+    def sheet(self) -> Image.Image:
+        """Pairs: a scene, and below it what came back."""
+        x = self.batch(random.Random(1), 24, self.vae.device)
+        y = self.vae.decode(self.vae.encode(to_range(x)).latent_dist.mean).sample
+        rows = [row for pair in zip(x.split(12), to_bytes(y).split(12), strict=True) for row in pair]
+        return tile(torch.cat(rows), columns=12)
+
+    def save(self, folder: Path) -> None:
+        """The VAE as diffusers writes it, with its measured scaling factor and preview map."""
+        pictures = self.batch(random.Random(2), 256, self.vae.device)
+        latents = torch.cat(
+            [self.vae.encode(to_range(part)).latent_dist.mean for part in pictures.split(32)]
+        )
+        scaling = 1 / latents.std().item()
+        self.vae.register_to_config(scaling_factor=scaling)
+        self.vae.save_pretrained(folder)
+        preview = fit_preview(latents * scaling, pictures)
+        (folder / "latent_rgb.json").write_text(json.dumps(preview))
+
+
+def to_range(pictures: torch.Tensor) -> torch.Tensor:
+    """uint8 to [−1, 1], channels last in memory."""
+    return (pictures.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def to_bytes(x: torch.Tensor) -> torch.Tensor:
+    """[−1, 1] to uint8."""
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def difference(x: torch.Tensor, axis: int) -> torch.Tensor:
+    """Each pixel minus its neighbour along `axis`."""
+    length = x.shape[axis] - 1
+    return x.narrow(axis, 1, length) - x.narrow(axis, 0, length)
+
+
+def fit_preview(latents: torch.Tensor, pictures: torch.Tensor) -> dict[str, list]:
+    """The linear map from a scaled latent (C) to the mean colour of its pixels, in [0, 1], by least
+    squares: `rgb = latent @ weight + bias` with weight (C, 3), bias (3)."""
+    factor = pictures.shape[-1] // latents.shape[-1]
+    colours = torch.nn.functional.avg_pool2d(pictures.float() / 255, factor)
+    x = latents.permute(0, 2, 3, 1).flatten(0, 2)
+    y = colours.permute(0, 2, 3, 1).flatten(0, 2)
+    solution = torch.linalg.lstsq(torch.cat([x, torch.ones(len(x), 1, device=x.device)], 1), y)
+    weight, bias = solution.solution[:-1], solution.solution[-1]
+    return {"weight": weight.tolist(), "bias": bias.tolist()}

@@ -1,0 +1,315 @@
+"""The one training loop: every network of the sticker world is trained by `train`.
+
+A task says what a batch is, what its loss is and what to show; the loop does the rest: device,
+precision, several processes and accumulation (accelerate), learning rate, moving average, log,
+plot, sheets, atomic checkpoints. Data and noise of step n are functions of the seed and n alone,
+so a resumed run is the run that was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+STATE = "state.safetensors"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast. The end is whichever of `steps` and `minutes` is given."""
+
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int = 200
+    weight_decay: float = 0.01
+    ema_decay: float = 0.999
+    gradient_clip: float = 1.0
+    accumulation: int = 1
+    mixed_precision: str = "no"  # "no" | "bf16" | "fp16"; half precision is far slower on a CPU
+    steps: int | None = None
+    minutes: float | None = None
+    save_minutes: float = 5.0
+    seed: int = 0
+
+
+class Task(torch.nn.Module):
+    """What differs between the networks. Its parameters are what is trained; frozen networks that
+    it needs are kept out of sight of `parameters()`."""
+
+    def batch(self, rng: random.Random, size: int, device: torch.device) -> Any:
+        """Draw `size` training examples with `rng` as the only source of chance."""
+        raise NotImplementedError
+
+    def forward(self, batch: Any, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """Scalar figures of a batch; the one named `loss` is minimised."""
+        raise NotImplementedError
+
+    def sheet(self) -> Image.Image:
+        """A picture by which a person judges the present weights."""
+        raise NotImplementedError
+
+    def save(self, folder: Path) -> None:
+        """Write the present weights in the format that is shipped."""
+        raise NotImplementedError
+
+
+def train(task: Task, schedule: Schedule, folder: Path) -> Path:
+    """Train `task` in `folder` and return the folder of the averaged weights.
+
+    Continues from `folder`/state.safetensors if it is there. Ctrl-C and SIGTERM save and stop.
+
+    Raises
+    ------
+    ValueError : neither or both of steps and minutes, or a state of other tensors.
+    """
+    if (schedule.steps is None) == (schedule.minutes is None):
+        raise ValueError("say how long to train: either steps or minutes")
+    folder.mkdir(parents=True, exist_ok=True)
+    accelerator = Accelerator(
+        mixed_precision=schedule.mixed_precision, gradient_accumulation_steps=schedule.accumulation
+    )
+    optimizer = torch.optim.AdamW(
+        task.parameters(),
+        lr=schedule.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=schedule.weight_decay,
+    )
+    ema = EMAModel(task.parameters(), decay=schedule.ema_decay, foreach=True)
+    progress = _load_state(folder / STATE, task, ema, optimizer)
+    ema.to(accelerator.device)
+    model, optimizer = accelerator.prepare(task, optimizer)
+    log = _Log(folder / "log.jsonl", progress)
+    saved = time.monotonic()
+
+    with _interruptible() as interrupted:
+        while not progress.finished(schedule) and not interrupted:
+            started = time.monotonic()
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(schedule, progress)
+            figures = _step(accelerator, task, model, optimizer, schedule, progress.step)
+            ema.step(task.parameters())
+            progress.step += 1
+            progress.seconds += time.monotonic() - started
+            log.add(figures)
+            if time.monotonic() - saved > 60 * schedule.save_minutes and accelerator.is_main_process:
+                _save(folder, task, ema, optimizer, progress, log)
+                saved = time.monotonic()
+    if accelerator.is_main_process:
+        _save(folder, task, ema, optimizer, progress, log)
+    accelerator.wait_for_everyone()
+    return folder / "weights"
+
+
+@dataclass
+class Progress:
+    step: int = 0
+    seconds: float = 0.0
+
+    def fraction(self, schedule: Schedule) -> float:
+        """How much of the budget is spent, from 0 to 1."""
+        if schedule.steps is not None:
+            return self.step / schedule.steps
+        assert schedule.minutes is not None
+        return self.seconds / (60 * schedule.minutes)
+
+    def finished(self, schedule: Schedule) -> bool:
+        return self.fraction(schedule) >= 1
+
+
+def learning_rate(schedule: Schedule, progress: Progress) -> float:
+    """Linear warm-up by steps, then a half cosine to 2 % at the end of the budget."""
+    warmup = min(1.0, (progress.step + 1) / schedule.warmup_steps)
+    decay = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress.fraction(schedule))))
+    return schedule.learning_rate * warmup * decay
+
+
+def _step(
+    accelerator: Accelerator,
+    task: Task,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
+    step: int,
+) -> dict[str, torch.Tensor]:
+    """One update of the weights: `accumulation` batches, forward and backward."""
+    model.train()
+    for part in range(schedule.accumulation):
+        chance = f"{schedule.seed}:{step}:{part}:{accelerator.process_index}"
+        rng = random.Random(chance)
+        generator = torch.Generator().manual_seed(rng.getrandbits(63))
+        batch = task.batch(rng, schedule.batch_size, accelerator.device)
+        with accelerator.accumulate(model):
+            with accelerator.autocast():
+                figures = model(batch, generator)
+            accelerator.backward(figures["loss"])
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(model.parameters(), schedule.gradient_clip)
+            optimizer.step()
+            optimizer.zero_grad()
+    return {name: value.detach() for name, value in figures.items()}
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM instead of dying in the middle of a step."""
+    received: list[int] = []
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(kind, lambda number, _: received.append(number)) for kind in kinds]
+    try:
+        yield received
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
+
+
+@contextmanager
+def averaged(task: Task, ema: EMAModel) -> Iterator[None]:
+    """`task` with the averaged weights in place and in evaluation mode."""
+    ema.store(task.parameters())
+    ema.copy_to(task.parameters())
+    task.eval()
+    try:
+        yield
+    finally:
+        ema.restore(task.parameters())
+        task.train()
+
+
+def _save(
+    folder: Path,
+    task: Task,
+    ema: EMAModel,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    log: _Log,
+) -> None:
+    log.flush()
+    with averaged(task, ema), torch.no_grad():
+        task.save(folder / "weights")
+        task.sheet().save(folder / f"sheet-{progress.step:07d}.png")
+    _save_state(folder / STATE, task, ema, optimizer, progress)
+    plot_losses(folder / "log.jsonl", folder / "loss.png")
+
+
+def _save_state(
+    path: Path,
+    task: Task,
+    ema: EMAModel,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+) -> None:
+    """Everything that a resumed run needs, as one safetensors file under its final name."""
+    tensors = {f"model.{name}": value for name, value in task.state_dict().items()}
+    tensors |= {f"ema.{index}": value for index, value in enumerate(ema.shadow_params)}
+    for index, entry in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in entry.items()}
+    facts = {
+        "step": str(progress.step),
+        "seconds": str(progress.seconds),
+        "ema_steps": str(ema.optimization_step),
+    }
+    temporary = path.with_suffix(".tmp")
+    save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, facts)
+    os.replace(temporary, path)
+
+
+def _load_state(
+    path: Path, task: Task, ema: EMAModel, optimizer: torch.optim.Optimizer
+) -> Progress:
+    if not path.is_file():
+        return Progress()
+    with safe_open(path, framework="pt") as file:
+        facts = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    task.load_state_dict(_under("model.", tensors))
+    shadow = _under("ema.", tensors)
+    if len(shadow) != len(ema.shadow_params):
+        raise ValueError(f"{path} belongs to another network: start in an empty folder")
+    ema.shadow_params = [shadow[str(index)] for index in range(len(shadow))]
+    ema.optimization_step = int(facts["ema_steps"])
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in _under("optimizer.", tensors).items():
+        index, _, key = name.partition(".")
+        state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    return Progress(int(facts["step"]), float(facts["seconds"]))
+
+
+def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+class _Log:
+    """Means over `every` steps, one JSON object a line; lines after a resumed step are dropped."""
+
+    def __init__(self, path: Path, progress: Progress, every: int = 50) -> None:
+        self.path, self.progress, self.every = path, progress, every
+        self.rows: list[dict[str, torch.Tensor]] = []
+        if path.is_file():
+            kept = [line for line in read_log(path) if line["step"] <= progress.step]
+            path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+    def add(self, figures: dict[str, torch.Tensor]) -> None:
+        self.rows.append(figures)  # tensors: reading them would make a GPU wait
+        if len(self.rows) >= self.every:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the mean of what has come since the last line.
+
+        Raises
+        ------
+        FloatingPointError : the loss is no longer finite.
+        """
+        if not self.rows:
+            return
+        means = {
+            name: float(torch.stack([row[name] for row in self.rows]).mean())
+            for name in self.rows[0]
+        }
+        self.rows.clear()
+        step, seconds = self.progress.step, round(self.progress.seconds, 1)
+        if not math.isfinite(means["loss"]):
+            raise FloatingPointError(f"the loss is not finite near step {step}: lower the rate")
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, "seconds": seconds} | means) + "\n")
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def plot_losses(log: Path, out: Path) -> None:
+    """Draw every figure of the log over the minutes of training, one panel each."""
+    from matplotlib.figure import Figure
+
+    lines = read_log(log)
+    if not lines:
+        return
+    names = [name for name in lines[-1] if name not in ("step", "seconds")]
+    figure = Figure(figsize=(4.5 * len(names), 3.2), layout="constrained")
+    for name, axes in zip(names, figure.subplots(1, len(names), squeeze=False)[0], strict=True):
+        axes.plot([line["seconds"] / 60 for line in lines], [line[name] for line in lines])
+        axes.set(title=name, xlabel="minutes")
+        axes.grid(alpha=0.3)
+    figure.savefig(out, dpi=100)
