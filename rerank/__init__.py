@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from rerank.specs import WeightsError
 
 if TYPE_CHECKING:
-    from rerank.preprocessing import BadImage
+    from rerank.preprocessing import BadImageError
     from rerank.reranker import Ranked, Reranker, rank
 
-__all__ = ["BadImage", "Ranked", "Reranker", "WeightsError", "rank"]
+__all__ = ["BadImageError", "Ranked", "Reranker", "WeightsError", "rank"]
 
 _MODULE_OF = {
-    "BadImage": "rerank.preprocessing",
+    "BadImageError": "rerank.preprocessing",
     "Ranked": "rerank.reranker",
     "Reranker": "rerank.reranker",
     "rank": "rerank.reranker",

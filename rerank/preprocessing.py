@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image, ImageOps
+from torch.nn.functional import interpolate
 
 from rerank.specs import WeightsError
 from rerank.weights import read_json
@@ -30,7 +30,7 @@ ORIENTATION = 0x0112  # EXIF tag
 RESAMPLERS = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bicubic"}
 
 
-class BadImage(ValueError):
+class BadImageError(ValueError):
     """A picture that cannot be read or judged; the message names it and the reason."""
 
 
@@ -38,15 +38,15 @@ class BadImage(ValueError):
 class Preprocessing:
     """The settings of a preprocessor_config.json.
 
-    shortest_edge  pixels; the longer side follows. None: resize to `size` without regard to aspect
-    size           (height, width) in pixels that is cut from the centre, and that the model reads
-    resample       PIL's filter
-    scale          from 0..255 to what mean and std are given in, mostly 1/255
-    mean, std      of each of R, G, B
+    resize     the shortest edge in pixels, the longer one follows; or (height, width)
+    crop       (height, width) in pixels, cut from the centre; what the model reads
+    resample   PIL's filter
+    scale      from 0..255 to what mean and std are given in, mostly 1/255
+    mean, std  of each of R, G, B
     """
 
-    shortest_edge: int | None
-    size: tuple[int, int]
+    resize: int | tuple[int, int]
+    crop: tuple[int, int]
     resample: Image.Resampling
     scale: float
     mean: tuple[float, ...]
@@ -55,8 +55,8 @@ class Preprocessing:
     def prepare(self, picture: Picture, device: torch.device) -> torch.Tensor:
         """One picture as (3, H, W) uint8 at the model's size.
 
-        A tensor is resized on `device`, every other kind on the CPU. Raises BadImage, or ValueError
-        for arrays and tensors that are not pictures.
+        A tensor is resized on `device`, every other kind on the CPU. Raises BadImageError, or
+        ValueError for arrays and tensors that are not pictures.
         """
         if isinstance(picture, torch.Tensor):
             return self.prepare_batch(picture[None], device)[0]
@@ -67,12 +67,14 @@ class Preprocessing:
         elif isinstance(picture, str | os.PathLike):
             image = open_picture(picture)
         else:
-            raise ValueError(f"a picture is a PIL image, path, array or tensor, not {picture!r:.80}")
+            raise ValueError(
+                f"a picture is a PIL image, path, array or tensor, not {picture!r:.80}"
+            )
         height, width = self._resized(image.height, image.width)
         if (height, width) != (image.height, image.width):
             image = image.resize((width, height), self.resample)
-        top, left = self._corner(height, width)
-        image = image.crop((left, top, left + self.size[1], top + self.size[0]))
+        top, left, bottom, right = self._centre(height, width)
+        image = image.crop((left, top, right, bottom))
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
     def prepare_batch(self, pictures: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -82,11 +84,12 @@ class Preprocessing:
                 "picture tensors are uint8 of shape (3, H, W), or (B, 3, H, W) for a batch, "
                 f"not {pictures.dtype} of shape {tuple(pictures.shape)}"
             )
-        pictures = pictures.to(device)
-        height, width = self._resized(*pictures.shape[2:])
-        pictures = _resize(pictures, height, width, RESAMPLERS[self.resample])
-        top, left = self._corner(height, width)
-        return pictures[:, :, top : top + self.size[0], left : left + self.size[1]]
+        height, width = pictures.shape[2:]
+        _check_size(height, width, "picture tensor")
+        height, width = self._resized(height, width)
+        pictures = _resize(pictures.to(device), height, width, RESAMPLERS[self.resample])
+        top, left, bottom, right = self._centre(height, width)
+        return pictures[:, :, top:bottom, left:right]
 
     def normalise(self, pictures: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) uint8, prepared, as the model's fp32 input."""
@@ -96,17 +99,15 @@ class Preprocessing:
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) before the crop."""
-        short, long = sorted((height, width))
-        if short == 0 or long > MAX_ASPECT * short:
-            raise BadImage(f"{width}x{height} pixels is too narrow a picture to judge")
-        if self.shortest_edge is None:
-            return self.size
-        longer = int(self.shortest_edge * long / short)
-        return (longer, self.shortest_edge) if height > width else (self.shortest_edge, longer)
+        if not isinstance(self.resize, int):
+            return self.resize
+        longer = int(self.resize * max(height, width) / min(height, width))
+        return (longer, self.resize) if height > width else (self.resize, longer)
 
-    def _corner(self, height: int, width: int) -> tuple[int, int]:
-        """(top, left) of the centre crop."""
-        return (height - self.size[0]) // 2, (width - self.size[1]) // 2
+    def _centre(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """(top, left, bottom, right) of the crop."""
+        top, left = (height - self.crop[0]) // 2, (width - self.crop[1]) // 2
+        return top, left, top + self.crop[0], left + self.crop[1]
 
 
 def read_preprocessing(folder: Path, image_size: int) -> Preprocessing:
@@ -123,53 +124,51 @@ def read_preprocessing(folder: Path, image_size: int) -> Preprocessing:
         config = read_json(path).get("image_processor", {})
     try:
         preprocessing = _from_config(config)
-    except (KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise WeightsError(f"{path}: has no {error}") from error
+    except (AttributeError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: cannot follow this preprocessing ({error})") from error
-    if preprocessing.size != (image_size, image_size):
-        height, width = preprocessing.size
+    if preprocessing.crop != (image_size, image_size):
+        height, width = preprocessing.crop
         raise WeightsError(
             f"{path}: makes pictures of {width}x{height} pixels, the model reads "
             f"{image_size}x{image_size}"
         )
-    if preprocessing.shortest_edge is not None and preprocessing.shortest_edge < image_size:
-        raise WeightsError(
-            f"{path}: resizes to {preprocessing.shortest_edge} pixels and then cuts {image_size}"
-        )
+    smallest = preprocessing._resized(1, 1)
+    if min(smallest) < image_size:
+        raise WeightsError(f"{path}: resizes to {min(smallest)} pixels and then cuts {image_size}")
     return preprocessing
 
 
 def open_picture(path: str | os.PathLike[str]) -> Image.Image:
-    """A file as an RGB image; of an animation, the first frame. Raises BadImage."""
+    """A file as an RGB image; of an animation, the first frame. Raises BadImageError."""
     path = Path(path)
     if not path.is_file():  # also keeps us from waiting on a named pipe
-        raise BadImage(f"{path}: no such picture file")
+        raise BadImageError(f"{path}: no such picture file")
     try:
         opened = Image.open(path, formats=FORMATS)
     except MemoryError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise BadImage(f"{path}: not a picture in one of {', '.join(FORMATS)}") from error
+        raise BadImageError(f"{path}: not a picture in one of {', '.join(FORMATS)}") from error
     except Exception as error:  # decoders meet damaged files with every kind of exception
-        raise BadImage(f"{path}: {error}") from error
+        raise BadImageError(f"{path}: {error}") from error
     with opened:
         return to_rgb(opened)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any PIL image as RGB, turned upright by its EXIF tag. Raises BadImage.
+    """Any PIL image as RGB, turned upright by its EXIF tag. Raises BadImageError.
 
     Transparency is laid over white; 16-bit greys are scaled to 8 bits; CMYK and the other colour
     spaces are converted by PIL. 32-bit modes (I, F) are refused: nothing says what white is there.
     """
     name = getattr(image, "filename", "") or "picture"
-    if image.width * image.height > MAX_PIXELS:  # the header says so: nothing is decoded yet
-        raise BadImage(
-            f"{name}: {image.width}x{image.height} pixels is more than "
-            f"{MAX_PIXELS // 1_000_000} megapixels"
-        )
+    _check_size(image.height, image.width, name)  # from the header: nothing is decoded yet
     if image.mode in ("I", "F"):
-        raise BadImage(f"{name}: mode {image.mode} has no known white; convert it to 8 bits first")
+        raise BadImageError(f"{name}: mode {image.mode} has no known white; convert it to 8 bits")
     try:
+        image.load()
         if image.getexif().get(ORIENTATION, 1) != 1:
             image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I;16"):
@@ -178,11 +177,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
             image = image.convert("RGBA")
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image)
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     except MemoryError:
         raise
     except Exception as error:  # decoders meet damaged files with every kind of exception
-        raise BadImage(f"{name}: {error}") from error
+        raise BadImageError(f"{name}: {error}") from error
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -190,14 +189,25 @@ def _from_array(array: np.ndarray) -> Image.Image:
         raise ValueError(
             f"picture arrays are uint8 of shape (H, W, 3), not {array.dtype} of {array.shape}"
         )
+    height, width = array.shape[:2]
+    _check_size(height, width, "picture array")
     return Image.fromarray(array)
+
+
+def _check_size(height: int, width: int, name: str) -> None:
+    if height * width > MAX_PIXELS:
+        raise BadImageError(
+            f"{name}: {width}x{height} is more than {MAX_PIXELS // 1_000_000} megapixels"
+        )
+    if min(height, width) == 0 or max(height, width) > MAX_ASPECT * min(height, width):
+        raise BadImageError(f"{name}: {width}x{height} pixels is too narrow to judge")
 
 
 def _resize(pictures: torch.Tensor, height: int, width: int, mode: str) -> torch.Tensor:
     """PIL's resize for (B, 3, H, W) uint8: first across, then down, each pass rounded to uint8."""
     for size in ((pictures.shape[2], width), (height, width)):
         if size != tuple(pictures.shape[2:]):
-            resized = F.interpolate(pictures.float(), size, mode=mode, antialias=True)
+            resized = interpolate(pictures.float(), size, mode=mode, antialias=True)
             pictures = (resized + 0.5).floor().clamp(0, 255).to(torch.uint8)  # halves up, as PIL
     return pictures
 
@@ -212,14 +222,14 @@ def _from_config(config: dict[str, Any]) -> Preprocessing:
     size = config["size"]
     if isinstance(size, int):  # as old files have it
         size = {"shortest_edge": size}
-    shortest_edge = size.get("shortest_edge")
+    resize = size["shortest_edge"] if "shortest_edge" in size else (size["height"], size["width"])
     crop = config["crop_size"] if config.get("do_center_crop", True) else size
     if isinstance(crop, int):
         crop = {"height": crop, "width": crop}
     normalised = config.get("do_normalize", True)
     return Preprocessing(
-        shortest_edge=shortest_edge,
-        size=(crop["height"], crop["width"]),
+        resize=resize,
+        crop=(crop["height"], crop["width"]),
         resample=resample,
         scale=config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0,
         mean=tuple(config["image_mean"]) if normalised else (0.0, 0.0, 0.0),

@@ -83,7 +83,9 @@ class AutoencoderTask(Task):
         """Pairs: a scene, and below it what came back."""
         x = self.batch(random.Random(1), 24, self.vae.device)
         y = self.vae.decode(self.vae.encode(to_range(x)).latent_dist.mean).sample
-        rows = [row for pair in zip(x.split(12), to_bytes(y).split(12), strict=True) for row in pair]
+        rows = [
+            row for pair in zip(x.split(12), to_bytes(y).split(12), strict=True) for row in pair
+        ]
         return tile(torch.cat(rows), columns=12)
 
     def save(self, folder: Path) -> None:

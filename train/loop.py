@@ -107,7 +107,10 @@ def train(task: Task, schedule: Schedule, folder: Path) -> Path:
             progress.step += 1
             progress.seconds += time.monotonic() - started
             log.add(figures)
-            if time.monotonic() - saved > 60 * schedule.save_minutes and accelerator.is_main_process:
+            if (
+                time.monotonic() - saved > 60 * schedule.save_minutes
+                and accelerator.is_main_process
+            ):
                 _save(folder, task, ema, optimizer, progress, log)
                 saved = time.monotonic()
     if accelerator.is_main_process:

@@ -27,7 +27,9 @@ def tile(
         sheet.paste(picture, (x, y))
         if captions is not None:
             text = _wrap(captions[index], font, width * scale)
-            draw.multiline_text((x, y + height * scale + 1), text, fill="black", font=font, spacing=1)
+            draw.multiline_text(
+                (x, y + height * scale + 1), text, fill="black", font=font, spacing=1
+            )
     return sheet
 
 

@@ -35,6 +35,8 @@ ARRANGEMENTS: dict[int, tuple[tuple[tuple[float, float], ...], ...]] = {
     5: (((0, 0), (2, 0), (1, 1), (0, 2), (2, 2)), ((0, 0), (1, 0), (2, 0), (0.5, 1), (1.5, 1))),
 }
 
+OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+
 KINDS: dict[str, float] = {
     "single": 0.24,
     "coloured shape": 0.13,
@@ -168,9 +170,7 @@ def _compose(rng: random.Random, kind: str, things: list[Thing], snap: bool) -> 
     return Scene(kind, _place(things, boxes), ground, relation=relation)
 
 
-def _compose_single(
-    rng: random.Random, kind: str, thing: Thing, ground: str, snap: bool
-) -> Scene:
+def _compose_single(rng: random.Random, kind: str, thing: Thing, ground: str, snap: bool) -> Scene:
     size = rng.choices(("small", "medium", "large"), (0.3, 0.4, 0.3))[0]
     side = SIZE_CELLS[size]
     place = rng.choice(tuple(PLACES))
@@ -246,3 +246,75 @@ def _between(rng: random.Random, low: float, high: float, snap: bool) -> float:
 
 def _place(things: list[Thing], boxes: list[Box]) -> tuple[Placed, ...]:
     return tuple(Placed(thing, *box) for thing, box in zip(things, boxes, strict=True))
+
+
+def stands_in(relation: str, first: Placed, second: Placed) -> bool:
+    """Whether `first` is left of, right of, above or below `second`: by more than half a side, and
+    more in that direction than across it."""
+    (x1, y1), (x2, y2) = first.centre, second.centre
+    dx, dy = RELATIONS[relation]
+    along, across = (x1 - x2) * dx + (y1 - y2) * dy, abs((x1 - x2) * dy) + abs((y1 - y2) * dx)
+    return along > second.side / 2 and along > across
+
+
+def stands_at(sprite: Placed, place: str) -> bool:
+    """Whether the centre of `sprite` lies in that part of a 3 × 3 division of the picture."""
+    told, found = PLACES[place], tuple(_third(value) for value in sprite.centre)
+    return all(part in (None, here) for part, here in zip(told, found, strict=True))
+
+
+def _third(value: float) -> int:
+    return 0 if value < 3 else 2 if value > 5 else 1
+
+
+def edit(scene: Scene, rng: random.Random, *, snap: bool = True) -> Scene:
+    """A scene that differs from `scene` in one respect: a thing, the order, the ground, the number
+    or the place; never with a held-out combination."""
+    while True:
+        how = rng.choice(("thing", "thing", "order", "ground", "number", "place"))
+        edited = _edit(scene, how, rng, snap)
+        if edited is not None and edited != scene and not is_held_out(edited.things):
+            return edited
+
+
+def _edit(scene: Scene, how: str, rng: random.Random, snap: bool) -> Scene | None:
+    things, single = list(scene.things), scene.size is not None
+    if how == "ground":
+        return replace(scene, ground=rng.choice(GROUNDS).name)
+    if how == "thing":
+        old = rng.choice(things)
+        new = _like(old, rng)
+        if new.name in {thing.name for thing in things if thing != old}:
+            return None
+        return replace(scene, sprites=_recast(scene, [new if t == old else t for t in things]))
+    if how == "order" and scene.relation is not None:
+        if scene.kind == "two shapes" and rng.random() < 0.5:  # the colours change hands
+            first, second = things
+            swapped = [replace(first, colour=second.colour), replace(second, colour=first.colour)]
+            return replace(scene, sprites=_recast(scene, swapped))
+        things[0], things[1] = things[1], things[0]
+        return replace(scene, sprites=_recast(scene, things))
+    if how == "number" and (single or scene.kind == "count"):
+        number = rng.choice((1, 2, 3, 4, 5))
+        if number == 1:
+            return _compose_single(rng, "single", things[0], scene.ground, snap)
+        boxes = _arrange(rng, number, snap)
+        return Scene("count", _place(things[:1] * number, boxes), scene.ground)
+    if how == "place" and single:
+        return _compose_single(rng, scene.kind, things[0], scene.ground, snap)
+    return None
+
+
+def _like(thing: Thing, rng: random.Random) -> Thing:
+    """A thing that is often easily mistaken for `thing`: the same shape or the same colour."""
+    if thing.colour is None:
+        return rng.choice(NOUN_THINGS)
+    return rng.choice(
+        [t for t in SHAPE_THINGS if (t.name == thing.name) != (t.colour == thing.colour)]
+    )
+
+
+def _recast(scene: Scene, things: list[Thing]) -> tuple[Placed, ...]:
+    return tuple(
+        replace(sprite, thing=thing) for sprite, thing in zip(scene.sprites, things, strict=True)
+    )

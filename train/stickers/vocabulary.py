@@ -91,7 +91,9 @@ NOUNS: tuple[Noun, ...] = (
     Noun("burger", "burgers", "food", 0x1F354, (("hamburger", "hamburgers"),)),
     Noun("bunch of grapes", "bunches of grapes", "food", 0x1F347),
     Noun("pizza", "pizzas", "food", 0x1F355, (("slice of pizza", "slices of pizza"),)),
-    Noun("car", "cars", "vehicle", 0x1F697, (("red car", "red cars"), ("automobile", "automobiles"))),
+    Noun(
+        "car", "cars", "vehicle", 0x1F697, (("red car", "red cars"), ("automobile", "automobiles"))
+    ),
     Noun("bus", "buses", "vehicle", 0x1F68C),
     Noun("rocket", "rockets", "vehicle", 0x1F680, (("spaceship", "spaceships"),)),
     Noun(
@@ -112,7 +114,13 @@ NOUNS: tuple[Noun, ...] = (
     Noun("sun", "suns", "sky", 0x1F31E),
     Noun("moon", "moons", "sky", 0x1F319, (("crescent moon", "crescent moons"),)),
     Noun("rainbow", "rainbows", "sky", 0x1F308),
-    Noun("lightning bolt", "lightning bolts", "sky", 0x26A1, (("flash of lightning", "flashes of lightning"),)),
+    Noun(
+        "lightning bolt",
+        "lightning bolts",
+        "sky",
+        0x26A1,
+        (("flash of lightning", "flashes of lightning"),),
+    ),
     Noun("balloon", "balloons", "thing", 0x1F388, (("red balloon", "red balloons"),)),
     Noun("gift", "gifts", "thing", 0x1F381, (("present", "presents"), ("gift box", "gift boxes"))),
     Noun("book", "books", "thing", 0x1F4D5, (("red book", "red books"),)),

@@ -1,0 +1,148 @@
+"""One prompt made concrete: which model draws which candidate, with which seed and settings."""
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from gen.errors import InputError
+from gen.request import MAX_SEED, MODEL_SETTINGS, RANDOM_SEED, SETTINGS, Request
+from gen.settings import Value
+from pipelines import specs
+from pipelines.samplers import check_sampler
+from pipelines.specs import Spec
+
+DEFAULT_CANDIDATES = 16
+DEFAULT_TOP_K = 4
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One picture to be made: a request for exactly this picture, and the model that draws it."""
+
+    index: int
+    spec: Spec
+    request: Request
+
+    @property
+    def seed(self) -> int:
+        """What names the picture within its prompt."""
+        assert self.request.seed is not None
+        return self.request.seed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request with nothing left open."""
+
+    request: Request  # seed, candidates and top_k are set; so is what all its models agree on
+    models: tuple[tuple[Spec, Request], ...]  # each with the settings that it takes, all set
+
+    @property
+    def seed(self) -> int:
+        """The first candidate's seed."""
+        assert self.request.seed is not None
+        return self.request.seed
+
+    @property
+    def count(self) -> int:
+        """How many candidates are made."""
+        assert self.request.candidates is not None
+        return self.request.candidates
+
+    @property
+    def top_k(self) -> int:
+        """How many are returned."""
+        assert self.request.top_k is not None
+        return self.request.top_k
+
+    def candidate(self, index: int) -> Candidate:
+        """The i-th picture: model i mod M, seed + i, so a smaller run is the start of a larger.
+
+        Beyond the largest seed the count goes on from 0.
+        """
+        spec, request = self.models[index % len(self.models)]
+        seed = (self.seed + index) % (MAX_SEED + 1)
+        return Candidate(index, spec, replace(request, seed=seed, candidates=1, top_k=1))
+
+    def candidates(self) -> list[Candidate]:
+        """All of them, in order."""
+        return [self.candidate(index) for index in range(self.count)]
+
+
+def draw_seed() -> int:
+    """A new seed, below 2**32 so that every tool can read it."""
+    return secrets.randbelow(2**32)
+
+
+def resolve(request: Request, find: Callable[[str], Spec] = specs.find) -> Plan:
+    """Fill in what the request leaves open, from the models' own defaults, and check the rest.
+
+    `find` gives the Spec of a model's name. Raises InputError for a setting that no chosen model
+    takes or that breaks a model's own rules, and WeightsError for an unknown model.
+    """
+    name = specs.DEFAULT_MODEL if request.model is None else request.model
+    chosen = [find(part.strip()) for part in name.split(",")]
+    _refuse_settings_that_none_takes(request, chosen)
+
+    candidates = request.candidates
+    if candidates is None:
+        candidates = max(DEFAULT_CANDIDATES, request.top_k or 0)
+    top_k = request.top_k if request.top_k is not None else min(DEFAULT_TOP_K, candidates)
+    seed = draw_seed() if request.seed in (None, RANDOM_SEED) else request.seed
+    whole = replace(request, seed=seed, candidates=candidates, top_k=top_k)
+
+    models = tuple((spec, _for_model(whole, spec)) for spec in chosen)
+    for spec, own in models:
+        _check_size(own, request, spec)
+        _check_sampler(own)
+    model = ",".join(str(own.model) for _, own in models)
+    shared = _shared_settings([own for _, own in models])
+    return Plan(replace(whole, model=model).with_defaults(shared), models)
+
+
+def _refuse_settings_that_none_takes(request: Request, chosen: list[Spec]) -> None:
+    for name in request.given():
+        if name in MODEL_SETTINGS and not any(name in spec.settings for spec in chosen):
+            takes = "; ".join(f"{spec.name} takes {', '.join(spec.settings)}" for spec in chosen)
+            raise InputError(f"{name}: not a setting of the chosen model: {takes}")
+
+
+def _for_model(request: Request, spec: Spec) -> Request:
+    """The request as one model gets it: only its own settings, with its own defaults."""
+    foreign: dict[str, None] = {name: None for name in MODEL_SETTINGS if name not in spec.settings}
+    defaults: Mapping[str, Value] = {
+        name: value for name, value in spec.defaults.items() if name in spec.settings
+    }
+    name = spec.name if spec.name in specs.SPECS else str(spec.folder.resolve())
+    return replace(request, model=name, **foreign).with_defaults(defaults)
+
+
+def _check_size(own: Request, asked: Request, spec: Spec) -> None:
+    for name in ("width", "height"):
+        value = getattr(own, name)
+        if value is None or getattr(asked, name) is None:
+            continue
+        if value % spec.size_multiple or value > spec.max_size:
+            raise InputError(
+                f"{name} {value}: must be a multiple of {spec.size_multiple}, "
+                f"from {SETTINGS[name].low} to {spec.max_size}, for {spec.name}"
+            )
+
+
+def _check_sampler(own: Request) -> None:
+    """A sampler knows only some schedules and numbers of steps."""
+    if own.sampler is not None and own.schedule is not None and own.steps is not None:
+        try:
+            check_sampler(own.sampler, own.schedule, own.steps)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+
+def _shared_settings(requests: list[Request]) -> dict[str, Value]:
+    """The settings that have one value with all models that take them."""
+    shared = {}
+    for name in MODEL_SETTINGS:
+        values = {getattr(own, name) for own in requests} - {None}
+        if len(values) == 1:
+            shared[name] = values.pop()
+    return shared
