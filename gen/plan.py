@@ -1,8 +1,12 @@
 """One prompt made concrete: which model draws which candidate, with which seed and settings."""
 
+import hashlib
+import json
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
 
 from gen.errors import InputError
 from gen.request import MAX_SEED, MODEL_SETTINGS, RANDOM_SEED, SETTINGS, Request
@@ -109,7 +113,7 @@ def _refuse_settings_that_none_takes(request: Request, chosen: list[Spec]) -> No
 
 def _for_model(request: Request, spec: Spec) -> Request:
     """The request as one model gets it: only its own settings, with its own defaults."""
-    foreign: dict[str, None] = {name: None for name in MODEL_SETTINGS if name not in spec.settings}
+    foreign: dict[str, Any] = {name: None for name in MODEL_SETTINGS if name not in spec.settings}
     defaults: Mapping[str, Value] = {
         name: value for name, value in spec.defaults.items() if name in spec.settings
     }
@@ -146,3 +150,26 @@ def _shared_settings(requests: list[Request]) -> dict[str, Value]:
         if len(values) == 1:
             shared[name] = values.pop()
     return shared
+
+
+class Survey:
+    """What a run will come to, from going through its requests once before anything is drawn."""
+
+    def __init__(self, find: Callable[[str], Spec] = specs.find) -> None:
+        self.find = cache(find)
+        self.prompts = 0
+        self.candidates = 0
+        self._digest = hashlib.sha256()
+
+    def add(self, request: Request) -> Plan:
+        """Count a request in; raises what `resolve` raises."""
+        plan = resolve(request, self.find)
+        self.prompts += 1
+        self.candidates += plan.count
+        self._digest.update(json.dumps(request.to_json(), sort_keys=True).encode())
+        return plan
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same requests in the same order; seeds that were not given are open."""
+        return self._digest.hexdigest()[:32]

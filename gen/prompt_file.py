@@ -187,7 +187,8 @@ def _flags(text: str) -> Iterator[tuple[str, list[str]]]:
         words = shlex.split(text)
     except ValueError as error:
         raise InputError(f"{error}: put text with ' or \" in it between the other kind") from error
-    name, values = "", []
+    name = ""
+    values: list[str] = []
     for word in words:
         if re.match("--[A-Za-z]", word):
             if name:

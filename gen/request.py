@@ -147,10 +147,9 @@ class Request:
                 object.__setattr__(self, name, setting.check(value))
         if not self.prompt.strip():
             raise InputError("prompt: empty: say what to draw")
-        if None not in (self.candidates, self.top_k) and self.top_k > self.candidates:
-            raise InputError(
-                f"top_k {self.top_k}: more than the {self.candidates} candidates that are made"
-            )
+        made = self.candidates
+        if made is not None and self.top_k is not None and self.top_k > made:
+            raise InputError(f"top_k {self.top_k}: more than the {made} candidates that are made")
 
     def given(self) -> dict[str, Value]:
         """The settings that are not None, by name."""
@@ -159,13 +158,14 @@ class Request:
 
     def with_defaults(self, defaults: Mapping[str, Value]) -> "Request":
         """The same request with its unset fields filled in from `defaults`."""
-        return replace(self, **{**defaults, **self.given()})
+        values: dict[str, Any] = {**defaults, **self.given()}
+        return replace(self, **values)
 
     def to_json(self) -> dict[str, Value]:
         """Plain JSON values; a seed that a double cannot hold exactly becomes text."""
         values = self.given()
-        if self.seed is not None and self.seed >= EXACT_IN_JSON:
-            values["seed"] = str(self.seed)
+        if self.seed is not None:
+            values["seed"] = seed_to_json(self.seed)
         return values
 
     @classmethod
@@ -197,6 +197,11 @@ def _settings_of_fields() -> dict[str, Setting]:
 SETTINGS = _settings_of_fields()
 MODEL_SETTINGS = tuple(name for name, setting in SETTINGS.items() if setting.by_model)
 _NAME_OF_KEY = {key: name for name, setting in SETTINGS.items() for key in (name, *setting.aliases)}
+
+
+def seed_to_json(seed: int) -> int | str:
+    """The seed, as text if a double cannot hold it exactly; `int` gives it back."""
+    return str(seed) if seed >= EXACT_IN_JSON else seed
 
 
 def find_setting(key: str) -> Setting:

@@ -36,8 +36,12 @@ class Setting:
     @property
     def flags(self) -> tuple[str, ...]:
         """Its command-line flags, the short one first."""
-        long = [f"--{name.replace('_', '-')}" for name in (self.name, *self.aliases)]
-        return (self.short, *long) if self.short else tuple(long)
+        return (self.short, _flag(self.name)) if self.short else (_flag(self.name),)
+
+    @property
+    def alias_flags(self) -> tuple[str, ...]:
+        """The flags that are accepted beside its own."""
+        return tuple(_flag(name) for name in self.aliases)
 
     def read(self, text: str) -> Value:
         """The value that a flag or a prompt file's line gives as text; InputError if it is none."""
@@ -54,9 +58,11 @@ class Setting:
         """`value` itself if it has the right type and range, else InputError with the rule."""
         if self.kind is str:
             return self._check_text(value)
-        if isinstance(value, bool) or not isinstance(value, (int, self.kind)):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._error(value)
-        if not math.isfinite(value) or not self._in_range(value):
+        if isinstance(value, float) and (self.kind is int or not math.isfinite(value)):
+            raise self._error(value)
+        if not self._in_range(value):
             raise self._error(value)
         return self.kind(value)
 
@@ -67,7 +73,12 @@ class Setting:
         if self.kind is str:
             return "text"
         number = "a whole number" if self.kind is int else "a number"
-        return f"{number} from {self.low} to {self.high}"
+        return f"{number} from {self.span}"
+
+    @property
+    def span(self) -> str:
+        """The range of a number."""
+        return f"{self.low} to {self.high}"
 
     def _in_range(self, value: float) -> bool:
         return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
@@ -95,3 +106,7 @@ class Setting:
         if len(shown) > 40:
             shown = shown[:40] + "…"
         return InputError(f"{self.name} {shown}: must be {self.rule()}")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

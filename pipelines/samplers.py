@@ -108,7 +108,7 @@ def sampler_of_scheduler(class_name: str) -> str | None:
 
 
 def check_sampler(sampler: str, schedule: str, steps: int) -> None:
-    """Raise ValueError with the choices unless `sampler` exists and takes `schedule` and `steps`."""
+    """Raise ValueError with the choices unless `sampler` is one and takes these values."""
     if sampler not in SAMPLERS:
         raise ValueError(f"unknown sampler {sampler!r}; choose from {', '.join(SAMPLERS)}")
     row = SAMPLERS[sampler]

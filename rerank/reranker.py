@@ -156,8 +156,8 @@ class Reranker:
     def _prepared_batches(self, images: Iterable[Picture] | torch.Tensor) -> Iterator[torch.Tensor]:
         """(up to BATCH, 3, H, W) uint8 at the model's size, on the device."""
         if isinstance(images, torch.Tensor):
-            for pictures in images.split(BATCH):
-                yield self._preprocessing.prepare_batch(pictures, self.device)
+            for start in range(0, len(images), BATCH):
+                yield self._preprocessing.prepare_batch(images[start : start + BATCH], self.device)
         elif isinstance(images, str | bytes) or not isinstance(images, Iterable):
             raise ValueError(f"images are a list of pictures, not one {type(images).__name__}")
         else:

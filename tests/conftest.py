@@ -43,12 +43,17 @@ def write_tokenizer(folder: Path, pad_token: str = "<|endoftext|>") -> tuple[int
 
 
 def write_diffusion_folder(
-    folder: Path, *, like_sd2: bool = False, prediction_type: str = "v_prediction"
+    folder: Path,
+    *,
+    like_sd2: bool = False,
+    prediction_type: str = "v_prediction",
+    time_cond_proj_dim: int | None = None,
 ) -> Path:
     """Save a random latent diffusion model with 4-channel 8x8 latents of 64x64 pictures, in fp16.
 
     `like_sd2` adds what Stable Diffusion 2.x changed: linear projections, a list of head counts,
-    gelu in the text encoder and "!" as padding.
+    gelu in the text encoder and "!" as padding. `time_cond_proj_dim` makes a UNet that takes
+    guidance as an embedding, as latent consistency models do.
     """
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -87,6 +92,7 @@ def write_diffusion_folder(
             cross_attention_dim=32,
             attention_head_dim=[2, 4] if like_sd2 else 4,
             use_linear_projection=like_sd2,
+            time_cond_proj_dim=time_cond_proj_dim,
         )
         vae = AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * 4,
@@ -97,8 +103,8 @@ def write_diffusion_folder(
             norm_num_groups=8,
             sample_size=64,
         )
-        # A fresh decoder paints everything grey; spread its output so that pictures differ.
-        vae.decoder.conv_out.weight.data *= 4
+        # A fresh UNet draws latents that this decoder would paint in black and white only.
+        vae.decoder.conv_out.weight.data *= 0.5
 
     unet.half().save_pretrained(folder / "unet")
     vae.half().save_pretrained(folder / "vae")

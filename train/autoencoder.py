@@ -1,8 +1,8 @@
 """The autoencoder: 64 × 64 px pictures to 8 × 8 latents and back (`diffusers.AutoencoderKL`).
 
-Loss: mean absolute error, the same on horizontal and vertical differences (keeps edges), and a
-Kullback–Leibler term (Rombach et al., arXiv 2112.10752, §3.1) strong enough that the decoder
-forgives small errors of the latents: the errors that the diffusion network will make.
+Loss: mean absolute and squared error, the absolute error of horizontal and vertical differences
+(keeps edges), and a Kullback–Leibler term (Rombach et al., arXiv 2112.10752, §3.1) strong enough
+that the decoder forgives small errors of the latents: those that the diffusion network will make.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class AutoencoderConfig:
     latent_channels: int = 8
     norm_groups: int = 8
     edge_weight: float = 1.0
-    kl_weight: float = 1e-3  # times the mean over latent elements, in nats
+    square_weight: float = 4.0
+    kl_weight: float = 5e-4  # times the mean over latent elements, in nats
     snap: bool = True
     packed_share: float = 0.5  # pictures full of things: more to learn from each
 
@@ -75,9 +76,16 @@ class AutoencoderTask(Task):
         absolute = (y - x).abs().mean()
         edges = sum((difference(y, axis) - difference(x, axis)).abs().mean() for axis in (2, 3))
         kl = posterior.kl().mean() / noise[0].numel()
-        loss = absolute + self.config.edge_weight * edges + self.config.kl_weight * kl
-        psnr = -10 * (((y - x) / 2) ** 2).mean().log10()
-        return {"loss": loss, "absolute": absolute, "edges": edges, "kl": kl, "psnr": psnr}
+        square = ((y - x) ** 2).mean()
+        config = self.config
+        loss = absolute + config.edge_weight * edges + config.square_weight * square
+        return {
+            "loss": loss + config.kl_weight * kl,
+            "absolute": absolute,
+            "edges": edges,
+            "kl": kl,
+            "psnr": -10 * (square / 4).log10(),
+        }
 
     def sheet(self) -> Image.Image:
         """Pairs: a scene, and below it what came back."""

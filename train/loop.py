@@ -27,6 +27,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from train.muon import Muon
+
 STATE = "state.safetensors"
 
 
@@ -84,11 +86,8 @@ def train(task: Task, schedule: Schedule, folder: Path) -> Path:
     accelerator = Accelerator(
         mixed_precision=schedule.mixed_precision, gradient_accumulation_steps=schedule.accumulation
     )
-    optimizer = torch.optim.AdamW(
-        task.parameters(),
-        lr=schedule.learning_rate,
-        betas=(0.9, 0.99),
-        weight_decay=schedule.weight_decay,
+    optimizer: torch.optim.Optimizer = Muon(
+        task, schedule.learning_rate, weight_decay=schedule.weight_decay
     )
     ema = EMAModel(task.parameters(), decay=schedule.ema_decay, foreach=True)
     progress = _load_state(folder / STATE, task, ema, optimizer)

@@ -57,13 +57,11 @@ def build_vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
     return {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
 
 
-def train_tokenizer(folder: Path, seed: int = 0) -> CLIPTokenizer:
-    """Learn and save a tokenizer: tokenizer.json, and vocab.json with merges.txt for older tools."""
+def train_tokenizer(seed: int = 0) -> CLIPTokenizer:
+    """Learn a tokenizer from captions of training scenes."""
     merges = learn_merges(caption_samples(seed), PIECES)
-    vocabulary = build_vocabulary(merges)
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = CLIPTokenizer(
-        vocab=vocabulary,
+    return CLIPTokenizer(
+        vocab=build_vocabulary(merges),
         merges=merges,
         unk_token=END,
         bos_token=START,
@@ -71,8 +69,14 @@ def train_tokenizer(folder: Path, seed: int = 0) -> CLIPTokenizer:
         pad_token=END,
         model_max_length=CONTEXT,
     )
+
+
+def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """tokenizer.json for new tools, vocab.json and merges.txt for older ones."""
+    folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
-    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
-    lines = ["#version: 0.2", *(f"{first} {second}" for first, second in merges)]
+    state = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    vocabulary = json.dumps(state["vocab"], ensure_ascii=False)
+    (folder / "vocab.json").write_text(vocabulary, encoding="utf-8")
+    lines = ["#version: 0.2", *(" ".join(merge) for merge in state["merges"])]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return tokenizer

@@ -1,5 +1,5 @@
-"""What can be true of a scene: what a caption tells (`describe`), whether it is so (`holds`), and how to
-make it false (`change`)."""
+"""What can be true of a scene: what a caption tells (`describe`), whether it is so (`holds`), and
+how to make it false (`change`)."""
 
 from __future__ import annotations
 

@@ -39,6 +39,6 @@ def render(
             (top[:, None] + pixels)[:, :, None],  # (S, side, 1)
             (left[:, None] + pixels)[:, None, :],  # (S, 1, side)
         )
-        sprite = sprites(side).to(device)[thing].permute(0, 2, 3, 1)  # (S, side, side, 4)
-        canvas[at] = canvas[at] * (1 - sprite[..., 3:]) + sprite[..., :3]
+        drawn = sprites(side).to(device)[thing].permute(0, 2, 3, 1)  # (S, side, side, 4)
+        canvas[at] = canvas[at] * (1 - drawn[..., 3:]) + drawn[..., :3]
     return (canvas * 255).round_().to(torch.uint8)

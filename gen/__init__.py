@@ -1,0 +1,17 @@
+"""From a prompt to the best of many pictures.
+
+    from gen import generate
+
+    for result in generate("a panda", candidates=16, top_k=4, seed=7):
+        print(result.rank, result.score, result.seed)
+        result.image.save(f"panda-{result.rank}.png")
+
+Importing this package loads no torch; drawing does.
+"""
+
+from gen.engine import Engine, generate
+from gen.errors import InputError, RoomError
+from gen.request import Request
+from gen.result import Result
+
+__all__ = ["Engine", "InputError", "Request", "Result", "RoomError", "generate"]

@@ -1,0 +1,80 @@
+"""Make the picture in a file again, alone, from what the file says about itself."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from PIL import Image, ImageChops
+
+from gen import metadata
+from gen.engine import Engine
+from gen.errors import InputError
+from gen.events import Cancel, Note, Watch, watch_nothing
+from gen.plan import Plan, resolve
+from gen.result import Result
+from gen.run_folder import RunFolder
+from gen.saving import MAX_UPSCALE, upscaled
+
+
+@dataclass(frozen=True)
+class Again:
+    """A picture made again."""
+
+    result: Result | None  # None if it was stopped or could not be made
+    difference: int | None  # of any channel of any pixel, 0 to 255; None if there is none to tell
+    was_unfinished: bool
+
+
+def make_again(
+    path: Path,
+    engine: Engine,
+    folder: RunFolder | None = None,
+    model: str | None = None,
+    watch: Watch | None = None,
+    cancel: Cancel | None = None,
+) -> Again:
+    """Draw one picture anew and compare it with its file; one left unfinished is made whole.
+
+    `model` says where the model is now, if it has moved. Other weights than those that the file
+    names are told to `watch`. Raises InputError if the file does not say how it was made.
+    """
+    watch = watch_nothing if watch is None else watch
+    record = metadata.read(path)
+    plan = read_plan(path, model)
+    [(spec, _)] = plan.models
+    if record.model_hash != engine.model_hash(spec):
+        watch(
+            Note(
+                f"{path} was made by weights {record.model_hash or 'of unknown hash'} of "
+                f"{record.model or 'an unknown model'}; these are {engine.model_hash(spec)}: "
+                "expect another picture"
+            )
+        )
+    outcome = engine.draw(plan, folder, anew=True, watch=watch, cancel=cancel)
+    if not outcome.best:
+        return Again(None, None, record.unfinished is not None)
+    result = outcome.best[0]
+    if record.unfinished is not None or result.image is None:
+        return Again(result, None, record.unfinished is not None)
+    return Again(result, _difference(path, result.image, record.upscale), was_unfinished=False)
+
+
+def read_plan(path: Path, model: str | None = None) -> Plan:
+    """What it takes to make the picture of a file again. Raises as `make_again` does."""
+    request = metadata.read(path).request
+    if model is not None:
+        request = replace(request, model=model)
+    if request.model is None:
+        raise InputError(f"{path} does not say where its model is: name the folder with -m FOLDER")
+    if request.seed is None:
+        raise InputError(f"{path} does not say its seed")
+    return resolve(replace(request, candidates=1, top_k=1))
+
+
+def _difference(path: Path, image: Image.Image, upscale: int) -> int | None:
+    with Image.open(path, formats=["PNG", "JPEG", "WEBP"]) as file:
+        expected = image.width * upscale, image.height * upscale
+        if upscale > MAX_UPSCALE or file.size != expected:
+            return None
+        before = file.convert("RGB")
+    now = upscaled(image, upscale) if upscale > 1 else image
+    return max(ImageChops.difference(before, now).tobytes())

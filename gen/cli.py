@@ -1,0 +1,320 @@
+"""The `generate` command; the only part of gen that prints."""
+
+import argparse
+import io
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import tee
+from types import FrameType
+from typing import Any
+
+import rerank.specs
+from gen import flags, sheet
+from gen.again import make_again, read_plan
+from gen.engine import Engine, Outcome, run
+from gen.environment import describe
+from gen.errors import InputError, RoomError
+from gen.events import Cancel, Note, Progress
+from gen.plan import Survey, draw_seed
+from gen.prompt_file import PromptFile, Row
+from gen.request import Request
+from gen.run_folder import RunFolder
+from gen.saving import Export
+from pipelines import specs
+
+DONE, BUG, BAD_INPUT, BAD_WEIGHTS, SOME_FAILED, NO_ROOM, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+PROMPT_SHOWN = 90  # characters
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is no error
+            stream.reconfigure(errors="backslashreplace")
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _command(flags.parse(words))
+    except KeyboardInterrupt:
+        _complain("stopped at once; what was saved is kept")
+        return INTERRUPTED
+    except Exception as error:
+        if "--debug" in words:
+            raise
+        return _explain(error)
+
+
+def _command(options: argparse.Namespace) -> int:
+    if options.list_models:
+        return _list_models()
+    if options.env:
+        return _tell_environment()
+    if options.again is not None:
+        return _again(options)
+    rows, survey = _checked_rows(options)
+    if options.dry_run:
+        return _dry_run(rows)
+    return _draw(options, rows, survey)
+
+
+def _checked_rows(options: argparse.Namespace) -> tuple[Iterable[Row], Survey]:
+    """The requests, which can be gone through again, when all of them have been checked."""
+    settings = flags.given_settings(options)
+    survey = Survey()
+    prompts = [*options.prompts, *options.flagged_prompts]
+    if options.prompts_file is None:
+        if not prompts:
+            raise InputError('no prompt: say what to draw, as in generate "a panda"')
+        requests = [Request(prompt).with_defaults(settings) for prompt in prompts]
+        for request in requests:
+            survey.add(request)
+        return [Row(number, request) for number, request in enumerate(requests, 1)], survey
+    if prompts:
+        raise InputError("a prompt and a prompt file: give one of them")
+    file = PromptFile(options.prompts_file, settings)
+    file.check(lambda row: survey.add(row.request))
+    return file, survey
+
+
+def _draw(options: argparse.Namespace, rows: Iterable[Row], survey: Survey) -> int:
+    engine = _engine(options)
+    engine.jury_spec()  # a wrong name shows now, not after the first pictures
+    cancel, failed = Cancel(), 0
+    blocks: list[sheet.Block] = []
+    rows, asked = tee(rows)
+    with _folder(options) as folder, _interrupts(cancel), _Screen(options, survey) as screen:
+        outcomes = run(
+            (row.request for row in asked),
+            engine,
+            survey.fingerprint,
+            folder,
+            watch=screen.show,
+            cancel=cancel,
+        )
+        for row, outcome in zip(rows, outcomes, strict=False):
+            failed += len(outcome.failed)
+            screen.tell(row, outcome)
+            if len(blocks) < sheet.BLOCKS and outcome.best:
+                blocks.append(_block(outcome))
+        if blocks:
+            path = folder.write_sheet(sheet.draw(blocks))
+            screen.say(f"sheet: {path}")
+        if cancel.asked:
+            screen.warn("stopped; the same command finishes what is missing")
+            return INTERRUPTED
+    return SOME_FAILED if failed else DONE
+
+
+def _again(options: argparse.Namespace) -> int:
+    engine = _engine(options)
+    plan = read_plan(options.again, options.model)
+    survey = Survey()
+    survey.add(plan.request)
+    cancel = Cancel()
+    with _folder(options) as folder, _interrupts(cancel), _Screen(options, survey) as screen:
+        made = make_again(options.again, engine, folder, options.model, screen.show, cancel)
+        if made.result is None:
+            return INTERRUPTED if cancel.asked else SOME_FAILED
+        if made.was_unfinished:
+            verdict = f"{options.again} was unfinished; it is whole now"
+        elif made.difference is None:
+            verdict = f"{options.again} has another size, so they cannot be compared"
+        else:
+            verdict = f"differs from {options.again} by at most {made.difference} of 255"
+        if options.json:
+            difference = {"difference": made.difference, "unfinished": made.was_unfinished}
+            _print(json.dumps({"again": str(options.again), **made.result.to_json(), **difference}))
+        screen.say(f"{made.result.path}: {verdict}")
+    return DONE
+
+
+def _dry_run(rows: Iterable[Row]) -> int:
+    find = Survey().add
+    seed = draw_seed()  # one for all that have none
+    for row in rows:
+        request = row.request if row.request.seed is not None else replace(row.request, seed=seed)
+        identity = {} if row.id is None else {"id": row.id}
+        _print(json.dumps({**identity, **find(request).request.to_json()}, ensure_ascii=False))
+    return DONE
+
+
+def _list_models() -> int:
+    for spec in specs.SPECS.values():
+        there = "" if spec.folder.is_dir() else "  (its weights are not here)"
+        size = f"{spec.defaults.get('width')}x{spec.defaults.get('height')}"
+        _print(f"{spec.name:16}{size:10} {spec.draws}; {spec.licence}{there}")
+    for jury in rerank.specs.SPECS.values():
+        there = "" if jury.folder.is_dir() else "  (its weights are not here)"
+        _print(f"{jury.name:16}{'judges':10} {jury.judges}; {jury.licence}{there}")
+    _print("any folder      with -m FOLDER: a Stable Diffusion 1.x or 2.x diffusers folder")
+    return DONE
+
+
+def _tell_environment() -> int:
+    for name, value in describe():
+        _print(f"{name + ':':22} {value}")
+    return DONE
+
+
+def _engine(options: argparse.Namespace) -> Engine:
+    return Engine(
+        options.device, options.dtype, options.attention, options.reranker, options.batch_size
+    )
+
+
+def _folder(options: argparse.Namespace) -> RunFolder:
+    export = Export(options.format, options.upscale, options.strip_metadata)
+    return RunFolder(options.outdir, export, options.keep)
+
+
+def _block(outcome: Outcome) -> sheet.Block:
+    request = outcome.plan.request
+    models = ", ".join(spec.name for spec, _ in outcome.plan.models)
+    facts = [models, f"best {len(outcome.best)} of {outcome.made}", f"seed {request.seed}"]
+    if request.steps is not None:
+        facts.append(f"{request.steps} steps")
+    if request.guidance is not None:
+        facts.append(f"guidance {request.guidance:g}")
+    return sheet.block(request.prompt, "  ·  ".join(facts), outcome.best)
+
+
+class _Screen:
+    """What the user sees: a bar and notes on standard error, results on standard output."""
+
+    def __init__(self, options: argparse.Namespace, survey: Survey) -> None:
+        self._quiet, self._verbose, self._json = options.quiet, options.verbose, options.json
+        self._survey = survey
+        self._prompts_told = 0
+        self._candidates_told = 0
+        self._bar: Any = None
+
+    def __enter__(self) -> "_Screen":
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            total=self._survey.candidates,
+            disable=True if self._quiet else None,  # None: unless standard error is no terminal
+            bar_format="{desc}|{bar}| {postfix}, {remaining} left",
+            dynamic_ncols=True,
+            leave=False,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def show(self, event: Progress | Note) -> None:
+        """Follow the engine."""
+        if isinstance(event, Note):
+            self.warn(event.text)
+            return
+        part = event.drawing * event.step / event.steps if event.steps else 0
+        self._bar.n = self._candidates_told + event.made + part
+        if self._survey.prompts > 1:
+            self._bar.set_description_str(
+                f"prompt {self._prompts_told + 1}/{self._survey.prompts} ", refresh=False
+            )
+        made = f"{event.made}/{event.candidates} candidates, step {event.step}/{event.steps}"
+        self._bar.set_postfix_str(made, refresh=False)
+        self._bar.refresh()
+        if self._verbose:
+            self.warn(f"{event.drawing} candidates: step {event.step} of {event.steps}")
+
+    def tell(self, row: Row, outcome: Outcome) -> None:
+        """A prompt is done: its scores and file names."""
+        self._prompts_told += 1
+        self._candidates_told += outcome.plan.count
+        if self._json:
+            _print(json.dumps(_to_json(row, outcome), ensure_ascii=False))
+            return
+        prompt = " ".join(outcome.plan.request.prompt.split())
+        if len(prompt) > PROMPT_SHOWN:
+            prompt = prompt[:PROMPT_SHOWN] + "…"
+        there = outcome.made - outcome.drawn
+        already = f", {there} were there already" if there else ""
+        self.say(f"{outcome.number:04d} {prompt} (seed {outcome.plan.seed}{already})")
+        for result in outcome.best:
+            score = "" if result.score is None else f"{result.score:7.4f}"
+            state = "" if result.unfinished is None else f"  unfinished: {result.unfinished}"
+            self.say(f"{result.rank:4}.{score}  {result.path}{state}")
+        for result in outcome.failed:
+            self.say(f"   failed: seed {result.seed}: {result.failed}")
+
+    def say(self, line: str) -> None:
+        """A line for people, unless scripts are reading."""
+        if not self._quiet and not self._json:
+            self._bar.clear()
+            _print(line)
+
+    def warn(self, line: str) -> None:
+        """A line beside the results."""
+        if not self._quiet:
+            self._bar.clear()
+            _complain(line, kind="note")
+
+
+def _to_json(row: Row, outcome: Outcome) -> dict[str, Any]:
+    identity = {} if row.id is None else {"id": row.id}
+    return {
+        **identity,
+        "number": outcome.number,
+        "request": outcome.plan.request.to_json(),
+        "made": outcome.made,
+        "drawn": outcome.drawn,
+        "results": [result.to_json() for result in outcome.best],
+        "failed": [result.to_json() for result in outcome.failed],
+    }
+
+
+@contextmanager
+def _interrupts(cancel: Cancel) -> Iterator[None]:
+    """Ctrl-C once stops after the step in the making, a second time at once."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if cancel.stopped:
+            signal.default_int_handler(number, frame)
+        cancel.stop()
+        # Written past Python's buffers, which this may have interrupted in the middle of a line.
+        os.write(2, b"\ngenerate: note: stopping; once more: stop at once\n")
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _explain(error: Exception) -> int:
+    """Say in a line what went wrong; the exit code for it."""
+    match error:
+        case InputError():
+            code = BAD_INPUT
+        case specs.WeightsError() | rerank.specs.WeightsError():
+            code = BAD_WEIGHTS
+        case RoomError():
+            code = NO_ROOM
+        case _:
+            _complain(f"{type(error).__name__}: {error} (--debug shows where)")
+            return BUG
+    _complain(str(error))
+    return code
+
+
+def _print(line: str) -> None:
+    """A line on standard output; nobody reading it any more is no reason to stop drawing."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _complain(line: str, kind: str = "error") -> None:
+    print(f"generate: {kind}: {line}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

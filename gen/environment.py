@@ -1,0 +1,48 @@
+"""Facts for bug reports: versions, devices, attention, and the weights that are here."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import rerank.specs
+from gen.engine import describe_devices
+from pipelines import specs
+
+PACKAGES = (
+    "salon",
+    "torch",
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "safetensors",
+    "Pillow",
+    "numpy",
+    "xformers",
+    "gradio",
+)
+
+
+def describe() -> list[tuple[str, str]]:
+    """Names and values, in the order in which they are shown."""
+    devices, attention = describe_devices()
+    facts = [("python", platform.python_version()), ("platform", platform.platform())]
+    facts += [(package, _version(package)) for package in PACKAGES]
+    facts += [("devices", devices), ("attention", attention)]
+    facts += [(f"model {s.name}", _weights(s.folder)) for s in specs.SPECS.values()]
+    facts += [(f"jury {s.name}", _weights(s.folder)) for s in rerank.specs.SPECS.values()]
+    return facts
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _weights(folder: Path) -> str:
+    files = list(folder.rglob("*.safetensors"))
+    if not files:
+        return f"no weights in {folder}"
+    size = sum(path.stat().st_size for path in files) / 1e6
+    return f"{specs.files_hash(folder)}, {size:.1f} MB in {folder}"

@@ -1,0 +1,54 @@
+"""What an engine tells while it works, and how it is told to end early."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a prompt is: candidates that are made, and the micro-batch in the making."""
+
+    prompt: str
+    made: int
+    candidates: int
+    drawing: int = 0  # candidates in the micro-batch
+    step: int = 0  # of the micro-batch: network evaluations or image tokens
+    steps: int = 0
+    previews: Sequence[Image.Image | None] | None = None
+
+
+@dataclass(frozen=True)
+class Note:
+    """One line that the user should read."""
+
+    text: str
+
+
+Watch = Callable[[Progress | Note], None]
+
+
+class Cancel:
+    """A wish to end early, which another thread or a signal may voice at any time."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self.finishing = False
+
+    def stop(self) -> None:
+        """Drop the micro-batch in the making; what is finished is ranked and kept."""
+        self.stopped = True
+
+    def finish_now(self) -> None:
+        """Keep the candidates in the making as they are, marked as unfinished."""
+        self.finishing = True
+
+    @property
+    def asked(self) -> bool:
+        """Whether to begin nothing new."""
+        return self.stopped or self.finishing
+
+
+def watch_nothing(event: Progress | Note) -> None:
+    """Nobody is watching."""

@@ -1,0 +1,66 @@
+"""The manifest: a JSON object a line for whatever happened in a run folder, only ever appended."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gen.errors import InputError
+
+
+class Manifest:
+    """A JSONL file that one process at a time appends to.
+
+    A kill in the middle of a line costs that line alone: it is cut off when the file is opened
+    next. Raises InputError while another process holds the file, OSError if it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        self._file = os.open(path, flags, 0o644)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process
+        except OSError as error:
+            os.close(self._file)
+            raise InputError(f"another run is writing to {path.parent}: choose another") from error
+        self._path = path
+        self._cut_off_half_a_line()
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Every record, oldest first; lines that are no JSON objects are passed over."""
+        with self._path.open("rb") as file:
+            for line in file:
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(record, dict):
+                    yield record
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Add one record; after an OSError the file is as it was before."""
+        line = json.dumps(record, allow_nan=False).encode() + b"\n"
+        size = os.fstat(self._file).st_size
+        try:
+            while line:
+                line = line[os.write(self._file, line) :]
+        except OSError:
+            os.ftruncate(self._file, size)
+            raise
+
+    def close(self) -> None:
+        """Let others write."""
+        os.close(self._file)
+
+    def _cut_off_half_a_line(self) -> None:
+        end = os.fstat(self._file).st_size
+        while end > 0:
+            start = max(0, end - 4096)
+            block = os.pread(self._file, end - start, start)
+            if b"\n" in block:
+                os.ftruncate(self._file, start + block.rindex(b"\n") + 1)
+                return
+            end = start
+        os.ftruncate(self._file, 0)

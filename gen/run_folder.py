@@ -1,0 +1,314 @@
+"""The run folder: where pictures are kept, so that nothing is lost, doubled or half-written.
+
+    <out>/0001-<seed>-r1.png          the best of the first prompt, up to its top_k
+    <out>/candidates/0001-<seed>.png  the others, and every picture until its prompt is ranked
+    <out>/sheet.png                   what the last command made, on one page
+    <out>/manifest.jsonl              what happened, from which a killed run is finished
+
+Every file gets its final name only when it is complete. What is to be renamed is first written to
+the manifest, so a run that is killed half-way through can be put in order by the next.
+"""
+
+import errno
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from gen import metadata
+from gen.errors import InputError
+from gen.manifest import Manifest
+from gen.metadata import Metadata
+from gen.plan import Candidate, Plan, draw_seed
+from gen.request import seed_to_json
+from gen.result import Result
+from gen.saving import SUFFIX_OF_FORMAT, Export, no_room, write_atomically
+
+KEEP = ("all", "top")
+
+
+@dataclass
+class Job:
+    """One prompt's place in a run folder, and what is there of it."""
+
+    number: int
+    results: dict[int, Result] = field(default_factory=dict)  # by seed
+    finished: bool = False  # all candidates were made, ranked and put in place
+
+
+class RunFolder:
+    """A folder of pictures that this process alone writes to, until `close`.
+
+    Raises InputError if the path cannot be such a folder, before anything else is done.
+    """
+
+    def __init__(self, path: Path, export: Export | None = None, keep: str = "all") -> None:
+        self.path = path
+        self.export = Export() if export is None else export
+        self.keep = keep
+        self._manifest = _opened(path)
+        self._remove_temporary_files()
+        self._records_of: dict[int, list[dict[str, Any]]] = {}  # by prompt number
+        self._number_of: dict[str, int] = {}  # by job key
+        self._seed_of_open_run: dict[str, Any] = {}  # by fingerprint; None: it has ended
+        for record in self._manifest:
+            self._remember(record)
+        self._last_number = self._highest_number()
+
+    def close(self) -> None:
+        """Let other runs write to the folder."""
+        self._manifest.close()
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Runs: one command each.
+
+    def start_run(self, fingerprint: str) -> tuple[int, bool]:
+        """A seed for a run without one, and whether it is an earlier run's.
+
+        It is that of the unfinished run of the same command in this folder, if there is one;
+        `fingerprint` tells commands apart.
+        """
+        open_seed = self._seed_of_open_run.get(fingerprint)
+        if open_seed is not None:
+            return int(open_seed), True
+        seed = draw_seed()
+        self._note("run", fingerprint=fingerprint, seed=seed_to_json(seed))
+        return seed, False
+
+    def end_run(self, fingerprint: str) -> None:
+        """Nothing of the run is missing."""
+        self._note("end", fingerprint=fingerprint)
+
+    # Prompts: one job each.
+
+    def job(self, plan: Plan, hashes: Mapping[str, str], *, anew: bool = False) -> Job:
+        """The prompt's place, with the pictures that earlier runs left; a new one if `anew`.
+
+        `hashes` gives the weights' hash by model name: other weights are another job.
+        """
+        key = self._key(plan, hashes)
+        if key in self._number_of and not anew:
+            try:
+                return self._read_job(self._number_of[key], plan)
+            except (KeyError, TypeError, ValueError) as error:
+                raise InputError(
+                    f"{self.path / 'manifest.jsonl'} is damaged: choose another folder"
+                ) from error
+        self._last_number += 1
+        request = plan.request.to_json()
+        self._note("prompt", number=self._last_number, key=key, request=request)
+        return Job(self._last_number)
+
+    def save(self, job: Job, candidate: Candidate, image: Image.Image, record: Metadata) -> Result:
+        """Write one candidate's picture. Raises RoomError if the disk has no room for it."""
+        name = f"{job.number:04d}-{candidate.seed}{SUFFIX_OF_FORMAT[self.export.format]}"
+        path = self.path / "candidates" / name
+        self._write(path, self.export.encode(image, record))
+        before = job.results.get(candidate.seed)  # one that was left unfinished
+        if before is not None and before.path not in (None, path):
+            before.path.unlink(missing_ok=True)
+        result = Result(
+            candidate.request,
+            index=candidate.index,
+            image=image,
+            path=path,
+            unfinished=record.unfinished,
+        )
+        job.results[candidate.seed] = result
+        self._note("picture", number=job.number, **self._entry(result))
+        return result
+
+    def fail(self, job: Job, result: Result) -> None:
+        """Note why a candidate has no picture."""
+        job.results[result.seed] = result
+        self._note("failed", number=job.number, **self._entry(result))
+
+    def note_scores(self, job: Job, results: Iterable[Result]) -> None:
+        """Note what the jury said, so that it need not be asked again."""
+        scores = {str(result.seed): result.score for result in results}
+        self._note("judged", number=job.number, scores=scores)
+
+    def place(self, job: Job, ranked: list[Result], plan: Plan) -> None:
+        """Give every ranked picture its final name and record; drop the rest if only top is kept.
+
+        The intention is noted first: after a kill, `job` does the same again.
+        """
+        moves = []
+        for result in ranked:
+            if result.path is not None and result.rank is not None:
+                final = self._final_path(job, result, plan.top_k)
+                moves.append((result, final))
+        self._note(
+            "ranked",
+            number=job.number,
+            whole=all(r.unfinished is None for r, _ in moves) and len(moves) == plan.count,
+            pictures=[
+                {**self._entry(result), "to": None if final is None else self._relative(final)}
+                for result, final in moves
+            ],
+        )
+        for result, final in moves:
+            self._move(result, final)
+        self._note("placed", number=job.number)
+
+    def write_sheet(self, sheet: Image.Image) -> Path:
+        """Save the contact sheet, in place of an earlier one."""
+        out = io.BytesIO()
+        sheet.save(out, "png")
+        self._write(self.path / "sheet.png", out.getvalue())
+        return self.path / "sheet.png"
+
+    def _final_path(self, job: Job, result: Result, top_k: int) -> Path | None:
+        suffix = SUFFIX_OF_FORMAT[self.export.format]
+        assert result.rank is not None
+        if result.rank <= top_k:
+            return self.path / f"{job.number:04d}-{result.seed}-r{result.rank}{suffix}"
+        if self.keep == "top":
+            return None
+        return self.path / "candidates" / f"{job.number:04d}-{result.seed}{suffix}"
+
+    def _move(self, result: Result, final: Path | None) -> None:
+        """Bring one picture to where the ranking says; a second time changes nothing."""
+        old = result.path
+        assert old is not None
+        if final is not None:
+            source = final if final.exists() and not old.exists() else old
+            if not source.exists():  # somebody removed it; the next run draws it again
+                result.path = None
+                return
+            data = source.read_bytes()
+            if not self.export.strip_metadata:
+                record = replace(metadata.read(source), score=result.score, rank=result.rank)
+                data = metadata.embed(data, record)
+            self._write(final, data)
+        if old != final:
+            old.unlink(missing_ok=True)
+        result.path = final
+
+    def _read_job(self, number: int, plan: Plan) -> Job:
+        """What the manifest and the disk say of a job that was begun before."""
+        candidates = {candidate.seed: candidate for candidate in plan.candidates()}
+        results: dict[int, Result] = {}
+        moves: list[tuple[Result, Path | None]] = []  # announced, not known to be done
+        whole, finals = False, []
+        for record in self._records_of[number]:
+            match record["event"]:
+                case "picture":
+                    result = self._result(record, candidates)
+                    results[result.seed] = result
+                case "failed":
+                    results.pop(int(record["seed"]), None)
+                case "judged":
+                    for seed, score in record["scores"].items():
+                        results[int(seed)].score = score
+                case "ranked":
+                    whole, moves = record["whole"], []
+                    for entry in record["pictures"]:
+                        result = results[int(entry["seed"])]
+                        result.rank, result.score = entry["rank"], entry.get("score")
+                        moves.append((result, self.path / entry["to"] if entry["to"] else None))
+                    finals = [final for _, final in moves if final is not None]
+                case "placed":
+                    for result, final in moves:
+                        result.path = final
+                    moves = []
+        if moves:
+            for result, final in moves:
+                self._move(result, final)
+            self._note("placed", number=number)
+
+        job = Job(number, finished=whole and all(final.is_file() for final in finals))
+        for seed, result in results.items():
+            if job.finished or (result.path is not None and result.path.is_file()):
+                job.results[seed] = result
+        return job
+
+    def _result(self, entry: Mapping[str, Any], candidates: Mapping[int, Candidate]) -> Result:
+        candidate = candidates[int(entry["seed"])]
+        return Result(
+            candidate.request,
+            index=candidate.index,
+            path=self.path / entry["file"],
+            unfinished=entry.get("unfinished"),
+        )
+
+    def _entry(self, result: Result) -> dict[str, Any]:
+        """A result as the manifest holds it: as for scripts, its file relative to the folder."""
+        values = result.to_json()
+        if result.path is not None:
+            values["file"] = self._relative(result.path)
+        return values
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self.path).as_posix()
+
+    def _key(self, plan: Plan, hashes: Mapping[str, str]) -> str:
+        """What makes two prompts the same job: request, models, weights, and kind of file."""
+        own = [[spec.name, request.to_json()] for spec, request in plan.models]
+        facts = [plan.request.to_json(), own, dict(hashes), asdict(self.export)]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+    def _note(self, event: str, **facts: Any) -> None:
+        record = {"event": event, **facts}
+        try:
+            self._manifest.append(record)
+        except OSError as error:
+            raise no_room(self.path / "manifest.jsonl", error) from error
+        self._remember(record)
+
+    def _remember(self, record: dict[str, Any]) -> None:
+        if "number" in record:
+            self._records_of.setdefault(record["number"], []).append(record)
+        if "key" in record:
+            self._number_of[record["key"]] = record["number"]
+        if "fingerprint" in record:
+            self._seed_of_open_run[record["fingerprint"]] = record.get("seed")
+
+    def _write(self, path: Path, data: bytes) -> None:
+        try:
+            write_atomically(path, data)
+        except OSError as error:
+            raise no_room(path, error) from error
+
+    def _remove_temporary_files(self) -> None:
+        for folder in (self.path, self.path / "candidates"):
+            for leftover in folder.glob(".*.tmp"):
+                leftover.unlink()
+
+    def _highest_number(self) -> int:
+        """The highest prompt number in use, by the manifest or by files of unknown origin."""
+        numbers = [0, *self._records_of]
+        for folder in (self.path, self.path / "candidates"):
+            for entry in os.scandir(folder):
+                if match := re.match(r"(\d{4,9})-", entry.name):
+                    numbers.append(int(match[1]))
+        return max(numbers)
+
+
+def _opened(path: Path) -> Manifest:
+    """The manifest of a run folder, which is made if need be; InputError if it cannot be."""
+    candidates = path / "candidates"
+    for folder in (path, candidates):
+        if folder.is_symlink():
+            raise InputError(
+                f"{folder} is a symbolic link: name the folder that it leads to, {folder.resolve()}"
+            )
+    try:
+        candidates.mkdir(parents=True, exist_ok=True)
+        return Manifest(path / "manifest.jsonl")
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise no_room(path / "manifest.jsonl", error) from error
+        raise InputError(f"cannot save to {path}: {error.strerror}") from error

@@ -1,0 +1,263 @@
+"""Strict loading of model folders: every key, shape and byte is checked before a network runs.
+
+diffusers and transformers fill missing keys with random numbers and only warn, so the networks are
+built from their configs here and their weights read from safetensors files, and nothing else.
+"""
+
+import json
+import struct
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers.models.clip.configuration_clip import CLIPTextConfig
+from transformers.models.clip.modeling_clip import CLIPTextModel
+from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+from pipelines.specs import Spec, WeightsError, read_config
+
+FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
+MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
+AGAIN = "copy or download it again"
+
+# Keys that a file may hold beyond the network's own, by how they end or begin, and why.
+EXTRA_KEY_ENDINGS = {
+    "embeddings.position_ids": "a constant that transformers before 4.31 saved as a weight",
+}
+EXTRA_KEY_BEGINNINGS = {
+    "model_ema.": "a second, averaged copy of the weights for training on",
+}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What a safetensors header says of one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The parts of a latent diffusion model, in evaluation mode on one device and dtype."""
+
+    tokenizer: CLIPTokenizer
+    text_encoder: CLIPTextModel
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    scheduler: Mapping[str, Any]  # scheduler_config.json
+
+
+def load_networks(spec: Spec, device: torch.device, dtype: torch.dtype) -> Networks:
+    """Load the folder of `spec`, half-precision files included, as `dtype` onto `device`.
+
+    Raises WeightsError, in one line, for anything that is missing, damaged or does not fit.
+    """
+    folder = spec.folder
+    if not folder.is_dir():
+        raise WeightsError(f"the weights of {spec.name!r} are not there: {folder} does not exist")
+    configs = {part: read_config(folder / part / "config.json") for part in _WEIGHT_NAMES}
+    scheduler = read_config(folder / "scheduler" / "scheduler_config.json")
+    if scheduler.get("prediction_type", "epsilon") not in ("epsilon", "v_prediction"):
+        raise WeightsError(
+            f"{folder}/scheduler predicts {scheduler['prediction_type']!r}; "
+            "what can be drawn with is 'epsilon' and 'v_prediction'"
+        )
+    files = {part: _weights_file(folder / part) for part in _WEIGHT_NAMES}
+    headers = {part: read_header(file) for part, file in files.items()}
+    try:
+        with torch.device("meta"):  # no time is spent on random numbers that are replaced
+            text_encoder = CLIPTextModel(CLIPTextConfig.from_dict(configs["text_encoder"]))
+            unet = UNet2DConditionModel.from_config(configs["unet"])
+            vae = AutoencoderKL.from_config(configs["vae"])
+    except (TypeError, ValueError, KeyError) as error:
+        raise WeightsError(f"{folder} has a config that builds no network: {error}") from error
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    _check_fit(folder, tokenizer, text_encoder, unet, vae)
+
+    for part, network in (("text_encoder", text_encoder), ("unet", unet), ("vae", vae)):
+        load_weights(network, files[part], headers[part], dtype)
+    # The one constant that is computed, not saved.
+    positions = torch.arange(text_encoder.config.max_position_embeddings).expand(1, -1)
+    for module in text_encoder.modules():
+        if hasattr(module, "position_ids"):
+            module.position_ids = positions
+    for network in (text_encoder, unet, vae):
+        network.to(device).eval().requires_grad_(False)
+    return Networks(tokenizer, text_encoder, unet, vae, scheduler)
+
+
+def load_tokenizer(folder: Path) -> CLIPTokenizer:
+    """The tokenizer of a folder, from tokenizer.json or from vocab.json and merges.txt."""
+    read_config(folder / "tokenizer_config.json")
+    has_old_files = (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
+    if not has_old_files and not (folder / "tokenizer.json").is_file():
+        raise WeightsError(
+            f"{folder} has neither tokenizer.json nor vocab.json and merges.txt: {AGAIN}"
+        )
+    try:
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises plain Exception on a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"{folder} holds no CLIP tokenizer that can be read: {reason}"
+        ) from error
+
+
+# How diffusers and transformers name the weights, and the pickles that we refuse in their place.
+_WEIGHT_NAMES = {
+    "text_encoder": ("model", "pytorch_model"),
+    "unet": ("diffusion_pytorch_model", "diffusion_pytorch_model"),
+    "vae": ("diffusion_pytorch_model", "diffusion_pytorch_model"),
+}
+
+
+def _weights_file(folder: Path) -> Path:
+    """The safetensors file of one component; a half-precision variant where it is the only one."""
+    stem, pickle_stem = _WEIGHT_NAMES[folder.name]
+    for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
+        if (folder / name).is_file():
+            return folder / name
+    for pickled in (folder / f"{pickle_stem}.bin", folder / f"{pickle_stem}.ckpt"):
+        if pickled.is_file():
+            raise WeightsError(
+                f"{pickled} is a pickle, which can run any code; only safetensors are loaded: "
+                f"get {folder}/{stem}.safetensors instead"
+            )
+    raise WeightsError(f"{folder}/{stem}.safetensors is missing: {AGAIN}")
+
+
+def read_header(path: Path) -> dict[str, Tensor]:
+    """The names, dtypes and shapes in a safetensors file, after checking that it is all there.
+
+    Reads the header only. Raises WeightsError with the sizes for a file that was cut off, and
+    with what it is instead for a Git LFS pointer or a web page.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        if start == b"version ":
+            raise WeightsError(f"{path} is a Git LFS pointer, not the weights: run git lfs pull")
+        if start.lstrip()[:1] == b"<":
+            raise WeightsError(f"{path} is a web page, not weights: {AGAIN}")
+        if size < 8:
+            raise WeightsError(f"{path}: file is incomplete ({size} of at least 8 bytes); {AGAIN}")
+        (length,) = struct.unpack("<Q", start)
+        if length > MAX_HEADER_BYTES:
+            raise WeightsError(f"{path} is no safetensors file: its header claims {length} bytes")
+        if 8 + length > size:
+            raise WeightsError(
+                f"{path}: file is incomplete ({size} of at least {8 + length} bytes); {AGAIN}"
+            )
+        header = file.read(length)
+    try:
+        entries = json.loads(header)
+        entries.pop("__metadata__", None)
+        tensors = {k: Tensor(e["dtype"], tuple(e["shape"])) for k, e in entries.items()}
+        expected = 8 + length + max((e["data_offsets"][1] for e in entries.values()), default=0)
+    except (ValueError, TypeError, AttributeError, LookupError):
+        raise WeightsError(f"{path} is no safetensors file: its header is not readable") from None
+    if size < expected:
+        raise WeightsError(f"{path}: file is incomplete ({size} of {expected} bytes); {AGAIN}")
+    return tensors
+
+
+def load_weights(
+    network: torch.nn.Module, path: Path, header: Mapping[str, Tensor], dtype: torch.dtype
+) -> None:
+    """Put the tensors of a file into a network as `dtype`; both must agree on every key and shape.
+
+    Raises WeightsError naming the first keys that are missing, extra, misshapen, not floating
+    point or not finite.
+    """
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    names = {key: current_name(key, expected) for key in header}
+    unknown = [key for key, name in names.items() if name not in expected and not may_ignore(key)]
+    wanted = {key: name for key, name in names.items() if name in expected}
+    misshapen = [
+        f"{key} is {list(header[key].shape)}, not {list(expected[name])}"
+        for key, name in wanted.items()
+        if header[key].shape != expected[name]
+    ]
+    wrong_type = [key for key in wanted if header[key].dtype not in FLOAT_TYPES]
+    _refuse(path, "missing keys", sorted(expected.keys() - set(wanted.values())))
+    _refuse(path, "keys that the network does not have", unknown)
+    _refuse(path, "keys of the wrong shape", misshapen)
+    _refuse(path, "keys that are not floating point", wrong_type)
+
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from error
+    state = {name: tensors[key].to(dtype) for key, name in wanted.items()}
+    _refuse(path, "keys with NaN or infinite values", [k for k in state if not _finite(state[k])])
+    network.load_state_dict(state, strict=True, assign=True)
+
+
+def _refuse(path: Path, what: str, keys: Collection[str], shown: int = 3) -> None:
+    if keys:
+        more = f" and {len(keys) - shown} more" if len(keys) > shown else ""
+        raise WeightsError(f"{path} has {what}: {', '.join(list(keys)[:shown])}{more}")
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    return bool(tensor.isfinite().all())
+
+
+_OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v."}
+
+
+def current_name(key: str, expected: Collection[str]) -> str:
+    """What the installed libraries call a key that older ones saved; `key` itself if nothing fits.
+
+    transformers 5 dropped the prefix of CLIPTextModel's keys, and diffusers 0.12 renamed the
+    projections in the VAE's attention. Files with either spelling are around.
+    """
+    projection = key.replace(".proj_attn.", ".to_out.0.")
+    for old, new in _OLD_ATTENTION.items():
+        projection = projection.replace(old, new)
+    spellings = (key, key.removeprefix("text_model."), f"text_model.{key}", projection)
+    return next((name for name in spellings if name in expected), key)
+
+
+def may_ignore(key: str) -> bool:
+    """Whether a key that the network lacks is one of the few known to be harmless."""
+    return key.endswith(tuple(EXTRA_KEY_ENDINGS)) or key.startswith(tuple(EXTRA_KEY_BEGINNINGS))
+
+
+def _check_fit(
+    folder: Path,
+    tokenizer: CLIPTokenizer,
+    text_encoder: CLIPTextModel,
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKL,
+) -> None:
+    """Raise WeightsError naming both numbers where two parts of a folder do not fit together."""
+    width, channels = text_encoder.config.hidden_size, vae.config.latent_channels
+    into, out = unet.config.in_channels, unet.config.out_channels
+    pairs = (
+        (
+            "text_encoder hidden_size",
+            width,
+            "unet cross_attention_dim",
+            unet.config.cross_attention_dim,
+        ),
+        ("vae latent_channels", channels, "unet in_channels", into),
+        ("vae latent_channels", channels, "unet out_channels", out),
+    )
+    for left, left_size, right, right_size in pairs:
+        if left_size != right_size:
+            raise WeightsError(
+                f"{folder} does not fit together: {left} is {left_size}, {right} is {right_size}"
+            )
+    if len(tokenizer) > text_encoder.config.vocab_size:
+        raise WeightsError(
+            f"{folder} does not fit together: the tokenizer has {len(tokenizer)} tokens, "
+            f"text_encoder vocab_size is {text_encoder.config.vocab_size}"
+        )

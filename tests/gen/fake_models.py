@@ -1,0 +1,198 @@
+"""Models without weights that keep the real ones' contracts, for testing what is built on them.
+
+A fake picture is a pure function of prompt and seed; a fake score is a pure function of a picture.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+import gen.engine
+import rerank.specs
+from pipelines import specs
+
+SETTINGS = ("negative_prompt", "width", "height", "steps", "guidance", "sampler", "schedule")
+
+
+def spec(name: str, folder: Path, settings: tuple[str, ...] = SETTINGS) -> specs.Spec:
+    """A model that takes these settings; its weights are one small file, so that it has a hash."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "weights.safetensors").write_bytes(name.encode())
+    defaults = {
+        "width": 64,
+        "height": 64,
+        "steps": 4,
+        "guidance": 3.0,
+        "sampler": "euler",
+        "schedule": "default",
+    }
+    return specs.Spec(
+        name=name,
+        folder=folder,
+        kind="latent_diffusion",
+        settings=settings,
+        defaults={key: value for key, value in defaults.items() if key in settings},
+        context=32,
+        size_multiple=16,
+        max_size=256,
+        licence="none",
+        draws="noise",
+    )
+
+
+def picture(prompt: str, seed: int, size: tuple[int, int] = (64, 64)) -> Image.Image:
+    """What the fake pipeline draws: 16 tiles of colour that only prompt and seed decide."""
+    digest = hashlib.sha256(f"{prompt}|{seed}".encode()).digest() + bytes(16)
+    return Image.frombytes("RGB", (4, 4), digest[:48]).resize(size, Image.Resampling.NEAREST)
+
+
+def score(image: Image.Image) -> float:
+    """What the fake jury says: how bright the first tile is."""
+    return sum(image.convert("RGB").getpixel((1, 1))) / 765  # type: ignore[arg-type]
+
+
+class FakeDraft:
+    """Candidates in the making."""
+
+    def __init__(self, pipeline: "FakePipeline", prompt: str, seeds: Sequence[int], **facts: Any):
+        self.pipeline, self.prompt, self.facts = pipeline, prompt, facts
+        self.seeds = tuple(seeds)
+        self.total, self.done = facts["steps"], 0
+        self.failed: dict[int, str] = {}
+        self.closed = False
+
+    def step(self, count: int = 1) -> None:
+        assert not self.closed
+        assert self.done < self.total
+        if len(self.seeds) > self.pipeline.room_in_step:
+            raise MemoryError
+        time.sleep(self.pipeline.seconds_per_step)
+        self.done = min(self.total, self.done + count)
+        self.pipeline.steps += 1
+        self.pipeline.on_step(self)
+
+    def preview(
+        self, indices: Sequence[int] | None = None, exact: bool = False
+    ) -> list[Image.Image | None] | None:
+        if self.done == 0:
+            return None
+        self.pipeline.previews += 1
+        time.sleep(self.pipeline.seconds_per_preview)
+        rough = [picture(self.prompt, seed, (8, 8)).resize(self.size) for seed in self.seeds]
+        return rough if indices is None else [rough[index] for index in indices]
+
+    def split(self) -> tuple["FakeDraft", "FakeDraft"]:
+        assert len(self.seeds) > 1
+        middle = len(self.seeds) // 2
+        halves = []
+        for seeds in (self.seeds[:middle], self.seeds[middle:]):
+            half = FakeDraft(self.pipeline, self.prompt, seeds, **self.facts)
+            half.done = self.done
+            halves.append(half)
+        return halves[0], halves[1]
+
+    def images(self) -> list[Image.Image | None]:
+        assert self.done == self.total
+        self.pipeline.drawn += self.seeds
+        self.failed = {s: "not finite" for s in self.seeds if s in self.pipeline.broken_seeds}
+        return [
+            None if seed in self.failed else picture(self.prompt, seed, self.size)
+            for seed in self.seeds
+        ]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.facts["width"], self.facts["height"]
+
+    def close(self) -> None:
+        self.closed = True
+
+    def __enter__(self) -> "FakeDraft":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class FakePipeline:
+    """Draws at once, or as slowly and with as little memory as a test wants."""
+
+    device, attention = "cpu", "sdpa"
+
+    def __init__(self) -> None:
+        self.room_in_begin = self.room_in_step = 10_000  # candidates
+        self.seconds_per_step = self.seconds_per_preview = 0.0
+        self.broken_seeds: set[int] = set()
+        self.on_step: Callable[[FakeDraft], None] = lambda draft: None
+        self.steps = self.previews = 0
+        self.drawn: tuple[int, ...] = ()  # seeds, in the order of making
+        self.batches: list[int] = []  # sizes, as begun
+        self.settings: list[dict[str, Any]] = []
+
+    def begin(self, prompt: str, *, seeds: Sequence[int], **settings: Any) -> FakeDraft:
+        if len(seeds) > self.room_in_begin:
+            raise MemoryError
+        self.batches.append(len(seeds))
+        self.settings.append(settings)
+        facts = {"steps": 4, "width": 64, "height": 64} | settings
+        return FakeDraft(self, prompt, seeds, **facts)
+
+    def dropped_text(self, prompt: str) -> str:
+        return " ".join(prompt.split()[30:])
+
+
+class FakeJury:
+    """Scores pictures by their brightness."""
+
+    def __init__(self) -> None:
+        self.judged = 0
+        self.nan_for: Callable[[float], bool] = lambda value: False
+
+    def score(self, prompt: str, images: Iterable[Image.Image]) -> list[float]:
+        values = [score(image) for image in images]
+        self.judged += len(values)
+        return [float("nan") if self.nan_for(value) else value for value in values]
+
+
+class Studio:
+    """The fakes that stand in for the real models, put where the engine looks for them.
+
+    `set_attribute` and `set_item` are monkeypatch's, or the plain functions in a process that ends
+    with the test.
+    """
+
+    def __init__(
+        self, folder: Path, set_attribute: Callable[..., None], set_item: Callable[..., None]
+    ) -> None:
+        self.pipelines = {"fake": FakePipeline(), "other": FakePipeline()}
+        self.jury = FakeJury()
+        self.loads: list[str] = []
+        self.folder = folder
+        narrow = ("width", "height", "temperature")
+        models = (spec("fake", folder / "fake"), spec("other", folder / "other", narrow))
+        for model in models:
+            set_item(specs.SPECS, model.name, model)
+        jury = rerank.specs.Spec("fake-jury", folder / "jury")
+        set_item(rerank.specs.SPECS, jury.name, jury)
+        set_attribute(specs, "DEFAULT_MODEL", "fake")
+        set_attribute(rerank.specs, "DEFAULT", "fake-jury")
+        (folder / "jury").mkdir(exist_ok=True)
+        set_attribute(gen.engine, "load_pipeline", self._load_pipeline)
+        set_attribute(gen.engine, "load_jury", self._load_jury)
+
+    @property
+    def pipeline(self) -> FakePipeline:
+        """The default model's."""
+        return self.pipelines["fake"]
+
+    def _load_pipeline(self, model: specs.Spec, engine: gen.engine.Engine) -> FakePipeline:
+        self.loads.append(model.name)
+        return self.pipelines[model.name]
+
+    def _load_jury(self, engine: gen.engine.Engine) -> FakeJury:
+        self.loads.append("jury")
+        return self.jury

@@ -1,0 +1,60 @@
+import warnings
+
+import pytest
+import torch
+
+from pipelines.devices import choose_device, choose_dtype, is_out_of_memory, set_attention
+
+CPU = torch.device("cpu")
+
+
+def test_auto_takes_what_there_is() -> None:
+    chosen = choose_device("auto")
+    assert chosen == choose_device(None)
+    assert (chosen.type == "cuda") == torch.cuda.is_available()
+    assert choose_device("cpu") == CPU
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "gpu", "xpu:0"])
+def test_missing_device_lists_what_there_is(name: str) -> None:
+    with pytest.raises(ValueError, match=f"no device '{name}' here; choose from auto, .*cpu"):
+        choose_device(name)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", torch.float16])
+def test_half_precision_on_a_cpu_warns_and_is_float32(dtype: str | torch.dtype) -> None:
+    with pytest.warns(UserWarning, match="far slower than float32 on a CPU"):
+        assert choose_dtype(CPU, dtype) == torch.float32
+
+
+def test_float32_on_a_cpu_does_not_warn() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert choose_dtype(CPU) == torch.float32
+        assert choose_dtype(CPU, "float32") == torch.float32
+
+
+@pytest.mark.parametrize("dtype", ["fp8", torch.float64])
+def test_unknown_number_format_lists_the_choices(dtype: str | torch.dtype) -> None:
+    with pytest.raises(ValueError, match="choose from float32, float16, bfloat16"):
+        choose_dtype(CPU, dtype)
+
+
+def test_attention_on_a_cpu_is_sdpa() -> None:
+    for choice in (None, "auto", "sdpa"):
+        assert set_attention([], choice, CPU, torch.float32) == "sdpa"
+    with pytest.raises(ValueError, match="'xformers' needs a CUDA device"):
+        set_attention([], "xformers", CPU, torch.float32)
+    with pytest.raises(ValueError, match="choose from auto, xformers, sdpa"):
+        set_attention([], "flash", CPU, torch.float32)
+
+
+def test_out_of_memory_is_told_from_other_errors() -> None:
+    with pytest.raises(RuntimeError) as real:
+        torch.empty(2**60)
+    assert is_out_of_memory(real.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("shape mismatch"))
+    assert not is_out_of_memory(ValueError("not enough memory"))
+    assert not is_out_of_memory(KeyboardInterrupt())

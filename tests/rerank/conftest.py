@@ -1,0 +1,17 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rerank import Reranker
+
+
+@pytest.fixture(scope="session")
+def jury(tiny_clip_folder: Path) -> Reranker:
+    return Reranker.load(tiny_clip_folder, device="cpu")
+
+
+@pytest.fixture
+def damaged(tiny_clip_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny model, to be damaged."""
+    return Path(shutil.copytree(tiny_clip_folder, tmp_path / "damaged"))

@@ -1,0 +1,216 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rerank import Reranker, cli, specs
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Five noisy pictures, a text file and a hidden file."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("a.png", "b.jpg", "c.webp", "d.gif", "e.PNG"):
+        array = rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)
+        Image.fromarray(array).save(folder / name)
+    (folder / "notes.txt").write_text("not a picture")
+    (folder / ".hidden.png").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture
+def rerank(jury: Reranker, tiny_clip_folder: Path, capsys: pytest.CaptureFixture[str]) -> "Command":
+    return Command(tiny_clip_folder, capsys)
+
+
+class Command:
+    def __init__(self, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.model = model
+        self.capsys = capsys
+
+    def __call__(self, *arguments: object) -> tuple[int, str, list[str]]:
+        """(exit code, standard output, lines on standard error) of the command."""
+        try:
+            code = cli.main([*map(str, arguments), "--model", str(self.model), "--device", "cpu"])
+        except SystemExit as stopped:  # by argparse
+            code = int(stopped.code or 0)
+        output, errors = self.capsys.readouterr()
+        assert "Traceback" not in errors
+        return code, output, errors.splitlines()
+
+
+def test_table(rerank: Command, folder: Path, jury: Reranker) -> None:
+    code, output, errors = rerank("a red panda", folder)
+    assert (code, errors) == (0, [])
+    files = sorted(folder.glob("[a-e].*"))
+    expected = jury.top_k("a red panda", files, 5)
+    lines = [
+        f"{i:4}  {ranked.score:+.4f}  {files[ranked.index]}"
+        for i, ranked in enumerate(expected, start=1)
+    ]
+    assert output.splitlines() == lines
+
+
+def test_json(rerank: Command, folder: Path) -> None:
+    code, output, _ = rerank("a red panda", folder / "a.png", folder / "b.jpg", "--json")
+    assert code == 0
+    table = json.loads(output)
+    assert table["prompt"] == "a red panda"
+    assert table["model"] == rerank.model.name
+    assert [result["rank"] for result in table["results"]] == [1, 2]
+    assert table["results"][0]["score"] >= table["results"][1]["score"]
+    assert {result["file"] for result in table["results"]} == {
+        str(folder / "a.png"),
+        str(folder / "b.jpg"),
+    }
+    assert table["failed"] == []
+
+
+def test_one_bad_of_512(rerank: Command, tmp_path: Path) -> None:
+    for i in range(511):
+        Image.new("RGB", (8, 8), (i % 256, i // 256 * 99, 40)).save(tmp_path / f"{i:03}.png")
+    (tmp_path / "300b.png").write_bytes((tmp_path / "300.png").read_bytes()[:50])
+    code, output, errors = rerank("a red panda", tmp_path)
+    assert code == 4
+    assert len(output.splitlines()) == 511
+    assert "300b.png" not in output
+    assert len(errors) == 1
+    assert errors[0].startswith(f"rerank: {tmp_path / '300b.png'} is left out: ")
+
+
+def test_bad_ones_are_in_the_json(rerank: Command, folder: Path) -> None:
+    (folder / "f.png").write_text("<svg/>")
+    code, output, _ = rerank("a red panda", folder, folder / "missing.png", "--json")
+    assert code == 4
+    table = json.loads(output)
+    assert len(table["results"]) == 5
+    assert [(Path(each["file"]).name, each["reason"]) for each in table["failed"]] == [
+        ("f.png", "not a picture in one of PNG, JPEG, WEBP, GIF, BMP"),
+        ("missing.png", "no such picture file"),
+    ]
+
+
+def test_nothing_but_bad_ones(rerank: Command, folder: Path) -> None:
+    code, output, errors = rerank("a red panda", folder / "notes.txt", folder / "missing.png")
+    assert (code, output, len(errors)) == (2, "", 2)
+
+
+def test_empty_folder(rerank: Command, tmp_path: Path) -> None:
+    code, output, errors = rerank("a red panda", tmp_path)
+    assert (code, output) == (2, "")
+    assert errors == [
+        f"rerank: {tmp_path}: no pictures (.bmp, .gif, .jpeg, .jpg, .png, .webp) in this folder"
+    ]
+
+
+def test_top_k(rerank: Command, folder: Path) -> None:
+    _, everything, _ = rerank("a red panda", folder)
+    code, output, errors = rerank("a red panda", folder, "--top-k", 2)
+    assert (code, errors) == (0, [])
+    assert output.splitlines() == everything.splitlines()[:2]
+
+
+def test_more_asked_for_than_there_are(rerank: Command, folder: Path) -> None:
+    code, output, errors = rerank("a red panda", folder, "-k", 9)
+    assert (code, len(output.splitlines())) == (0, 5)
+    assert errors == ["rerank: 9 pictures were asked for, there are 5"]
+
+
+@pytest.mark.parametrize("k", ["0", "-1", "x", "1.5", "²"])
+def test_bad_k(rerank: Command, folder: Path, k: str) -> None:
+    code, output, errors = rerank("a red panda", folder, f"--top-k={k}")
+    assert (code, output) == (2, "")
+    assert errors[-1].endswith(f"{k!r} is not a whole number of at least 1")
+
+
+@pytest.mark.parametrize("prompt", ["", " \t"])
+def test_empty_prompt(rerank: Command, folder: Path, prompt: str) -> None:
+    code, _, errors = rerank(prompt, folder)
+    assert code == 2
+    assert errors[-1].endswith("the prompt is empty")
+
+
+def test_equal_pictures_keep_their_order(rerank: Command, folder: Path) -> None:
+    content = (folder / "a.png").read_bytes()
+    copies = [folder / f"copy{i}.png" for i in range(7)]
+    for copy in copies:
+        copy.write_bytes(content)
+    _, output, _ = rerank("a red panda", *copies, "--json")
+    assert [each["file"] for each in json.loads(output)["results"]] == [*map(str, copies)]
+
+
+def test_long_prompt_is_noted(rerank: Command, folder: Path, jury: Reranker) -> None:
+    code, _, errors = rerank("a red panda " * 20, folder)
+    assert code == 0
+    parts = len(jury.chunks("a red panda " * 20))
+    assert errors == [f"rerank: the prompt is longer than 32 tokens: it is scored in {parts} parts"]
+
+
+def test_a_score_that_is_not_finite_is_an_error(
+    rerank: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Reranker.score
+
+    def first_fails(jury: Reranker, prompt: str, images: list[object]) -> list[float]:
+        return [float("nan"), *original(jury, prompt, images)[1:]]  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Reranker, "score", first_fails)
+    code, output, errors = rerank("a red panda", folder)
+    assert code == 4
+    assert "a.png" not in output
+    assert errors == [f"rerank: {folder / 'a.png'} is left out: the model gives no finite score"]
+
+
+def test_missing_weights(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = specs.Spec(name=specs.DEFAULT, folder=folder / "gone")
+    monkeypatch.setitem(specs.SPECS, specs.DEFAULT, gone)
+    assert cli.main(["a red panda", str(folder)]) == 3
+    assert "install the package again" in capsys.readouterr().err
+
+
+def test_bad_device(folder: Path, rerank: Command) -> None:
+    code = cli.main(["a panda", str(folder), "-m", str(rerank.model), "--device", "tpu9"])
+    assert code == 2
+    assert rerank.capsys.readouterr().err == (
+        "rerank: no device 'tpu9' here: use cpu, or cuda with a GPU\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(KeyboardInterrupt, 130), (MemoryError, 5), (ZeroDivisionError, 1)]
+)
+def test_exit_codes(
+    rerank: Command,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[BaseException],
+    code: int,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "score_files", fail)
+    assert rerank("a red panda", folder)[0] == code
+
+
+def test_debug_shows_where(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(specs.WeightsError):
+        cli.main(["a red panda", str(folder), "--model", str(tmp_path), "--debug"])
+
+
+def test_a_reader_that_leaves_early(folder: Path, tiny_clip_folder: Path) -> None:
+    """`rerank … | true`; also that libraries add nothing to the command's output."""
+    command = [sys.executable, "-m", "rerank", "a panda", str(folder), "-m", str(tiny_clip_folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (0, b"")

@@ -1,0 +1,302 @@
+import json
+import os
+import resource
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rerank import BadImageError, WeightsError
+from rerank.preprocessing import MAX_PIXELS, Preprocessing, read_preprocessing, to_rgb
+
+CPU = torch.device("cpu")
+SIZES = [(224, 224), (64, 64), (33, 47), (47, 33), (300, 200), (500, 227), (225, 2000)]
+SIZES += [(1024, 1024), (448, 448)]
+
+
+def photo(width: int, height: int, seed: int = 0) -> Image.Image:
+    """Smooth colours with noise and a hard edge, as photographs have them."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8))
+    pixels = np.array(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
+    pixels += rng.integers(-20, 21, pixels.shape)
+    pixels[: height // 3, : width // 3] = (255, 0, 40)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def as_tensor(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+@pytest.fixture
+def at_224(tmp_path: Path) -> Preprocessing:
+    """OpenAI's settings, as transformers writes them."""
+    from transformers import CLIPImageProcessorPil
+
+    CLIPImageProcessorPil().save_pretrained(tmp_path)
+    return read_preprocessing(tmp_path, 224)
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_equal_to_transformers_pil_processor(
+    at_224: Preprocessing, width: int, height: int
+) -> None:
+    from transformers import CLIPImageProcessorPil
+
+    image = photo(width, height)
+    expected = CLIPImageProcessorPil()(image, return_tensors="pt")["pixel_values"]
+    for picture in (image, np.array(image)):
+        ours = at_224.normalise(at_224.prepare(picture, CPU)[None])
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_tensors_are_resized_as_pil_does_but_for_single_pixels(
+    at_224: Preprocessing, width: int, height: int
+) -> None:
+    image = photo(width, height)
+    by_pil, by_torch = (at_224.prepare(each, CPU).int() for each in (image, as_tensor(image)))
+    difference = (by_pil - by_torch).abs()
+    assert difference.max() <= 1
+    assert (difference > 0).float().mean() < 0.01
+
+
+def test_pictures_of_the_right_size_are_not_touched(at_224: Preprocessing) -> None:
+    image = photo(224, 224)
+    for picture in (image, np.array(image), as_tensor(image)):
+        assert torch.equal(at_224.prepare(picture, CPU), as_tensor(image))
+
+
+def test_stretching_to_an_exact_size(tmp_path: Path) -> None:
+    config = {
+        "size": {"height": 20, "width": 20},
+        "do_center_crop": False,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
+    preprocessing = read_preprocessing(tmp_path, 20)
+    image = photo(50, 31)
+    stretched = as_tensor(image.resize((20, 20), Image.Resampling.BICUBIC))
+    assert torch.equal(preprocessing.prepare(image, CPU), stretched)
+    white = torch.full((1, 3, 20, 20), 255, dtype=torch.uint8)
+    torch.testing.assert_close(preprocessing.normalise(white), torch.ones(1, 3, 20, 20))
+
+
+def test_integers_as_sizes_and_the_newer_file(tmp_path: Path, at_224: Preprocessing) -> None:
+    config = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    (tmp_path / "preprocessor_config.json").unlink()
+    config.update(size=224, crop_size=224)
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": config}))
+    assert read_preprocessing(tmp_path, 224) == at_224
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"crop_size": 336}, "makes pictures of 336x336 pixels, the model reads 224x224"),
+        ({"size": 100}, "resizes to 100 pixels and then cuts 224"),
+        ({"do_resize": False}, "do_resize is false"),
+        ({"resample": 1}, "resample is LANCZOS"),
+        ({"size": {"longest_edge": 224}}, "has no 'height'"),
+        ({"size": None}, "cannot follow"),
+    ],
+)
+def test_settings_that_cannot_be_followed(
+    tmp_path: Path, at_224: Preprocessing, changes: dict[str, object], message: str
+) -> None:
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(WeightsError, match=message):
+        read_preprocessing(tmp_path, 224)
+
+
+# ---- what pictures may be
+
+
+def pixel(image: Image.Image) -> tuple[int, ...]:
+    rgb = to_rgb(image)
+    assert rgb.mode == "RGB"
+    value = rgb.getpixel((0, 0))
+    assert isinstance(value, tuple)
+    return value
+
+
+def palette(transparency: int | None) -> Image.Image:
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 200, 100, 50])
+    if transparency is not None:
+        image.info["transparency"] = transparency
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.new("RGB", (4, 4), (1, 2, 3)), (1, 2, 3)),
+        (Image.new("1", (4, 4), 1), (255, 255, 255)),
+        (Image.new("L", (4, 4), 77), (77, 77, 77)),
+        (palette(None), (200, 100, 50)),
+        (palette(1), (255, 255, 255)),
+        (palette(0), (200, 100, 50)),
+        (Image.new("LA", (4, 4), (0, 0)), (255, 255, 255)),
+        (Image.new("RGBA", (4, 4), (255, 0, 0, 128)), (255, 127, 127)),
+        (Image.new("RGBA", (4, 4), (9, 9, 9, 0)), (255, 255, 255)),
+        (Image.fromarray(np.full((4, 4), 65535, np.uint16)), (255, 255, 255)),
+        (Image.fromarray(np.full((4, 4), 257 * 100, np.uint16)), (100, 100, 100)),
+        (Image.new("CMYK", (4, 4), (0, 255, 255, 0)), (255, 0, 0)),
+    ],
+    ids=lambda value: getattr(value, "mode", None),
+)
+def test_colour_modes(image: Image.Image, expected: tuple[int, ...]) -> None:
+    assert pixel(image) == expected
+
+
+def test_16_bit_png(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 257 * 60, np.uint16)).save(tmp_path / "deep.png")
+    assert pixel(Image.open(tmp_path / "deep.png")) == (60, 60, 60)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_modes_without_a_white_are_refused(mode: str) -> None:
+    with pytest.raises(BadImageError, match=f"mode {mode} has no known white"):
+        to_rgb(Image.new(mode, (4, 4)))
+
+
+def test_exif_turns_a_picture_upright(tmp_path: Path, at_224: Preprocessing) -> None:
+    lying = photo(300, 224)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 270 degrees
+    lying.save(tmp_path / "turned.png", exif=exif)
+    upright = lying.transpose(Image.Transpose.ROTATE_270)
+    prepared = at_224.prepare(tmp_path / "turned.png", CPU)
+    assert torch.equal(prepared, at_224.prepare(upright, CPU))
+    assert not torch.equal(prepared, at_224.prepare(lying, CPU))
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp"])
+def test_animations_are_judged_by_their_first_frame(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("white", "black")]
+    path = tmp_path / f"moving.{suffix}"
+    frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True)
+    assert pixel(Image.open(path)) == (255, 255, 255)
+
+
+def test_the_picture_given_is_not_changed() -> None:
+    image = Image.new("RGBA", (4, 4), (1, 2, 3, 4))
+    exif = image.getexif()
+    exif[0x0112] = 3
+    before = image.tobytes()
+    to_rgb(image)
+    assert image.mode == "RGBA"
+    assert image.tobytes() == before
+    assert image.getexif()[0x0112] == 3
+
+
+# ---- what is refused
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that declares this size and holds 1 kB of pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = zlib.compress(bytes(1000))
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(
+    ("width", "height", "message"),
+    [
+        (10_000, 10_000, "10000x10000 is more than 40 megapixels"),
+        (30_000, 30_000, "exceeds limit"),  # PIL's own check
+        (100_000, 1, "100000x1 pixels is too narrow"),
+        (1, 100_000, "1x100000 pixels is too narrow"),
+    ],
+)
+def test_bombs_are_refused_before_decoding(
+    tmp_path: Path, at_224: Preprocessing, width: int, height: int, message: str
+) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_header(width, height))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(BadImageError, match=rf"bomb\.png: .*{message}"):
+        at_224.prepare(path, CPU)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
+def encoded(path: Path, **options: object) -> bytes:
+    photo(64, 64).save(path, **options)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_truncated_files(tmp_path: Path, at_224: Preprocessing, suffix: str) -> None:
+    path = tmp_path / f"half.{suffix}"
+    content = encoded(path)
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(BadImageError, match=rf"half\.{suffix}: "):
+        at_224.prepare(path, CPU)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not a picture", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"8BPS\x00\x01" * 50],
+    ids=["empty", "text", "svg", "psd"],
+)
+def test_files_that_are_no_pictures(tmp_path: Path, at_224: Preprocessing, content: bytes) -> None:
+    path = tmp_path / "picture.png"
+    path.write_bytes(content)
+    with pytest.raises(BadImageError, match=r"picture\.png: not a picture in one of PNG"):
+        at_224.prepare(path, CPU)
+
+
+def test_formats_beyond_the_list_are_refused(tmp_path: Path, at_224: Preprocessing) -> None:
+    path = tmp_path / "picture.png"
+    encoded(path, format="TIFF")
+    with pytest.raises(BadImageError, match="not a picture in one of PNG"):
+        at_224.prepare(path, CPU)
+
+
+def test_paths_without_a_file(tmp_path: Path, at_224: Preprocessing) -> None:
+    os.mkfifo(tmp_path / "pipe.png")  # opening it would wait for ever
+    for path in (tmp_path / "pipe.png", tmp_path / "missing.png", tmp_path):
+        with pytest.raises(BadImageError, match="no such picture file"):
+            at_224.prepare(path, CPU)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((3, 4, 4), np.uint8),
+        torch.zeros(3, 4, 4),
+        torch.zeros(4, 4, 3, dtype=torch.uint8),
+        7,
+        None,
+    ],
+)
+def test_what_is_not_a_picture(at_224: Preprocessing, picture: object) -> None:
+    with pytest.raises(ValueError, match=r"picture|path"):
+        at_224.prepare(picture, CPU)  # type: ignore[arg-type]
+
+
+def test_tensors_have_the_limits_of_files(at_224: Preprocessing) -> None:
+    with pytest.raises(BadImageError, match="too narrow"):
+        at_224.prepare(torch.zeros(3, 1, 101, dtype=torch.uint8), CPU)
+    wide = torch.zeros(1, dtype=torch.uint8).expand(3, MAX_PIXELS // 5000, 5001)
+    with pytest.raises(BadImageError, match="40 megapixels"):
+        at_224.prepare(wide, CPU)

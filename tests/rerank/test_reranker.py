@@ -1,0 +1,244 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rerank import Ranked, Reranker, rank
+from rerank.reranker import CACHED_TEXTS
+
+PROMPTS = ("a red panda", "two blue apples, left of a balloon!", "Ünïcødé 🐼", "")
+SIZES = [(32, 32), (33, 32), (64, 64), (200, 77), (77, 200), (17, 23), (640, 480)]
+
+
+def pictures(count: int, width: int = 32, height: int = 32, seed: int = 0) -> np.ndarray:
+    """(count, height, width, 3) uint8 with smooth colours."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
+    sized = [Image.fromarray(each).resize((width, height)) for each in coarse]
+    return np.stack([np.array(each) for each in sized])
+
+
+def as_tensor(arrays: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(arrays).permute(0, 3, 1, 2)
+
+
+def test_equal_to_transformers(tiny_clip_folder: Path, jury: Reranker) -> None:
+    from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+    images = [Image.fromarray(pictures(1, *size)[0]) for size in SIZES]
+    model = CLIPModel.from_pretrained(tiny_clip_folder, dtype=torch.float32).eval()
+    tokenizer = CLIPTokenizer.from_pretrained(tiny_clip_folder)
+    processor = CLIPImageProcessorPil.from_pretrained(tiny_clip_folder)
+    with torch.no_grad():
+        expected = model(
+            **tokenizer(list(PROMPTS), padding=True, return_tensors="pt"),
+            pixel_values=processor(images, return_tensors="pt")["pixel_values"],
+        )
+    cosines = expected.text_embeds @ expected.image_embeds.T
+    assert cosines.std() > 0.01  # else being equal would mean nothing
+
+    ours = jury.similarity(PROMPTS, images)
+    torch.testing.assert_close(ours, cosines, atol=1e-5, rtol=0)
+    for row, prompt in enumerate(PROMPTS):
+        logits = torch.tensor(jury.logits(prompt, images))
+        torch.testing.assert_close(logits, expected.logits_per_text[row], atol=1e-3, rtol=0)
+
+
+def test_every_kind_of_picture_has_the_same_score(jury: Reranker, tmp_path: Path) -> None:
+    arrays = pictures(3)
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for array, path in zip(arrays, paths, strict=True):
+        Image.fromarray(array).save(path)
+    scores = jury.score("a panda", arrays)
+    assert len(set(scores)) == 3
+    assert all(-1 <= score <= 1 and isinstance(score, float) for score in scores)
+    for images in (
+        as_tensor(arrays),
+        list(as_tensor(arrays)),
+        [Image.fromarray(array) for array in arrays],
+        paths,
+        [str(path) for path in paths],
+        (Image.open(path) for path in paths),
+        [arrays[0], paths[1], as_tensor(arrays)[2]],
+        [jury.prepare(path) for path in paths],
+    ):
+        assert jury.score("a panda", images) == scores
+
+
+def test_resized_tensors_score_as_resized_pictures(jury: Reranker) -> None:
+    for width, height in SIZES:
+        arrays = pictures(2, width, height)
+        by_pil = jury.score("a panda", arrays)
+        by_torch = jury.score("a panda", as_tensor(arrays))
+        assert by_torch == pytest.approx(by_pil, abs=1e-4)  # single pixels differ by 1 of 255
+
+
+def test_scores_do_not_depend_on_the_batch(jury: Reranker) -> None:
+    arrays = pictures(70)
+    alone = [jury.score("a panda", [array])[0] for array in arrays]
+    assert jury.score("a panda", arrays) == pytest.approx(alone, abs=1e-6)
+    assert jury.score("a panda", as_tensor(arrays)) == pytest.approx(alone, abs=1e-6)
+
+
+def test_no_pictures(jury: Reranker) -> None:
+    assert jury.score("a panda", []) == []
+    assert jury.score("a panda", torch.zeros(0, 3, 32, 32, dtype=torch.uint8)) == []
+    assert jury.top_k("a panda", [], 4) == []
+    assert jury.similarity([], []).shape == (0, 0)
+    assert jury.similarity(["a", "b"], []).shape == (2, 0)
+    assert jury.similarity([], pictures(3)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("images", ["a.png", Path("a.png"), Image.new("RGB", (4, 4)), b"png"])
+def test_one_picture_instead_of_a_list(jury: Reranker, images: object) -> None:
+    with pytest.raises(ValueError, match="a list of pictures"):
+        jury.score("a panda", images)  # type: ignore[arg-type]
+
+
+def test_one_text_instead_of_a_list(jury: Reranker) -> None:
+    with pytest.raises(ValueError, match="a list of texts"):
+        jury.similarity("a panda", pictures(1))
+
+
+# ---- ranking
+
+
+def test_top_k(jury: Reranker) -> None:
+    arrays = pictures(9)
+    scores = jury.score("a panda", arrays)
+    order = sorted(range(9), key=lambda i: -scores[i])
+    best = jury.top_k("a panda", arrays, 4)
+    assert [ranked.index for ranked in best] == order[:4]
+    assert [ranked.score for ranked in best] == pytest.approx([scores[i] for i in order[:4]])
+    assert [ranked.index for ranked in jury.top_k("a panda", arrays, 100)] == order
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_k_below_one(jury: Reranker, k: int) -> None:
+    with pytest.raises(ValueError, match=f"k is {k}"):
+        jury.top_k("a panda", pictures(2), k)
+
+
+def test_copies_keep_their_order(jury: Reranker) -> None:
+    # The same picture gets another last digit at another place in the batch.
+    array = pictures(2)
+    copies = np.stack([array[i % 2] for i in range(77)])
+    indices = [ranked.index for ranked in jury.top_k("a panda", copies, 77)]
+    assert sorted((list(range(0, 77, 2)), list(range(1, 77, 2)))) == sorted(
+        (indices[: 39 - indices[0]], indices[39 - indices[0] :])
+    )
+
+
+def test_rank() -> None:
+    nan, infinity = math.nan, math.inf
+    scores = [0.1, nan, 0.3, 0.1 + 1e-8, -infinity, 0.3, infinity, -1.0]
+    assert [ranked.index for ranked in rank(scores)] == [2, 5, 0, 3, 7]
+    assert rank([0.5]) == [Ranked(index=0, score=0.5)]
+    assert rank([nan]) == rank([]) == []
+
+
+def test_a_picture_without_a_finite_score_is_seen_and_never_ranked(
+    jury: Reranker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = jury._model.get_image_features
+
+    def fail_on_black(pixels: torch.Tensor) -> object:
+        output = original(pixels)
+        black = (pixels < -1).flatten(1).all(1)
+        output.pooler_output[black] = torch.nan
+        return output
+
+    monkeypatch.setattr(jury._model, "get_image_features", fail_on_black)
+    arrays = pictures(5)
+    others = jury.score("a panda", arrays[[0, 1, 3, 4]])
+    arrays[2] = 0
+    scores = jury.score("a panda", arrays)
+    assert math.isnan(scores[2])
+    assert scores[:2] + scores[3:] == pytest.approx(others, abs=1e-6)
+    ranked = jury.top_k("a panda", arrays, 5)
+    assert {each.index for each in ranked} == {0, 1, 3, 4}
+    assert math.isnan(jury.logits("a panda", arrays)[2])
+
+
+# ---- texts
+
+
+def test_texts_are_remembered(jury: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = jury.score("a panda on the left", pictures(2))
+    monkeypatch.setattr(jury, "_encode_texts", None)
+    assert jury.score("a panda on the left", pictures(2)) == first
+
+
+def test_memory_for_texts_is_bounded(tiny_clip_folder: Path) -> None:
+    jury = Reranker.load(tiny_clip_folder, device="cpu")
+    jury._texts = {str(i): torch.zeros(16) for i in range(CACHED_TEXTS)}
+    jury.text_features(["0", "a panda"])
+    assert len(jury._texts) == CACHED_TEXTS
+    assert "a panda" in jury._texts
+    assert "0" not in jury._texts
+
+
+def test_texts_do_not_depend_on_the_batch(tiny_clip_folder: Path) -> None:
+    together = Reranker.load(tiny_clip_folder, device="cpu").text_features(PROMPTS)
+    jury = Reranker.load(tiny_clip_folder, device="cpu")
+    alone = torch.cat([jury.text_features([prompt]) for prompt in PROMPTS])
+    torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)
+    torch.testing.assert_close(together.norm(dim=1), torch.ones(len(PROMPTS)))
+
+
+def test_short_texts_are_one_chunk(jury: Reranker) -> None:
+    assert jury.chunks("a red panda") == ["a red panda"]
+    assert jury.chunks("") == [""]
+    full = " ".join(["apple"] * (jury.context - 2))
+    assert jury.chunks(full) == [full]
+    assert jury.chunks(full + " apple") == [full, "apple"]
+
+
+def test_long_texts_are_the_weighted_mean_of_their_chunks(jury: Reranker) -> None:
+    text = "a red panda on the left of a blue balloon, " * 6
+    chunks = jury.chunks(text)
+    assert len(chunks) > 2
+    assert " ".join(chunks).split() == text.split()
+    features = jury.text_features(chunks)
+    lengths = [len(jury._tokenizer(chunk).input_ids) for chunk in chunks]
+    assert max(lengths) <= jury.context
+    mean = sum(length * feature for length, feature in zip(lengths, features, strict=True))
+    expected = mean / mean.norm()
+    torch.testing.assert_close(jury.text_features([text])[0], expected, atol=1e-5, rtol=0)
+    # What comes after the context counts.
+    ends = [text + word for word in ("apple", "panda")]
+    assert not torch.allclose(*jury.text_features(ends), atol=1e-4)
+
+
+def test_a_word_longer_than_the_context_is_cut(jury: Reranker) -> None:
+    word = "xyz" * 40
+    chunks = jury.chunks(word)
+    assert "".join(chunks) == word
+    assert all(len(chunk) <= jury.context - 2 for chunk in chunks)
+    assert math.isfinite(jury.score(word, pictures(1))[0])
+
+
+# ---- devices
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpu:x"])
+def test_devices_that_are_not_there(tiny_clip_folder: Path, device: str) -> None:
+    with pytest.raises(ValueError, match=f"no device '{device}' here"):
+        Reranker.load(tiny_clip_folder, device=device)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_gpu_scores_are_those_of_the_cpu(tiny_clip_folder: Path, jury: Reranker) -> None:
+    on_gpu = Reranker.load(tiny_clip_folder, device="cuda")
+    for size in SIZES:
+        tensor = as_tensor(pictures(4, *size))
+        expected = jury.score("a red panda", tensor)
+        assert on_gpu.score("a red panda", tensor.cuda()) == pytest.approx(expected, abs=1e-3)
+        assert on_gpu.score("a red panda", tensor) == pytest.approx(expected, abs=1e-3)
+    arrays = pictures(4)
+    expected = jury.score("a red panda", arrays)
+    assert on_gpu.score("a red panda", arrays) == pytest.approx(expected, abs=1e-4)

@@ -1,0 +1,194 @@
+"""The jury: a small CLIP (`transformers.CLIPModel`) trained on pictures and captions of the world.
+
+Symmetric cross-entropy with a learned temperature (Radford et al., arXiv 2103.00020, §2.3), made
+hard in both directions. Every scene comes with a sibling that differs in one respect, every caption
+with a few that have one fact changed, and every picture with a spoilt one (two siblings blended),
+so that the features must tell left from right, three from four, and a fox from half a fox. Pairs
+that happen to be true of each other are left out of the denominator, by the world's own logic.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch.nn import functional
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+from train.loop import Task
+from train.sheets import tile
+from train.stickers.captions import phrase
+from train.stickers.facts import Description, change, describe, holds, possible_changes
+from train.stickers.renderer import SIZE, render
+from train.stickers.scene import Scene, draw_scene, edit
+from train.tokenizer import CONTEXT, save_tokenizer
+
+MEAN, STD = 0.5, 0.25  # of a pixel, the same for the three colours
+LARGEST_SCALE = 100.0  # of the logits: clipped as in the paper
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    text_width: int = 160
+    text_layers: int = 4
+    text_heads: int = 4
+    vision_width: int = 192
+    vision_layers: int = 6
+    vision_heads: int = 4
+    patch: int = 8
+    projection: int = 128
+    changed_captions: int = 2  # for each true caption
+    spoilt_share: float = 0.5  # pictures with a spoilt twin
+    snap: bool = True
+
+
+def build(config: ClipConfig, tokenizer: CLIPTokenizer) -> CLIPModel:
+    """The network with fresh weights; token numbers are those of `tokenizer`."""
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": config.text_width,
+        "intermediate_size": 4 * config.text_width,
+        "num_hidden_layers": config.text_layers,
+        "num_attention_heads": config.text_heads,
+        "max_position_embeddings": CONTEXT,
+        "hidden_act": "gelu",
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    vision = {
+        "hidden_size": config.vision_width,
+        "intermediate_size": 4 * config.vision_width,
+        "num_hidden_layers": config.vision_layers,
+        "num_attention_heads": config.vision_heads,
+        "image_size": SIZE,
+        "patch_size": config.patch,
+        "hidden_act": "gelu",
+    }
+    return CLIPModel(
+        CLIPConfig(
+            text_config=text,
+            vision_config=vision,
+            projection_dim=config.projection,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            dtype="float32",
+        )
+    )
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """B pictures with their captions first, then S spoilt pictures and C changed captions."""
+
+    pictures: torch.Tensor  # (B + S, 3, H, W) uint8
+    tokens: torch.Tensor  # (B + C, L) int64
+    also_true: torch.Tensor  # (B, B + C) bool: caption holds for picture but is not its own
+
+
+class ClipTask(Task):
+    """Trains both towers together."""
+
+    def __init__(self, config: ClipConfig, tokenizer: CLIPTokenizer) -> None:
+        super().__init__()
+        self.config, self.tokenizer = config, tokenizer
+        self.clip = build(config, tokenizer)
+
+    def batch(self, rng: random.Random, size: int, device: torch.device) -> ClipBatch:
+        scenes: list[Scene] = []
+        while len(scenes) < size:
+            scene = draw_scene(rng, snap=self.config.snap)
+            scenes += [scene, edit(scene, rng, snap=self.config.snap)]
+        told = [describe(scene, rng) for scene in scenes]
+        changed = [
+            false
+            for description in told
+            for false in changed_captions(description, self.config.changed_captions, rng)
+        ]
+        pictures = render(scenes, device=device)
+        spoilt = spoil(pictures, rng, self.config.spoilt_share)
+        own = torch.eye(len(scenes), len(told) + len(changed), dtype=torch.bool)
+        true = torch.tensor([[holds(each, scene) for each in told + changed] for scene in scenes])
+        texts = [phrase(each, rng) for each in told + changed]
+        tokens = self.tokenizer(texts, padding=True, return_tensors="pt")["input_ids"]
+        return ClipBatch(torch.cat([pictures, spoilt]), tokens.to(device), (true & ~own).to(device))
+
+    def forward(self, batch: ClipBatch, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        number = len(batch.also_true)
+        images = functional.normalize(
+            self.clip.get_image_features(pixel_values(batch.pictures)).pooler_output, dim=-1
+        )
+        texts = functional.normalize(
+            self.clip.get_text_features(batch.tokens).pooler_output, dim=-1
+        )
+        scale = self.clip.logit_scale.exp().clamp(max=LARGEST_SCALE)
+        own = torch.arange(number, device=images.device)
+        by_picture = (scale * images[:number] @ texts.T).masked_fill(batch.also_true, -torch.inf)
+        by_caption = scale * texts[:number] @ images.T  # (B, B + S)
+        by_caption[:, :number].masked_fill_(batch.also_true[:, :number].T, -torch.inf)
+        loss = functional.cross_entropy(by_picture, own) + functional.cross_entropy(by_caption, own)
+        right = (by_picture.argmax(1) == own).float().mean()
+        found = (by_caption.argmax(1) == own).float().mean()
+        return {"loss": loss / 2, "caption found": right, "picture found": found, "scale": scale}
+
+    def sheet(self) -> Image.Image:
+        """Scenes with the caption, of 256, that the network finds best for each."""
+        rng = random.Random(1)
+        batch = self.batch(rng, 256, self.clip.device)
+        images = self.clip.get_image_features(pixel_values(batch.pictures[:48])).pooler_output
+        texts = self.clip.get_text_features(batch.tokens).pooler_output
+        best = functional.cosine_similarity(images[:, None], texts[None], dim=-1).argmax(1)
+        words = self.tokenizer.batch_decode(batch.tokens[best], skip_special_tokens=True)
+        return tile(batch.pictures[:48], columns=12, captions=words)
+
+    def save(self, folder: Path) -> None:
+        """A transformers CLIP folder: weights, tokenizer, preprocessing."""
+        self.clip.save_pretrained(folder)
+        save_tokenizer(self.tokenizer, folder)
+        save_preprocessing(folder)
+
+
+def changed_captions(
+    description: Description, number: int, rng: random.Random
+) -> list[Description]:
+    facts = possible_changes(description)
+    chosen = [rng.choice(facts) for _ in range(number)]
+    changed = [change(description, fact, rng) for fact in chosen]
+    return [each for each in changed if each is not None]
+
+
+def spoil(pictures: torch.Tensor, rng: random.Random, share: float) -> torch.Tensor:
+    """What a generator gets wrong: blends of two siblings, evenly or cut along a line.
+
+    pictures (B, 3, H, W) uint8, siblings next to each other; returns about `share` × B of them.
+    """
+    spoilt = []
+    for index in range(len(pictures)):
+        if rng.random() >= share:
+            continue
+        picture, sibling = pictures[index].float(), pictures[index ^ 1].float()
+        ramp = torch.linspace(-1, 1, picture.shape[-1]) * rng.choice((-8, 8)) + rng.uniform(-4, 4)
+        across, along = torch.sigmoid(ramp).view(1, -1), torch.sigmoid(ramp).view(-1, 1)
+        weight = rng.choice((across, along, torch.tensor(rng.uniform(0.4, 0.6))))
+        weight = weight.to(picture.device)
+        spoilt.append((picture * weight + sibling * (1 - weight)).to(torch.uint8))
+    return torch.stack(spoilt) if spoilt else pictures[:0]
+
+
+def pixel_values(pictures: torch.Tensor) -> torch.Tensor:
+    """uint8 to the range that the network sees."""
+    return (pictures.float() / 255 - MEAN) / STD
+
+
+def save_preprocessing(folder: Path) -> None:
+    """preprocessor_config.json: pictures to `SIZE` px, bicubic, then `pixel_values`."""
+    CLIPImageProcessorPil(
+        size={"shortest_edge": SIZE},
+        crop_size={"height": SIZE, "width": SIZE},
+        image_mean=[MEAN] * 3,
+        image_std=[STD] * 3,
+    ).save_pretrained(folder)

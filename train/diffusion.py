@@ -1,0 +1,197 @@
+"""The painter: a UNet on 8 × 8 latents, conditioned on the frozen CLIP text encoder.
+
+v-prediction (Salimans & Ho, arXiv 2202.00512, appendix D) with min-SNR weights (Hang et al., arXiv
+2303.09556), captions dropped now and then for classifier-free guidance (Ho & Salimans, arXiv
+2207.12598). Latents are made in bulk ahead and kept in memory; captions and noise are new each
+time that a latent is used.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from PIL import Image
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from train.autoencoder import to_bytes, to_range
+from train.loop import Task
+from train.sheets import tile
+from train.stickers.captions import phrase
+from train.stickers.facts import describe
+from train.stickers.renderer import render
+from train.stickers.scene import Scene, draw_scene
+
+# The stock pipeline rewrites what it deems outdated: say each of these settings.
+SCHEDULER = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.02,
+    "num_train_timesteps": 1000,
+    "prediction_type": "v_prediction",
+    "steps_offset": 1,
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+}
+SHEET_PROMPTS = (
+    "a panda",
+    "three apples",
+    "a cat and a rocket",
+    "a red circle",
+    "a panda to the left of a red balloon",
+    "a small house in the top right corner",
+    "a blue star and a green triangle",
+    "a large sunflower on a light blue background",
+    "five strawberries on white",
+    "a robot above a car",
+    "an octopus on a pink background",
+    "a frog, a crown and a yellow square",
+)
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    widths: tuple[int, ...] = (192,)
+    layers_per_block: int = 1
+    transformer_layers: int = 1
+    head_width: int = 32
+    norm_groups: int = 16
+    drop_captions: float = 0.1
+    snr_limit: float = 5.0
+    pool: int = 60_000  # scenes with latents made ahead
+    snap: bool = True
+
+
+def build(config: DiffusionConfig, latent_channels: int, text_width: int) -> UNet2DConditionModel:
+    """The network with fresh weights; every level has cross-attention."""
+    levels = len(config.widths)
+    return UNet2DConditionModel(
+        sample_size=8,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        down_block_types=("CrossAttnDownBlock2D",) * levels,
+        up_block_types=("CrossAttnUpBlock2D",) * levels,
+        block_out_channels=config.widths,
+        layers_per_block=config.layers_per_block,
+        transformer_layers_per_block=config.transformer_layers,
+        attention_head_dim=tuple(width // config.head_width for width in config.widths),
+        cross_attention_dim=text_width,
+        norm_num_groups=config.norm_groups,
+        use_linear_projection=True,
+    )
+
+
+@dataclass(frozen=True)
+class DiffusionBatch:
+    latents: torch.Tensor  # (B, C, h, w), scaled
+    tokens: torch.Tensor  # (B, L) int64
+
+
+class DiffusionTask(Task):
+    """Trains the UNet; text encoder and autoencoder stay as they are."""
+
+    def __init__(
+        self,
+        config: DiffusionConfig,
+        vae: AutoencoderKL,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+    ) -> None:
+        super().__init__()
+        self.config, self.tokenizer = config, tokenizer
+        self.frozen = (vae.eval(), text_encoder.eval())  # a tuple hides them from parameters()
+        self.unet = build(config, vae.config.latent_channels, text_encoder.config.hidden_size)
+        alphas = DDIMScheduler.from_config(SCHEDULER).alphas_cumprod
+        self.register_buffer("alphas_cumprod", alphas, persistent=False)
+        self.pool: LatentPool | None = None
+
+    def batch(self, rng: random.Random, size: int, device: torch.device) -> DiffusionBatch:
+        if self.pool is None:
+            self.pool = LatentPool(self.frozen[0], self.config.pool, self.config.snap, device)
+        indices = [rng.randrange(self.config.pool) for _ in range(size)]
+        captions = [
+            ""
+            if rng.random() < self.config.drop_captions
+            else phrase(describe(self.pool.scenes[index], rng), rng)
+            for index in indices
+        ]
+        tokens = tokenize(self.tokenizer, captions)
+        return DiffusionBatch(self.pool.sample(indices, rng), tokens.to(device))
+
+    def forward(self, batch: DiffusionBatch, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        x = batch.latents
+        steps = torch.randint(len(self.alphas_cumprod), (len(x),), generator=generator).to(x.device)
+        noise = torch.randn(x.shape, generator=generator).to(x.device)
+        alpha_bar = self.alphas_cumprod[steps]
+        alpha, sigma = (value.sqrt().view(-1, 1, 1, 1) for value in (alpha_bar, 1 - alpha_bar))
+        text = self.encode(batch.tokens)
+        v = self.unet(alpha * x + sigma * noise, steps, text, return_dict=False)[0]
+        error = ((v - (alpha * noise - sigma * x)) ** 2).mean((1, 2, 3))
+        snr = alpha_bar / (1 - alpha_bar)
+        weight = snr.clamp(max=self.config.snr_limit) / (snr + 1)  # min-SNR, for v
+        return {"loss": (weight * error).mean() / weight.mean(), "error": error.mean()}
+
+    def encode(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, L) to the text encoder's last hidden states (B, L, D)."""
+        text_encoder = self.frozen[1].to(tokens.device)
+        with torch.no_grad():
+            return text_encoder(tokens).last_hidden_state
+
+    def sheet(self) -> Image.Image:
+        """Four pictures of each of a dozen prompts, plain DDIM, guidance 3, seed 0."""
+        prompts = [prompt for prompt in SHEET_PROMPTS for _ in range(4)]
+        return tile(self.draw(prompts, seed=0), columns=12, captions=prompts)
+
+    def draw(
+        self, prompts: list[str], seed: int, guidance: float = 3.0, steps: int = 20
+    ) -> torch.Tensor:
+        """(N, 3, H, W) uint8."""
+        vae, device = self.frozen[0], self.alphas_cumprod.device
+        scheduler = DDIMScheduler.from_config(SCHEDULER)
+        scheduler.set_timesteps(steps)
+        text = self.encode(tokenize(self.tokenizer, prompts + [""] * len(prompts)).to(device))
+        generator = torch.Generator().manual_seed(seed)
+        shape = (len(prompts), vae.config.latent_channels, 8, 8)
+        x = torch.randn(shape, generator=generator).to(device)
+        for t in scheduler.timesteps:
+            v, free = self.unet(torch.cat([x, x]), t, text, return_dict=False)[0].chunk(2)
+            x = scheduler.step(free + guidance * (v - free), t, x).prev_sample
+        return to_bytes(vae.decode(x / vae.config.scaling_factor).sample)
+
+    def save(self, folder: Path) -> None:
+        self.unet.save_pretrained(folder / "unet")
+
+
+class LatentPool:
+    """Scenes with their posterior means and deviations, encoded once."""
+
+    def __init__(self, vae: AutoencoderKL, size: int, snap: bool, device: torch.device) -> None:
+        rng = random.Random(f"pool:{size}:{snap}")
+        self.scenes: list[Scene] = [draw_scene(rng, snap=snap) for _ in range(size)]
+        vae.to(device)
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, size, 64):
+                pictures = render(self.scenes[start : start + 64], device=device)
+                parts.append(vae.encode(to_range(pictures)).latent_dist.parameters.half())
+        self.scaling = vae.config.scaling_factor
+        self.moments = torch.cat(parts).clone()  # (size, 2C, h, w)
+
+    def sample(self, indices: list[int], rng: random.Random) -> torch.Tensor:
+        """A draw from each posterior, scaled."""
+        mean, log_variance = self.moments[indices].float().chunk(2, dim=1)
+        generator = torch.Generator().manual_seed(rng.getrandbits(63))
+        noise = torch.randn(mean.shape, generator=generator).to(mean.device)
+        return (mean + (0.5 * log_variance).exp() * noise) * self.scaling
+
+
+def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> torch.Tensor:
+    """(B, context) int64, padded to the whole context as pipelines do."""
+    return tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")[
+        "input_ids"
+    ]
