@@ -97,7 +97,7 @@ class PromptFile:
         """Each line that holds a row, with its number, or why it cannot be read."""
         self._file.seek(0)
         number = 0
-        while raw := self._file.readline(LINE_CAP + 2):
+        while raw := self._file.readline(LINE_CAP + 1):
             number += 1
             if len(raw) > LINE_CAP and not raw.endswith(b"\n"):
                 while (rest := self._file.readline(LINE_CAP)) and not rest.endswith(b"\n"):

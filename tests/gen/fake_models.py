@@ -46,7 +46,7 @@ def spec(name: str, folder: Path, settings: tuple[str, ...] = SETTINGS) -> specs
 
 def picture(prompt: str, seed: int, size: tuple[int, int] = (64, 64)) -> Image.Image:
     """What the fake pipeline draws: 16 tiles of colour that only prompt and seed decide."""
-    digest = hashlib.sha256(f"{prompt}|{seed}".encode()).digest() + bytes(16)
+    digest = hashlib.sha512(f"{prompt}|{seed}".encode()).digest()
     return Image.frombytes("RGB", (4, 4), digest[:48]).resize(size, Image.Resampling.NEAREST)
 
 

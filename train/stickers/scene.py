@@ -181,7 +181,7 @@ def _compose_single(rng: random.Random, kind: str, thing: Thing, ground: str, sn
 
 
 def _in_third(rng: random.Random, third: int | None, side: int, snap: bool) -> float:
-    """A coordinate at which a sprite lies at the near edge (0), in the middle (1), at the far (2)."""
+    """Where a sprite lies at the near edge (third 0), in the middle (1), at the far edge (2)."""
     room = CELLS - side
     if third is None:
         return _between(rng, 0, room, snap)

@@ -1,0 +1,127 @@
+"""`salon-train`: make the atlas, the tokenizer and every network, measure them, ship them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from train.configs import CONFIGS, Config
+from train.loop import Schedule, Task, train
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one step of the training; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run_step(arguments)
+    except (FileNotFoundError, ValueError, FloatingPointError) as error:
+        print(f"salon-train: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="salon-train", description=__doc__)
+    steps = parser.add_subparsers(metavar="STEP", required=True)
+
+    def step(
+        name: str, function: Callable[[argparse.Namespace], None], help: str
+    ) -> argparse.ArgumentParser:
+        sub = steps.add_parser(name, help=help, description=help)
+        sub.set_defaults(run_step=function)
+        sub.add_argument("--run", type=Path, default=Path("runs/small"), help="folder of this run")
+        return sub
+
+    step("atlas", _atlas, "draw the glyphs of the vocabulary into train/stickers/atlas.png")
+    step("tokenizer", _tokenizer, "learn the tokenizer from captions")
+    for name in TASKS:
+        sub = step(name, _network, f"train the {name}; continues where it stopped")
+        sub.set_defaults(network=name)
+        sub.add_argument("--config", choices=CONFIGS, default="small")
+        budget = sub.add_mutually_exclusive_group()
+        budget.add_argument("--minutes", type=float, help="time budget, over all continuations")
+        budget.add_argument("--steps", type=int, help="number of updates instead of a time budget")
+        sub.add_argument("--threads", type=int, help="CPU threads; default: all cores")
+    step("ship", _ship, "put the trained networks into the packages, in half precision")
+    return parser
+
+
+def _atlas(arguments: argparse.Namespace) -> None:
+    from train.stickers.atlas import draw_atlas
+
+    print(draw_atlas())
+
+
+def _tokenizer(arguments: argparse.Namespace) -> None:
+    from train.tokenizer import save_tokenizer, train_tokenizer
+
+    save_tokenizer(train_tokenizer(), arguments.run / "tokenizer")
+    print(arguments.run / "tokenizer")
+
+
+def _ship(arguments: argparse.Namespace) -> None:
+    from train.shipping import ship
+
+    for folder in ship(arguments.run):
+        print(folder)
+
+
+def _network(arguments: argparse.Namespace) -> None:
+    import torch
+
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    config = CONFIGS[arguments.config]
+    schedule, make = TASKS[arguments.network]
+    task = make(config, arguments.run)
+    budgeted = _with_budget(schedule(config), arguments.minutes, arguments.steps)
+    print(train(task, budgeted, arguments.run / arguments.network))
+
+
+def _with_budget(schedule: Schedule, minutes: float | None, steps: int | None) -> Schedule:
+    if minutes is None and steps is None:
+        return schedule
+    return replace(schedule, minutes=minutes, steps=steps)
+
+
+def _autoencoder(config: Config, run: Path) -> Task:
+    from train.autoencoder import AutoencoderTask
+
+    return AutoencoderTask(config.autoencoder)
+
+
+def _clip(config: Config, run: Path) -> Task:
+    from transformers import CLIPTokenizer
+
+    from train.clip import ClipTask
+
+    return ClipTask(config.clip, CLIPTokenizer.from_pretrained(_trained(run, "tokenizer")))
+
+
+def _diffusion(config: Config, run: Path) -> Task:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from transformers import CLIPModel, CLIPTokenizer
+
+    from train.diffusion import DiffusionTask
+
+    vae = AutoencoderKL.from_pretrained(_trained(run, "autoencoder/weights"))
+    clip = CLIPModel.from_pretrained(_trained(run, "clip/weights"))
+    tokenizer = CLIPTokenizer.from_pretrained(_trained(run, "tokenizer"))
+    return DiffusionTask(config.diffusion, vae, clip.text_model, tokenizer)
+
+
+def _trained(run: Path, part: str) -> Path:
+    folder = run / part
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is missing: run salon-train {part.split('/')[0]} first")
+    return folder
+
+
+TASKS: dict[str, tuple[Callable[[Config], Schedule], Callable[[Config, Path], Task]]] = {
+    "autoencoder": (lambda config: config.autoencoder_schedule, _autoencoder),
+    "clip": (lambda config: config.clip_schedule, _clip),
+    "diffusion": (lambda config: config.diffusion_schedule, _diffusion),
+}

@@ -1,0 +1,47 @@
+"""The sizes that we train: `small` in hours on two CPU cores, `large` in minutes on one GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from train.autoencoder import AutoencoderConfig
+from train.clip import ClipConfig
+from train.diffusion import DiffusionConfig
+from train.loop import Schedule
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything about one training of the whole toolkit; minutes are budgets, not promises."""
+
+    autoencoder: AutoencoderConfig
+    autoencoder_schedule: Schedule
+    clip: ClipConfig
+    clip_schedule: Schedule
+    diffusion: DiffusionConfig
+    diffusion_schedule: Schedule
+
+
+CONFIGS: dict[str, Config] = {
+    "small": Config(
+        autoencoder=AutoencoderConfig(),
+        autoencoder_schedule=Schedule(24, 5e-3, warmup_steps=60, ema_decay=0.998, minutes=18),
+        clip=ClipConfig(),
+        clip_schedule=Schedule(48, 2e-3, warmup_steps=60, ema_decay=0.998, minutes=25),
+        diffusion=DiffusionConfig(),
+        diffusion_schedule=Schedule(32, 2e-3, warmup_steps=100, ema_decay=0.999, minutes=90),
+    ),
+    # The same networks, so that the shipped files stay small; far more pictures, any place.
+    "large": Config(
+        autoencoder=AutoencoderConfig(packed_share=0.3),
+        autoencoder_schedule=Schedule(
+            256, 5e-3, warmup_steps=100, mixed_precision="bf16", minutes=6
+        ),
+        clip=ClipConfig(changed_captions=4),
+        clip_schedule=Schedule(512, 2e-3, warmup_steps=100, mixed_precision="bf16", minutes=6),
+        diffusion=DiffusionConfig(pool=400_000),
+        diffusion_schedule=Schedule(
+            512, 2e-3, warmup_steps=100, ema_decay=0.9995, mixed_precision="bf16", minutes=12
+        ),
+    ),
+}

@@ -1,0 +1,141 @@
+"""From the folders of a run to the checkpoints that are shipped: half precision, the formats of
+diffusers and transformers, and the vocabulary of the world."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from safetensors.torch import load_file, save_file
+
+from pipelines.specs import CHECKPOINTS as PAINTERS
+from rerank.specs import CHECKPOINTS as JURIES
+from train.diffusion import SCHEDULER
+from train.stickers.captions import PLACE_PHRASES, RELATION_PHRASES, phrase
+from train.stickers.facts import describe
+from train.stickers.scene import draw_scene
+from train.stickers.vocabulary import COLOURS, GROUNDS, NOUNS, NUMBERS, SHAPES, article
+
+NETWORKS = ("text_encoder", "unet", "vae")
+
+
+def ship(run: Path, painters: Path = PAINTERS, juries: Path = JURIES) -> list[Path]:
+    """Assemble `stickers` and `stickers-clip` from the trained networks of `run`; returns both."""
+    jury, painter = juries / "stickers-clip", painters / "stickers"
+    vocabulary = json.dumps(world_vocabulary(), indent=1, ensure_ascii=False) + "\n"
+    _replace(run / "clip" / "weights", jury)
+    _halve(jury / "model.safetensors")
+    _write_pipeline(run, painter)
+    for folder in (jury, painter):
+        (folder / "vocabulary.json").write_text(vocabulary, encoding="utf-8")
+    return [painter, jury]
+
+
+def _write_pipeline(run: Path, painter: Path) -> None:
+    """Lay out a Stable Diffusion folder: its parts, then what ties them together."""
+    _replace(run / "autoencoder" / "weights", painter / "vae")
+    _replace(run / "diffusion" / "weights" / "unet", painter / "unet")
+    _replace(run / "tokenizer", painter / "tokenizer")
+    _write_text_encoder(run / "clip" / "weights", painter / "text_encoder")
+    for part in ("unet", "vae"):
+        _halve(painter / part / "diffusion_pytorch_model.safetensors")
+    scheduler = DPMSolverMultistepScheduler.from_config(SCHEDULER)
+    scheduler.save_config(painter / "scheduler")
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    _write_json(painter / "model_index.json", index)
+
+
+def _write_text_encoder(clip: Path, folder: Path) -> None:
+    """CLIP's text tower as a CLIPTextModel, with the keys that every version of transformers reads
+    and the dtype that keeps its version 5 from computing in the half precision of the file."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    config = json.loads((clip / "config.json").read_text())
+    text = config["text_config"] | {
+        "architectures": ["CLIPTextModel"],
+        "dtype": "float32",
+        "model_type": "clip_text_model",
+        "projection_dim": config["projection_dim"],
+    }
+    _write_json(folder / "config.json", text)
+    weights = load_file(clip / "model.safetensors")
+    tower = {key: value for key, value in weights.items() if key.startswith("text_model.")}
+    save_file(tower, folder / "model.safetensors", {"format": "pt"})
+    _halve(folder / "model.safetensors")
+
+
+def _halve(path: Path) -> None:
+    tensors = {name: value.half().contiguous() for name, value in load_file(path).items()}
+    if not all(torch.isfinite(value).all() for value in tensors.values()):
+        raise FloatingPointError(f"{path} has weights that half precision cannot hold")
+    save_file(tensors, path, {"format": "pt"})
+
+
+def _replace(source: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def world_vocabulary() -> dict[str, Any]:
+    """What the weights know, for tools that know nothing of this world: `words` holds every word of
+    its captions."""
+    return {
+        "nouns": [
+            {
+                "name": noun.name,
+                "plural": noun.plural,
+                "article": article(noun.name),
+                "synonyms": [{"name": one, "plural": many} for one, many in noun.synonyms],
+                "category": noun.category,
+                "codepoint": f"U+{noun.codepoint:04X}",
+            }
+            for noun in NOUNS
+        ],
+        "shapes": [
+            {
+                "name": shape.name,
+                "plural": shape.plural,
+                "article": article(shape.name),
+                "synonyms": [{"name": one, "plural": many} for one, many in shape.synonyms],
+            }
+            for shape in SHAPES
+        ],
+        "colours": [{"name": colour.name, "rgb": list(colour.rgb)} for colour in COLOURS],
+        "grounds": [
+            {"name": g.name, "rgb": list(g.rgb), "synonyms": list(g.synonyms)} for g in GROUNDS
+        ],
+        "relations": {name: list(phrases) for name, phrases in RELATION_PHRASES.items()},
+        "places": {name: list(phrases) for name, phrases in PLACE_PHRASES.items()},
+        "counts": {NUMBERS[count]: count for count in range(1, 6)},
+        "words": caption_words(),
+    }
+
+
+def caption_words(samples: int = 40_000) -> list[str]:
+    """Every word that captions use, lower case, found by saying many."""
+    rng = random.Random(0)
+    captions = (phrase(describe(draw_scene(rng, held_out=True), rng), rng) for _ in range(samples))
+    return sorted({word for caption in captions for word in re.findall(r"[a-z0-9]+", caption)})
