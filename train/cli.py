@@ -110,7 +110,8 @@ def _diffusion(config: Config, run: Path) -> Task:
     vae = AutoencoderKL.from_pretrained(_trained(run, "autoencoder/weights"))
     clip = CLIPModel.from_pretrained(_trained(run, "clip/weights"))
     tokenizer = CLIPTokenizer.from_pretrained(_trained(run, "tokenizer"))
-    return DiffusionTask(config.diffusion, vae, clip.text_model, tokenizer)
+    cache = run / "latents.safetensors"
+    return DiffusionTask(config.diffusion, vae, clip.text_model, tokenizer, cache)
 
 
 def _trained(run: Path, part: str) -> Path:

@@ -17,6 +17,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from train.autoencoder import to_bytes, to_range
@@ -101,9 +102,10 @@ class DiffusionTask(Task):
         vae: AutoencoderKL,
         text_encoder: CLIPTextModel,
         tokenizer: CLIPTokenizer,
+        cache: Path | None = None,
     ) -> None:
         super().__init__()
-        self.config, self.tokenizer = config, tokenizer
+        self.config, self.tokenizer, self.cache = config, tokenizer, cache
         self.frozen = (vae.eval(), text_encoder.eval())  # a tuple hides them from parameters()
         self.unet = build(config, vae.config.latent_channels, text_encoder.config.hidden_size)
         alphas = DDIMScheduler.from_config(SCHEDULER).alphas_cumprod
@@ -112,7 +114,8 @@ class DiffusionTask(Task):
 
     def batch(self, rng: random.Random, size: int, device: torch.device) -> DiffusionBatch:
         if self.pool is None:
-            self.pool = LatentPool(self.frozen[0], self.config.pool, self.config.snap, device)
+            vae = self.frozen[0].to(device)
+            self.pool = LatentPool(vae, self.config.pool, self.config.snap, self.cache)
         indices = [rng.randrange(self.config.pool) for _ in range(size)]
         captions = [
             ""
@@ -121,7 +124,8 @@ class DiffusionTask(Task):
             for index in indices
         ]
         tokens = tokenize(self.tokenizer, captions)
-        return DiffusionBatch(self.pool.sample(indices, rng), tokens.to(device))
+        latents = self.pool.sample(indices, rng)
+        return DiffusionBatch(latents.to(device), tokens.to(device))
 
     def forward(self, batch: DiffusionBatch, generator: torch.Generator) -> dict[str, torch.Tensor]:
         x = batch.latents
@@ -168,25 +172,34 @@ class DiffusionTask(Task):
 
 
 class LatentPool:
-    """Scenes with their posterior means and deviations, encoded once."""
+    """Scenes with their posterior moments, encoded once and kept in the file `cache`."""
 
-    def __init__(self, vae: AutoencoderKL, size: int, snap: bool, device: torch.device) -> None:
+    def __init__(self, vae: AutoencoderKL, size: int, snap: bool, cache: Path | None) -> None:
         rng = random.Random(f"pool:{size}:{snap}")
         self.scenes: list[Scene] = [draw_scene(rng, snap=snap) for _ in range(size)]
-        vae.to(device)
-        parts = []
-        with torch.inference_mode():
-            for start in range(0, size, 64):
-                pictures = render(self.scenes[start : start + 64], device=device)
-                parts.append(vae.encode(to_range(pictures)).latent_dist.parameters.half())
         self.scaling = vae.config.scaling_factor
-        self.moments = torch.cat(parts).clone()  # (size, 2C, h, w)
+        if cache is not None and cache.is_file():
+            self.moments = load_file(cache)["moments"]  # (size, 2C, h, w) fp16
+        else:
+            self.moments = self._encode(vae)
+            if cache is not None:
+                save_file({"moments": self.moments}, cache)
+        if len(self.moments) != size:
+            raise ValueError(f"{cache} holds {len(self.moments)} latents, not {size}: remove it")
+
+    @torch.inference_mode()
+    def _encode(self, vae: AutoencoderKL) -> torch.Tensor:
+        parts = []
+        for start in range(0, len(self.scenes), 64):
+            pictures = render(self.scenes[start : start + 64], device=vae.device)
+            parts.append(vae.encode(to_range(pictures)).latent_dist.parameters.half().cpu())
+        return torch.cat(parts).contiguous()
 
     def sample(self, indices: list[int], rng: random.Random) -> torch.Tensor:
         """A draw from each posterior, scaled."""
         mean, log_variance = self.moments[indices].float().chunk(2, dim=1)
         generator = torch.Generator().manual_seed(rng.getrandbits(63))
-        noise = torch.randn(mean.shape, generator=generator).to(mean.device)
+        noise = torch.randn(mean.shape, generator=generator)
         return (mean + (0.5 * log_variance).exp() * noise) * self.scaling
 
 

@@ -62,16 +62,15 @@ GROUND_PHRASES = (
 
 def phrase(description: Description, rng: random.Random) -> str:
     """Say `description` in one of many ways."""
-    subject = _subject(description, rng)
-    words = [subject]
+    opened = rng.random() < 0.3
+    words = [_subject(description, rng, sentence=not opened)]
     if description.place is not None:
         words.append(rng.choice(PLACE_PHRASES[description.place]))
     text = " ".join(words)
     plural = description.count > 1
-    style = rng.random()
-    if style < 0.3:
+    if opened:
         text = f"{rng.choice(OPENINGS)} {text}"
-    elif style < 0.36 and len(description.things) == 1:
+    elif rng.random() < 0.09 and len(description.things) == 1:
         text = f"there {'are' if plural else 'is'} {text}"
     if description.ground is not None:
         text = _with_ground(text, description.ground, rng)
@@ -86,7 +85,8 @@ def _with_ground(text: str, ground: str, rng: random.Random) -> str:
     return f"{text} {said.replace(' a ', f' {article(name)} ', 1)}"
 
 
-def _subject(description: Description, rng: random.Random) -> str:
+def _subject(description: Description, rng: random.Random, *, sentence: bool) -> str:
+    """The things and their relation; as a `sentence` it may have a verb."""
     if description.count > 1:
         return _counted(description.things[0], description.count, rng)
     first, *others = (_one(thing, description.size, rng) for thing in description.things)
@@ -94,17 +94,19 @@ def _subject(description: Description, rng: random.Random) -> str:
         return first
     second, *rest = others
     if description.relation is not None:
-        text = _related(first, second, description.relation, rng)
+        text = _related(first, second, description.relation, rng, sentence=sentence)
         return f"{text}{rng.choice((', and', ' and', ', with'))} {rest[0]}" if rest else text
     if rest:
         return f"{first}, {second}{rng.choice((' and', ', and'))} {rest[0]}"
     return f"{first} {rng.choice(('and', 'and', 'and', 'with', 'next to', 'beside'))} {second}"
 
 
-def _related(first: str, second: str, relation: str, rng: random.Random) -> str:
+def _related(
+    first: str, second: str, relation: str, rng: random.Random, *, sentence: bool
+) -> str:
     if rng.random() < 0.12:
         return f"{second} with {first} {rng.choice(WITH_PHRASES[relation])}"
-    verb = rng.choice(("", "", "", "is ")) if relation in ("above", "below") else ""
+    verb = "is " if sentence and relation in ("above", "below") and rng.random() < 0.25 else ""
     return f"{first} {verb}{rng.choice(RELATION_PHRASES[relation])} {second}"
 
 

@@ -94,7 +94,10 @@ def possible_changes(description: Description) -> tuple[str, ...]:
         "object": True,
         "count": description.count > 1 or len(description.things) == 1,
         "colour": bool(shapes),
-        "swap": len(shapes) == 2 and shapes[0].colour != shapes[1].colour,
+        "swap": len(shapes) == 2
+        and shapes[0].colour != shapes[1].colour
+        # a red circle and a blue circle are the same the other way round
+        and (shapes[0].name != shapes[1].name or description.relation is not None),
         "relation": description.relation is not None,
         "size": description.size is not None,
         "place": description.place is not None,

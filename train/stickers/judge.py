@@ -110,9 +110,15 @@ def verdict(sight: Sight, description: Description) -> Verdict:
         return Verdict(False, _unclear(sight))
     if holds(description, scene):
         return Verdict(True, "right")
-    for fact in ("ground", "size", "place", "relation"):
-        if holds(replace(description, **{fact: None}), scene):
-            return Verdict(False, f"the {fact} is not {getattr(description, fact)}")
+    untold = {
+        f"the ground is not {description.ground}": replace(description, ground=None),
+        f"the size is not {description.size}": replace(description, size=None),
+        f"the place is not {description.place}": replace(description, place=None),
+        f"the first is not {description.relation} the second": replace(description, relation=None),
+    }
+    for reason, rest in untold.items():
+        if holds(rest, scene):
+            return Verdict(False, reason)
     if sorted(description.things * description.count) == sorted(scene.things):
         return Verdict(False, "several facts are wrong")
     return Verdict(False, f"it shows {', '.join(sorted(thing.key for thing in scene.things))}")
@@ -159,7 +165,7 @@ def _find(pictures: torch.Tensor) -> list[Sight]:
 
 
 def _grounds(pictures: torch.Tensor) -> tuple[list[str | None], torch.Tensor]:
-    """The name of the ground that most pixels are close to, and the mean colour of these: (B, 3)."""
+    """The ground that most pixels are close to: its name, and the mean colour (B, 3) of these."""
     colours = torch.tensor([ground.rgb for ground in GROUNDS], device=pictures.device) / 255
     distance = (pictures[:, None] - colours[:, :, None, None]).abs().amax(2)  # (B, G, H, H)
     close = (distance < GROUND_DISTANCE).float()
@@ -303,9 +309,11 @@ def _worse_half(d: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
 
 def _detail(d: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     """The score of the differences between neighbouring pixels: (W)."""
-    steps = [(d.diff(dim=axis), u.diff(dim=axis)) for axis in (2, 3)]
-    product = sum((a * b).sum((1, 2, 3)) for a, b in steps)
-    squares = sum((a.square() + b.square()).sum((1, 2, 3)) for a, b in steps)
+    product, squares = d.new_zeros(len(d)), d.new_zeros(len(d))
+    for axis in (2, 3):
+        a, b = d.diff(dim=axis), u.diff(dim=axis)
+        product += (a * b).sum((1, 2, 3))
+        squares += (a.square() + b.square()).sum((1, 2, 3))
     return 2 * product / squares
 
 

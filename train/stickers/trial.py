@@ -1,22 +1,19 @@
-"""What the judge is worth: its verdicts on rendered scenes, whole and spoilt, and on what an
-autoencoder makes of them."""
+"""What the judge is worth: its verdicts on rendered scenes, whole and spoilt."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch.nn import functional
 
-from train.autoencoder import to_bytes, to_range
 from train.stickers.facts import CHANGES, Description, change, describe, possible_changes
 from train.stickers.judge import find, verdict
 from train.stickers.renderer import render
-from train.stickers.scene import CELLS, KINDS, Placed, Scene, draw_scene
+from train.stickers.scene import CELLS, Placed, Scene, draw_scene
 from train.stickers.vocabulary import GROUND_BY_NAME, THINGS, category
 
 BLURS = (0.5, 0.7, 1.0, 1.5)  # px
@@ -95,9 +92,12 @@ def accepted_flaws(trial: Trial, seed: int = 1) -> dict[str, Rate]:
     """How many pictures are still right with the flaws of a lossy decoder."""
     generator = torch.Generator().manual_seed(seed)
     flawed: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-        **{f"blurred by {sigma} px": lambda p, s=sigma: blur(p, s) for sigma in BLURS},
-        **{f"noise of {sigma}/255": lambda p, s=sigma: noisy(p, s, generator) for sigma in NOISES},
-        f"colours off by up to {COLOUR_SHIFT:.0%}": lambda p: shift_colours(p, generator),
+        **{f"blurred by {sigma} px": partial(blur, sigma=sigma) for sigma in BLURS},
+        **{
+            f"noise of {sigma}/255": partial(noisy, sigma=sigma, generator=generator)
+            for sigma in NOISES
+        },
+        f"colours off by up to {COLOUR_SHIFT:.0%}": partial(shift_colours, generator=generator),
     }
     return {name: trial.accepted(spoil(trial.pictures)) for name, spoil in flawed.items()}
 
@@ -161,25 +161,6 @@ def replace_thing(scene: Scene, rng: random.Random) -> Scene:
     sprites: list[Placed] = list(scene.sprites)
     sprites[index] = replace(sprites[index], thing=rng.choice(others))
     return replace(scene, sprites=tuple(sprites))
-
-
-def ceiling(vae_folder: Path, number: int = 1000, device: str = "cpu") -> dict[str, Rate]:
-    """How many scenes are still right after an autoencoder made them again, by the kind of scene
-    and `overall`: what a painter that works in its latents can reach at best."""
-    vae = AutoencoderKL.from_pretrained(vae_folder, torch_dtype=torch.float32).to(device).eval()
-    trial = draw_trial(number)
-    with torch.inference_mode():
-        again = [
-            to_bytes(vae.decode(vae.encode(to_range(part.to(device))).latent_dist.mean).sample)
-            for part in trial.pictures.split(32)
-        ]
-    sights = find(torch.cat(again))
-    right = [verdict(sight, told).right for sight, told in zip(sights, trial.told, strict=True)]
-    by_kind = {
-        kind: count([ok for ok, s in zip(right, trial.scenes, strict=True) if s.kind == kind])
-        for kind in KINDS
-    }
-    return {"overall": count(right), **by_kind}
 
 
 def main_figures(number: int = 1000) -> str:

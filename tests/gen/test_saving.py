@@ -1,0 +1,64 @@
+"""A picture's way to its file."""
+
+import errno
+import io
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from gen.metadata import Metadata
+from gen.request import Request
+from gen.saving import Export, no_room, write_atomically
+
+RECORD = Metadata(Request("a panda", seed=7))
+PICTURE = Image.radial_gradient("L").resize((64, 48)).convert("RGB")
+
+
+def opened(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_the_same_picture_is_the_same_file(kind: str) -> None:
+    export = Export(kind)
+    assert export.encode(PICTURE, RECORD) == export.encode(PICTURE.copy(), RECORD)
+
+
+def test_png_is_exact_and_the_others_are_close() -> None:
+    assert opened(Export("png").encode(PICTURE, RECORD)).tobytes() == PICTURE.tobytes()
+    for kind in ("jpeg", "webp"):
+        after = opened(Export(kind).encode(PICTURE, RECORD)).tobytes()
+        assert max(abs(a - b) for a, b in zip(after, PICTURE.tobytes(), strict=True)) < 24
+
+
+def test_upscale_enlarges_the_file() -> None:
+    large = opened(Export("png", upscale=3).encode(PICTURE, RECORD))
+    assert large.size == (192, 144)
+    corner = large.resize(PICTURE.size, Image.Resampling.BOX).tobytes()
+    assert max(abs(a - b) for a, b in zip(corner, PICTURE.tobytes(), strict=True)) < 24
+
+
+def test_stripped_metadata_leaves_nothing() -> None:
+    data = Export("png", strip_metadata=True).encode(PICTURE, RECORD)
+    assert b"panda" not in data
+    assert Image.open(io.BytesIO(data)).info == {}
+
+
+def test_a_write_that_fails_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.png"
+    write_atomically(path, b"old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x.png"]
+    assert str(path) in str(no_room(path, caught.value))
+    assert "MB free" in str(no_room(path, caught.value))
