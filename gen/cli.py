@@ -19,7 +19,7 @@ from gen.again import make_again, read_plan
 from gen.engine import Engine, Outcome, run
 from gen.environment import describe
 from gen.errors import InputError, RoomError
-from gen.events import Cancel, Note, Progress
+from gen.events import Cancel, Event, Note, Progress
 from gen.plan import Survey, draw_seed
 from gen.prompt_file import PromptFile, Row
 from gen.request import Request
@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in words:
             raise
         return _explain(error)
+    finally:
+        _print("", end="")  # flushes what --help wrote, while a closed pipe can still be handled
 
 
 def _command(options: argparse.Namespace) -> int:
@@ -95,7 +97,7 @@ def _draw(options: argparse.Namespace, rows: Iterable[Row], survey: Survey) -> i
             watch=screen.show,
             cancel=cancel,
         )
-        for row, outcome in zip(rows, outcomes, strict=False):
+        for outcome, row in zip(outcomes, rows, strict=False):  # in this order to its end
             failed += len(outcome.failed)
             screen.tell(row, outcome)
             if len(blocks) < sheet.BLOCKS and outcome.best:
@@ -207,11 +209,17 @@ class _Screen:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def show(self, event: Progress | Note) -> None:
+    def show(self, event: Event) -> None:
         """Follow the engine."""
         if isinstance(event, Note):
             self.warn(event.text)
             return
+        self._move_bar(event)
+        if self._verbose and event.step == event.steps:
+            made = event.made + event.drawing
+            self.warn(f"{event.drawing} drawn at once, {made} of {event.candidates} candidates")
+
+    def _move_bar(self, event: Progress) -> None:
         part = event.drawing * event.step / event.steps if event.steps else 0
         self._bar.n = self._candidates_told + event.made + part
         if self._survey.prompts > 1:
@@ -221,8 +229,6 @@ class _Screen:
         made = f"{event.made}/{event.candidates} candidates, step {event.step}/{event.steps}"
         self._bar.set_postfix_str(made, refresh=False)
         self._bar.refresh()
-        if self._verbose:
-            self.warn(f"{event.drawing} candidates: step {event.step} of {event.steps}")
 
     def tell(self, row: Row, outcome: Outcome) -> None:
         """A prompt is done: its scores and file names."""
@@ -238,7 +244,7 @@ class _Screen:
         already = f", {there} were there already" if there else ""
         self.say(f"{outcome.number:04d} {prompt} (seed {outcome.plan.seed}{already})")
         for result in outcome.best:
-            score = "" if result.score is None else f"{result.score:7.4f}"
+            score = "" if result.score is None else f"{result.score:8.4f}"
             state = "" if result.unfinished is None else f"  unfinished: {result.unfinished}"
             self.say(f"{result.rank:4}.{score}  {result.path}{state}")
         for result in outcome.failed:
@@ -304,17 +310,13 @@ def _explain(error: Exception) -> int:
     return code
 
 
-def _print(line: str) -> None:
+def _print(line: str, end: str = "\n") -> None:
     """A line on standard output; nobody reading it any more is no reason to stop drawing."""
     try:
-        print(line, flush=True)
+        print(line, end=end, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(line: str, kind: str = "error") -> None:
     print(f"generate: {kind}: {line}", file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -86,12 +86,14 @@ class Engine:
             watch(Note(doubt))
         hashes = {spec.name: self.model_hash(spec) for spec, _ in plan.models}
         job = Job(0) if folder is None else folder.job(plan, hashes, anew=anew)
-        sitting = _Sitting(self, plan, job, folder, watch, cancel, previews)
+        candidates = {} if job.finished else {c.seed: c for c in plan.candidates()}
+        sitting = _Sitting(self, plan, candidates, job, folder, watch, cancel, previews)
         if job.finished:
             return sitting.outcome()
 
         sitting.judge([result for result in job.results.values() if result.score is None])
-        missing = [candidate for candidate in plan.candidates() if sitting.lacks(candidate)]
+        missing = [candidate for candidate in candidates.values() if sitting.lacks(candidate)]
+        sitting.made = plan.count - len(missing)
         for spec in {spec.name: spec for spec, _ in plan.models}.values():
             own = [candidate for candidate in missing if candidate.spec.name == spec.name]
             if own and not cancel.asked:
@@ -137,12 +139,14 @@ class _Sitting:
 
     engine: Engine
     plan: Plan
+    candidates: dict[int, Candidate]  # by seed
     job: Job
     folder: RunFolder | None
     watch: Watch
     cancel: Cancel
     wants_previews: bool
-    drawn: int = 0
+    made: int = 0  # whole candidates, those of earlier runs included
+    drawn: int = 0  # those of now
     _began: float = field(default_factory=perf_counter)
     _preview_seconds: float = 0.0  # spent on previews so far, and on the last one
     _last_preview: float = 0.0
@@ -221,15 +225,15 @@ class _Sitting:
         if images is None:  # the user wants them as they are, and they are nothing yet
             return
         results = []
-        wanted = {candidate.seed: candidate for candidate in self.plan.candidates()}
         for seed, image in zip(draft.seeds, images, strict=True):
-            candidate = wanted[seed]
+            candidate = self.candidates[seed]
             if image is None:
                 reason = draft.failed.get(seed, "its values are not finite numbers")
                 self._fail(Result(candidate.request, candidate.index, failed=reason))
                 continue
             record = self._record(candidate, pipeline, unfinished)
             results.append(self._keep(candidate, image, record))
+        self.made += len(draft.seeds)
         self.drawn += len(results)
         self.judge(results)
         for result in ranked(self.job.results.values())[self.plan.top_k :]:
@@ -310,11 +314,10 @@ class _Sitting:
         )
 
     def _tell_progress(self, draft: "Draft") -> None:
-        made = sum(r.failed is None and r.unfinished is None for r in self.job.results.values())
         self.watch(
             Progress(
                 self.plan.request.prompt,
-                made,
+                self.made,
                 self.plan.count,
                 len(draft.seeds),
                 draft.done,

@@ -26,7 +26,8 @@ class Note:
     text: str
 
 
-Watch = Callable[[Progress | Note], None]
+Event = Progress | Note
+Watch = Callable[[Event], None]
 
 
 class Cancel:
@@ -50,5 +51,5 @@ class Cancel:
         return self.stopped or self.finishing
 
 
-def watch_nothing(event: Progress | Note) -> None:
+def watch_nothing(event: Event) -> None:
     """Nobody is watching."""

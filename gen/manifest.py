@@ -3,7 +3,7 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +28,30 @@ class Manifest:
         self._path = path
         self._cut_off_half_a_line()
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Every record, oldest first; lines that are no JSON objects are passed over."""
+    def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Every record and where it begins, oldest first; lines that are no JSON objects are
+        passed over.
+        """
+        place = 0
         with self._path.open("rb") as file:
             for line in file:
                 try:
                     record = json.loads(line)
                 except ValueError:
-                    continue
+                    record = None
                 if isinstance(record, dict):
-                    yield record
+                    yield place, record
+                place += len(line)
 
-    def append(self, record: dict[str, Any]) -> None:
-        """Add one record; after an OSError the file is as it was before."""
+    def read(self, places: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """The records that begin at these places."""
+        with self._path.open("rb") as file:
+            for place in places:
+                file.seek(place)
+                yield json.loads(file.readline())
+
+    def append(self, record: dict[str, Any]) -> int:
+        """Add one record and return where it begins; after an OSError all is as it was before."""
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         size = os.fstat(self._file).st_size
         try:
@@ -49,18 +60,20 @@ class Manifest:
         except OSError:
             os.ftruncate(self._file, size)
             raise
+        return size
 
     def close(self) -> None:
         """Let others write."""
         os.close(self._file)
 
     def _cut_off_half_a_line(self) -> None:
-        end = os.fstat(self._file).st_size
+        end = size = os.fstat(self._file).st_size
         while end > 0:
             start = max(0, end - 4096)
             block = os.pread(self._file, end - start, start)
             if b"\n" in block:
-                os.ftruncate(self._file, start + block.rindex(b"\n") + 1)
-                return
+                end = start + block.rindex(b"\n") + 1
+                break
             end = start
-        os.ftruncate(self._file, 0)
+        if end < size:
+            os.ftruncate(self._file, end)

@@ -12,6 +12,7 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
@@ -161,7 +162,8 @@ _FIELD_KINDS: dict[str, Any] = {
 } | {"request": Mapping}
 
 
-def versions() -> dict[str, str]:
+@cache
+def versions() -> Mapping[str, str]:
     """The versions that decide how a picture comes out."""
     found = {}
     for package in ("salon", "torch", "diffusers"):

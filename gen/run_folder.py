@@ -32,6 +32,7 @@ from gen.result import Result
 from gen.saving import SUFFIX_OF_FORMAT, Export, no_room, write_atomically
 
 KEEP = ("all", "top")
+PICTURE_NAME = re.compile(r"(candidates/)?\d{4,}-\d+(-r\d+)?\.(png|jpg|webp)")
 
 
 @dataclass
@@ -55,11 +56,11 @@ class RunFolder:
         self.keep = keep
         self._manifest = _opened(path)
         self._remove_temporary_files()
-        self._records_of: dict[int, list[dict[str, Any]]] = {}  # by prompt number
+        self._places_of: dict[int, list[int]] = {}  # of a prompt's records, by its number
         self._number_of: dict[str, int] = {}  # by job key
         self._seed_of_open_run: dict[str, Any] = {}  # by fingerprint; None: it has ended
-        for record in self._manifest:
-            self._remember(record)
+        for place, record in self._manifest:
+            self._remember(place, record)
         self._last_number = self._highest_number()
 
     def close(self) -> None:
@@ -102,7 +103,7 @@ class RunFolder:
         if key in self._number_of and not anew:
             try:
                 return self._read_job(self._number_of[key], plan)
-            except (KeyError, TypeError, ValueError) as error:
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise InputError(
                     f"{self.path / 'manifest.jsonl'} is damaged: choose another folder"
                 ) from error
@@ -145,15 +146,14 @@ class RunFolder:
 
         The intention is noted first: after a kill, `job` does the same again.
         """
-        moves = []
-        for result in ranked:
-            if result.path is not None and result.rank is not None:
-                final = self._final_path(job, result, plan.top_k)
-                moves.append((result, final))
+        pictures = [r for r in ranked if r.path is not None and r.rank is not None]
+        whole = len(pictures) == plan.count and all(r.unfinished is None for r in pictures)
+        drop_others = self.keep == "top" and whole  # else they would have to be made again
+        moves = [(r, self._final_path(job, r, plan.top_k, drop_others)) for r in pictures]
         self._note(
             "ranked",
             number=job.number,
-            whole=all(r.unfinished is None for r, _ in moves) and len(moves) == plan.count,
+            whole=whole,
             pictures=[
                 {**self._entry(result), "to": None if final is None else self._relative(final)}
                 for result, final in moves
@@ -170,12 +170,12 @@ class RunFolder:
         self._write(self.path / "sheet.png", out.getvalue())
         return self.path / "sheet.png"
 
-    def _final_path(self, job: Job, result: Result, top_k: int) -> Path | None:
+    def _final_path(self, job: Job, result: Result, top_k: int, drop_others: bool) -> Path | None:
         suffix = SUFFIX_OF_FORMAT[self.export.format]
         assert result.rank is not None
         if result.rank <= top_k:
             return self.path / f"{job.number:04d}-{result.seed}-r{result.rank}{suffix}"
-        if self.keep == "top":
+        if drop_others:
             return None
         return self.path / "candidates" / f"{job.number:04d}-{result.seed}{suffix}"
 
@@ -185,17 +185,23 @@ class RunFolder:
         assert old is not None
         if final is not None:
             source = final if final.exists() and not old.exists() else old
-            if not source.exists():  # somebody removed it; the next run draws it again
-                result.path = None
+            try:
+                data = self._with_rank(source, result)
+            except (FileNotFoundError, InputError):  # removed or damaged by somebody: the next
+                result.path = None  # run makes it again
                 return
-            data = source.read_bytes()
-            if not self.export.strip_metadata:
-                record = replace(metadata.read(source), score=result.score, rank=result.rank)
-                data = metadata.embed(data, record)
             self._write(final, data)
         if old != final:
             old.unlink(missing_ok=True)
         result.path = final
+
+    def _with_rank(self, path: Path, result: Result) -> bytes:
+        """A picture's file with its score and rank in its record, if it has one."""
+        data = path.read_bytes()
+        if self.export.strip_metadata:
+            return data
+        record = replace(metadata.read(path), score=result.score, rank=result.rank)
+        return metadata.embed(data, record)
 
     def _read_job(self, number: int, plan: Plan) -> Job:
         """What the manifest and the disk say of a job that was begun before."""
@@ -203,7 +209,7 @@ class RunFolder:
         results: dict[int, Result] = {}
         moves: list[tuple[Result, Path | None]] = []  # announced, not known to be done
         whole, finals = False, []
-        for record in self._records_of[number]:
+        for record in self._manifest.read(self._places_of[number]):
             match record["event"]:
                 case "picture":
                     result = self._result(record, candidates)
@@ -218,7 +224,7 @@ class RunFolder:
                     for entry in record["pictures"]:
                         result = results[int(entry["seed"])]
                         result.rank, result.score = entry["rank"], entry.get("score")
-                        moves.append((result, self.path / entry["to"] if entry["to"] else None))
+                        moves.append((result, self._path(entry["to"]) if entry["to"] else None))
                     finals = [final for _, final in moves if final is not None]
                 case "placed":
                     for result, final in moves:
@@ -240,7 +246,7 @@ class RunFolder:
         return Result(
             candidate.request,
             index=candidate.index,
-            path=self.path / entry["file"],
+            path=self._path(entry["file"]),
             unfinished=entry.get("unfinished"),
         )
 
@@ -250,6 +256,12 @@ class RunFolder:
         if result.path is not None:
             values["file"] = self._relative(result.path)
         return values
+
+    def _path(self, name: str) -> Path:
+        """Where a file of the manifest is; ValueError unless it has one of our own names."""
+        if not PICTURE_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a picture")
+        return self.path / name
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.path).as_posix()
@@ -263,14 +275,15 @@ class RunFolder:
     def _note(self, event: str, **facts: Any) -> None:
         record = {"event": event, **facts}
         try:
-            self._manifest.append(record)
+            place = self._manifest.append(record)
         except OSError as error:
             raise no_room(self.path / "manifest.jsonl", error) from error
-        self._remember(record)
+        self._remember(place, record)
 
-    def _remember(self, record: dict[str, Any]) -> None:
+    def _remember(self, place: int, record: dict[str, Any]) -> None:
+        """Keep what is needed to find a record again; a long run has more than memory holds."""
         if "number" in record:
-            self._records_of.setdefault(record["number"], []).append(record)
+            self._places_of.setdefault(record["number"], []).append(place)
         if "key" in record:
             self._number_of[record["key"]] = record["number"]
         if "fingerprint" in record:
@@ -289,7 +302,7 @@ class RunFolder:
 
     def _highest_number(self) -> int:
         """The highest prompt number in use, by the manifest or by files of unknown origin."""
-        numbers = [0, *self._records_of]
+        numbers = [0, *self._places_of]
         for folder in (self.path, self.path / "candidates"):
             for entry in os.scandir(folder):
                 if match := re.match(r"(\d{4,9})-", entry.name):

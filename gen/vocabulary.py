@@ -42,9 +42,14 @@ def unknown_words(prompt: str, path: Path | None) -> list[str]:
 def _known_words(path: Path) -> frozenset[str]:
     try:
         words = json.loads(path.read_text(encoding="utf-8"))["words"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return frozenset(str(word).lower() for word in words)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ):
         return frozenset()
-    return frozenset(str(word).lower() for word in words)
 
 
 def _is_known(word: str, known: frozenset[str]) -> bool:

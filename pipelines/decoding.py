@@ -122,10 +122,12 @@ def solve_latent_rgb(latents: torch.Tensor, rgb: torch.Tensor) -> LatentRgb:
     """
     C, h, w = latents.shape[1:]
     means = torch.nn.functional.adaptive_avg_pool2d(rgb.float(), (h, w))
-    x = latents.float().movedim(1, -1).reshape(-1, C).cpu()
-    y = means.movedim(1, -1).reshape(-1, 3).cpu()
-    x = torch.cat([x, torch.ones(len(x), 1)], dim=1)  # the last column makes the bias
-    solution = torch.linalg.lstsq(x, y).solution  # (C + 1, 3)
+    x = latents.movedim(1, -1).reshape(-1, C).cpu().double()
+    y = means.movedim(1, -1).reshape(-1, 3).cpu().double()
+    x = torch.cat(
+        [x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1
+    )  # the last column makes the bias
+    solution = torch.linalg.lstsq(x, y).solution.float()  # (C + 1, 3)
     return LatentRgb(solution[:C], solution[C])
 
 

@@ -39,6 +39,7 @@ SCHEDULER = {
     "clip_sample": False,
     "set_alpha_to_one": False,
 }
+ENCODED_TOGETHER = 16  # pictures: what still fits the cache of a CPU core
 SHEET_PROMPTS = (
     "a panda",
     "three apples",
@@ -57,9 +58,9 @@ SHEET_PROMPTS = (
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    widths: tuple[int, ...] = (192,)
+    widths: tuple[int, ...] = (128,)
     layers_per_block: int = 1
-    transformer_layers: int = 1
+    transformer_layers: int = 2
     head_width: int = 32
     norm_groups: int = 16
     drop_captions: float = 0.1
@@ -190,8 +191,8 @@ class LatentPool:
     @torch.inference_mode()
     def _encode(self, vae: AutoencoderKL) -> torch.Tensor:
         parts = []
-        for start in range(0, len(self.scenes), 64):
-            pictures = render(self.scenes[start : start + 64], device=vae.device)
+        for start in range(0, len(self.scenes), ENCODED_TOGETHER):
+            pictures = render(self.scenes[start : start + ENCODED_TOGETHER], device=vae.device)
             parts.append(vae.encode(to_range(pictures)).latent_dist.parameters.half().cpu())
         return torch.cat(parts).contiguous()
 

@@ -37,12 +37,13 @@ def generate_in_fork(tmp_path: Path) -> Callable[..., int]:
             try:
                 for number, name in ((1, "stdout"), (2, "stderr")):
                     os.dup2(os.open(tmp_path / name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
+                prepare()
                 sys.stdout = os.fdopen(1, "w")
                 sys.stderr = os.fdopen(2, "w")
-                prepare()
                 os._exit(main(words))
             except BaseException:
                 traceback.print_exc()
+                sys.stderr.flush()
                 os._exit(99)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 

@@ -5,6 +5,7 @@ A fake picture is a pure function of prompt and seed; a fake score is a pure fun
 
 import hashlib
 import time
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,9 +100,11 @@ class FakeDraft:
         assert self.done == self.total
         self.pipeline.drawn += self.seeds
         self.failed = {s: "not finite" for s in self.seeds if s in self.pipeline.broken_seeds}
+        pictures = [picture(self.prompt, seed, self.size) for seed in self.seeds]
+        self.pipeline.pictures += [weakref.ref(image) for image in pictures]
         return [
-            None if seed in self.failed else picture(self.prompt, seed, self.size)
-            for seed in self.seeds
+            None if seed in self.failed else image
+            for seed, image in zip(self.seeds, pictures, strict=True)
         ]
 
     @property
@@ -132,6 +135,7 @@ class FakePipeline:
         self.drawn: tuple[int, ...] = ()  # seeds, in the order of making
         self.batches: list[int] = []  # sizes, as begun
         self.settings: list[dict[str, Any]] = []
+        self.pictures: list[weakref.ref[Image.Image]] = []
 
     def begin(self, prompt: str, *, seeds: Sequence[int], **settings: Any) -> FakeDraft:
         if len(seeds) > self.room_in_begin:
@@ -140,6 +144,10 @@ class FakePipeline:
         self.settings.append(settings)
         facts = {"steps": 4, "width": 64, "height": 64} | settings
         return FakeDraft(self, prompt, seeds, **facts)
+
+    @property
+    def pictures_in_memory(self) -> int:
+        return sum(reference() is not None for reference in self.pictures)
 
     def dropped_text(self, prompt: str) -> str:
         return " ".join(prompt.split()[30:])

@@ -17,7 +17,8 @@ def written(path: Path, *records: dict[str, object]) -> None:
 
 def read(path: Path) -> list[dict[str, object]]:
     manifest = Manifest(path)
-    records = list(manifest)
+    records = [record for _, record in manifest]
+    assert list(manifest.read([place for place, _ in manifest])) == records
     manifest.close()
     return records
 

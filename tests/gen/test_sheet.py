@@ -24,7 +24,7 @@ def results(count: int, size: tuple[int, int] = (64, 64)) -> list[Result]:
 
 def test_pictures_stand_in_order_and_enlarged() -> None:
     page = sheet.draw([sheet.block("a panda", "seed 7", results(3))])
-    counts = dict((colour, count) for count, colour in page.getcolors(1 << 20))
+    counts = {colour: count for count, colour in page.getcolors(1 << 20)}
     assert [counts[colour] for colour in COLOURS[:3]] == [256 * 256] * 3
     row = [page.getpixel((x, page.height - 150)) for x in range(page.width)]
     places = [row.index(colour) for colour in COLOURS[:3]]

@@ -153,7 +153,8 @@ def test_least_squares_finds_a_linear_map() -> None:
 
 def test_map_is_fitted_to_the_decoder(vae: Any) -> None:
     fitted = decoding.fit_latent_rgb(vae)
-    assert torch.equal(fitted.weight, decoding.fit_latent_rgb(vae).weight)
+    # LAPACK rounds by where its operands lie in memory, so not the same to the last bit.
+    assert torch.allclose(fitted.weight, decoding.fit_latent_rgb(vae).weight, atol=1e-6, rtol=0)
     flat = torch.zeros(1, 4, 8, 8)
     flat[0, 1] = 1.0
     with torch.inference_mode():

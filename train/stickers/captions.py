@@ -101,9 +101,7 @@ def _subject(description: Description, rng: random.Random, *, sentence: bool) ->
     return f"{first} {rng.choice(('and', 'and', 'and', 'with', 'next to', 'beside'))} {second}"
 
 
-def _related(
-    first: str, second: str, relation: str, rng: random.Random, *, sentence: bool
-) -> str:
+def _related(first: str, second: str, relation: str, rng: random.Random, *, sentence: bool) -> str:
     if rng.random() < 0.12:
         return f"{second} with {first} {rng.choice(WITH_PHRASES[relation])}"
     verb = "is " if sentence and relation in ("above", "below") and rng.random() < 0.25 else ""

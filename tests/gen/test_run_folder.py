@@ -1,0 +1,276 @@
+"""A run folder: names, resuming, and what a kill at any moment leaves."""
+
+import json
+import os
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import fake_models
+import pytest
+from fake_models import Studio
+
+from gen import metadata, run_folder
+from gen.cli import main
+from gen.engine import Engine
+from gen.errors import InputError
+from gen.events import Cancel
+from gen.plan import resolve
+from gen.request import Request
+from gen.run_folder import RunFolder
+from gen.saving import Export
+
+COMMAND = ["a panda", "--candidates", "6", "--top-k", "2", "--seed", "5", "--batch-size", "2", "-q"]
+
+
+def draw(request: Request, path: Path, export: Export | None = None, keep: str = "all") -> int:
+    """Draw a prompt into a folder; how many pictures were made now."""
+    with RunFolder(path, export, keep) as folder:
+        return Engine(batch_size=2).draw(resolve(request), folder).drawn
+
+
+def names(path: Path) -> list[str]:
+    return sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+
+
+def snapshot(path: Path) -> dict[str, tuple[bytes, int]]:
+    return {n: ((path / n).read_bytes(), (path / n).stat().st_mtime_ns) for n in names(path)}
+
+
+@pytest.mark.usefixtures("studio")
+def test_the_best_lie_on_top_and_the_others_below(tmp_path: Path) -> None:
+    draw(Request("a panda", seed=5, candidates=4, top_k=2), tmp_path)
+    draw(Request("a cat", seed=5, candidates=2, top_k=1), tmp_path)
+    found = names(tmp_path)
+    assert sum(name.startswith("0001-") for name in found) == 2
+    assert sum(name.startswith("candidates/0001-") for name in found) == 2
+    assert sum("0002-" in name for name in found) == 2
+    for name in found:
+        if name.endswith(".png"):
+            record = metadata.read(tmp_path / name)
+            expected = fake_models.picture(record.request.prompt, int(record.request.seed or 0))
+            assert record.score == fake_models.score(expected)
+            assert (f"-r{record.rank}." in name) == (not name.startswith("candidates/"))
+
+
+def test_only_the_best_are_kept_if_that_is_wished(studio: Studio, tmp_path: Path) -> None:
+    request = Request("a panda", seed=5, candidates=4, top_k=2)
+    assert draw(request, tmp_path, keep="top") == 4
+    assert len(list(tmp_path.rglob("*.png"))) == 2
+    assert draw(request, tmp_path, keep="top") == 0
+    assert len(studio.pipeline.drawn) == 4
+
+
+def test_what_is_not_the_best_stays_until_all_are_made(studio: Studio, tmp_path: Path) -> None:
+    cancel = Cancel()
+    studio.pipeline.on_step = lambda draft: cancel.stop() if 7 in draft.seeds else None
+    request = Request("a panda", seed=5, candidates=4, top_k=1)
+    with RunFolder(tmp_path, keep="top") as folder:
+        Engine(batch_size=2).draw(resolve(request), folder, cancel=cancel)
+    assert len(list(tmp_path.rglob("*.png"))) == 2
+    assert draw(request, tmp_path, keep="top") == 2
+    assert len(list(tmp_path.rglob("*.png"))) == 1
+
+
+@pytest.mark.parametrize(
+    "export",
+    [Export(), Export("jpeg"), Export("webp", upscale=2), Export("png", strip_metadata=True)],
+)
+def test_the_same_command_again_changes_nothing(
+    studio: Studio, tmp_path: Path, export: Export
+) -> None:
+    request = Request("a panda", seed=5, candidates=4, top_k=2)
+    assert draw(request, tmp_path, export) == 4
+    before = snapshot(tmp_path)
+    assert draw(request, tmp_path, export) == 0
+    assert snapshot(tmp_path) == before
+
+
+def test_another_kind_of_file_or_other_weights_are_another_job(
+    studio: Studio, tmp_path: Path
+) -> None:
+    request = Request("a panda", seed=5, candidates=2, top_k=1)
+    draw(request, tmp_path)
+    before = snapshot(tmp_path)
+    assert draw(request, tmp_path, Export("jpeg")) == 2
+    (studio.folder / "fake" / "weights.safetensors").write_bytes(b"better")
+    assert draw(request, tmp_path) == 2
+    after = snapshot(tmp_path)
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed == {"manifest.jsonl"}
+
+
+def test_a_picture_that_was_removed_is_made_again(studio: Studio, tmp_path: Path) -> None:
+    request = Request("a panda", seed=5, candidates=4, top_k=2)
+    draw(request, tmp_path)
+    before = {name: data for name, (data, _) in snapshot(tmp_path).items()}
+    next(tmp_path.glob("*-r1.png")).unlink()
+    next(tmp_path.glob("candidates/*.png")).unlink()
+    assert draw(request, tmp_path) == 2
+    after = {name: data for name, (data, _) in snapshot(tmp_path).items()}
+    assert {**before, "manifest.jsonl": b""} == {**after, "manifest.jsonl": b""}
+
+
+def test_files_of_unknown_origin_are_not_touched(studio: Studio, tmp_path: Path) -> None:
+    foreign = tmp_path / "0007-5-r1.png"
+    foreign.write_bytes(b"not ours")
+    draw(Request("a panda", seed=5, candidates=1), tmp_path)
+    assert foreign.read_bytes() == b"not ours"
+    assert (tmp_path / "0008-5-r1.png").exists()
+
+
+def test_an_unfinished_run_without_a_seed_is_finished_with_its_own(
+    studio: Studio,
+    tmp_path: Path,
+    generate_in_fork: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["a panda", "a cat", "--candidates", "4", "-o", str(tmp_path / "out")]
+
+    def kill_in_the_second_prompt() -> None:
+        studio.pipeline.on_step = lambda draft: (
+            os.kill(os.getpid(), signal.SIGKILL) if draft.prompt == "a cat" else None
+        )
+
+    assert generate_in_fork(words, kill_in_the_second_prompt) == -signal.SIGKILL
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert "finishing the run" in said.err
+    assert len(studio.pipeline.drawn) == 4  # here, that is: the second prompt's
+    seeds = {name.split("-")[1] for name in names(tmp_path / "out") if "-r1" in name}
+    first = min(studio.pipeline.drawn)
+    assert f"seed {first}" in said.err
+    assert all(first <= int(seed) < first + 4 for seed in seeds)
+
+    assert main(words) == 0  # it was finished, so this is a new run
+    assert min(studio.pipeline.drawn[4:]) != first
+    assert main([*words, "--seed", "-1"]) == 0
+    assert len(list((tmp_path / "out").glob("*-r1.png"))) == 6
+
+
+def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for bad, said in {
+        tmp_path / "file": "File exists|Not a directory",
+        tmp_path / "file" / "below": "Not a directory",
+        tmp_path / "link": "symbolic link",
+        Path("/proc/outputs"): "cannot save to",
+    }.items():
+        with pytest.raises(InputError, match=said) as caught:
+            RunFolder(bad)
+        assert str(bad) in str(caught.value)
+    assert os.listdir(tmp_path / "elsewhere") == []
+
+
+def test_links_inside_the_folder_lead_nowhere(studio: Studio, tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    out.mkdir()
+    elsewhere.mkdir()
+    (out / "candidates").symlink_to(elsewhere)
+    with pytest.raises(InputError, match="symbolic link"):
+        RunFolder(out)
+    (out / "candidates").unlink()
+    (out / "manifest.jsonl").symlink_to(elsewhere / "manifest.jsonl")
+    with pytest.raises(InputError, match="cannot save to"):
+        RunFolder(out)
+    assert os.listdir(elsewhere) == []
+
+
+@pytest.mark.parametrize(
+    ("event", "change"),
+    [
+        ("picture", {"seed": None}),
+        ("picture", {"seed": 99}),
+        ("picture", {"file": "/etc/passwd"}),
+        ("picture", {"file": "candidates/../../0001-5.png"}),
+        ("ranked", {"pictures": [{"seed": 5, "rank": 1, "to": "../0001-5-r1.png"}]}),
+        ("judged", {"scores": 3}),
+    ],
+)
+def test_a_damaged_manifest_is_named(
+    event: str, change: dict[str, object], studio: Studio, tmp_path: Path
+) -> None:
+    request = Request("a panda", seed=5, candidates=1)
+    draw(request, tmp_path)
+    path = tmp_path / "manifest.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    next(record for record in records if record["event"] == event).update(change)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    with pytest.raises(InputError, match=r"manifest.jsonl is damaged"):
+        draw(request, tmp_path)
+
+
+class Killer:
+    """Ends the process without a word at the n-th operation on the disk, some of them half done."""
+
+    def __init__(self, fatal: int | None) -> None:
+        self.fatal = fatal
+        self.count = 0
+        self.write, self.replace = os.write, os.replace
+        self.fsync, self.unlink = os.fsync, Path.unlink
+
+    def install(self) -> None:
+        os.write = self.writing
+        os.replace = lambda *names: self.before(self.replace, *names)
+        os.fsync = lambda file: self.before(self.fsync, file)
+        run_folder.Path.unlink = lambda path, missing_ok=False: self.before(  # type: ignore
+            self.unlink, path, missing_ok
+        )
+
+    def tick(self) -> bool:
+        self.count += 1
+        return self.count == self.fatal
+
+    def before(self, operation: Callable[..., None], *facts: object) -> None:
+        if self.tick():
+            os.kill(os.getpid(), signal.SIGKILL)
+        operation(*facts)
+
+    def writing(self, file: int, data: bytes) -> int:
+        if self.tick():
+            self.write(file, data[: len(data) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.write(file, data)
+
+
+def test_a_kill_at_any_moment_loses_nothing_that_was_finished(
+    studio: Studio, tmp_path: Path, generate_in_fork: Callable[..., int]
+) -> None:
+    calm = tmp_path / "calm"
+    counter = Killer(None)
+
+    def count_operations() -> None:
+        counter.install()
+        main([*COMMAND, "-o", str(calm)])
+        (tmp_path / "count").write_text(str(counter.count))
+
+    generate_in_fork(["--version"], count_operations)
+    expected = names(calm)
+    operations = int((tmp_path / "count").read_text())
+    assert operations > 30
+
+    for fatal in sorted(random.Random(0).sample(range(1, operations + 1), 20)):
+        out = tmp_path / f"killed-{fatal}"
+        words = [*COMMAND, "-o", str(out)]
+        assert generate_in_fork(words, Killer(fatal).install) == -signal.SIGKILL
+        saved = [line for line in _records(out) if line["event"] == "picture"]
+        whole = {p.name for p in out.rglob("[0-9]*.png")}
+        for name in whole:
+            metadata.read(next(out.rglob(name)))
+
+        before = len(studio.pipeline.drawn)
+        assert main(words) == 0
+        assert names(out) == expected
+        assert not list(out.rglob("*.tmp"))
+        assert len(studio.pipeline.drawn) - before == 6 - len(saved)
+        for path in out.rglob("[0-9]*.png"):
+            assert path.read_bytes() == (calm / path.relative_to(out)).read_bytes()
+
+
+def _records(out: Path) -> list[dict[str, object]]:
+    path = out / "manifest.jsonl"
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]

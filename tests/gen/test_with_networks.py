@@ -1,0 +1,121 @@
+"""The engine and the command over real networks: tiny ones with random weights."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gen import Engine, Result, generate, metadata
+from gen.cli import main
+from gen.events import Event, Note
+
+TOLERANCE = 2  # of 255, between batch sizes
+
+
+def pixels(image: Image.Image | None) -> np.ndarray:
+    assert image is not None
+    return np.asarray(image, dtype=np.int16)
+
+
+def by_seed(results: list[Result]) -> dict[int, np.ndarray]:
+    return {result.seed: pixels(result.image) for result in results}
+
+
+def test_a_seed_is_a_picture_whatever_the_micro_batch(
+    tiny_diffusion_folder: Path, tiny_clip_folder: Path
+) -> None:
+    drawn = [
+        by_seed(
+            generate(
+                "a red panda",
+                model=str(tiny_diffusion_folder),
+                candidates=4,
+                top_k=4,
+                seed=5,
+                steps=3,
+                sampler="euler_a",
+                engine=Engine("cpu", reranker=str(tiny_clip_folder), batch_size=size),
+            )
+        )
+        for size in (1, 4)
+    ]
+    for seed in range(5, 9):
+        assert np.abs(drawn[0][seed] - drawn[1][seed]).max() <= TOLERANCE
+    assert np.abs(drawn[0][5] - drawn[0][6]).max() > 10 * TOLERANCE
+
+
+def test_the_command_draws_judges_saves_and_does_it_again(
+    tiny_diffusion_folder: Path,
+    tiny_clip_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    words = ["a red panda", "-m", str(tiny_diffusion_folder), "--reranker", str(tiny_clip_folder)]
+    words += ["--candidates", "4", "--top-k", "2", "--steps", "2", "--seed", "7", "--json"]
+    assert main([*words, "-o", str(out), "--device", "cpu"]) == 0
+    said = capsys.readouterr()
+    [row] = [json.loads(line) for line in said.out.splitlines()]
+    scores = [result["score"] for result in row["results"]]
+    assert scores == sorted(scores, reverse=True)
+    assert all(-1 <= score <= 1 for score in scores)
+    record = metadata.read(Path(row["results"][0]["file"]))
+    assert (record.attention, record.rerank_model) == ("sdpa", tiny_clip_folder.name)
+    assert record.request.model == str(tiny_diffusion_folder)
+
+    again = ["--again", row["results"][0]["file"], "-o", str(tmp_path / "again"), "--json"]
+    assert main([*again, "--reranker", str(tiny_clip_folder), "--device", "cpu"]) == 0
+    assert json.loads(capsys.readouterr().out)["difference"] <= TOLERANCE
+
+
+def test_previews_and_half_precision_on_a_cpu(tiny_diffusion_folder: Path) -> None:
+    events: list[Event] = []
+    engine = Engine("cpu", dtype="float16", reranker="none")
+    [result] = generate(
+        "a panda " + "red " * 40,
+        model=str(tiny_diffusion_folder),
+        candidates=1,
+        steps=2,
+        engine=engine,
+        watch=events.append,
+    )
+    assert pixels(result.image).shape == (64, 64, 3)
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert any("float32" in note for note in notes)
+    assert any("dropped: 'red red" in note for note in notes)
+
+
+@pytest.mark.parametrize("part", ["vae", "tokenizer", "unet/diffusion_pytorch_model.safetensors"])
+def test_an_incomplete_model_is_exit_code_3(
+    part: str, tiny_diffusion_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "model"
+    shutil.copytree(tiny_diffusion_folder, broken)
+    if (broken / part).is_dir():
+        shutil.rmtree(broken / part)
+    else:
+        (broken / part).unlink()
+    assert (
+        main(
+            ["a panda", "-m", str(broken), "-o", str(tmp_path / "out"), "-q", "--reranker", "none"]
+        )
+        == 3
+    )
+    error = capsys.readouterr().err
+    assert part.split("/")[0] in error
+    assert len(error.splitlines()) == 1
+    assert not list((tmp_path / "out").rglob("*.png"))
+
+
+@pytest.mark.parametrize("flag", ["--device", "--dtype", "--attention"])
+def test_what_the_machine_lacks_is_bad_input(
+    flag: str, tiny_diffusion_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["a panda", "-m", str(tiny_diffusion_folder), "-o", str(tmp_path), "--reranker", "none"]
+    assert main([*words, flag, "nonesuch"]) == 2
+    error = capsys.readouterr().err
+    assert "nonesuch" in error
+    assert "choose from" in error

@@ -1,0 +1,112 @@
+"""A served page on tiny models, and a real browser to look at it with."""
+
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from gen.engine import Engine
+from gen.run_folder import RunFolder
+from pipelines import specs
+from ui.studio import Studio
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+PATIENCE = 120_000  # milliseconds; a busy machine is no failure
+
+
+@dataclass
+class Site:
+    """A page that is being served."""
+
+    url: str
+    folder: Path
+
+
+@dataclass
+class Browser:
+    """Opens pages and remembers what they asked for and complained of."""
+
+    chromium: object
+    errors: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def open(self, url: str, width: int = 1280, height: int = 900):  # type: ignore[no-untyped-def]
+        """A page in a window of that many pixels."""
+        page = self.chromium.new_page(viewport={"width": width, "height": height})
+        page.set_default_timeout(PATIENCE)
+        page.set_default_navigation_timeout(PATIENCE)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", lambda line: line.type == "error" and self.errors.append(line.text))
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.goto(url)
+        page.wait_for_selector("#prompt textarea")
+        return page
+
+
+@pytest.fixture(scope="session")
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tiny_diffusion_folder: Path) -> Iterator[None]:
+    """The tiny model in place of the shipped one."""
+    with pytest.MonkeyPatch.context() as patch:
+        spec = replace(specs.SPECS[specs.DEFAULT_MODEL], folder=tiny_diffusion_folder)
+        patch.setitem(specs.SPECS, specs.DEFAULT_MODEL, spec)  # type: ignore[arg-type]
+        yield
+
+
+@pytest.fixture(scope="session")
+def site(
+    tiny_models: None,
+    tiny_clip_folder: Path,
+    free_port: int,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Site]:
+    """The page on tiny models, served as `generate-ui` serves it."""
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    from ui.page import served
+
+    path = tmp_path_factory.mktemp("ui")
+    with RunFolder(path) as folder:
+        studio = Studio(Engine(device="cpu", reranker=str(tiny_clip_folder)), folder)
+        with served(studio, "127.0.0.1", free_port) as url:
+            yield Site(url, path)
+            studio.stop()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[object]:
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("chromium is not installed")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=list(FLAGS), timeout=PATIENCE)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def browser(chromium: object) -> Iterator[Browser]:
+    """A browser that may complain of nothing and talk to nobody but us."""
+    watched = Browser(chromium)
+    yield watched
+    for context in list(chromium.contexts):  # type: ignore[attr-defined]
+        context.close()
+    assert watched.errors == []

@@ -1,0 +1,113 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import rerank.specs
+from pipelines import specs
+from ui.cli import main
+
+
+def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    code = main(words)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("generate-ui: error: ")
+    assert err.count("\n") == 1
+    return code, err
+
+
+def test_help_loads_no_gradio_and_no_torch() -> None:
+    script = (
+        "import sys, ui.cli\n"
+        "try: ui.cli.main(['--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'gradio', 'torch', 'diffusers', 'transformers'} & sys.modules.keys()\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--port" in done.stdout
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "example.org", "localhost.", ""])
+def test_only_this_machine_is_served(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = refused(["--host", host], capsys)
+    assert code == 2
+    assert "no password" in line
+    assert "ssh -L" in line
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "x", "-1", "²"])
+def test_bad_port(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = refused([f"--port={port}"], capsys)
+    assert code == 2
+    assert "must be a whole number from 1 to 65535" in line
+
+
+def test_a_file_in_place_of_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("mine")
+    code, line = refused(["-o", str(tmp_path / "file")], capsys)
+    assert code == 2
+    assert str(tmp_path / "file") in line
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_missing_weights_are_told_before_anything_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = replace(rerank.specs.SPECS[rerank.specs.DEFAULT], folder=tmp_path / "nowhere")
+    monkeypatch.setitem(rerank.specs.SPECS, rerank.specs.DEFAULT, spec)
+    code, line = refused(["-o", str(tmp_path / "out")], capsys)
+    assert code == 3
+    assert str(tmp_path / "nowhere") in line
+
+
+@pytest.fixture
+def tiny_by_default(
+    tiny_diffusion_folder: Path, tiny_clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = replace(specs.SPECS[specs.DEFAULT_MODEL], folder=tiny_diffusion_folder)
+    jury = replace(rerank.specs.SPECS[rerank.specs.DEFAULT], folder=tiny_clip_folder)
+    monkeypatch.setitem(specs.SPECS, specs.DEFAULT_MODEL, model)  # type: ignore[arg-type]
+    monkeypatch.setitem(rerank.specs.SPECS, rerank.specs.DEFAULT, jury)
+
+
+@pytest.mark.usefixtures("tiny_by_default")
+def test_a_port_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        code, line = refused(["--port", str(port), "-o", str(tmp_path)], capsys)
+    assert code == 2
+    assert f"port {port} is in use" in line
+
+
+@pytest.mark.usefixtures("tiny_by_default")
+def test_the_command_serves_until_it_is_ended(tmp_path: Path, free_port: int) -> None:
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(write_end, 1)
+        sys.stdout = os.fdopen(1, "w")
+        os._exit(main(["--port", str(free_port), "-o", str(tmp_path / "out")]))
+    os.close(write_end)
+    with os.fdopen(read_end) as told:
+        line = told.readline()
+        assert f"http://127.0.0.1:{free_port}" in line
+        with urllib.request.urlopen(f"http://127.0.0.1:{free_port}/", timeout=120) as answer:
+            assert "Salon" in answer.read().decode()
+        os.kill(child, signal.SIGTERM)
+        assert told.read() == ""
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert (tmp_path / "out" / "manifest.jsonl").is_file()

@@ -1,0 +1,59 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gen.engine import Engine
+from gen.request import SETTINGS
+from gen.run_folder import RunFolder
+from pipelines import specs
+from ui.studio import Studio
+
+page = pytest.importorskip("ui.page", reason="gradio is not installed")
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Iterator[Studio]:
+    with RunFolder(tmp_path / "out") as folder:
+        yield Studio(Engine(), folder)
+
+
+def controls(studio: Studio) -> dict:
+    blocks = page.build(studio).blocks.values()
+    return {b.elem_id: b for b in blocks if getattr(b, "elem_id", None) in SETTINGS}
+
+
+def test_every_setting_of_a_known_model_has_a_field_with_its_default(studio: Studio) -> None:
+    spec = specs.SPECS[specs.DEFAULT_MODEL]
+    fields = controls(studio)
+    assert fields.keys() == {"prompt", "model", "seed", "candidates", "top_k", *spec.settings}
+    assert {name: fields[name].value for name in spec.defaults} == dict(spec.defaults)
+    assert fields["candidates"].value == 16
+    assert fields["seed"].value is None
+    assert all(field.label for field in fields.values())
+
+
+def test_a_model_hides_the_settings_that_it_does_not_take(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = specs.SPECS[specs.DEFAULT_MODEL]
+    other = replace(
+        spec, name="other", settings=("steps", "temperature"), defaults={"temperature": 0.5}
+    )
+    monkeypatch.setitem(specs.SPECS, "other", other)
+    fields = controls(studio)
+    assert fields["steps"].visible
+    assert not fields["temperature"].visible
+
+    _, steps, sampler, temperature = page._fitted(["steps", "sampler", "temperature"], other)
+    assert (steps.visible, sampler.visible, temperature.visible) == (True, False, True)
+    assert temperature.value == 0.5
+
+
+def test_nothing_is_counted_and_nothing_is_for_other_programs(studio: Studio) -> None:
+    built = page.build(studio)
+    assert not built.analytics_enabled
+    assert "public" not in {function.api_visibility for function in built.fns.values()}
+    [draw] = [function for function in built.fns.values() if function.name == "draw"]
+    assert draw.concurrency_limit == 1

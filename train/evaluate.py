@@ -1,0 +1,390 @@
+"""How well the shipped weights follow prompts: `python -m train.evaluate`.
+
+Every evaluation prompt is drawn with several seeds and judged by `train.stickers.judge`. On many
+candidates of each prompt, the choice of our CLIP is compared with the mean candidate and with the
+best possible choice; and CLIP must pick a scene's true caption among changed ones. All intervals
+are 95 % bootstrap intervals over prompts or scenes, since the seeds of one prompt are alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from PIL import Image, ImageDraw
+from tqdm import tqdm
+
+import rerank.specs
+from pipelines.latent_diffusion import LatentDiffusion
+from pipelines.specs import DEFAULT_MODEL, WeightsError
+from rerank import Reranker
+from train.autoencoder import to_bytes, to_range
+from train.sheets import tile
+from train.stickers.captions import phrase
+from train.stickers.facts import CHANGES, Description, change, describe, possible_changes
+from train.stickers.held_out import is_held_out
+from train.stickers.judge import find, judge, verdict
+from train.stickers.prompts import EVALUATION, TAGS, Prompt, read_prompts
+from train.stickers.renderer import render
+from train.stickers.scene import KINDS, draw_scene
+from train.stickers.trial import draw_trial
+
+RESAMPLES = 2000
+CAPTIONS = 16  # among which CLIP picks: the true one and those with one fact changed
+SHEET_PROMPTS = 48
+SHEET_SCALE = 4
+SHEET_COLUMNS = 8
+DECODED = 32  # pictures in one pass through the autoencoder
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is drawn, and how. Settings that are None are the model's defaults."""
+
+    prompts: int = 240
+    seeds: int = 4
+    best_prompts: int = 240  # that many are drawn with all candidates, to choose the best from
+    candidates: int = 16
+    scenes: int = 500  # on which CLIP picks captions and the autoencoder is tried
+    steps: int | None = None
+    guidance: float | None = None
+    sampler: str | None = None
+
+
+QUICK = Plan(prompts=60, seeds=2, best_prompts=30, scenes=200)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The candidates of one prompt; candidate i has seed i."""
+
+    prompt: Prompt
+    pictures: torch.Tensor  # (N, 3, H, W) uint8 on the CPU; black where none could be made
+    right: list[bool]
+    scores: list[float]  # cosines by CLIP
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure, not a number if it cannot be told, with its 95 % interval over `number` units."""
+
+    value: float
+    low: float
+    high: float
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.value:6.1%} [{self.low:6.1%}, {self.high:6.1%}]"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What choosing among candidates brings, as shares of prompts.
+
+    `captured` is how far `top_1` gets from `mean` to `oracle`: (top_1 − mean) / (oracle − mean).
+    """
+
+    mean: Estimate
+    top_1: Estimate
+    oracle: Estimate
+    captured: Estimate
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that is measured: `overall`, and by category of prompt, kind of fact or of scene."""
+
+    model: str
+    clip: str
+    plan: Plan
+    one_candidate: dict[str, Estimate]
+    best_of: dict[str, Choice]
+    true_caption: dict[str, Estimate]
+    true_caption_held_out: dict[str, Estimate]
+    ceiling: dict[str, Estimate]
+
+
+def draw(
+    pipeline: LatentDiffusion, reranker: Reranker, prompt: Prompt, number: int, plan: Plan
+) -> Drawn:
+    """Draw, judge and score `number` candidates of one prompt, with the seeds from 0."""
+    with pipeline.begin(
+        prompt.text,
+        seeds=range(number),
+        steps=plan.steps,
+        guidance=plan.guidance,
+        sampler=plan.sampler,
+    ) as draft:
+        draft.step(draft.total)
+        made = draft.pixels().cpu()
+        kept = [seed not in draft.failed for seed in draft.seeds]
+    pictures = made.new_zeros(number, *made.shape[1:])
+    pictures[torch.tensor(kept)] = made
+    right = [each.right for each in judge(pictures, prompt.description)]
+    return Drawn(prompt, pictures, right, reranker.score(prompt.text, pictures))
+
+
+def measure(
+    drawn: Sequence[Drawn], pipeline: LatentDiffusion, reranker: Reranker, plan: Plan
+) -> Report:
+    """All figures, from what was drawn and the networks themselves."""
+    return Report(
+        model=str(pipeline.spec.folder),
+        clip=str(reranker.folder),
+        plan=plan,
+        one_candidate=one_candidate(drawn, plan.seeds),
+        best_of=best_of(drawn[: plan.best_prompts], plan.candidates),
+        true_caption=true_captions(reranker, plan.scenes, held_out=False),
+        true_caption_held_out=true_captions(reranker, plan.scenes, held_out=True),
+        ceiling=ceiling(pipeline.spec.folder / "vae", plan.scenes),
+    )
+
+
+def bootstrap(rows: np.ndarray, figure: Callable[[np.ndarray], np.ndarray]) -> Estimate:
+    """A `figure` of the column means (…, C) of `rows` (N, C), each row one prompt or scene, with
+    the interval in which 95 % of resamplings of the rows lie."""
+    if len(rows) == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    chosen = np.random.default_rng(0).integers(len(rows), size=(RESAMPLES, len(rows)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = float(figure(rows.mean(0)))
+        values = figure(rows[chosen].mean(1))
+    values = values[np.isfinite(values)]
+    low, high = np.quantile(values, (0.025, 0.975)) if len(values) else (math.nan, math.nan)
+    return Estimate(value, float(low), float(high), len(rows))
+
+
+def share(truths: Sequence[bool] | Sequence[float]) -> Estimate:
+    """The mean of `truths`."""
+    return bootstrap(np.array(truths, dtype=float).reshape(-1, 1), lambda means: means[..., 0])
+
+
+def one_candidate(drawn: Sequence[Drawn], seeds: int) -> dict[str, Estimate]:
+    """How often one candidate is right: the mean over prompts and their first `seeds` seeds."""
+    return {
+        name: share([float(np.mean(each.right[:seeds])) for each in group])
+        for name, group in _by_tag(drawn).items()
+    }
+
+
+def best_of(drawn: Sequence[Drawn], candidates: int) -> dict[str, Choice]:
+    """What CLIP's first choice among the first `candidates` of each prompt is worth."""
+    return {name: _choice(group, candidates) for name, group in _by_tag(drawn).items()}
+
+
+def _by_tag(drawn: Sequence[Drawn]) -> dict[str, list[Drawn]]:
+    return {
+        "overall": list(drawn),
+        **{tag: [each for each in drawn if each.prompt.tag == tag] for tag in TAGS},
+    }
+
+
+def _choice(drawn: Sequence[Drawn], candidates: int) -> Choice:
+    table = []  # of mean, top-1 and oracle
+    for each in drawn:
+        right, scores = each.right[:candidates], each.scores[:candidates]
+        table.append((np.mean(right), right[_favourite(scores)], any(right)))
+    rows = np.array(table, dtype=float).reshape(-1, 3)
+    return Choice(
+        mean=bootstrap(rows, lambda means: means[..., 0]),
+        top_1=bootstrap(rows, lambda means: means[..., 1]),
+        oracle=bootstrap(rows, lambda means: means[..., 2]),
+        captured=bootstrap(
+            rows, lambda means: (means[..., 1] - means[..., 0]) / (means[..., 2] - means[..., 0])
+        ),
+    )
+
+
+def _favourite(scores: Sequence[float]) -> int:
+    """The index of the highest score; one that is not a number is the lowest."""
+    return max(
+        range(len(scores)), key=lambda i: scores[i] if math.isfinite(scores[i]) else -math.inf
+    )
+
+
+def true_captions(reranker: Reranker, number: int, *, held_out: bool) -> dict[str, Estimate]:
+    """How often CLIP prefers the true caption of a scene to 15 with one fact changed each, in the
+    same wording: to all of them (`overall`), and to all those in which one kind of fact changed.
+
+    `held_out` takes scenes with held-out combinations only, else there are none in scenes and
+    captions.
+    """
+    rng = random.Random(f"true captions:{held_out}")
+    wins: dict[str, list[bool]] = {name: [] for name in ("overall", *CHANGES)}
+    while len(wins["overall"]) < number:
+        scene = draw_scene(rng, held_out=held_out)
+        told = describe(scene, rng)
+        changed = _changed(told, rng, held_out)
+        if is_held_out(scene.things) != held_out or len(changed) < CAPTIONS - 1:
+            continue
+        wording = rng.random()
+        texts = [phrase(each, random.Random(wording)) for each in (told, *changed)]
+        true, *others = reranker.similarity(texts, render([scene]))[:, 0].tolist()
+        wins["overall"].append(true > max(others))
+        for fact in set(changed.values()):
+            rivals = (
+                score for score, of in zip(others, changed.values(), strict=True) if of == fact
+            )
+            wins[fact].append(true > max(rivals))
+    return {name: share(truths) for name, truths in wins.items()}
+
+
+def _changed(told: Description, rng: random.Random, held_out: bool) -> dict[Description, str]:
+    """Up to 15 different changes of `told` with the fact that was changed, the facts in turns."""
+    changed: dict[Description, str] = {}
+    for _ in range(CAPTIONS):
+        for fact in possible_changes(told):
+            other = change(told, fact, rng, held_out=held_out)
+            if other is not None and len(changed) < CAPTIONS - 1:
+                changed.setdefault(other, fact)
+    return changed
+
+
+def ceiling(vae_folder: Path, number: int) -> dict[str, Estimate]:
+    """How many scenes are still right after an autoencoder made them again: what a painter in its
+    latents can reach at best."""
+    vae = AutoencoderKL.from_pretrained(vae_folder, torch_dtype=torch.float32).eval()
+    trial = draw_trial(number)
+    with torch.inference_mode():
+        again = [
+            to_bytes(vae.decode(vae.encode(to_range(part)).latent_dist.mean).sample)
+            for part in trial.pictures.split(DECODED)
+        ]
+    sights = find(torch.cat(again))
+    right: dict[str, list[bool]] = {name: [] for name in ("overall", *KINDS)}
+    for scene, told, sight in zip(trial.scenes, trial.told, sights, strict=True):
+        for name in ("overall", scene.kind):
+            right[name].append(verdict(sight, told).right)
+    return {name: share(truths) for name, truths in right.items()}
+
+
+def sheet(drawn: Sequence[Drawn]) -> Image.Image:
+    """The first candidates of the first prompts, unpicked, enlarged, with the judge's mark."""
+    shown = drawn[:SHEET_PROMPTS]
+    pictures = torch.stack([_marked(each.pictures[0], each.right[0]) for each in shown])
+    return tile(pictures, SHEET_COLUMNS, 1, [each.prompt.text for each in shown])
+
+
+def _marked(picture: torch.Tensor, right: bool) -> torch.Tensor:
+    """`picture` (3, H, W) enlarged, with a tick or a cross in its lower right corner."""
+    large = picture.repeat_interleave(SHEET_SCALE, 1).repeat_interleave(SHEET_SCALE, 2)
+    image = Image.fromarray(large.permute(1, 2, 0).numpy())
+    draw = ImageDraw.Draw(image)
+    x, y = image.width - 16, image.height - 16
+    draw.rectangle((x - 2, y - 2, x + 14, y + 14), fill="white")
+    if right:
+        draw.line([(x + 1, y + 7), (x + 4, y + 11), (x + 11, y + 2)], fill="green", width=2)
+    else:
+        draw.line([(x + 2, y + 2), (x + 10, y + 10)], fill="red", width=2)
+        draw.line([(x + 10, y + 2), (x + 2, y + 10)], fill="red", width=2)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def to_text(report: Report) -> str:
+    """The report as lines for people."""
+    plan = report.plan
+    lines = [
+        f"model {report.model}, CLIP {report.clip}; [95 % interval]",
+        f"one candidate right, {plan.prompts} prompts × {plan.seeds} seeds",
+        *_estimates(report.one_candidate),
+        f"best of {plan.candidates} by CLIP, {plan.best_prompts} prompts",
+        f"  {'':<16}{'mean':<26}{'top-1':<26}{'oracle':<26}captured",
+        *(
+            f"  {name:<16}{choice.mean!s:<26}{choice.top_1!s:<26}{choice.oracle!s:<26}"
+            f"{choice.captured}"
+            for name, choice in report.best_of.items()
+        ),
+        f"CLIP picks the true caption among {CAPTIONS} with one fact changed, {plan.scenes} scenes",
+        *_estimates(report.true_caption),
+        f"the same, {plan.scenes} scenes with held-out combinations",
+        *_estimates(report.true_caption_held_out),
+        f"the judge on what the autoencoder makes of {plan.scenes} scenes (the ceiling)",
+        *_estimates(report.ceiling),
+    ]
+    return "\n".join(lines)
+
+
+def _estimates(estimates: dict[str, Estimate]) -> list[str]:
+    return [f"  {name:<16}{estimate}  of {estimate.number}" for name, estimate in estimates.items()]
+
+
+def to_json(report: Report) -> str:
+    """The report as one JSON object; figures that cannot be told are null."""
+    return json.dumps(_without_nan(asdict(report)), indent=2)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(each) for key, each in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        plan = _plan(arguments)
+        prompts = read_prompts(arguments.prompts_file)[: plan.prompts]
+        pipeline = LatentDiffusion.from_pretrained(arguments.model, device=arguments.device)
+        reranker = Reranker.load(arguments.clip, device=arguments.device)
+        drawn = []
+        for index, prompt in enumerate(tqdm(prompts, unit="prompt", leave=False)):
+            number = plan.candidates if index < plan.best_prompts else plan.seeds
+            drawn.append(draw(pipeline, reranker, prompt, max(number, plan.seeds), plan))
+    except (WeightsError, rerank.specs.WeightsError) as error:
+        print(f"evaluate: error: {error}", file=sys.stderr)
+        return 3
+    except (OSError, ValueError) as error:
+        print(f"evaluate: error: {error}", file=sys.stderr)
+        return 2
+    if arguments.sheet is not None:
+        sheet(drawn).save(arguments.sheet)
+    report = measure(drawn, pipeline, reranker, replace(plan, prompts=len(prompts)))
+    print(to_json(report) if arguments.json else to_text(report))
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    """The standard or the quick plan, with what was said otherwise."""
+    plan = QUICK if arguments.quick else Plan()
+    said = {name: getattr(arguments, name) for name in asdict(plan)}
+    plan = replace(plan, **{name: value for name, value in said.items() if value is not None})
+    if min(plan.prompts, plan.seeds, plan.candidates, plan.scenes) < 1 or plan.best_prompts < 0:
+        raise ValueError("numbers of prompts, seeds, candidates and scenes must be at least 1")
+    return replace(plan, best_prompts=min(plan.best_prompts, plan.prompts))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m train.evaluate", description=__doc__)
+    parser.add_argument(
+        "-m", "--model", "--folder", default=DEFAULT_MODEL, help="a known model or a folder"
+    )
+    parser.add_argument("--clip", help="a known CLIP or a folder; default: the shipped one")
+    parser.add_argument("--prompts-file", type=Path, default=EVALUATION)
+    parser.add_argument("--quick", action="store_true", help="60 prompts × 2 seeds")
+    parser.add_argument("--prompts", type=int, help="only the first so many")
+    parser.add_argument("--seeds", type=int, help="of each prompt, for the single candidate")
+    parser.add_argument("--candidates", type=int, help="of each prompt, to choose the best from")
+    parser.add_argument("--best-prompts", type=int, help="only so many with all candidates")
+    parser.add_argument("--scenes", type=int, help="for CLIP's captions and the ceiling")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--guidance", type=float)
+    parser.add_argument("--sampler")
+    parser.add_argument("--device")
+    parser.add_argument("--sheet", type=Path, help="write the first 48 pictures, unpicked")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What a person sees: the web page. Importing this loads no gradio and no torch."""
