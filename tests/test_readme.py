@@ -1,0 +1,297 @@
+"""README.md and its neighbours are true: every example runs, every name is there.
+
+The examples of a section run in their order, in one empty folder beside a copy of prompts/.
+Commands that serve, train or measure for long have their flags read and go no further; `make`,
+`pip` and `source` are checked against Makefile and pyproject.toml.
+"""
+
+import argparse
+import importlib
+import io
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from gen import cli
+from train.stickers.vocabulary import COLOURS, GROUNDS, NOUNS, SHAPES
+
+ROOT = Path(__file__).parents[1]
+README, ARCHITECTURE, CHANGELOG = (
+    (ROOT / name).read_text("utf-8") for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md")
+)
+MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+PACKAGES = ("gen", "pipelines", "rerank", "ui", "train")
+RUN = ("generate", "rerank")
+LANGUAGES = ("sh", "python", "json", "text")
+
+
+@dataclass(frozen=True)
+class Block:
+    """What stands between two fences: ```language file."""
+
+    language: str
+    file: str  # under which the reader is to save it; "" for none
+    text: str
+
+
+def sections(document: str) -> dict[str, list[Block]]:
+    """The fenced blocks under each heading."""
+    found: dict[str, list[Block]] = {}
+    for part in re.split(r"(?m)^## ", document)[1:]:
+        heading = part.partition("\n")[0]
+        fences = re.findall(r"(?ms)^```(\w+) ?(\S*)\n(.*?)^```$", part)
+        assert part.count("```") == 2 * len(fences), f"a fence of {heading!r} names no language"
+        found[heading] = [Block(*fence) for fence in fences]
+    return found
+
+
+SECTIONS = sections(README)
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of each command of a block, `|` and `>` being words of their own."""
+    for line in text.replace("\\\n", " ").splitlines():
+        words = shlex.shlex(line, posix=True, punctuation_chars="|>")
+        words.whitespace_split = True
+        if command := list(words):
+            yield command
+
+
+class Understood(BaseException):
+    """A command has read its flags."""
+
+
+class Reader:
+    """Does what a reader does who copies an example into a terminal."""
+
+    def __init__(
+        self, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str], folders: dict[str, Path]
+    ) -> None:
+        self.patch, self.capture, self.folders = patch, capture, folders
+
+    def follow(self, block: Block) -> None:
+        """Run a block, or save it under the name that it has."""
+        text = block.text
+        for placeholder, folder in self.folders.items():
+            text = text.replace(placeholder, str(folder))
+        if block.file:
+            Path(block.file).write_text(text, encoding="utf-8")
+        elif block.language == "python":
+            exec(compile(text, "README.md", "exec"), {"__name__": "__main__"})
+        elif block.language == "sh":
+            for command in commands(text):
+                self.type(command)
+
+    def type(self, words: list[str]) -> None:
+        """Run one command, with what is piped into it and where its output goes."""
+        while re.fullmatch(r"[A-Z_]+=\S+", words[0]):
+            words = words[1:]
+        if "|" in words:
+            bar = words.index("|")
+            made = subprocess.run(words[:bar], capture_output=True, check=True).stdout
+            self.patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(made)))
+            words = words[bar + 1 :]
+        if ">" in words:
+            *words, _, file = words
+            self.run(words)
+            Path(file).write_text(self.capture.readouterr().out, encoding="utf-8")
+        else:
+            self.run(words)
+
+    def run(self, words: list[str]) -> None:
+        """Run, or check, a plain command."""
+        match words:
+            case ["make", *targets]:
+                assert set(targets) <= set(re.findall(r"(?m)^([a-z]+):", MAKEFILE))
+            case ["pip", "install", *rest]:
+                check_install(rest)
+            case ["source", script]:
+                [folder] = re.findall(r"(?m)^VENV \?= (.*)$", MAKEFILE)
+                assert script == f"{folder}/bin/activate"
+            case ["python", "-m", module, *rest]:
+                self.understand([module, *rest], lambda: run_module(module))
+            case [name, *rest]:
+                module, function = PROJECT["scripts"][name].split(":")
+                main = getattr(importlib.import_module(module), function)
+                if name in RUN:
+                    self.succeed(main, expanded(rest))
+                else:
+                    self.understand(words, lambda: main(rest))
+
+    def succeed(self, main: Callable[[Sequence[str]], int], words: list[str]) -> None:
+        """The command does its work and ends with 0."""
+        self.capture.readouterr()
+        try:
+            code: Any = main(words)
+        except SystemExit as end:  # --help and --version
+            code = end.code
+        said = self.capture.readouterr()
+        assert code in (0, None), f"{words} ends with {code}: {said.err}"
+        sys.stdout.write(said.out)
+
+    def understand(self, words: list[str], main: Callable[[], object]) -> None:
+        """The command knows its flags; what they ask for is not done."""
+        parse = argparse.ArgumentParser.parse_args
+
+        def read_and_stop(*arguments: Any) -> NoReturn:
+            parse(*arguments)
+            raise Understood
+
+        with self.patch.context() as patch, pytest.raises(Understood):
+            patch.setattr(argparse.ArgumentParser, "parse_args", read_and_stop)
+            patch.setattr(sys, "argv", words)
+            main()
+
+
+def run_module(name: str) -> None:
+    """What `python -m` does."""
+    runpy.run_module(name, run_name="__main__")
+
+
+def expanded(words: list[str]) -> list[str]:
+    """The words with `*` replaced by the files that match."""
+    found = []
+    for word in words:
+        files = sorted(glob(word)) if "*" in word else [word]
+        assert files, f"nothing matches {word}"
+        found += files
+    return found
+
+
+def check_install(words: list[str]) -> None:
+    """`pip install` names this project's own constraints and extras."""
+    wanted = [extra for word in words for extra in re.findall(r"\.\[(.+)\]", word)]
+    assert wanted
+    assert {name for extra in wanted for name in extra.split(",")} <= PROJECT[
+        "optional-dependencies"
+    ].keys()
+    if "-c" in words:
+        assert (ROOT / words[words.index("-c") + 1]).is_file()
+
+
+@pytest.mark.parametrize("heading", [heading for heading, blocks in SECTIONS.items() if blocks])
+def test_the_examples_work(
+    heading: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tiny_diffusion_folder: Path,
+    tiny_clip_folder: Path,
+) -> None:
+    (tmp_path / "prompts").symlink_to(ROOT / "prompts")
+    monkeypatch.chdir(tmp_path)
+    folders = {"MODEL_FOLDER": tiny_diffusion_folder, "CLIP_FOLDER": tiny_clip_folder}
+    reader = Reader(monkeypatch, capsys, folders)
+    for block in SECTIONS[heading]:
+        assert block.language in LANGUAGES
+        reader.follow(block)
+
+
+def test_every_command_is_shown() -> None:
+    blocks = (block for part in SECTIONS.values() for block in part if block.language == "sh")
+    shown = {word for block in blocks for command in commands(block.text) for word in command}
+    assert set(PROJECT["scripts"]) <= shown
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        'generate "a panda" --candidtaes 4',
+        'rerank "a panda" . --best 3',
+        "generate-ui --share",
+        "salon-train clip --hours 3",
+        "make everything",
+        'pip install -e ".[all]"',
+        "python -m train.evaluate --slow",
+    ],
+)
+def test_a_wrong_example_would_be_found(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader = Reader(monkeypatch, capsys, {})
+    with pytest.raises((AssertionError, SystemExit, pytest.fail.Exception)):
+        reader.follow(Block("sh", "", command))
+
+
+def test_the_exit_codes_are_those_of_the_command() -> None:
+    told = {int(code) for code in re.findall(r"(?m)^\| (\d+) \|", README)}
+    assert told == {
+        cli.DONE,
+        cli.BUG,
+        cli.BAD_INPUT,
+        cli.BAD_WEIGHTS,
+        cli.SOME_FAILED,
+        cli.NO_ROOM,
+        cli.INTERRUPTED,
+    }
+
+
+def test_what_it_can_draw_is_what_it_was_shown() -> None:
+    lists = re.findall(r"(?m)^- \*\*(.+)\*\*: ((?:.+\n)(?:  .+\n)*)", README)
+    told = {title: re.split(r",\s+", " ".join(names.split())) for title, names in lists}
+    categories = {
+        "Animals": "animal",
+        "Food": "food",
+        "Vehicles": "vehicle",
+        "Plants": "plant",
+        "Sky": "sky",
+        "Things": "thing",
+    }
+    assert told == {
+        **{
+            title: [noun.name for noun in NOUNS if noun.category == category]
+            for title, category in categories.items()
+        },
+        "Shapes": [shape.name for shape in SHAPES],
+        "Colours of shapes": [colour.name for colour in COLOURS],
+        "Grounds": [ground.name for ground in GROUNDS],
+    }
+    assert {noun.category for noun in NOUNS} == set(categories.values())
+
+
+def tree(blocks: list[Block]) -> list[Path]:
+    """The paths of a file tree: two spaces deeper is inside."""
+    [drawn] = [block.text for block in blocks if block.language == "text"]
+    parents: list[Path] = [Path()]
+    paths = []
+    for line in drawn.splitlines():
+        name, depth = line.split()[0], (len(line) - len(line.lstrip())) // 2
+        parents[depth + 1 :] = [parents[depth] / name]
+        paths.append(parents[-1])
+    return paths
+
+
+@pytest.mark.parametrize(
+    "path", tree(SECTIONS["Files"]) + tree(sections(ARCHITECTURE)["Modules"]), ids=str
+)
+def test_the_trees_show_what_is_there(path: Path) -> None:
+    assert (ROOT / path).exists()
+
+
+def test_every_module_is_described() -> None:
+    described = set(tree(sections(ARCHITECTURE)["Modules"]))
+    modules = {
+        path.relative_to(ROOT)
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if path.name not in ("__init__.py", "__main__.py")
+    }
+    assert modules == {path for path in described if path.suffix == ".py"}
+
+
+@pytest.mark.parametrize("document", [README, ARCHITECTURE, CHANGELOG])
+def test_links_lead_somewhere(document: str) -> None:
+    links = re.findall(r"\]\(([^)]+)\)", document)
+    here = [link for link in links if not link.startswith("https://")]
+    assert not [link for link in here if not (ROOT / link).is_file()]
