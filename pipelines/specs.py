@@ -80,7 +80,7 @@ SPECS: Mapping[str, Spec] = {
             "schedule": "default",
         },
         context=32,
-        size_multiple=16,
+        size_multiple=8,
         max_size=256,
         licence="Apache-2.0; glyphs after Noto Color Emoji, OFL-1.1",
         draws="stickers: emoji things and plain shapes on coloured grounds, 64x64",
@@ -204,7 +204,7 @@ def read_spec(folder: Path, name: str) -> Spec:
             "schedule": "default",
         },
         context=read_context(folder),
-        size_multiple=vae_factor * _downsampling(unet),
+        size_multiple=vae_factor,  # the UNet pads what does not halve evenly
         max_size=max(2048, width * vae_factor, height * vae_factor),
         licence="not known here; see where the folder came from",
         draws=f"what {name} was trained on",

@@ -76,7 +76,10 @@ class Reader:
     """Does what a reader does who copies an example into a terminal."""
 
     def __init__(
-        self, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str], folders: dict[str, Path]
+        self,
+        patch: pytest.MonkeyPatch,
+        capture: pytest.CaptureFixture[str],
+        folders: dict[str, Path],
     ) -> None:
         self.patch, self.capture, self.folders = patch, capture, folders
 
@@ -148,10 +151,11 @@ class Reader:
             parse(*arguments)
             raise Understood
 
-        with self.patch.context() as patch, pytest.raises(Understood):
+        with self.patch.context() as patch:
             patch.setattr(argparse.ArgumentParser, "parse_args", read_and_stop)
             patch.setattr(sys, "argv", words)
-            main()
+            with pytest.raises(Understood):
+                main()
 
 
 def run_module(name: str) -> None:

@@ -7,7 +7,6 @@ that the decoder forgives small errors of the latents: those that the diffusion 
 
 from __future__ import annotations
 
-import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL import Image
 
+from pipelines.decoding import solve_latent_rgb, write_latent_rgb
 from train.loop import Task
 from train.sheets import tile
 from train.stickers.renderer import SIZE, render
@@ -105,8 +105,7 @@ class AutoencoderTask(Task):
         scaling = 1 / latents.std().item()
         self.vae.register_to_config(scaling_factor=scaling)
         self.vae.save_pretrained(folder)
-        preview = fit_preview(latents * scaling, pictures)
-        (folder / "latent_rgb.json").write_text(json.dumps(preview))
+        write_latent_rgb(solve_latent_rgb(latents * scaling, pictures / 255), folder)
 
 
 def to_range(pictures: torch.Tensor) -> torch.Tensor:
@@ -123,15 +122,3 @@ def difference(x: torch.Tensor, axis: int) -> torch.Tensor:
     """Each pixel minus its neighbour along `axis`."""
     length = x.shape[axis] - 1
     return x.narrow(axis, 1, length) - x.narrow(axis, 0, length)
-
-
-def fit_preview(latents: torch.Tensor, pictures: torch.Tensor) -> dict[str, list]:
-    """The linear map from a scaled latent (C) to the mean colour of its pixels, in [0, 1], by least
-    squares: `rgb = latent @ weight + bias` with weight (C, 3), bias (3)."""
-    factor = pictures.shape[-1] // latents.shape[-1]
-    colours = torch.nn.functional.avg_pool2d(pictures.float() / 255, factor)
-    x = latents.permute(0, 2, 3, 1).flatten(0, 2)
-    y = colours.permute(0, 2, 3, 1).flatten(0, 2)
-    solution = torch.linalg.lstsq(torch.cat([x, torch.ones(len(x), 1, device=x.device)], 1), y)
-    weight, bias = solution.solution[:-1], solution.solution[-1]
-    return {"weight": weight.tolist(), "bias": bias.tolist()}

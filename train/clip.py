@@ -68,7 +68,7 @@ def build(config: ClipConfig, tokenizer: CLIPTokenizer) -> CLIPModel:
         "patch_size": config.patch,
         "hidden_act": "gelu",
     }
-    return CLIPModel(
+    clip = CLIPModel(
         CLIPConfig(
             text_config=text,
             vision_config=vision,
@@ -79,6 +79,21 @@ def build(config: ClipConfig, tokenizer: CLIPTokenizer) -> CLIPModel:
             dtype="float32",
         )
     )
+    # The usual start, 0.02, drowns in the patches' own values: places would never be learned.
+    places = clip.vision_model.embeddings.position_embedding.weight
+    with torch.no_grad():
+        places[1:] = sinusoids(SIZE // config.patch, config.vision_width)
+    return clip
+
+
+def sinusoids(side: int, width: int) -> torch.Tensor:
+    """(side², width): sines and cosines of the row in the first half, of the column in the second
+    (Vaswani et al., arXiv 1706.03762, §3.5, in two dimensions, for short distances)."""
+    frequencies = 100.0 ** -torch.linspace(0, 1, width // 4)
+    angles = torch.arange(side)[:, None] * frequencies
+    one = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, width / 2)
+    rows, columns = one[:, None].expand(-1, side, -1), one[None].expand(side, -1, -1)
+    return torch.cat([rows, columns], dim=2).reshape(side**2, width)
 
 
 @dataclass(frozen=True)

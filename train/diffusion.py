@@ -97,6 +97,8 @@ class DiffusionBatch:
 class DiffusionTask(Task):
     """Trains the UNet; text encoder and autoencoder stay as they are."""
 
+    alphas_cumprod: torch.Tensor
+
     def __init__(
         self,
         config: DiffusionConfig,

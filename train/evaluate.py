@@ -165,8 +165,15 @@ def bootstrap(rows: np.ndarray, figure: Callable[[np.ndarray], np.ndarray]) -> E
 
 
 def share(truths: Sequence[bool] | Sequence[float]) -> Estimate:
-    """The mean of `truths`."""
-    return bootstrap(np.array(truths, dtype=float).reshape(-1, 1), lambda means: means[..., 0])
+    """The mean of `truths`; where all are the same, which leaves nothing to resample, with the exact
+    binomial interval."""
+    rows = np.array(truths, dtype=float).reshape(-1, 1)
+    estimate = bootstrap(rows, lambda means: means[..., 0])
+    if estimate.value == 1:
+        return replace(estimate, low=0.025 ** (1 / len(rows)))
+    if estimate.value == 0:
+        return replace(estimate, high=1 - 0.025 ** (1 / len(rows)))
+    return estimate
 
 
 def one_candidate(drawn: Sequence[Drawn], seeds: int) -> dict[str, Estimate]:

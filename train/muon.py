@@ -75,7 +75,7 @@ class Muon(torch.optim.Optimizer):
         parameter.addcdiv_(state["mean"], root, value=-group["lr"] / (1 - first**step))
 
 
-def hidden_matrices(network: torch.nn.Module) -> list[torch.nn.Parameter]:
+def hidden_matrices(network: torch.nn.Module) -> list[torch.Tensor]:
     """Weights of linear layers and convolutions, but of those that touch pixels or latents (fewer
     than 16 inputs or outputs); embedding tables are none of them."""
     return [

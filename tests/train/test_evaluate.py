@@ -120,6 +120,12 @@ def test_the_interval_is_that_of_the_normal_distribution() -> None:
     assert estimate == evaluate.share(truths)  # the same in every run
 
 
+def test_no_failure_in_forty_is_no_proof() -> None:
+    assert evaluate.share([True] * 40).low == pytest.approx(0.912, abs=1e-3)  # Clopper–Pearson
+    assert evaluate.share([False] * 40).high == pytest.approx(0.088, abs=1e-3)
+    assert math.isnan(evaluate.share([]).value)
+
+
 @pytest.mark.parametrize("held_out", [True, False])
 def test_a_perfect_clip_picks_every_true_caption(held_out: bool) -> None:
     figures = evaluate.true_captions(FakeReranker(), 60, held_out=held_out)  # type: ignore[arg-type]

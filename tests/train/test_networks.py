@@ -14,12 +14,13 @@ from transformers import CLIPModel, CLIPTokenizer
 from pipelines.latent_diffusion import LatentDiffusion
 from pipelines.specs import read_spec
 from rerank import Reranker
-from train.autoencoder import AutoencoderConfig, AutoencoderTask, fit_preview, to_bytes, to_range
+from train.autoencoder import AutoencoderConfig, AutoencoderTask, to_bytes, to_range
 from train.clip import ClipConfig, ClipTask, spoil
 from train.diffusion import SCHEDULER, DiffusionConfig, DiffusionTask
 from train.loop import Schedule, train
 from train.shipping import ship
-from train.stickers.facts import holds
+from train.stickers.facts import describe, holds
+from train.stickers.renderer import render
 from train.tokenizer import save_tokenizer, train_tokenizer
 
 TINY_VAE = AutoencoderConfig(widths=(8, 8, 16, 16), latent_channels=4)
@@ -184,16 +185,6 @@ def test_diffusion_target_is_v() -> None:
     assert task(batch, torch.Generator().manual_seed(0))["error"] < 1e-6
 
 
-def test_preview_map_recovers_colours() -> None:
-    latents = torch.randn(8, 4, 8, 8)
-    weight, bias = torch.randn(4, 3) * 0.05, torch.full((3,), 0.5)
-    colours = (latents.permute(0, 2, 3, 1) @ weight + bias).permute(0, 3, 1, 2)
-    pictures = torch.nn.functional.interpolate(colours, scale_factor=8) * 255
-    found = fit_preview(latents, pictures)
-    assert torch.allclose(torch.tensor(found["weight"]), weight, atol=1e-4)
-    assert torch.allclose(torch.tensor(found["bias"]), bias, atol=1e-4)
-
-
 def test_bytes_and_range_are_inverse() -> None:
     pictures = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(1, 3, 1, 1)
     assert torch.equal(to_bytes(to_range(pictures)), pictures)
@@ -206,9 +197,6 @@ def test_scenes_of_the_pool_have_their_own_latents() -> None:
     task.batch(random.Random(0), 2, CPU)
     assert task.pool is not None
     scene = task.pool.scenes[5]
-    from train.stickers.facts import describe
-    from train.stickers.renderer import render
-
     assert holds(describe(scene, random.Random(0)), scene)
     with torch.no_grad():
         mean = vae.encode(to_range(render([scene]))).latent_dist.mean

@@ -132,7 +132,7 @@ def _unclear(sight: Sight) -> str:
     return "it shows nothing"
 
 
-@torch.inference_mode()
+@torch.no_grad()  # inference_mode would leave its tensors in the cache of sprites
 def find(pictures: torch.Tensor) -> list[Sight]:
     """What is seen in each of (B, 3, H, H) uint8 pictures, whose H is a multiple of 32.
 
