@@ -27,26 +27,53 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="salon-train", description=__doc__)
     steps = parser.add_subparsers(metavar="STEP", required=True)
 
-    def step(
-        name: str, function: Callable[[argparse.Namespace], None], help: str
-    ) -> argparse.ArgumentParser:
+    def step(name: str, function: Callable[..., None], help: str) -> argparse.ArgumentParser:
         sub = steps.add_parser(name, help=help, description=help)
         sub.set_defaults(run_step=function)
+        return sub
+
+    def running(sub: argparse.ArgumentParser) -> argparse.ArgumentParser:
         sub.add_argument("--run", type=Path, default=Path("runs/small"), help="folder of this run")
         return sub
 
+    def counting(sub: argparse.ArgumentParser, default: int) -> None:
+        sub.add_argument("--number", type=int, default=default, help=f"of scenes ({default})")
+
     step("atlas", _atlas, "draw the glyphs of the vocabulary into train/stickers/atlas.png")
-    step("tokenizer", _tokenizer, "learn the tokenizer from captions")
+    step("prompts", _prompts, "write the evaluation set, prompts/eval.jsonl")
+    counting(
+        step("statistics", _statistics, "how often each kind of scene and phrasing comes"), 10_000
+    )
+    counting(step("judge", _judge, "how well the judge tells right pictures from wrong ones"), 1000)
+    running(step("tokenizer", _tokenizer, "learn the tokenizer from captions"))
     for name in TASKS:
-        sub = step(name, _network, f"train the {name}; continues where it stopped")
+        sub = running(step(name, _network, f"train the {name}; continues where it stopped"))
         sub.set_defaults(network=name)
         sub.add_argument("--config", choices=CONFIGS, default="small")
         budget = sub.add_mutually_exclusive_group()
         budget.add_argument("--minutes", type=float, help="time budget, over all continuations")
         budget.add_argument("--steps", type=int, help="number of updates instead of a time budget")
         sub.add_argument("--threads", type=int, help="CPU threads; default: all cores")
-    step("ship", _ship, "put the trained networks into the packages, in half precision")
+    running(step("ship", _ship, "put the trained networks into the packages, in half precision"))
     return parser
+
+
+def _prompts(arguments: argparse.Namespace) -> None:
+    from train.stickers.prompts import write_prompts
+
+    print(write_prompts())
+
+
+def _statistics(arguments: argparse.Namespace) -> None:
+    from train.stickers.statistics import main_figures
+
+    print(main_figures(arguments.number))
+
+
+def _judge(arguments: argparse.Namespace) -> None:
+    from train.stickers.trial import main_figures
+
+    print(main_figures(arguments.number))
 
 
 def _atlas(arguments: argparse.Namespace) -> None:

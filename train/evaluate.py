@@ -165,8 +165,8 @@ def bootstrap(rows: np.ndarray, figure: Callable[[np.ndarray], np.ndarray]) -> E
 
 
 def share(truths: Sequence[bool] | Sequence[float]) -> Estimate:
-    """The mean of `truths`; where all are the same, which leaves nothing to resample, with the exact
-    binomial interval."""
+    """The mean of `truths`, with the exact binomial interval where all are the same, since then
+    there is nothing to resample."""
     rows = np.array(truths, dtype=float).reshape(-1, 1)
     estimate = bootstrap(rows, lambda means: means[..., 0])
     if estimate.value == 1:
