@@ -8,6 +8,7 @@ time that a latent is used.
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,7 +172,23 @@ class DiffusionTask(Task):
         return to_bytes(vae.decode(x / vae.config.scaling_factor).sample)
 
     def save(self, folder: Path) -> None:
+        """The UNet, and with it the text encoder that it was trained to listen to."""
         self.unet.save_pretrained(folder / "unet")
+        save_text_encoder(self.frozen[1], folder / "text_encoder")
+
+
+def save_text_encoder(text_encoder: CLIPTextModel, folder: Path) -> None:
+    """CLIP's text tower, with the keys that every version of transformers reads, and the dtype that
+    keeps its version 5 from computing in whatever precision the file has."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = text_encoder.config.to_diff_dict() | {
+        "architectures": ["CLIPTextModel"],
+        "dtype": "float32",
+        "model_type": "clip_text_model",
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    state = {f"text_model.{name}": value for name, value in text_encoder.state_dict().items()}
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
 
 
 class LatentPool:

@@ -23,8 +23,6 @@ from train.stickers.facts import describe
 from train.stickers.scene import draw_scene
 from train.stickers.vocabulary import COLOURS, GROUNDS, NOUNS, NUMBERS, SHAPES, article
 
-NETWORKS = ("text_encoder", "unet", "vae")
-
 
 def ship(run: Path, painters: Path = PAINTERS, juries: Path = JURIES) -> list[Path]:
     """Assemble `stickers` and `stickers-clip` from the trained networks of `run`; returns both."""
@@ -43,9 +41,9 @@ def _write_pipeline(run: Path, painter: Path) -> None:
     _replace(run / "autoencoder" / "weights", painter / "vae")
     _replace(run / "diffusion" / "weights" / "unet", painter / "unet")
     _replace(run / "tokenizer", painter / "tokenizer")
-    _write_text_encoder(run / "clip" / "weights", painter / "text_encoder")
-    for part in ("unet", "vae"):
-        _halve(painter / part / "diffusion_pytorch_model.safetensors")
+    _replace(run / "diffusion" / "weights" / "text_encoder", painter / "text_encoder")
+    for file in painter.rglob("*.safetensors"):
+        _halve(file)
     scheduler = DPMSolverMultistepScheduler.from_config(SCHEDULER)
     scheduler.save_config(painter / "scheduler")
     index = {
@@ -62,25 +60,6 @@ def _write_pipeline(run: Path, painter: Path) -> None:
         "vae": ["diffusers", "AutoencoderKL"],
     }
     _write_json(painter / "model_index.json", index)
-
-
-def _write_text_encoder(clip: Path, folder: Path) -> None:
-    """CLIP's text tower as a CLIPTextModel, with the keys that every version of transformers reads
-    and the dtype that keeps its version 5 from computing in the half precision of the file."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    config = json.loads((clip / "config.json").read_text())
-    text = config["text_config"] | {
-        "architectures": ["CLIPTextModel"],
-        "dtype": "float32",
-        "model_type": "clip_text_model",
-        "projection_dim": config["projection_dim"],
-    }
-    _write_json(folder / "config.json", text)
-    weights = load_file(clip / "model.safetensors")
-    tower = {key: value for key, value in weights.items() if key.startswith("text_model.")}
-    save_file(tower, folder / "model.safetensors", {"format": "pt"})
-    _halve(folder / "model.safetensors")
 
 
 def _halve(path: Path) -> None:
