@@ -1,0 +1,124 @@
+"""What the committed files do: for other tools, for a person with a picture, for a prompt."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from transformers import CLIPModel, CLIPTokenizer
+
+from gen.cli import main
+from pipelines.latent_diffusion import LatentDiffusion
+from pipelines.specs import SPECS
+from rerank import Reranker
+from rerank.specs import SPECS as JURIES
+from train.stickers.judge import judge
+from train.stickers.prompts import read_prompts
+
+PAINTER = SPECS["stickers"].folder
+JURY = JURIES["stickers-clip"].folder
+TOLERANCE = 2  # of 255
+PROMPT = "a panda to the left of a red balloon"
+
+
+@pytest.fixture(scope="module")
+def painter() -> LatentDiffusion:
+    return LatentDiffusion.from_pretrained("stickers", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def candidates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 16 candidates by the command."""
+    out = tmp_path_factory.mktemp("candidates")
+    assert main([PROMPT, "--candidates", "16", "--top-k", "4", "--seed", "7", "-o", str(out)]) == 0
+    return out
+
+
+def test_stock_diffusers_draws_the_same_picture(painter: LatentDiffusion) -> None:
+    """From the committed half-precision files, without a dtype, with the same generators."""
+    stock = StableDiffusionPipeline.from_pretrained(PAINTER)
+    stock.set_progress_bar_config(disable=True)
+    assert stock.unet.dtype == stock.vae.dtype == stock.text_encoder.dtype == torch.float32
+    defaults, seeds = painter.spec.defaults, [7, 8]
+    expected = stock(
+        PROMPT,
+        num_images_per_prompt=len(seeds),
+        num_inference_steps=defaults["steps"],
+        guidance_scale=defaults["guidance"],
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+        output_type="np",
+    ).images  # (N, H, W, 3) in [0, 1]
+    with painter.begin(PROMPT, seeds=seeds) as draft:
+        draft.step(draft.total)
+        ours = draft.pixels().permute(0, 2, 3, 1)
+    assert ours.shape == expected.shape
+    assert (ours - torch.from_numpy(expected) * 255).abs().max() <= TOLERANCE
+
+
+def test_stock_transformers_scores_the_same(painter: LatentDiffusion) -> None:
+    clip = CLIPModel.from_pretrained(JURY)
+    assert clip.dtype == torch.float32
+    with painter.begin(PROMPT, seeds=[0, 1], steps=4) as draft:
+        draft.step(draft.total)
+        pictures = draft.pixels()
+    tokens = CLIPTokenizer.from_pretrained(JURY)(PROMPT, return_tensors="pt")
+    settings = json.loads((JURY / "preprocessor_config.json").read_text())
+    mean, std = (torch.tensor(settings[key]).view(3, 1, 1) for key in ("image_mean", "image_std"))
+    with torch.no_grad():
+        output = clip(pixel_values=(pictures / 255 - mean) / std, **tokens)
+    expected = (output.image_embeds @ output.text_embeds.T).flatten().tolist()
+    assert Reranker.load().score(PROMPT, pictures) == pytest.approx(expected, abs=1e-5)
+
+
+def test_every_kept_picture_can_be_made_again(candidates: Path, tmp_path: Path) -> None:
+    """Alone, in a fresh process, against the batch of 16."""
+    kept = sorted(candidates.glob("0001-*.png"))
+    assert len(kept) == 4
+    for picture in kept:
+        command = [sys.executable, "-m", "gen", "--again", str(picture), "--json"]
+        ran = subprocess.run(
+            [*command, "-o", str(tmp_path)], capture_output=True, text=True, check=True
+        )
+        assert json.loads(ran.stdout)["difference"] <= TOLERANCE
+        assert "weights" not in ran.stderr
+
+
+def test_other_weights_are_told(
+    candidates: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(PAINTER, other)
+    file = other / "vae" / "diffusion_pytorch_model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-2] ^= 1  # the last bit of the last weight but one byte
+    file.write_bytes(content)
+    picture = next(iter(sorted(candidates.glob("0001-*.png"))))
+    words = ["--again", str(picture), "-m", str(other), "-o", str(tmp_path / "out")]
+    assert main(words) == 0
+    assert "was made by weights" in capsys.readouterr().err
+
+
+def test_the_painter_follows_plain_prompts(painter: LatentDiffusion) -> None:
+    """A smoke test far below what `python -m train.evaluate` measures: single things, one seed."""
+    prompts = [prompt for prompt in read_prompts() if prompt.tag == "single_object"][:16]
+    right = 0
+    for prompt in prompts:
+        with painter.begin(prompt.text, seeds=[0]) as draft:
+            draft.step(draft.total)
+            right += judge(draft.pixels(), prompt.description)[0].right
+    assert right >= len(prompts) // 2
+
+
+def test_stickers_are_recognised_by_the_jury() -> None:
+    from train.stickers.renderer import render
+    from train.stickers.scene import Placed, Scene
+    from train.stickers.vocabulary import NOUN_THINGS
+
+    shown = [Scene("single", (Placed(thing, 2, 3, 3),), "white") for thing in NOUN_THINGS]
+    names = [f"a {thing.name}" for thing in NOUN_THINGS]
+    best = Reranker.load().similarity(names, render(shown)).argmax(0)
+    assert (best == torch.arange(len(names))).float().mean() >= 0.95
