@@ -72,8 +72,9 @@ class Setting:
 class Run:
     """One job's times in seconds, and the most memory of its process in bytes."""
 
-    first: float
+    first: float  # until the first picture is saved
     whole: float
+    processor: float  # what all threads worked; hardly changes when other work slows them down
     peak: int
 
 
@@ -87,24 +88,24 @@ def main() -> None:
     print("\n".join(_facts(work)), flush=True)
     setting = best_setting(work, options.sweep)
     print(f"peer's best: batch {setting.batch}, {setting.threads} threads\n", flush=True)
-    warm, peaks = warm_times(work, setting, options.rounds)
-    _tell("warm, whole job", warm["ours"], warm["stock"], WARM_TARGET)
-    _tell_memory(peaks)
+    warm = warm_runs(work, setting, options.rounds)
+    _tell("warm, whole job", warm, "whole", WARM_TARGET)
+    _tell("  processor time", warm, "processor")
+    _tell_memory(warm)
     cold = cold_runs(work, setting, options.rounds)
-    for name, target in (("first", COLD_TARGET), ("whole", None)):
-        times = {side: [getattr(run, name) for run in runs] for side, runs in cold.items()}
-        label = {"first": "cold, first picture", "whole": "cold, whole job"}[name]
-        _tell(label, times["ours"], times["stock"], target)
-    _tell_memory({side: max(run.peak for run in runs) for side, runs in cold.items()})
+    _tell("cold, first picture", cold, "first", COLD_TARGET)
+    _tell("cold, whole job", cold, "whole")
+    _tell("  processor time", cold, "processor")
+    _tell_memory(cold)
 
 
 def best_setting(work: Work, repeats: int) -> Setting:
     """The batch size and number of threads with which the peer is fastest, warm."""
-    cores = len(os.sched_getaffinity(0))
+    most = int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0))))
     batches = [batch for batch in BATCHES if batch <= work.candidates]
     found: dict[Setting, float] = {}
     with tempfile.TemporaryDirectory() as out, _worker("stock", work) as run:
-        for batch, threads in product(batches, sorted({1, cores})):
+        for batch, threads in product(batches, sorted({1, most})):
             setting = Setting(batch, threads)
             jobs = [run(Path(out), i, setting) for i in range(repeats + 1)]
             found[setting] = median(job.whole for job in jobs[1:])  # the first one warms up
@@ -112,29 +113,25 @@ def best_setting(work: Work, repeats: int) -> Setting:
     return min(found, key=lambda setting: found[setting])
 
 
-def warm_times(
-    work: Work, setting: Setting, rounds: int
-) -> tuple[dict[str, list[float]], dict[str, int]]:
-    """Seconds of each warm job, and each process's peak memory; checks that the pictures agree."""
-    times: dict[str, list[float]] = {"ours": [], "stock": []}
-    peaks = {"ours": 0, "stock": 0}
+def warm_runs(work: Work, setting: Setting, rounds: int) -> dict[str, list[Run]]:
+    """Jobs in two processes that live on, alternating; checks that the pictures agree."""
+    runs: dict[str, list[Run]] = {"ours": [], "stock": []}
     with (
         tempfile.TemporaryDirectory() as folder,
         _worker("ours", work) as ours,
         _worker("stock", work) as stock,
     ):
+        workers = {"ours": ours, "stock": stock}
         for i in range(rounds + 1):
-            outs = {side: Path(folder, side, str(i)) for side in times}
-            sides = [("ours", ours), ("stock", stock)]
-            for side, run in sides if i % 2 else reversed(sides):
-                job = run(outs[side], i, setting)
-                peaks[side] = max(peaks[side], job.peak)
+            outs = {side: Path(folder, side, str(i)) for side in runs}
+            for side in runs if i % 2 else reversed(runs):
+                run = workers[side](outs[side], i, setting)
                 if i > 0:  # the first one warms up
-                    times[side].append(job.whole)
+                    runs[side].append(run)
             difference = largest_difference(outs["ours"], outs["stock"])
             if difference > 2:
                 sys.exit(f"the pictures differ by {difference} of 255: not the same work")
-    return times, peaks
+    return runs
 
 
 def largest_difference(ours: Path, stock: Path) -> int:
@@ -192,7 +189,7 @@ def _cold_run(command: Sequence[str], out: Path) -> Run:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode or first is None:
         sys.exit(f"exit code {process.returncode}: {' '.join(command)}")
-    return Run(first, now, usage.ru_maxrss * 1024)
+    return Run(first, now, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
 @contextmanager
@@ -234,10 +231,11 @@ def _work_off(side: str, work: Work) -> None:
         task = json.loads(line)
         out = Path(task["out"])
         out.mkdir(parents=True, exist_ok=True)
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         draw(task, out)
-        seconds = time.perf_counter() - began
-        print(json.dumps({"first": seconds, "whole": seconds, "peak": _peak()}), flush=True)
+        seconds, worked = time.perf_counter() - began, time.process_time() - worked
+        answer = {"first": seconds, "whole": seconds, "processor": worked, "peak": _peak()}
+        print(json.dumps(answer), flush=True)
 
 
 def _our_job(work: Work) -> Any:
@@ -304,18 +302,21 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "HF_HUB_OFFLINE": "1"}
 
 
-def _tell(label: str, ours: list[float], stock: list[float], target: float | None) -> None:
-    ratio = median(ours) / median(stock)
+def _tell(label: str, runs: dict[str, list[Run]], name: str, target: float | None = None) -> None:
+    times = {side: [getattr(run, name) for run in own] for side, own in runs.items()}
+    ratio = median(times["ours"]) / median(times["stock"])
+    spans = [
+        f"{side} {median(x):.2f} s ({min(x):.2f} to {max(x):.2f})" for side, x in times.items()
+    ]
     verdict = ""
     if target is not None:
         verdict = f"  (at most {target}: {'yes' if ratio <= target else 'NO'})"
-    spans = [f"{median(x):.2f} s ({min(x):.2f} to {max(x):.2f})" for x in (ours, stock)]
-    print(f"{label:20} ours {spans[0]}, stock {spans[1]}, ratio {ratio:.2f}{verdict}", flush=True)
+    print(f"{label:20} {', '.join(spans)}, ratio {ratio:.2f}{verdict}", flush=True)
 
 
-def _tell_memory(peaks: dict[str, int]) -> None:
-    ours, stock = peaks["ours"] / 1e6, peaks["stock"] / 1e6
-    print(f"{'  peak memory':20} ours {ours:.0f} MB, stock {stock:.0f} MB", flush=True)
+def _tell_memory(runs: dict[str, list[Run]]) -> None:
+    peaks = [f"{side} {max(run.peak for run in own) / 1e6:.0f} MB" for side, own in runs.items()]
+    print(f"{'  peak memory':20} {', '.join(peaks)}", flush=True)
 
 
 def _facts(work: Work) -> list[str]:

@@ -164,7 +164,12 @@ def _tell_environment() -> int:
 
 def _engine(options: argparse.Namespace) -> Engine:
     return Engine(
-        options.device, options.dtype, options.attention, options.reranker, options.batch_size
+        options.device,
+        options.dtype,
+        options.attention,
+        options.reranker,
+        options.batch_size,
+        options.safety,
     )
 
 

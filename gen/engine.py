@@ -59,6 +59,7 @@ class Engine:
     attention: str | None = None
     reranker: str | None = None  # a name or a folder; "none": no jury; None: the shipped one
     batch_size: int | None = None  # None: what memory allows
+    safety: bool = False  # pictures that the model's own safety checker flags have failed
     _pipelines: dict[Path, "LatentDiffusion"] = field(default_factory=dict, repr=False)
     _hashes: dict[Path, str] = field(default_factory=dict, repr=False)
     _jury: "Reranker | None" = field(default=None, repr=False)
@@ -84,7 +85,8 @@ class Engine:
         jury = self.jury_spec()
         for doubt in doubts(plan, jury):
             watch(Note(doubt))
-        hashes = {spec.name: self.model_hash(spec) for spec, _ in plan.models}
+        checked = "+safety" if self.safety else ""  # what was drawn unchecked is another job
+        hashes = {spec.name: self.model_hash(spec) + checked for spec, _ in plan.models}
         job = Job(0) if folder is None else folder.job(plan, hashes, anew=anew)
         candidates = {} if job.finished else {c.seed: c for c in plan.candidates()}
         sitting = _Sitting(self, plan, candidates, job, folder, watch, cancel, previews)
@@ -228,7 +230,7 @@ class _Sitting:
         for seed, image in zip(draft.seeds, images, strict=True):
             candidate = self.candidates[seed]
             if image is None:
-                reason = draft.failed.get(seed, "its values are not finite numbers")
+                reason = draft.failed[seed]
                 self._fail(Result(candidate.request, candidate.index, failed=reason))
                 continue
             record = self._record(candidate, pipeline, unfinished)
@@ -468,7 +470,9 @@ def load_pipeline(spec: Spec, engine: Engine) -> "LatentDiffusion":
     from pipelines.latent_diffusion import LatentDiffusion
 
     name = spec.name if spec.name in specs.SPECS else str(spec.folder)
-    return LatentDiffusion.from_pretrained(name, engine.device, engine.dtype, engine.attention)
+    return LatentDiffusion.from_pretrained(
+        name, engine.device, engine.dtype, engine.attention, engine.safety
+    )
 
 
 def load_jury(engine: Engine) -> "Reranker":

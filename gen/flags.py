@@ -170,6 +170,11 @@ def _add_machine(parser: Parser) -> None:
         metavar="N",
         help="candidates drawn at once (default: what memory allows)",
     )
+    group.add_argument(
+        "--safety",
+        action="store_true",
+        help="load the model's own safety checker; a picture that it flags fails, and is named",
+    )
 
 
 def _add_telling(parser: Parser) -> None:

@@ -24,12 +24,14 @@ from PIL import Image
 
 from pipelines import decoding, specs
 from pipelines.devices import choose_device, choose_dtype, set_attention
+from pipelines.safety import SafetyChecker
 from pipelines.samplers import SAMPLERS, check_sampler, make_scheduler
 from pipelines.specs import Spec
 from pipelines.weights import Networks, load_networks
 
 REMEMBERED_PROMPTS = 8
 MAX_SEED = 2**63 - 1
+FLAGGED = "the model's own safety checker flagged it; without --safety it is shown"
 
 
 class LatentDiffusion:
@@ -46,11 +48,13 @@ class LatentDiffusion:
         device: torch.device,
         dtype: torch.dtype,
         attention: str,
+        checker: SafetyChecker | None = None,
     ) -> None:
         self.spec = spec
         self.device = device
         self.dtype = dtype
         self.attention = attention
+        self.checker = checker
         self.tokenizer = networks.tokenizer
         self.text_encoder = networks.text_encoder
         self.unet = networks.unet
@@ -66,20 +70,24 @@ class LatentDiffusion:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         attention: str | None = None,
+        safety: bool = False,
     ) -> "LatentDiffusion":
         """Load a known model by name, or a Stable Diffusion 1.x or 2.x diffusers folder.
 
         `device` None is the best there is, `dtype` None half precision on CUDA and float32
-        elsewhere, `attention` one of auto, xformers, sdpa. Safety checkers are not loaded. Raises
-        WeightsError for a folder that is incomplete, damaged or does not fit together, and
-        ValueError for a device, dtype or attention that there is not.
+        elsewhere, `attention` one of auto, xformers, sdpa. With `safety` a picture that the
+        folder's own safety checker flags has failed; else the checker is not loaded. Raises
+        WeightsError for a folder that is incomplete, damaged or does not fit together, or has no
+        checker that was asked for, and ValueError for a device, dtype or attention that there is
+        not.
         """
         spec = specs.find(str(folder))
         chosen_device = choose_device(device)
         chosen_dtype = choose_dtype(chosen_device, dtype)
+        checker = SafetyChecker.from_pretrained(spec.folder, chosen_device) if safety else None
         networks = load_networks(spec, chosen_device, chosen_dtype)
         ran = set_attention([networks.unet, networks.vae], attention, chosen_device, chosen_dtype)
-        return cls(spec, networks, chosen_device, chosen_dtype, ran)
+        return cls(spec, networks, chosen_device, chosen_dtype, ran, checker)
 
     def begin(
         self,
@@ -139,7 +147,7 @@ class LatentDiffusion:
         sampler: str | None = None,
         schedule: str | None = None,
     ) -> list[Image.Image | None]:
-        """One picture per seed; None where no finite one could be made. See `begin`."""
+        """One picture per seed; None where there is none to show. See `begin`."""
         with self.begin(
             prompt,
             negative_prompt,
@@ -279,8 +287,8 @@ class Draft:
     """Candidates in the making, as one batch.
 
     `seeds` are the candidates still in; every list follows their order. `failed` says, by seed,
-    why `images()` has no picture. A Draft owns its scheduler and its noise, so Drafts of one
-    pipeline may take turns.
+    why `images()`, or an exact preview since the last step, has no picture. A Draft owns its
+    scheduler and its noise, so Drafts of one pipeline may take turns.
     """
 
     def __init__(
@@ -332,6 +340,7 @@ class Draft:
             clean = predict_clean(x_t, output, self._alpha_bars[i], prediction_type)
             latents = scheduler.step(output, t, latents, return_dict=False, **noise)[0]
         self._state = replace(state, latents=latents, clean=clean, done=end)
+        self.failed = {}  # what a preview found may not hold for the picture
 
     @torch.inference_mode()
     def preview(
@@ -339,19 +348,22 @@ class Draft:
     ) -> list[Image.Image | None] | None:
         """What the candidates will look like, as far as can be told; None before the first step.
 
-        A linear map of the predicted clean latents, or with `exact` their pictures by the real
-        decoder. A candidate whose values are not finite is None in the list.
+        A linear map of the predicted clean latents, which is too rough to be checked for safety,
+        or with `exact` their pictures by the real decoder. A candidate whose values are not finite,
+        or whose exact preview is flagged, is None in the list.
         """
         state = self._open
         clean = state.latents if state.done == self.total else state.clean
         if clean is None:
             return None
+        seeds = state.seeds
         if indices is not None:
             self._check_indices(indices)
             clean = clean[torch.tensor(indices, device=clean.device)]
+            seeds = tuple(seeds[i] for i in indices)
         if not exact:
             return self._pipeline.latent_rgb.pictures(clean, self._size)
-        pictures = decoding.decode(self._pipeline.vae, clean)
+        pictures = self._checked(seeds, clean)
         return [None if p is None else decoding.to_image(p) for p in pictures]
 
     def keep(self, indices: Sequence[int]) -> None:
@@ -376,7 +388,7 @@ class Draft:
         return first, second
 
     def images(self) -> list[Image.Image | None]:
-        """The finished pictures; None where no finite one could be made.
+        """The finished pictures; None where none that is finite, or may be shown, was made.
 
         The reasons are in `failed`. Raises RuntimeError before the last step.
         """
@@ -443,15 +455,26 @@ class Draft:
         if not missing:
             return
         latents = state.latents[torch.tensor(missing, device=state.latents.device)]
-        decoded = decoding.decode(self._pipeline.vae, latents)
-        for i, picture in zip(missing, decoded, strict=True):
-            seed = state.seeds[i]
-            if picture is not None:
-                self._pictures[seed] = picture
-            elif state.latents[i].isfinite().all():
+        seeds = [state.seeds[i] for i in missing]
+        pictures = zip(seeds, self._checked(seeds, latents), strict=True)
+        self._pictures.update({seed: p for seed, p in pictures if p is not None})
+
+    def _checked(self, seeds: Sequence[int], latents: torch.Tensor) -> list[torch.Tensor | None]:
+        """The pictures of latents (n, C, h, w); None for one that cannot or must not be shown.
+
+        The reason is then in `failed`. All pictures of the real decoder leave a draft through here.
+        """
+        checker = self._pipeline.checker
+        pictures = decoding.decode(self._pipeline.vae, latents)
+        for i, (seed, picture) in enumerate(zip(seeds, pictures, strict=True)):
+            if picture is None and latents[i].isfinite().all():
                 self.failed[seed] = "the decoder made values that are not finite, in float32 too"
-            else:
+            elif picture is None:
                 self.failed[seed] = "the network made values that are not finite"
+            elif checker is not None and checker.flags([picture]) == [True]:
+                self.failed[seed] = FLAGGED
+                pictures[i] = None
+        return pictures
 
 
 def predict_clean(

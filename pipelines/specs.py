@@ -227,8 +227,8 @@ def _downsampling(config: Mapping[str, Any]) -> int:
 def files_hash(folder: Path) -> str:
     """The first 10 hex digits of the SHA-256 over a folder's safetensors files and their names.
 
-    It tells whether two pictures came from the same weights. Files that are not loaded (safety
-    checkers) do not count.
+    It tells whether two pictures came from the same weights. Safety checkers do not count: they
+    draw nothing.
     """
     paths = sorted(
         (path.relative_to(folder).as_posix(), path)

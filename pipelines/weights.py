@@ -6,7 +6,8 @@ built from their configs here and their weights read from safetensors files, and
 
 import json
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,25 +70,18 @@ def load_networks(spec: Spec, device: torch.device, dtype: torch.dtype) -> Netwo
             f"{folder}/scheduler predicts {scheduler['prediction_type']!r}; "
             "what can be drawn with is 'epsilon' and 'v_prediction'"
         )
-    files = {part: _weights_file(folder / part) for part in _WEIGHT_NAMES}
+    files = {part: weights_file(folder / part, *names) for part, names in _WEIGHT_NAMES.items()}
     headers = {part: read_header(file) for part, file in files.items()}
-    try:
-        with torch.device("meta"):  # no time is spent on random numbers that are replaced
-            text_encoder = CLIPTextModel(CLIPTextConfig.from_dict(configs["text_encoder"]))
-            unet = UNet2DConditionModel.from_config(configs["unet"])
-            vae = AutoencoderKL.from_config(configs["vae"])
-    except (TypeError, ValueError, KeyError) as error:
-        raise WeightsError(f"{folder} has a config that builds no network: {error}") from error
+    with building(folder):
+        text_encoder = CLIPTextModel(CLIPTextConfig.from_dict(configs["text_encoder"]))
+        unet = UNet2DConditionModel.from_config(configs["unet"])
+        vae = AutoencoderKL.from_config(configs["vae"])
     tokenizer = load_tokenizer(folder / "tokenizer")
     _check_fit(folder, tokenizer, text_encoder, unet, vae)
 
     for part, network in (("text_encoder", text_encoder), ("unet", unet), ("vae", vae)):
         load_weights(network, files[part], headers[part], dtype)
-    # The one constant that is computed, not saved.
-    positions = torch.arange(text_encoder.config.max_position_embeddings).expand(1, -1)
-    for module in text_encoder.modules():
-        if hasattr(module, "position_ids"):
-            module.position_ids = positions
+    fill_position_ids(text_encoder)
     for network in (text_encoder, unet, vae):
         network.to(device).eval().requires_grad_(False)
     vae.to(memory_format=torch.channels_last)  # its convolutions decode a quarter faster so
@@ -105,10 +99,33 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
     try:
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the tokenizers library raises plain Exception on a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
-            f"{folder} holds no CLIP tokenizer that can be read: {reason}"
+            f"{folder} holds no CLIP tokenizer that can be read: {first_line(error)}"
         ) from error
+
+
+@contextmanager
+def building(folder: Path) -> Iterator[None]:
+    """Networks are built without weights here; a config that builds none is a WeightsError."""
+    try:
+        with torch.device("meta"):  # no time is spent on random numbers that are replaced
+            yield
+    except Exception as error:  # several libraries check configs, with errors of their own
+        raise WeightsError(
+            f"{folder} has a config that builds no network: {first_line(error)}"
+        ) from error
+
+
+def fill_position_ids(network: torch.nn.Module) -> None:
+    """Compute the one constant of CLIP's towers that is not saved."""
+    for module in network.modules():
+        if isinstance(empty := getattr(module, "position_ids", None), torch.Tensor):
+            module.position_ids = torch.arange(empty.shape[-1]).expand(1, -1)  # (1, T)
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a library says, short enough for a line."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 # How diffusers and transformers name the weights, and the pickles that we refuse in their place.
@@ -119,9 +136,8 @@ _WEIGHT_NAMES = {
 }
 
 
-def _weights_file(folder: Path) -> Path:
+def weights_file(folder: Path, stem: str, pickle_stem: str) -> Path:
     """The safetensors file of one component; a half-precision variant where it is the only one."""
-    stem, pickle_stem = _WEIGHT_NAMES[folder.name]
     for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
         if (folder / name).is_file():
             return folder / name
@@ -217,13 +233,14 @@ _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v."}
 def current_name(key: str, expected: Collection[str]) -> str:
     """What the installed libraries call a key that older ones saved; `key` itself if nothing fits.
 
-    transformers 5 dropped the prefix of CLIPTextModel's keys, and diffusers 0.12 renamed the
+    transformers 5 dropped the prefix of the keys of CLIP's towers, and diffusers 0.12 renamed the
     projections in the VAE's attention. Files with either spelling are around.
     """
     projection = key.replace(".proj_attn.", ".to_out.0.")
     for old, new in _OLD_ATTENTION.items():
         projection = projection.replace(old, new)
-    spellings = (key, key.removeprefix("text_model."), f"text_model.{key}", projection)
+    vision = key.replace("vision_model.vision_model.", "vision_model.")
+    spellings = (key, key.removeprefix("text_model."), f"text_model.{key}", vision, projection)
     return next((name for name in spellings if name in expected), key)
 
 

@@ -1,6 +1,7 @@
 """Tiny random-weight model folders in the true file formats, shared by all tests."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -148,6 +149,69 @@ def write_diffusion_folder(
     return folder
 
 
+def write_safety_checker(
+    folder: Path, threshold: float = 2.0, special_threshold: float = 2.0
+) -> Path:
+    """Add a random safety checker for 32x32 pictures to a diffusion folder, as saved in 2022.
+
+    A picture is flagged whose cosine with a concept is above `threshold`, or 0.01 less if one with
+    a special concept is above `special_threshold`: all of them at -2, none at 2.
+    """
+    import torch
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+    from safetensors.torch import save_file
+    from transformers import CLIPConfig
+
+    layers = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    config = CLIPConfig(
+        text_config=layers,
+        vision_config={**layers, "image_size": 32, "patch_size": 8},
+        projection_dim=16,
+        architectures=["StableDiffusionSafetyChecker"],
+    )
+    checker = StableDiffusionSafetyChecker(config)
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        key.replace("vision_model.", "vision_model.vision_model."): torch.randn(
+            value.shape, generator=generator
+        )
+        / 3
+        for key, value in checker.state_dict().items()
+    }
+    state["concept_embeds_weights"] = torch.full((17,), threshold)
+    state["special_care_embeds_weights"] = torch.full((3,), special_threshold)
+    state["vision_model.vision_model.embeddings.position_ids"] = torch.arange(17)[None]
+    (folder / "safety_checker").mkdir()
+    config.save_pretrained(folder / "safety_checker")
+    save_file(state, folder / "safety_checker" / "model.safetensors", {"format": "pt"})
+
+    preprocessor = {
+        "feature_extractor_type": "CLIPFeatureExtractor",
+        "do_resize": True,
+        "size": 32,
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": 32,
+        "do_normalize": True,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "do_convert_rgb": True,
+    }
+    (folder / "feature_extractor").mkdir()
+    (folder / "feature_extractor" / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    index_file = folder / "model_index.json"
+    index = json.loads(index_file.read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    index["feature_extractor"] = ["transformers", "CLIPFeatureExtractor"]
+    index_file.write_text(json.dumps(index))
+    return folder
+
+
 def write_clip_folder(folder: Path) -> Path:
     """Save a random CLIPModel for 32x32 pictures, its tokenizer and preprocessor config, in fp16.
 
@@ -212,6 +276,18 @@ def make_diffusion_folder() -> Callable[..., Path]:
 def tiny_diffusion_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Stable-Diffusion-1.x-like folder with v-prediction. Read only: copy it to damage it."""
     return write_diffusion_folder(tmp_path_factory.mktemp("models") / "tiny-diffusion")
+
+
+@pytest.fixture
+def make_checked_folder(tiny_diffusion_folder: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A copy of the shared diffusion folder with `write_safety_checker`, which takes the rest."""
+
+    def make(threshold: float = 2.0, special_threshold: float = 2.0) -> Path:
+        copy = tmp_path / f"checked-{threshold:g}-{special_threshold:g}"
+        shutil.copytree(tiny_diffusion_folder, copy)
+        return write_safety_checker(copy, threshold, special_threshold)
+
+    return make
 
 
 @pytest.fixture(scope="session")

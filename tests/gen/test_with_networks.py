@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from gen import Engine, Result, generate, metadata
 from gen.cli import main
-from gen.events import Event, Note
+from gen.events import Cancel, Event, Note, Progress
 
 TOLERANCE = 2  # of 255, between batch sizes
 
@@ -86,6 +87,62 @@ def test_previews_and_half_precision_on_a_cpu(tiny_diffusion_folder: Path) -> No
     notes = [event.text for event in events if isinstance(event, Note)]
     assert any("float32" in note for note in notes)
     assert any("dropped: 'red red" in note for note in notes)
+
+
+def test_what_the_models_safety_checker_flags_has_failed(
+    make_checked_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = make_checked_folder(threshold=-2.0), tmp_path / "out"
+    words = ["a panda", "-m", str(folder), "--reranker", "none", "--candidates", "2"]
+    words += ["--steps", "1", "--seed", "7", "--device", "cpu", "--json", "-q", "-o", str(out)]
+    rows = []
+    for safety in (True, False, True):
+        assert main([*words, "--safety"] if safety else words) == (4 if safety else 0)
+        rows.append(json.loads(capsys.readouterr().out))
+        assert len(list(out.rglob("*-[78]*.png"))) == (0 if len(rows) == 1 else 2)
+    first, unchecked, again = rows
+    assert [result["seed"] for result in first["failed"]] == [7, 8]
+    for result in first["failed"]:
+        assert "safety checker flagged it; without --safety it is shown" in result["failed"]
+        assert "file" not in result
+    assert len(unchecked["results"]) == 2
+    assert again == first  # what is there by now was not checked
+
+
+def test_finishing_early_does_not_get_round_the_safety_checker(
+    make_checked_folder: Callable[..., Path],
+) -> None:
+    for threshold, flagged in ((-2.0, True), (2.0, False)):
+        cancel = Cancel()
+
+        def finish(event: Event, cancel: Cancel = cancel) -> None:
+            if isinstance(event, Progress):
+                cancel.finish_now()
+
+        results = generate(
+            "a panda",
+            model=str(make_checked_folder(threshold)),
+            candidates=2,
+            steps=4,
+            engine=Engine("cpu", reranker="none", safety=True),
+            watch=finish,
+            cancel=cancel,
+        )
+        assert len(results) == 2
+        for result in results:
+            assert (result.image is None) == flagged
+            assert ("safety checker" in (result.failed or "")) == flagged
+            assert result.unfinished == (None if flagged else "step 1 of 4")
+
+
+def test_a_model_without_a_safety_checker_is_exit_code_3_if_one_is_asked_for(
+    tiny_diffusion_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["a panda", "-m", str(tiny_diffusion_folder), "--reranker", "none", "--safety"]
+    assert main([*words, "-o", str(tmp_path), "-q"]) == 3
+    error = capsys.readouterr().err
+    assert "has no safety_checker/" in error
+    assert len(error.splitlines()) == 1
 
 
 @pytest.mark.parametrize("part", ["vae", "tokenizer", "unet/diffusion_pytorch_model.safetensors"])

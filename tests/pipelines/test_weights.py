@@ -236,6 +236,9 @@ def test_parts_that_do_not_fit_name_both_numbers(folder: Path) -> None:
 
 
 def test_config_that_builds_no_network(folder: Path) -> None:
+    edit(folder / "text_encoder" / "config.json", hidden_size="wide")
+    assert "builds no network" in refusal(folder)
+    edit(folder / "text_encoder" / "config.json", hidden_size=32)
     edit(folder / "unet" / "config.json", block_out_channels=[16, 32, 64])
     assert "builds no network" in refusal(folder)
 

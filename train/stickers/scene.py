@@ -259,12 +259,14 @@ def stands_in(relation: str, first: Placed, second: Placed) -> bool:
 
 def stands_at(sprite: Placed, place: str) -> bool:
     """Whether the centre of `sprite` lies in that part of a 3 × 3 division of the picture."""
-    told, found = PLACES[place], tuple(_third(value) for value in sprite.centre)
-    return all(part in (None, here) for part, here in zip(told, found, strict=True))
+    told = PLACES[place]
+    return all(part in (None, here) for part, here in zip(told, thirds(sprite), strict=True))
 
 
-def _third(value: float) -> int:
-    return 0 if value < 3 else 2 if value > 5 else 1
+def thirds(sprite: Placed) -> tuple[int, int]:
+    """Column and row of the centre of `sprite` in a 3 × 3 division of the picture."""
+    column, row = (0 if value < 3 else 2 if value > 5 else 1 for value in sprite.centre)
+    return column, row
 
 
 def edit(scene: Scene, rng: random.Random, *, snap: bool = True) -> Scene:
