@@ -20,6 +20,7 @@ from gen.engine import Engine, Outcome, run
 from gen.environment import describe
 from gen.errors import InputError, RoomError
 from gen.events import Cancel, Event, Note, Progress
+from gen.models import WEIGHTS_ERRORS
 from gen.plan import Survey, draw_seed
 from gen.prompt_file import PromptFile, Row
 from gen.request import Request
@@ -304,7 +305,7 @@ def _explain(error: Exception) -> int:
     match error:
         case InputError():
             code = BAD_INPUT
-        case specs.WeightsError() | rerank.specs.WeightsError():
+        case _ if isinstance(error, WEIGHTS_ERRORS):
             code = BAD_WEIGHTS
         case RoomError():
             code = NO_ROOM

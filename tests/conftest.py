@@ -1,14 +1,31 @@
 """Tiny random-weight model folders in the true file formats, shared by all tests."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+EXPECTED_SKIPS = ("no CUDA device",)  # elsewhere than on a CI machine, others are fine too
 CONTEXT = 32
 WORDS = ("a", "panda", "red", "blue", "balloon", "apple", "left", "right", "of", "the", "to", "on")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where CI is set, a test skipped for another reason than those expected is a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if "CI" not in os.environ or reporter is None:
+        return
+    reasons = {report.longrepr[2] for report in reporter.stats.get("skipped", [])}
+    unexpected = {
+        reason for reason in reasons if not any(known in reason for known in EXPECTED_SKIPS)
+    }
+    if unexpected:
+        reporter.write_line(f"skipped without leave: {'; '.join(sorted(unexpected))}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def write_tokenizer(folder: Path, pad_token: str = "<|endoftext|>") -> tuple[int, int, int, int]:

@@ -8,12 +8,11 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-import rerank.specs
 from gen.engine import Engine
 from gen.errors import InputError, RoomError
 from gen.flags import Parser
+from gen.models import WEIGHTS_ERRORS
 from gen.run_folder import RunFolder
-from pipelines import specs
 from ui.studio import Studio
 
 DONE, BAD_INPUT, BAD_WEIGHTS, NO_ROOM = 0, 2, 3, 5
@@ -28,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return DONE
     except InputError as error:
         return _complain(error, BAD_INPUT)
-    except (specs.WeightsError, rerank.specs.WeightsError) as error:
+    except WEIGHTS_ERRORS as error:
         return _complain(error, BAD_WEIGHTS)
     except RoomError as error:
         return _complain(error, NO_ROOM)

@@ -11,16 +11,14 @@ import gradio as gr
 from gradio.components import Component
 from gradio.processing_utils import save_file_to_cache
 
-import rerank.specs
 from gen.engine import Outcome
 from gen.errors import InputError, RoomError
 from gen.events import Note, Progress, Watch
+from gen.models import DEFAULT_MODEL, SPECS, WEIGHTS_ERRORS, Spec
 from gen.plan import DEFAULT_CANDIDATES, DEFAULT_TOP_K
 from gen.request import EXACT_IN_JSON, SETTINGS, Request
 from gen.result import Result
 from gen.settings import Setting
-from pipelines import specs
-from pipelines.specs import Spec
 from ui.studio import Studio
 
 EXAMPLES = (
@@ -85,7 +83,7 @@ def served(studio: Studio, host: str, port: int) -> Iterator[str]:
 
 def build(studio: Studio) -> gr.Blocks:
     """The page, to be launched. Its controls follow from the table of settings."""
-    model = specs.SPECS[specs.DEFAULT_MODEL]
+    model = SPECS[DEFAULT_MODEL]
     with gr.Blocks(title="Salon", analytics_enabled=False, delete_cache=CACHE_SECONDS) as page:
         gr.Markdown("# Salon\nMany candidates are painted; a jury hangs the best.")
         prompt = gr.Textbox(
@@ -100,7 +98,7 @@ def build(studio: Studio) -> gr.Blocks:
         )
         with gr.Row():
             chosen = gr.Dropdown(
-                list(specs.SPECS),
+                list(SPECS),
                 value=model.name,
                 label=_label("model"),
                 info=model.draws,
@@ -139,7 +137,7 @@ def build(studio: Studio) -> gr.Blocks:
             api_visibility="private",
         )
         chosen.change(
-            lambda name: _fitted(list(manner), specs.SPECS[name]),
+            lambda name: _fitted(list(manner), SPECS[name]),
             inputs=chosen,
             outputs=[chosen, *manner.values()],
             api_visibility="private",
@@ -153,7 +151,7 @@ def _drawn(studio: Studio, values: Mapping[str, Any], watch: Watch) -> Outcome:
         # An emptied field is as good as one never filled in.
         given = {name: value for name, value in values.items() if value not in (None, "")}
         return studio.draw(Request.from_json(given), watch)
-    except (InputError, RoomError, specs.WeightsError, rerank.specs.WeightsError) as error:
+    except (InputError, RoomError, *WEIGHTS_ERRORS) as error:
         raise gr.Error(escape(str(error)), duration=None, print_exception=False) from error
 
 
@@ -175,7 +173,7 @@ def _watch(progress: gr.Progress, notes: list[str]) -> Watch:
 
 def _settings_of_models() -> list[str]:
     """The settings that at least one known model takes, in the table's order."""
-    taken = {name for spec in specs.SPECS.values() for name in spec.settings}
+    taken = {name for spec in SPECS.values() for name in spec.settings}
     return [name for name in SETTINGS if name in taken]
 
 

@@ -7,12 +7,11 @@ from threading import Lock
 from gen.engine import Engine, Outcome
 from gen.errors import InputError
 from gen.events import Cancel, Watch
+from gen.models import DEFAULT_MODEL, Spec, find
 from gen.plan import resolve
 from gen.request import Request
 from gen.result import Result
 from gen.run_folder import RunFolder
-from pipelines import specs
-from pipelines.specs import Spec
 
 
 @dataclass
@@ -24,19 +23,19 @@ class Studio:
 
     engine: Engine
     folder: RunFolder
-    find: Callable[[str], Spec] = specs.find
+    find: Callable[[str], Spec] = find
     _cancel: Cancel = field(default_factory=Cancel)
     _at_work: Lock = field(default_factory=Lock)
 
     def check(self) -> None:
         """Raise WeightsError if the default models are not there; loads nothing."""
         self.engine.jury_spec()
-        self.engine.model_hash(self.find(specs.DEFAULT_MODEL))
+        self.engine.model_hash(self.find(DEFAULT_MODEL))
 
     def load(self) -> None:
         """Load the default models, so that the first job does not wait for them."""
         with self._at_work:
-            self.engine.pipeline(self.find(specs.DEFAULT_MODEL))
+            self.engine.pipeline(self.find(DEFAULT_MODEL))
             if self.engine.jury_spec() is not None:
                 self.engine.jury()
 
