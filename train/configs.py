@@ -31,7 +31,7 @@ CONFIGS: dict[str, Config] = {
         diffusion=DiffusionConfig(),
         diffusion_schedule=Schedule(32, 2e-3, warmup_steps=100, ema_decay=0.999, minutes=90),
     ),
-    # The same networks, so that the shipped files stay small; far more pictures, any place.
+    # The same networks, so that the shipped files stay small; far more pictures.
     "large": Config(
         autoencoder=AutoencoderConfig(packed_share=0.3),
         autoencoder_schedule=Schedule(
