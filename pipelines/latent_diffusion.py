@@ -240,7 +240,7 @@ class Condition:
 
     def predict(self, unet: Any, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """The UNet's output (B, C, h, w) in float32, guided (Ho and Salimans, arXiv 2207.12598)."""
-        B, dtype = len(x_t), unet.dtype
+        B, dtype = len(x_t), self.text.dtype  # asking the UNet walks all its parameters
         if self.negative is None:
             text = self.text.expand(B, -1, -1)
             w = None if self.embedding is None else self.embedding.expand(B, -1)
