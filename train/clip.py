@@ -49,7 +49,7 @@ class ClipConfig:
     projection: int = 128
     changed_captions: int = 2  # for each true caption
     spoilt_share: float = 0.5  # pictures with a spoilt twin
-    places_weight: float = 0.5  # of the loss of reading places from the features
+    places_weight: float = 1.0  # of the loss of reading places from the features
     snap: bool = True
 
 

@@ -27,7 +27,7 @@ CONFIGS: dict[str, Config] = {
         autoencoder=AutoencoderConfig(),
         autoencoder_schedule=Schedule(24, 5e-3, warmup_steps=60, ema_decay=0.998, minutes=18),
         clip=ClipConfig(),
-        clip_schedule=Schedule(48, 2e-3, warmup_steps=60, ema_decay=0.998, minutes=25),
+        clip_schedule=Schedule(48, 2e-3, warmup_steps=60, ema_decay=0.998, minutes=60),
         diffusion=DiffusionConfig(),
         diffusion_schedule=Schedule(32, 2e-3, warmup_steps=100, ema_decay=0.999, minutes=90),
     ),
