@@ -16,7 +16,7 @@ from pipelines.latent_diffusion import LatentDiffusion
 from pipelines.specs import SPECS
 from rerank import Reranker
 from rerank.specs import SPECS as JURIES
-from train.stickers.judge import find
+from train.stickers.judge import judge
 from train.stickers.prompts import read_prompts
 
 PAINTER = SPECS["stickers"].folder
@@ -102,16 +102,15 @@ def test_other_weights_are_told(
     assert "was made by weights" in capsys.readouterr().err
 
 
-def test_the_painter_draws_what_is_named(painter: LatentDiffusion) -> None:
-    """A smoke test: that exactly this is there, and how often, `train.evaluate` measures."""
+def test_the_painter_follows_plain_prompts(painter: LatentDiffusion) -> None:
+    """A smoke test, far below what `train.evaluate` measures: single things, one seed."""
     prompts = [prompt for prompt in read_prompts() if prompt.tag == "single_object"][:16]
-    drawn = 0
+    right = 0
     for prompt in prompts:
         with painter.begin(prompt.text, seeds=[0]) as draft:
             draft.step(draft.total)
-            [sight] = find(draft.pixels())
-        drawn += prompt.description.things[0] in {found.thing for found in sight.found}
-    assert drawn >= len(prompts) // 2
+            right += judge(draft.pixels(), prompt.description)[0].right
+    assert right >= len(prompts) // 2
 
 
 def test_stickers_are_recognised_by_the_jury() -> None:
