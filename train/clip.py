@@ -8,7 +8,9 @@ that happen to be true of each other are left out of the denominator, by the wor
 
 Contrast alone does not find out about places: while one tower does not tell them, the other gains
 nothing by it (a saddle; measured: chance after 1,300 steps). So one linear layer, which is not
-kept, reads them from the features of both towers alike.
+kept, reads them from the features of both towers alike. Which of two things is first also depends
+on the order in which a caption names them; that too is a saddle, passed after 40,000 captions, so
+some captions without a picture are read on top.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ class ClipConfig:
     changed_captions: int = 2  # for each true caption
     spoilt_share: float = 0.5  # pictures with a spoilt twin
     places_weight: float = 1.0  # of the loss of reading places from the features
+    recited_captions: int = 96  # that tell places, and come without a picture
     snap: bool = True
 
 
@@ -106,13 +109,15 @@ def sinusoids(side: int, width: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """B pictures with their captions first, then S spoilt pictures and C changed captions."""
+    """B pictures with their captions first, then S spoilt pictures and C changed captions; R
+    captions to recite."""
 
     pictures: torch.Tensor  # (B + S, 3, H, W) uint8
-    tokens: torch.Tensor  # (B + C, L) int64
+    tokens: torch.Tensor  # (B + C + R, L) int64
     also_true: torch.Tensor  # (B, B + C) bool: caption holds for picture but is not its own
     seen: torch.Tensor  # (B, 5) int64: `places_seen` in the pictures
     told: torch.Tensor  # (B, 5) int64: `places_told` in their captions
+    recited: torch.Tensor  # (R, 5) int64: and in those to recite
 
 
 class ClipTask(Task):
@@ -139,18 +144,20 @@ class ClipTask(Task):
         spoilt = spoil(pictures, rng, self.config.spoilt_share)
         own = torch.eye(len(scenes), len(told) + len(changed), dtype=torch.bool)
         true = torch.tensor([[holds(each, scene) for each in told + changed] for scene in scenes])
-        texts = [phrase(each, rng) for each in told + changed]
+        recited = recitations(self.config.recited_captions, rng)
+        texts = [phrase(each, rng) for each in told + changed + recited]
         tokens = self.tokenizer(texts, padding=True, return_tensors="pt")["input_ids"]
         return ClipBatch(
             torch.cat([pictures, spoilt]),
             tokens.to(device),
             (true & ~own).to(device),
             torch.tensor([places_seen(scene) for scene in scenes], device=device),
-            torch.tensor([places_told(description) for description in told], device=device),
+            torch.tensor([places_told(each) for each in told], device=device),
+            torch.tensor([places_told(each) for each in recited], device=device),
         )
 
     def forward(self, batch: ClipBatch, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        number = len(batch.also_true)
+        number, offered = batch.also_true.shape
         images = functional.normalize(
             self.clip.get_image_features(pixel_values(batch.pictures)).pooler_output, dim=-1
         )
@@ -159,11 +166,13 @@ class ClipTask(Task):
         )
         scale = self.clip.logit_scale.exp().clamp(max=LARGEST_SCALE)
         own = torch.arange(number, device=images.device)
-        by_picture = (scale * images[:number] @ texts.T).masked_fill(batch.also_true, -torch.inf)
+        by_picture = (scale * images[:number] @ texts[:offered].T).masked_fill(batch.also_true, -torch.inf)
         by_caption = scale * texts[:number] @ images.T  # (B, B + S)
         by_caption[:, :number].masked_fill_(batch.also_true[:, :number].T, -torch.inf)
         loss = functional.cross_entropy(by_picture, own) + functional.cross_entropy(by_caption, own)
-        read = self._read(images[:number], batch.seen) + self._read(texts[:number], batch.told)
+        read = self._read(images[:number], batch.seen) + self._read(
+            torch.cat([texts[:number], texts[offered:]]), torch.cat([batch.told, batch.recited])
+        )
         right = (by_picture.argmax(1) == own).float().mean()
         found = (by_caption.argmax(1) == own).float().mean()
         return {
@@ -236,6 +245,16 @@ def changed_captions(
     chosen = [rng.choice(facts) for _ in range(number)]
     changed = [change(description, fact, rng) for fact in chosen]
     return [each for each in changed if each is not None]
+
+
+def recitations(number: int, rng: random.Random) -> list[Description]:
+    """Descriptions of scenes, only such as tell a place."""
+    found: list[Description] = []
+    while len(found) < number:
+        description = describe(draw_scene(rng), rng)
+        if places_told(description) != (UNTOLD,) * 5:
+            found.append(description)
+    return found
 
 
 def spoil(pictures: torch.Tensor, rng: random.Random, share: float) -> torch.Tensor:

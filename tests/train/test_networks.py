@@ -140,8 +140,8 @@ def test_clip_batch_knows_what_is_true() -> None:
     """The mask holds exactly the captions that are true of a picture beside its own."""
     task = ClipTask(TINY_CLIP, train_tokenizer())
     batch = task.batch(random.Random(0), 8, CPU)
-    assert batch.also_true.shape == (8, len(batch.tokens))
-    assert len(batch.tokens) > 16  # the changed captions
+    assert len(batch.tokens) == batch.also_true.shape[1] + len(batch.recited)
+    assert batch.also_true.shape[1] > 16  # the changed captions
     assert len(batch.pictures) > 8  # the spoilt pictures
     assert not batch.also_true.diagonal().any()
     figures = task(batch, torch.Generator())
@@ -172,7 +172,7 @@ def test_diffusion_target_is_v() -> None:
     batch = task.batch(random.Random(0), 4, CPU)
     assert (batch.tokens == batch.tokens[0]).all()  # every caption dropped
     generator = torch.Generator().manual_seed(0)
-    steps = torch.randint(1000, (4,), generator=generator)
+    steps = task.draw_times(4, generator)
     noise = torch.randn(batch.latents.shape, generator=generator)
     alpha_bar = task.alphas_cumprod[steps].view(-1, 1, 1, 1)
 
@@ -182,7 +182,17 @@ def test_diffusion_target_is_v() -> None:
             return (alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x,)
 
     task.unet = Oracle()
-    assert task(batch, torch.Generator().manual_seed(0))["error"] < 1e-6
+    assert task(batch, torch.Generator().manual_seed(0))["loss"] < 1e-6
+
+
+def test_times_are_where_the_caption_matters() -> None:
+    tokenizer = train_tokenizer()
+    clip = ClipTask(TINY_CLIP, tokenizer)
+    task = DiffusionTask(TINY_UNET, AutoencoderTask(TINY_VAE).vae, clip.clip.text_model, tokenizer)
+    times = task.draw_times(10_000, torch.Generator().manual_seed(0))
+    assert 0 <= times.min() < 100 < 900 < times.max() < 1000
+    middle = ((times >= 400) & (times < 800)).float().mean()
+    assert 0.6 < middle < 0.65  # of the normal from logit(0.4) − 0.4 to logit(0.8) − 0.4
 
 
 def test_bytes_and_range_are_inverse() -> None:
