@@ -31,7 +31,9 @@ from pipelines.weights import Networks, load_networks
 
 REMEMBERED_PROMPTS = 8
 MAX_SEED = 2**63 - 1
-CACHED_POSITIONS = 1024  # of latents at a time; a CPU takes a tenth longer when they leave its cache
+CACHED_POSITIONS = (
+    1024  # of latents at a time; a CPU takes a tenth longer when they leave its cache
+)
 FLAGGED = "the model's own safety checker flagged it; without --safety it is shown"
 
 

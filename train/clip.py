@@ -166,7 +166,9 @@ class ClipTask(Task):
         )
         scale = self.clip.logit_scale.exp().clamp(max=LARGEST_SCALE)
         own = torch.arange(number, device=images.device)
-        by_picture = (scale * images[:number] @ texts[:offered].T).masked_fill(batch.also_true, -torch.inf)
+        by_picture = (scale * images[:number] @ texts[:offered].T).masked_fill(
+            batch.also_true, -torch.inf
+        )
         by_caption = scale * texts[:number] @ images.T  # (B, B + S)
         by_caption[:, :number].masked_fill_(batch.also_true[:, :number].T, -torch.inf)
         loss = functional.cross_entropy(by_picture, own) + functional.cross_entropy(by_caption, own)

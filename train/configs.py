@@ -29,7 +29,9 @@ CONFIGS: dict[str, Config] = {
         clip=ClipConfig(),
         clip_schedule=Schedule(48, 2e-3, warmup_steps=60, ema_decay=0.998, minutes=60),
         diffusion=DiffusionConfig(),
-        diffusion_schedule=Schedule(32, 2e-3, warmup_steps=100, ema_decay=0.999, minutes=90),
+        diffusion_schedule=Schedule(
+            16, 2e-3, warmup_steps=100, ema_decay=0.999, accumulation=2, minutes=90
+        ),
     ),
     # The same networks, so that the shipped files stay small; far more pictures.
     "large": Config(

@@ -97,14 +97,16 @@ def train(task: Task, schedule: Schedule, folder: Path) -> Path:
     saved = time.monotonic()
 
     with _interruptible() as interrupted:
-        while not progress.finished(schedule) and not interrupted:
+        stopped = False
+        while not progress.finished(schedule) and not stopped:
             started = time.monotonic()
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(schedule, progress)
             figures = _step(accelerator, task, model, optimizer, schedule, progress.step)
             ema.step(task.parameters())
             progress.step += 1
-            progress.seconds += time.monotonic() - started
+            spent, stopped = _agreed(accelerator, time.monotonic() - started, bool(interrupted))
+            progress.seconds += spent
             log.add(figures)
             if (
                 time.monotonic() - saved > 60 * schedule.save_minutes
@@ -165,6 +167,15 @@ def _step(
             optimizer.step()
             optimizer.zero_grad()
     return {name: value.detach() for name, value in figures.items()}
+
+
+def _agreed(accelerator: Accelerator, seconds: float, stopped: bool) -> tuple[float, bool]:
+    """The mean over all processes, and whether any was told to stop: they must end with one step,
+    or those that go on wait forever for the gradients of the others."""
+    if accelerator.num_processes == 1:
+        return seconds, stopped
+    mean = accelerator.reduce(torch.tensor([seconds, stopped], device=accelerator.device), "mean")
+    return mean[0].item(), mean[1].item() > 0
 
 
 @contextmanager

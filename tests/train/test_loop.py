@@ -1,6 +1,9 @@
 import os
 import random
 import signal
+import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,3 +114,50 @@ def test_the_state_of_another_network_is_refused(tmp_path: Path) -> None:
     other.network.append(torch.nn.Linear(1, 1))
     with pytest.raises(RuntimeError, match="Missing key"):
         train(other, replace(SCHEDULE, steps=8), tmp_path)
+
+
+UNEQUAL = """
+import os, sys
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_loop import SCHEDULE, Line
+from train.loop import train
+
+class Unequal(Line):
+    # The second process is interrupted in its third batch; each sees data of its own.
+    def __init__(self):
+        super().__init__(stop_at=3 if Path(sys.argv[3]).name == "stopped" and RANK == "1" else None)
+
+RANK = os.environ["RANK"]
+task = Unequal()
+schedule = replace(SCHEDULE, steps=5)
+train(task, schedule, Path(sys.argv[3]))
+Path(sys.argv[2], f"drawn-{RANK}").write_text(" ".join(map(str, task.drawn)))
+Path(sys.argv[2], f"weight-{RANK}").write_text(str(task.network[0].weight.flatten().tolist()))
+"""
+
+
+@pytest.mark.parametrize(("name", "steps"), [("whole", 5), ("stopped", 3)])
+def test_two_processes_share_one_training(tmp_path: Path, name: str, steps: int) -> None:
+    """Different data, equal weights; and one that is interrupted ends the other after its step."""
+    script = tmp_path / "script.py"
+    script.write_text(UNEQUAL)
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    launch += ["--master-port", str(free_port())]
+    own = [script, Path(__file__).parent, tmp_path, tmp_path / name]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [sys.executable, *launch, *map(str, own)], env=environment, check=True, timeout=300
+    )
+    drawn = [(tmp_path / f"drawn-{i}").read_text().split() for i in range(2)]
+    assert [len(each) for each in drawn] == [steps, steps]
+    assert not set(drawn[0]) & set(drawn[1])
+    weights = [(tmp_path / f"weight-{i}").read_text() for i in range(2)]
+    assert weights[0] == weights[1]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -69,7 +69,9 @@ def test_what_the_engine_has_to_say_is_shown(browser, site, tmp_path: Path) -> N
 def test_phone_width(browser, site) -> None:
     page = browser.open(site.url, width=390, height=844)
     page.click("text=a large sunflower")  # an example
-    page.wait_for_function("document.querySelector('#prompt textarea').value == 'a large sunflower'")
+    page.wait_for_function(
+        "document.querySelector('#prompt textarea').value == 'a large sunflower'"
+    )
     draw(page, "a blue balloon", seed=3)
     page.wait_for_selector("#best img")
 
