@@ -1,10 +1,10 @@
 """The painter: a UNet on 8 × 8 latents, conditioned on the frozen CLIP text encoder.
 
-v-prediction (Salimans & Ho, arXiv 2202.00512, appendix D) at logit-normal times (Esser et al., arXiv
-2403.03206, §3.1), captions dropped now and then for classifier-free guidance (Ho & Salimans, arXiv
-2207.12598). What stands where is decided between steps 400 and 800 of 1000: there the caption
-lowers the error most, and there most of the training goes. Latents are made in bulk ahead and kept in memory; captions and noise are new each
-time that a latent is used.
+v-prediction (Salimans & Ho, arXiv 2202.00512, appendix D) at logit-normal times (Esser et al.,
+arXiv 2403.03206, §3.1), captions dropped now and then for classifier-free guidance (Ho & Salimans,
+arXiv 2207.12598). What stands where is decided between steps 400 and 800 of 1000: there the caption
+lowers the error most, and there most of the training goes. Latents are made in bulk ahead and kept
+in memory; captions and noise are new each time that a latent is used.
 """
 
 from __future__ import annotations
