@@ -65,25 +65,29 @@ class PromptFile:
         Raises one InputError that lists every bad row, be it by its text or because `accept`
         raises InputError.
         """
-        count, problems, seen = 0, [], set()
+        count, bad = 0, 0
+        problems: list[str] = []  # the first ones only: a file may have a million
+        seen: set[str] = set()
         for line, text in self._lines():
             try:
                 if isinstance(text, InputError):
                     raise text
                 row = self._row(line, text)
-                if row.id is not None and row.id in seen:
-                    raise InputError(f"id {row.id!r} was used before")
-                seen.add(row.id)
+                if row.id is not None:
+                    if row.id in seen:
+                        raise InputError(f"id {row.id!r} was used before")
+                    seen.add(row.id)
                 accept(row)
                 count += 1
             except InputError as error:
-                problems.append(f"line {line}: {error}")
+                bad += 1
+                if bad <= PROBLEMS_SHOWN:
+                    problems.append(f"line {line}: {error}")
+        if bad > PROBLEMS_SHOWN:
+            problems.append(f"and {bad - PROBLEMS_SHOWN} more")
         if problems:
-            shown = problems[:PROBLEMS_SHOWN]
-            if len(problems) > len(shown):
-                shown.append(f"and {len(problems) - len(shown)} more")
-            rows = "a bad row" if len(problems) == 1 else f"{len(problems)} bad rows"
-            raise InputError("\n  ".join([f"{self.name}: {rows}, nothing was drawn:", *shown]))
+            rows = "a bad row" if bad == 1 else f"{bad} bad rows"
+            raise InputError("\n  ".join([f"{self.name}: {rows}, nothing was drawn:", *problems]))
         if count == 0:
             raise InputError(f"{self.name}: no prompts in it")
         return count

@@ -107,7 +107,8 @@ def train(task: Task, schedule: Schedule, folder: Path) -> Path:
             progress.step += 1
             spent, stopped = _agreed(accelerator, time.monotonic() - started, bool(interrupted))
             progress.seconds += spent
-            log.add(figures)
+            if accelerator.is_main_process:
+                log.add(figures)
             if (
                 time.monotonic() - saved > 60 * schedule.save_minutes
                 and accelerator.is_main_process

@@ -1,18 +1,23 @@
 """The engine and the command over real networks: tiny ones with random weights."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from gen import Engine, Result, generate, metadata
 from gen.cli import main
 from gen.events import Cancel, Event, Note, Progress
 
+ROOT = Path(__file__).parents[2]
 TOLERANCE = 2  # of 255, between batch sizes
 
 
@@ -25,27 +30,65 @@ def by_seed(results: list[Result]) -> dict[int, np.ndarray]:
     return {result.seed: pixels(result.image) for result in results}
 
 
-def test_a_seed_is_a_picture_whatever_the_micro_batch(
-    tiny_diffusion_folder: Path, tiny_clip_folder: Path
+@pytest.mark.parametrize(
+    ("device", "sizes"),
+    [
+        ("cpu", (1, 4, 16)),
+        pytest.param(
+            "cuda",
+            (16,),
+            marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+        ),
+    ],
+)
+def test_a_seed_is_a_picture_whatever_the_micro_batch_and_the_device(
+    device: str, sizes: tuple[int, ...], tiny_diffusion_folder: Path, tiny_clip_folder: Path
 ) -> None:
     drawn = [
         by_seed(
             generate(
                 "a red panda",
                 model=str(tiny_diffusion_folder),
-                candidates=4,
-                top_k=4,
+                candidates=16,
+                top_k=16,
                 seed=5,
                 steps=3,
                 sampler="euler_a",
-                engine=Engine("cpu", reranker=str(tiny_clip_folder), batch_size=size),
+                engine=Engine(
+                    where, dtype="float32", reranker=str(tiny_clip_folder), batch_size=size
+                ),
             )
         )
-        for size in (1, 4)
+        for where, size in [("cpu", 16), *((device, size) for size in sizes)]
     ]
-    for seed in range(5, 9):
-        assert np.abs(drawn[0][seed] - drawn[1][seed]).max() <= TOLERANCE
+    for seed in range(5, 21):
+        for others in drawn[1:]:
+            assert np.abs(drawn[0][seed] - others[seed]).max() <= TOLERANCE
     assert np.abs(drawn[0][5] - drawn[0][6]).max() > 10 * TOLERANCE
+
+
+def test_neither_home_nor_caches_nor_the_clock_are_needed(
+    tiny_diffusion_folder: Path, tiny_clip_folder: Path, tmp_path: Path
+) -> None:
+    """Nothing can be written below a file, whoever the user is; and the clock runs backwards."""
+    backwards = (
+        "import itertools, sys, time; from gen.cli import main; "
+        "hours = itertools.count(2e9, -3600); time.time = lambda: next(hours); "
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    words = ["a panda", "-m", str(tiny_diffusion_folder), "--reranker", str(tiny_clip_folder)]
+    words += ["--candidates", "2", "--steps", "2", "--device", "cpu", "-o", str(tmp_path / "out")]
+    caches = ("HF_HOME", "XDG_CACHE_HOME", "TORCH_HOME", "MPLCONFIGDIR")
+    done = subprocess.run(
+        [sys.executable, "-c", backwards, *words],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "LC_ALL": "C"} | dict.fromkeys(caches, "/dev/null/cache"),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "out").rglob("*-r*.png"))) == 2
 
 
 def test_the_command_draws_judges_saves_and_does_it_again(
