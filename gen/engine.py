@@ -45,6 +45,7 @@ class Outcome:
 
     plan: Plan
     best: list[Result]  # the top_k, best first
+    rest: list[Result]  # those behind them, in order
     failed: list[Result]  # the candidates without a picture, or without a score
     made: int  # candidates with a picture, those of earlier runs included
     drawn: int  # those that were made now
@@ -278,6 +279,7 @@ class _Sitting:
         return Outcome(
             self.plan,
             best=good[: self.plan.top_k],
+            rest=good[self.plan.top_k :],
             failed=[result for result in results if result.failed is not None],
             made=len(good),
             drawn=self.drawn,

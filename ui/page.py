@@ -119,12 +119,11 @@ def build(studio: Studio) -> gr.Blocks:
             notes: list[str] = []
             asked = {name: values[control] for name, control in controls.items()}
             outcome = _drawn(studio, asked, _watch(progress, notes))
-            rest_of_them = studio.rest(outcome)
             return (
                 _paragraphs([_summary(outcome, studio.folder.path), *_failures(outcome), *notes]),
                 _hung(outcome.best, best),
-                gr.Accordion(visible=bool(rest_of_them)),
-                _hung(rest_of_them, rest),
+                gr.Accordion(visible=bool(outcome.rest)),
+                _hung(outcome.rest, rest),
             )
 
         gr.on(

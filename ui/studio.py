@@ -10,7 +10,6 @@ from gen.events import Cancel, Watch
 from gen.models import DEFAULT_MODEL, Spec, find
 from gen.plan import resolve
 from gen.request import Request
-from gen.result import Result
 from gen.run_folder import RunFolder
 
 
@@ -49,14 +48,6 @@ class Studio:
             if self._cancel.stopped:
                 raise InputError("the server is shutting down: try again when it is back")
             return self.engine.draw(plan, self.folder, watch=watch, cancel=self._cancel)
-
-    def rest(self, outcome: Outcome) -> list[Result]:
-        """The pictures that were ranked behind the best, in order."""
-        hashes = {spec.name: self.engine.model_hash(spec) for spec, _ in outcome.plan.models}
-        with self._at_work:
-            results = self.folder.job(outcome.plan, hashes).results.values()
-        ranks = {result.rank: result for result in results if result.rank is not None}
-        return [ranks[rank] for rank in sorted(ranks) if rank > outcome.plan.top_k]
 
     def stop(self) -> None:
         """End the job in the making after its step; returns when what is finished is saved."""

@@ -155,6 +155,7 @@ def test_two_processes_share_one_training(tmp_path: Path, name: str, steps: int)
     assert not set(drawn[0]) & set(drawn[1])
     weights = [(tmp_path / f"weight-{i}").read_text() for i in range(2)]
     assert weights[0] == weights[1]
+    assert [line["step"] for line in read_log(tmp_path / name / "log.jsonl")] == [steps]
 
 
 def free_port() -> int:
