@@ -164,7 +164,8 @@ class _Sitting:
         """Make, save and judge candidates of one model, a micro-batch at a time."""
         if dropped := pipeline.dropped_text(self.plan.request.prompt):
             self._tell_of_dropped_text(dropped, candidates[0].spec)
-        sizes = BatchSize(_pixels(candidates[0]), self.engine.batch_size)
+        on_cpu = getattr(pipeline.device, "type", None) == "cpu"
+        sizes = BatchSize(_pixels(candidates[0]), self.engine.batch_size, on_cpu=on_cpu)
         while candidates and not self.cancel.asked:
             size = sizes.choose(len(candidates), _free_memory(pipeline.device))
             batch, candidates = candidates[:size], candidates[size:]

@@ -9,6 +9,7 @@ import resource
 from pathlib import Path
 
 LARGEST = 16  # more at once gain little, and one micro-batch is what a kill can cost
+CPU_PIXELS = 8 * 64 * 64  # on a CPU more gain nothing, and the first pictures are there later
 FIRST_GUESS = 8_000  # bytes per pixel of a candidate: Stable Diffusion 1.5 in float32 needs less
 SHARE = 0.5  # of the free memory; the rest is for others, and for what the guess left out
 
@@ -19,9 +20,10 @@ class BatchSize:
     `fixed` is what the user wants; only running out of memory makes it smaller.
     """
 
-    def __init__(self, pixels: int, fixed: int | None = None) -> None:
+    def __init__(self, pixels: int, fixed: int | None = None, *, on_cpu: bool = False) -> None:
         self._per_candidate = float(pixels * FIRST_GUESS)
-        self._limit = LARGEST if fixed is None else fixed
+        useful = min(LARGEST, max(1, CPU_PIXELS // pixels)) if on_cpu else LARGEST
+        self._limit = useful if fixed is None else fixed
         self._is_fixed = fixed is not None
 
     def choose(self, remaining: int, free: float) -> int:

@@ -46,7 +46,7 @@ class Schedule:
     mixed_precision: str = "no"  # "no" | "bf16" | "fp16"; half precision is far slower on a CPU
     steps: int | None = None
     minutes: float | None = None
-    save_minutes: float = 5.0
+    save_minutes: float = 10.0
     seed: int = 0
 
 

@@ -16,6 +16,12 @@ def test_small_pictures_go_together_and_large_ones_do_not() -> None:
     assert BatchSize(64 * 64).choose(3, 0) == 1
 
 
+def test_a_cpu_draws_no_more_at_once_than_brings_speed() -> None:
+    assert BatchSize(64 * 64, on_cpu=True).choose(100, 8 * GB) == 8
+    assert BatchSize(512 * 512, on_cpu=True).choose(100, 80 * GB) == 1
+    assert BatchSize(512 * 512, fixed=3, on_cpu=True).choose(100, 80 * GB) == 3
+
+
 def test_it_learns_from_what_a_micro_batch_took() -> None:
     sizes = BatchSize(512 * 512)
     assert sizes.choose(100, 20 * GB) == 4
