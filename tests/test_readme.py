@@ -122,6 +122,8 @@ class Reader:
             case ["source", script]:
                 [folder] = re.findall(r"(?m)^VENV \?= (.*)$", MAKEFILE)
                 assert script == f"{folder}/bin/activate"
+            case ["torchrun", "--nproc-per-node", _, "-m", "--", *rest]:
+                self.run(["python", "-m", *rest])
             case ["python", "-m", module, *rest]:
                 self.understand([module, *rest], lambda: run_module(module))
             case [name, *rest]:
