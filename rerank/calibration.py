@@ -158,7 +158,9 @@ def read(path: Path) -> Calibration:
             f"{path}: {error.strerror}; `rerank calibrate` makes it from pictures with captions"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path}: not a calibration ({type(error).__name__}: {error})") from error
+        raise WeightsError(
+            f"{path}: not a calibration ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _logistic(content: dict[str, Any]) -> Logistic:

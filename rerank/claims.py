@@ -180,7 +180,9 @@ def _other_counts(text: str, thing: Thing, vocabulary: Vocabulary) -> list[str]:
         forms = (singularise(head) + of + rest, noun)
     else:
         forms = (noun, pluralise(head) + of + rest)
-    highest = vocabulary.highest_count if vocabulary.closed else min(thing.count + 3, len(NUMBERS) - 1)
+    highest = (
+        vocabulary.highest_count if vocabulary.closed else min(thing.count + 3, len(NUMBERS) - 1)
+    )
     changed = []
     for count in range(1, highest + 1):
         if count == thing.count:
@@ -227,9 +229,7 @@ def _of_relation(sentence: Sentence, relation: Relation, vocabulary: Vocabulary)
     changed = [
         _exchange(text, [(relation.span, phrases[name])]) for name in others if name in phrases
     ]
-    return Claim(
-        "relation", first.name, relation.name, second.name, changed=(*changed, swapped)
-    )
+    return Claim("relation", first.name, relation.name, second.name, changed=(*changed, swapped))
 
 
 def _with_article(text: str, span: Span, new: str) -> tuple[Span, str]:

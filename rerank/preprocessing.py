@@ -175,9 +175,7 @@ def read_preprocessing(folder: Path, image_size: int, *, exact: bool = False) ->
     return preprocessing
 
 
-def open_picture(
-    source: str | os.PathLike[str] | bytes, enough: int | None = None
-) -> Image.Image:
+def open_picture(source: str | os.PathLike[str] | bytes, enough: int | None = None) -> Image.Image:
     """A file, or the bytes of one, as an RGB image; of an animation, the first frame.
 
     `enough` allows a JPEG to be decoded at a fraction of its size that leaves the shorter edge at

@@ -4,8 +4,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rerank.claims import Claim
-
 # Cosines this close are equal: copies of one picture differ by 1e-7 with their place in the batch.
 TIE = 1e-6
 
@@ -47,23 +45,6 @@ class Ranking(list[Ranked]):
         self.chunks = chunks
         self.none_matches = none_matches
         self.failed = {} if failed is None else dict(failed)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether a claim holds in a picture.
-
-    margin: the logit of the prompt over that of its best version with this claim changed; it holds
-    when that is above 0, and nothing is known (False) when it is not a number.
-    """
-
-    claim: Claim
-    margin: float
-
-    @property
-    def holds(self) -> bool:
-        """A tick or a cross."""
-        return self.margin > 0
 
 
 def rank(scores: Sequence[float]) -> list[Ranked]:

@@ -13,11 +13,12 @@ from torch.nn.functional import normalize
 
 from rerank import calibration, towers
 from rerank.calibration import Calibrated, Calibration
+from rerank.checking import Checked, check
 from rerank.claims import Claims, split
 from rerank.diversity import pick
 from rerank.pictures import Encoded, Images, ahead, list_pictures
 from rerank.preprocessing import BadImageError, Picture, Preprocessing, read_preprocessing
-from rerank.ranking import Ranked, Ranking, Verdict, rank
+from rerank.ranking import Ranked, Ranking, rank
 from rerank.specs import DEFAULT, WeightsError, files_hash, find
 from rerank.texts import TextReader
 from rerank.vocabulary import read_vocabulary
@@ -235,27 +236,22 @@ class Reranker:
         has one, else by plain English; `.unsplit` says what was not understood."""
         return split(prompt, read_vocabulary(self.folder))
 
-    def check(self, prompt: str, images: Images) -> list[tuple[Verdict, ...]]:
-        """For each picture, whether each claim of the prompt holds in it.
-
-        A claim holds when the prompt scores higher than all its versions with that claim changed.
-        """
-        claims = self.claims(prompt).claims
-        versions = list(dict.fromkeys(text for claim in claims for text in claim.changed))
-        rows = {text: row for row, text in enumerate([prompt, *versions])}
-        logits = self.scale * self.similarity(list(rows), images)
-        margins = [
-            logits[0] - logits[[rows[text] for text in claim.changed]].amax(0) for claim in claims
-        ]
+    def check(self, prompt: str, images: Images) -> list[Checked]:
+        """For each picture, whether each claim of the prompt holds in it, and the prompt mended
+        until it fits the picture best, one claim at a time."""
+        features = self.encode(images).features
+        claims = self.claims(prompt)
         return [
-            tuple(
-                Verdict(claim, float(margin[index]))
-                for claim, margin in zip(claims, margins, strict=True)
-            )
-            for index in range(logits.shape[1])
+            check(claims, self.claims, lambda texts, row=row: self.text_features(texts) @ row)  # type: ignore[misc]
+            for row in features
         ]
 
     # ---- features
+
+    @property
+    def encoder(self) -> "Reranker":
+        """Itself: as a member of a Panel, it scores its own features."""
+        return self
 
     @property
     def scale(self) -> float:
@@ -268,9 +264,7 @@ class Reranker:
         return float(getattr(self._model, "logit_bias", torch.zeros(())))
 
     @torch.no_grad()
-    def text_features(
-        self, prompts: Sequence[str], templates: Sequence[str] = ()
-    ) -> torch.Tensor:
+    def text_features(self, prompts: Sequence[str], templates: Sequence[str] = ()) -> torch.Tensor:
         """(P, D) fp32 of length 1 on the device; remembered for the next call.
 
         With templates: of each prompt, the mean over all of them, of length 1 again.
@@ -344,7 +338,8 @@ class Reranker:
         Parts break between words and fill the context. The feature of a long prompt is the mean
         of its parts' features, weighted by their number of tokens.
         """
-        return [text for _, text in self._reader.chunks(prompt)]
+        [parts] = self._reader.chunks([prompt])
+        return [text for _, text in parts]
 
     def _no_features(self) -> torch.Tensor:
         config = self._model.config
@@ -382,7 +377,7 @@ class Reranker:
 
     def _encode_texts(self, prompts: Sequence[str]) -> torch.Tensor:
         """P prompts → (P, D)."""
-        chunks = [[ids for ids, _ in self._reader.chunks(prompt)] for prompt in prompts]
+        chunks = [[ids for ids, _ in parts] for parts in self._reader.chunks(prompts)]
         flat = [ids for parts in chunks for ids in parts]
         rows = torch.tensor(self._reader.rows(flat), device=self.device)
         around = len(self._reader.start) + len(self._reader.end)

@@ -142,7 +142,7 @@ class _Reader:
     # ---- whole parts
 
     def skip_opening(self) -> None:
-        """"a photo of", "an oil painting of", "there is"."""
+        """ "a photo of", "an oil painting of", "there is"."""
         if self._word(0) == "there" and self._word(1) in ("is", "are"):
             self.at = 2
             return
@@ -152,7 +152,7 @@ class _Reader:
                 return
 
     def take_ground(self) -> bool:
-        """"on a white background", "against white" where white is a ground, ", white background"."""
+        """ "on a white background", "against white" where white is a ground, ", white background"."""
         begin = self.at
         length = self._longest(("on", "against", "in front of", ","), begin)
         if length == 0 or self.ground is not None:
@@ -174,7 +174,7 @@ class _Reader:
         return False
 
     def take_side(self) -> bool:
-        """"… with a dog to its left", "… above it": the last thing's place beside the one before."""
+        """ "… with a dog to its left", "… above it": the last thing's place beside the one before."""
         names = {f"{how} its {side}": f"{side} of" for how in ("to", "on") for side in SIDES}
         names |= {f"{said} it": name for said, name in self._relations.items() if " " not in said}
         length = self._longest(names, self.at)
@@ -188,7 +188,7 @@ class _Reader:
         return True
 
     def take_relation(self) -> bool:
-        """"to the left of": waits for its second thing. After it comes a thing, or it is none."""
+        """ "to the left of": waits for its second thing. After it comes a thing, or it is none."""
         if not self.things or self.waiting is not None or self._is_manner():
             return False
         first, span = len(self.things) - 1, (0, 0)
@@ -207,7 +207,7 @@ class _Reader:
         return True
 
     def take_place(self) -> bool:
-        """"in the top left corner"."""
+        """ "in the top left corner"."""
         length = self._longest(self._places, self.at)
         if length == 0 or not self.things or self._word(self.at + length) == "of":
             return False
@@ -218,7 +218,7 @@ class _Reader:
         return True
 
     def take_told_colour(self) -> bool:
-        """"is blue", "that is blue": the colour of the last thing."""
+        """ "is blue", "that is blue": the colour of the last thing."""
         begin = self.at + (self._word(self.at) in ("that", "which"))
         length = self._longest(self.vocabulary.colours, begin + 1)
         if self._word(begin) not in ("is", "are") or length == 0 or not self.things:
@@ -231,7 +231,7 @@ class _Reader:
         return True
 
     def take_thing(self) -> bool:
-        """"three small red apples"."""
+        """ "three small red apples"."""
         thing, stop = self._thing(self.at)
         if thing is None:
             return False
@@ -388,7 +388,7 @@ class _Reader:
         return self.words[start].start, self.words[stop - 1].end
 
     def _is_manner(self) -> bool:
-        """"in the shape of"."""
+        """ "in the shape of"."""
         words = [self._word(self.at + offset) for offset in range(4)]
         return words[:2] == ["in", "the"] and words[2] in MANNERS and words[3] == "of"
 

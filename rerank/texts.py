@@ -32,22 +32,35 @@ class TextReader:
     lower: bool = False
     plain: bool = False
 
-    def chunks(self, prompt: str) -> list[tuple[list[int], str]]:
-        """The ids, without start and end, and the text of each part of a prompt.
+    def chunks(self, prompts: Sequence[str]) -> list[list[tuple[list[int], str]]]:
+        """For each prompt, the ids, without start and end, and the text of each of its parts.
 
         One part, or more when the prompt exceeds the context; they break between words and fill the
         context.
         """
+        texts = [self._normalised(prompt) for prompt in prompts]
+        encodings = self.tokenizer(texts, add_special_tokens=False, verbose=False).encodings
+        return [
+            self._parts(text, encoding.ids, encoding.word_ids, encoding.offsets)
+            for text, encoding in zip(texts, encodings, strict=True)
+        ]
+
+    def _normalised(self, prompt: str) -> str:
         if self.lower:
             prompt = prompt.lower()
         if self.plain:
             prompt = re.sub(r"\s+", " ", prompt.translate(PUNCTUATION)).strip()
-        encoding = self.tokenizer(
-            prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )
-        ids, words, offsets = encoding.input_ids, encoding.word_ids(), encoding.offset_mapping
+        return prompt
+
+    def _parts(
+        self,
+        text: str,
+        ids: list[int],
+        words: list[int | None],
+        offsets: list[tuple[int, int]],
+    ) -> list[tuple[list[int], str]]:
         room = self.context - len(self.start) - len(self.end)
-        chunks = []
+        parts = []
         begin = 0
         while len(ids) - begin > room:
             stop = begin + room
@@ -55,11 +68,11 @@ class TextReader:
                 stop -= 1
             if stop == begin:  # one word longer than the context
                 stop = begin + room
-            chunks.append((ids[begin:stop], prompt[offsets[begin][0] : offsets[stop - 1][1]]))
+            parts.append((ids[begin:stop], text[offsets[begin][0] : offsets[stop - 1][1]]))
             begin = stop
-        rest = prompt[offsets[begin][0] :] if begin > 0 else prompt
-        chunks.append((ids[begin:], rest.strip()))
-        return chunks
+        rest = text[offsets[begin][0] :] if begin > 0 else text
+        parts.append((ids[begin:], rest.strip()))
+        return parts
 
     def rows(self, chunks: Sequence[Sequence[int]]) -> list[list[int]]:
         """The ids of parts as rows of one length."""

@@ -62,9 +62,7 @@ class Vocabulary:
 
     def noun_forms(self) -> dict[str, tuple[Noun, bool]]:
         """Every way of writing a noun, with the noun and whether it is a plural."""
-        return {
-            form: (noun, plural) for noun in self.nouns for form, plural in noun.forms.items()
-        }
+        return {form: (noun, plural) for noun in self.nouns for form, plural in noun.forms.items()}
 
 
 def names_of(table: Mapping[str, Iterable[str]]) -> dict[str, str]:
