@@ -164,5 +164,5 @@ def read(path: Path) -> Calibration:
 
 
 def _logistic(content: dict[str, Any]) -> Logistic:
-    columns = (tuple(map(float, content[name])) for name in ("mean", "std", "weights"))
-    return Logistic(*columns, bias=float(content["bias"]))
+    mean, std, weights = (tuple(map(float, content[name])) for name in ("mean", "std", "weights"))
+    return Logistic(mean, std, weights, float(content["bias"]))

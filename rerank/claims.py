@@ -170,7 +170,8 @@ def _form(noun: Noun, many: bool) -> str:
 
 def _other_counts(text: str, thing: Thing, vocabulary: Vocabulary) -> list[str]:
     """The prompt with other numbers of the thing, nouns in singular or plural."""
-    assert thing.count is not None and thing.count_span is not None
+    assert thing.count is not None
+    assert thing.count_span is not None
     noun = text[slice(*thing.noun_span)]
     many = thing.count > 1
     head, of, rest = noun.partition(" of ")
@@ -204,7 +205,8 @@ def _other_colours(sentence: Sentence, index: int, vocabulary: Vocabulary) -> li
     for other in sentence.things:
         if other.colour_span is None or other.colour in (None, thing.colour) or other is thing:
             continue
-        assert thing.colour is not None and other.colour is not None
+        assert thing.colour is not None
+        assert other.colour is not None
         swap = [
             _with_article(text, thing.colour_span, other.colour),
             _with_article(text, other.colour_span, thing.colour),

@@ -9,7 +9,8 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,7 +118,8 @@ def _judged(options: argparse.Namespace, files: Sequence[Path]) -> Judged:
             templates=options.template,
         )
         ranking.failed |= _without_number(jury.score(options.prompt, encoded), ranking.failed)
-        checked, unsplit = {}, ()
+        checked: dict[int, Checked] = {}
+        unsplit: tuple[str, ...] = ()
         if options.claims:
             from rerank.pictures import Encoded
 
@@ -139,7 +141,7 @@ def _judged_by_panel(
 
     if options.diversity or options.calibrate or options.claims or options.template:
         raise ValueError(
-            "--diversity, --calibrate, --claims and --template are for one model, without --aesthetic"
+            "--diversity, --calibrate, --claims and --template are for one model alone"
         )
     members = [Member(jury, models[0][1])]
     members += [Member(_load(options, name), weight) for name, weight in models[1:]]
@@ -276,7 +278,7 @@ def _classify(options: argparse.Namespace) -> int:
     with _out_of_memory():
         found = jury.classify(encoded, options.label, templates=options.template)
     _tell_failures(files, encoded.failed)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"file": str(file), "label": next(iter(chances)), "probabilities": chances}
         for index, (file, chances) in enumerate(zip(files, found, strict=True))
         if index not in encoded.failed
@@ -398,17 +400,15 @@ def _encode(jury: "Reranker", files: Sequence[Path], options: argparse.Namespace
         return jury.encode(files, progress=_counter(options, len(files)), skip_bad=True)
 
 
-class _out_of_memory:  # noqa: N801
+@contextmanager
+def _out_of_memory() -> Iterator[None]:
     """Turns torch's own error into MemoryError."""
+    import torch
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        import torch
-
-        if kind is not None and issubclass(kind, torch.OutOfMemoryError):
-            raise MemoryError from None
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError from error
 
 
 def _counter(

@@ -36,7 +36,7 @@ class Encoded:
         return len(self.features)
 
 
-# A folder, whose pictures are taken sorted by name; any iterable, which is read once; or one tensor.
+# A folder, whose pictures are taken sorted by name; any iterable, read once; one tensor.
 Images: TypeAlias = "Iterable[Picture] | torch.Tensor | str | os.PathLike[str] | Encoded"
 
 
@@ -68,21 +68,21 @@ def ahead(
     Exceptions of the kind `errors` take the place of their result; others are raised. At most AHEAD
     items are in memory, however many there are.
     """
-    waiting: deque[Future[Result]] = deque()
+
+    def outcome(item: Item) -> Result | Exception:
+        try:
+            return work(item)
+        except errors as error:
+            return error
+
+    waiting: deque[Future[Result | Exception]] = deque()
     pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
     try:
         for item in items:
-            waiting.append(pool.submit(work, item))
+            waiting.append(pool.submit(outcome, item))
             if len(waiting) >= AHEAD:
-                yield _outcome(waiting.popleft(), errors)
+                yield waiting.popleft().result()
         while waiting:
-            yield _outcome(waiting.popleft(), errors)
+            yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _outcome(future: "Future[Result]", errors: type[Exception]) -> Result | Exception:
-    try:
-        return future.result()
-    except errors as error:
-        return error

@@ -309,17 +309,11 @@ class Reranker:
             if isinstance(batch, torch.Tensor):
                 features.append(self._encode_pictures(batch))
             else:
-                good = [index for index, each in enumerate(batch) if isinstance(each, torch.Tensor)]
-                for index, each in enumerate(batch):
-                    if isinstance(each, Exception):
-                        if not skip_bad:
-                            raise each
-                        failed[done + index] = str(each)
-                rows = features[0].new_full((len(batch), features[0].shape[1]), torch.nan)
-                if good:
-                    pictures = torch.stack([batch[index].to(self.device) for index in good])
-                    rows[good] = self._encode_pictures(pictures)
-                features.append(rows)
+                bad = {i: each for i, each in enumerate(batch) if isinstance(each, Exception)}
+                if bad and not skip_bad:
+                    raise next(iter(bad.values()))
+                failed |= {done + index: str(error) for index, error in bad.items()}
+                features.append(self._encode_list(batch))
             done += len(batch)
             if progress is not None:
                 progress(done)
@@ -341,12 +335,15 @@ class Reranker:
         [parts] = self._reader.chunks([prompt])
         return [text for _, text in parts]
 
-    def _no_features(self) -> torch.Tensor:
+    @property
+    def _width(self) -> int:
+        """D."""
         config = self._model.config
-        width = getattr(config, "projection_dim", None)
-        if width is None:  # SigLIP's pictures keep the width of their tower
-            width = config.vision_config.hidden_size
-        return torch.empty(0, width, device=self.device)
+        # SigLIP's pictures keep the width of their tower.
+        return getattr(config, "projection_dim", None) or config.vision_config.hidden_size
+
+    def _no_features(self) -> torch.Tensor:
+        return torch.empty(0, self._width, device=self.device)
 
     def _prepared_batches(
         self, images: Images
@@ -364,6 +361,15 @@ class Reranker:
         prepared = ahead(images, self.prepare, BadImageError)
         while batch := list(islice(prepared, self._batch)):
             yield batch
+
+    def _encode_list(self, batch: Sequence[torch.Tensor | Exception]) -> torch.Tensor:
+        """B prepared pictures → (B, D), nan where there is an error instead."""
+        pictures = {i: each for i, each in enumerate(batch) if isinstance(each, torch.Tensor)}
+        rows = self._no_features().new_full((len(batch), self._width), torch.nan)
+        if pictures:
+            stacked = torch.stack([each.to(self.device) for each in pictures.values()])
+            rows[list(pictures)] = self._encode_pictures(stacked)
+        return rows
 
     def _encode_pictures(self, pictures: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) uint8, prepared → (B, D); in halves when memory is short."""

@@ -17,26 +17,27 @@ DETERMINERS = frozenset({"a", "an", "the", "its", "his", "her", "their", "this",
 VAGUE = frozenset({"several", "many", "few", "multiple", "various"})
 GROUPS = frozenset({"group", "stack", "pile", "set", "row", "flock", "herd", "pack"})
 MEDIA = frozenset(
-    "photo photograph picture image drawing painting sticker illustration cartoon sketch rendering"
-    " render portrait closeup view poster".split()
-)
+    {"photo", "photograph", "picture", "image", "drawing", "painting", "sticker", "illustration",
+     "cartoon", "sketch", "rendering", "render", "portrait", "closeup", "view", "poster"}
+)  # fmt: skip
 ACTIONS = frozenset(  # of a first thing on a second
-    "riding holding wearing carrying eating watching chasing hugging kissing pulling pushing"
-    " driving playing reading drinking throwing catching feeding following".split()
-)
+    {"riding", "holding", "wearing", "carrying", "eating", "watching", "chasing", "hugging",
+     "kissing", "pulling", "pushing", "driving", "playing", "reading", "drinking", "throwing",
+     "catching", "feeding", "following"}
+)  # fmt: skip
 JOINTS = frozenset({"and", "with", "&", ",", ";", ".", "is", "are", "plus"})
+UNDERSTOOD = JOINTS | {"which", "that"}
 SIDES = ("left", "right")
 MANNERS = frozenset({"shape", "form", "style", "manner"})
-STOPS = (
-    DETERMINERS | VAGUE | JOINTS | ACTIONS
-    | frozenset(NUMBERS)
-    | frozenset(
-        "of at in on to by from for as like under over above below beneath underneath behind"
-        " beside near between among around through across along into onto inside within atop next"
-        " front while who which where it there highly very against without".split()
-    )
+PREPOSITIONS = frozenset(
+    {"of", "at", "in", "on", "to", "by", "from", "for", "as", "like", "under", "over", "above",
+     "below", "beneath", "underneath", "behind", "beside", "near", "between", "among", "around",
+     "through", "across", "along", "into", "onto", "inside", "within", "atop", "next", "front",
+     "against", "without"}
 )  # fmt: skip
-UNDERSTOOD = frozenset({"and", "with", "&", ",", ";", ".", "is", "are", "plus", "which", "that"})
+OTHERS = frozenset({"while", "who", "which", "where", "it", "there", "highly", "very"})
+# What a noun that no list holds cannot contain.
+STOPS = DETERMINERS | VAGUE | JOINTS | ACTIONS | PREPOSITIONS | OTHERS | frozenset(NUMBERS)
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class _Reader:
     # ---- whole parts
 
     def skip_opening(self) -> None:
-        """ "a photo of", "an oil painting of", "there is"."""
+        """As in "a photo of", "an oil painting of", "there is"."""
         if self._word(0) == "there" and self._word(1) in ("is", "are"):
             self.at = 2
             return
@@ -152,7 +153,7 @@ class _Reader:
                 return
 
     def take_ground(self) -> bool:
-        """ "on a white background", "against white" where white is a ground, ", white background"."""
+        """As in "on a white background", "…, white background"; in a closed world "on white"."""
         begin = self.at
         length = self._longest(("on", "against", "in front of", ","), begin)
         if length == 0 or self.ground is not None:
@@ -174,7 +175,7 @@ class _Reader:
         return False
 
     def take_side(self) -> bool:
-        """ "… with a dog to its left", "… above it": the last thing's place beside the one before."""
+        """As in "a cat with a dog to its left": where the last thing is from the one before."""
         names = {f"{how} its {side}": f"{side} of" for how in ("to", "on") for side in SIDES}
         names |= {f"{said} it": name for said, name in self._relations.items() if " " not in said}
         length = self._longest(names, self.at)
@@ -188,7 +189,7 @@ class _Reader:
         return True
 
     def take_relation(self) -> bool:
-        """ "to the left of": waits for its second thing. After it comes a thing, or it is none."""
+        """As in "to the left of"; it waits for its second thing, without which it is none."""
         if not self.things or self.waiting is not None or self._is_manner():
             return False
         first, span = len(self.things) - 1, (0, 0)
@@ -207,7 +208,7 @@ class _Reader:
         return True
 
     def take_place(self) -> bool:
-        """ "in the top left corner"."""
+        """As in "in the top left corner"."""
         length = self._longest(self._places, self.at)
         if length == 0 or not self.things or self._word(self.at + length) == "of":
             return False
@@ -218,7 +219,7 @@ class _Reader:
         return True
 
     def take_told_colour(self) -> bool:
-        """ "is blue", "that is blue": the colour of the last thing."""
+        """As in "is blue", "that is blue": the colour of the last thing."""
         begin = self.at + (self._word(self.at) in ("that", "which"))
         length = self._longest(self.vocabulary.colours, begin + 1)
         if self._word(begin) not in ("is", "are") or length == 0 or not self.things:
@@ -231,7 +232,7 @@ class _Reader:
         return True
 
     def take_thing(self) -> bool:
-        """ "three small red apples"."""
+        """As in "three small red apples"."""
         thing, stop = self._thing(self.at)
         if thing is None:
             return False
@@ -248,6 +249,8 @@ class _Reader:
         stop = self.at + 1
         if self._is_manner():
             stop += 3
+        elif word.text == "next" and self._word(stop) == "to":
+            stop += 1
         elif word.text in ("at", "in", "during", "by", "on") and self._word(stop) not in STOPS:
             stop += stop < len(self.words)  # "at dusk"
         elif word.text not in JOINTS | VAGUE and not self._is_end(stop):
@@ -388,7 +391,7 @@ class _Reader:
         return self.words[start].start, self.words[stop - 1].end
 
     def _is_manner(self) -> bool:
-        """ "in the shape of"."""
+        """As in "in the shape of"."""
         words = [self._word(self.at + offset) for offset in range(4)]
         return words[:2] == ["in", "the"] and words[2] in MANNERS and words[3] == "of"
 

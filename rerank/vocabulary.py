@@ -74,7 +74,7 @@ def noun(
     name: str, plural: str, synonyms: Iterable[tuple[str, str]] = (), *, coloured: bool = False
 ) -> Noun:
     """A noun with the forms of its name and its synonyms."""
-    forms = {}
+    forms: dict[str, bool] = {}
     for one, many in ((name, plural), *synonyms):
         forms |= {many: True, one: False}  # a fish, two fish: the same word is a singular first
     return Noun(name, plural, forms, coloured)

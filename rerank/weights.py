@@ -6,7 +6,7 @@ does not fit exactly is a WeightsError that names it.
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
@@ -23,7 +23,7 @@ from transformers import (
 from rerank.specs import WeightsError
 from rerank.texts import TextReader
 
-Model = CLIPModel | SiglipModel
+Model: TypeAlias = CLIPModel | SiglipModel
 
 # Constant buffers that transformers wrote into its files before 4.31 and builds itself since.
 OLD_BUFFERS = frozenset(
