@@ -77,8 +77,6 @@ def _rank(options: argparse.Namespace) -> int:
     files = list_files(options.pictures)
     judged = _judged(options, files)
     ranking = judged.ranking
-    if ranking.chunks > 1:
-        _note(f"the prompt exceeds the model's context: it is scored in {ranking.chunks} parts")
     scored = [file for index, file in enumerate(files) if index not in ranking.failed]
     _tell_failures(files, ranking.failed)
     if options.top_k is not None and options.top_k > len(scored):
@@ -105,6 +103,9 @@ def _rank(options: argparse.Namespace) -> int:
 def _judged(options: argparse.Namespace, files: Sequence[Path]) -> Judged:
     models = options.model if options.model is not None else [(DEFAULT, 1.0)]
     jury = _load(options, models[0][0])
+    parts = len(jury.chunks(options.prompt))
+    if parts > 1:
+        _note(f"the prompt is longer than {jury.context} tokens: it is scored in {parts} parts")
     if len(models) > 1 or options.aesthetic is not None:
         return _judged_by_panel(options, files, jury, models)
     encoded = _encode(jury, files, options)

@@ -48,7 +48,7 @@ def list_pictures(folder: str | os.PathLike[str], *, deep: bool = False) -> list
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"{folder}: not a folder; a single picture is given as a list of one")
+        raise ValueError(f"{folder}: not a folder; images are a list of pictures, not one")
     found = sorted(
         path
         for path in (folder.rglob("*") if deep else folder.iterdir())

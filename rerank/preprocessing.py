@@ -4,7 +4,7 @@ A picture is *prepared* (resized and cropped to the model's size, uint8) and the
 one batch on the device. There are two ways to prepare:
 
 - the fast one: PyTorch's antialiased filter, where the picture lies. It is PIL's algorithm in
-  another fixed point, so that single subpixels differ by 1 of 255. JPEG files are decoded at a
+  another fixed point, so that single subpixels differ by 1 of 255, or by 2 in enlarged pictures. JPEG files are decoded at a
   fraction of their size, as long as twice the model's size is left.
 - `exact`: PIL's filter on the whole picture, bit for bit what transformers' PIL image processors
   give.

@@ -270,7 +270,7 @@ class Reranker:
         With templates: of each prompt, the mean over all of them, of length 1 again.
         """
         if isinstance(prompts, str) or isinstance(templates, str):
-            raise ValueError("prompts and templates are lists of texts, not one text")
+            raise ValueError("prompts, and templates, are a list of texts, not one text")
         if not prompts:
             return self._no_features()
         if templates:

@@ -8,7 +8,7 @@ combinations among them, and on the drawn evaluation prompts. No caption is on b
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,15 +21,13 @@ from rerank.claims import KINDS, Claim
 from rerank.pictures import Encoded
 from train.stickers.captions import phrase
 from train.stickers.facts import Description, change, describe, holds, possible_changes
-from train.stickers.judge import Sight, find, verdict
+from train.stickers.judge import find, verdict
 from train.stickers.prompts import make_prompts, read_prompts
 from train.stickers.renderer import render
 from train.stickers.scene import SIZE_CELLS, Scene, draw_scene, stands_at, stands_in
 from train.stickers.vocabulary import SIZES
 
 PROMPTS_SEED = 1  # of the prompts drawn to learn from; the evaluation set has 0
-
-Told = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,6 @@ def label_drawn(
     pipeline: LatentDiffusion,
     prompts: Sequence[tuple[str, Description]],
     seeds: int,
-    told: Told | None = None,
 ) -> Labelled:
     """Pictures drawn for each prompt, each with that prompt and with that of another, by the
     judge's verdict."""
@@ -103,8 +100,6 @@ def label_drawn(
             pairs.append(Pair(len(pictures), other_text, verdict(sight, other).right))
             foreign += [] if pairs[-1].matches else [len(pairs) - 1]
             pictures.append(picture)
-        if told is not None:
-            told(number + 1)
     return Labelled(torch.stack(pictures), pairs, foreign)
 
 
@@ -115,7 +110,6 @@ def calibrate(
     scenes: int = 600,
     prompts: int = 60,
     seeds: int = 4,
-    told: Told | None = None,
 ) -> tuple[Calibration, Quality]:
     """The jury's calibration, from scenes and, with a painter, from what it draws of prompts that
     are not in the evaluation set; and its quality on pictures that were held back."""
@@ -123,7 +117,7 @@ def calibrate(
     parts = [label_scenes(scenes, "calibration")]
     if pipeline is not None:
         fresh = [p for p in make_prompts(PROMPTS_SEED) if p.text not in evaluated][:prompts]
-        parts.append(label_drawn(pipeline, [(p.text, p.description) for p in fresh], seeds, told))
+        parts.append(label_drawn(pipeline, [(p.text, p.description) for p in fresh], seeds))
     rng = random.Random("unrelated captions")
     unrelated = [phrase(describe(draw_scene(rng), rng), rng) for _ in range(2 * CAPTIONS)]
     pairs, begin = [], 0
@@ -132,6 +126,45 @@ def calibrate(
         begin += len(part.pictures)
     pictures = jury.encode(torch.cat([part.pictures for part in parts]))
     return make(jury, pictures, pairs, [text for text in unrelated if text not in evaluated])
+
+
+def main_figures(
+    jury: Reranker,
+    pipeline: LatentDiffusion | None,
+    *,
+    scenes: int = 300,
+    prompts: int = 48,
+    seeds: int = 4,
+) -> str:
+    """What probabilities and ticks are worth, as lines for people: on scenes, and with a painter on
+    what it draws of the first evaluation prompts."""
+    labelled = label_scenes(scenes, "evaluation")
+    lines = [
+        f"{scenes} scenes, each with its caption, a changed one and that of another scene",
+        *_calibration_lines(jury, labelled),
+        f"claims of {scenes} captions, a third of them true",
+        *measure_claims_on_scenes(jury, scenes).lines(),
+    ]
+    if pipeline is not None:
+        chosen = [(p.text, p.description) for p in read_prompts()[:prompts]]
+        drawn = label_drawn(pipeline, chosen, seeds)
+        lines += [
+            f"{len(drawn.pictures)} pictures drawn of {prompts} prompts, each with its prompt and "
+            "another; the judge decides",
+            *_calibration_lines(jury, drawn),
+            "claims on them, where the judge sees a scene clearly",
+            *measure_claims_on_drawn(jury, drawn).lines(),
+        ]
+    return "\n".join(lines)
+
+
+def _calibration_lines(jury: Reranker, labelled: Labelled) -> list[str]:
+    found, none = measure_calibration(jury, labelled)
+    return [
+        f"  expected calibration error {found.error:.3f}, {found.right:.1%} told right, "
+        f"of {found.pairs} pairs",
+        *none.lines(),
+    ]
 
 
 def measure_calibration(jury: Reranker, labelled: Labelled) -> tuple[Quality, Rates]:
@@ -144,8 +177,8 @@ def measure_calibration(jury: Reranker, labelled: Labelled) -> tuple[Quality, Ra
     ]
     matches = [pair.matches for pair in labelled.pairs]
     none = {
-        "none": [probabilities[place] < NONE_MATCHES for place in labelled.foreign],
-        "match": [
+        "none matches": [probabilities[place] < NONE_MATCHES for place in labelled.foreign],
+        "one matches": [
             p >= NONE_MATCHES for p, truth in zip(probabilities, matches, strict=True) if truth
         ],
     }
@@ -168,9 +201,10 @@ def measure_claims_on_scenes(jury: Reranker, number: int) -> Rates:
     return _rates(jury, cases)
 
 
-def measure_claims_on_drawn(jury: Reranker, drawn: Labelled, sights: Sequence[Sight]) -> Rates:
+def measure_claims_on_drawn(jury: Reranker, drawn: Labelled) -> Rates:
     """The same on drawn pictures in which the judge sees a scene clearly."""
     pictures = jury.encode(drawn.pictures)
+    sights = find(drawn.pictures)
     seen = [(pair, sights[pair.picture].scene) for pair in drawn.pairs]
     return _rates(
         jury,

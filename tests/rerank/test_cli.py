@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from rerank import Reranker, cli, specs
+from rerank import Reranker, cli, specs, towers
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def test_bad_k(rerank: Command, folder: Path, k: str) -> None:
 def test_empty_prompt(rerank: Command, folder: Path, prompt: str) -> None:
     code, _, errors = rerank(prompt, folder)
     assert code == 2
-    assert errors[-1].endswith("the prompt is empty")
+    assert errors[-1].endswith("the text is empty")
 
 
 def test_equal_pictures_keep_their_order(rerank: Command, folder: Path) -> None:
@@ -155,12 +156,14 @@ def test_long_prompt_is_noted(rerank: Command, folder: Path, jury: Reranker) -> 
 def test_a_score_that_is_not_finite_is_an_error(
     rerank: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Reranker.score
+    original = towers.image_features
 
-    def first_fails(jury: Reranker, prompt: str, images: list[object]) -> list[float]:
-        return [float("nan"), *original(jury, prompt, images)[1:]]  # type: ignore[arg-type]
+    def first_fails(model: object, pixels: torch.Tensor) -> torch.Tensor:
+        features = original(model, pixels)  # type: ignore[arg-type]
+        features[0] = torch.nan
+        return features
 
-    monkeypatch.setattr(Reranker, "score", first_fails)
+    monkeypatch.setattr(towers, "image_features", first_fails)
     code, output, errors = rerank("a red panda", folder)
     assert code == 4
     assert "a.png" not in output
@@ -197,7 +200,7 @@ def test_exit_codes(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "score_files", fail)
+    monkeypatch.setattr(cli, "list_files", fail)
     assert rerank("a red panda", folder)[0] == code
 
 

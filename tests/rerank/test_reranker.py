@@ -6,8 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from rerank import Ranked, Reranker, rank
+from rerank import Ranked, Reranker, rank, towers
 from rerank.reranker import CACHED_TEXTS
+from rerank.weights import Model
 
 PROMPTS = ("a red panda", "two blue apples, left of a balloon!", "Ünïcødé 🐼", "")
 SIZES = [(32, 32), (33, 32), (64, 64), (200, 77), (77, 200), (17, 23), (640, 480)]
@@ -25,7 +26,7 @@ def as_tensor(arrays: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(arrays).permute(0, 3, 1, 2)
 
 
-def test_equal_to_transformers(tiny_clip_folder: Path, jury: Reranker) -> None:
+def test_equal_to_transformers(tiny_clip_folder: Path) -> None:
     from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
     images = [Image.fromarray(pictures(1, *size)[0]) for size in SIZES]
@@ -40,6 +41,7 @@ def test_equal_to_transformers(tiny_clip_folder: Path, jury: Reranker) -> None:
     cosines = expected.text_embeds @ expected.image_embeds.T
     assert cosines.std() > 0.01  # else being equal would mean nothing
 
+    jury = Reranker.load(tiny_clip_folder, "cpu", exact=True)
     ours = jury.similarity(PROMPTS, images)
     torch.testing.assert_close(ours, cosines, atol=1e-5, rtol=0)
     for row, prompt in enumerate(PROMPTS):
@@ -143,15 +145,14 @@ def test_rank() -> None:
 def test_a_picture_without_a_finite_score_is_seen_and_never_ranked(
     jury: Reranker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = jury._model.get_image_features
+    original = towers.image_features
 
-    def fail_on_black(pixels: torch.Tensor) -> object:
-        output = original(pixels)
-        black = (pixels < -1).flatten(1).all(1)
-        output.pooler_output[black] = torch.nan
-        return output
+    def fail_on_black(model: Model, pixels: torch.Tensor) -> torch.Tensor:
+        features = original(model, pixels)
+        features[(pixels < -1).flatten(1).all(1)] = torch.nan
+        return features
 
-    monkeypatch.setattr(jury._model, "get_image_features", fail_on_black)
+    monkeypatch.setattr(towers, "image_features", fail_on_black)
     arrays = pictures(5)
     others = jury.score("a panda", arrays[[0, 1, 3, 4]])
     arrays[2] = 0
@@ -203,7 +204,7 @@ def test_long_texts_are_the_weighted_mean_of_their_chunks(jury: Reranker) -> Non
     assert len(chunks) > 2
     assert " ".join(chunks).split() == text.split()
     features = jury.text_features(chunks)
-    lengths = [len(jury._tokenizer(chunk).input_ids) for chunk in chunks]
+    lengths = [len(jury._reader.tokenizer(chunk).input_ids) for chunk in chunks]
     assert max(lengths) <= jury.context
     mean = sum(length * feature for length, feature in zip(lengths, features, strict=True))
     expected = mean / mean.norm()
