@@ -4,8 +4,8 @@ A picture is *prepared* (resized and cropped to the model's size, uint8) and the
 one batch on the device. There are two ways to prepare:
 
 - the fast one: PyTorch's antialiased filter, where the picture lies. It is PIL's algorithm in
-  another fixed point, so that single subpixels differ by 1 of 255, or by 2 in enlarged pictures. JPEG files are decoded at a
-  fraction of their size, as long as twice the model's size is left.
+  another fixed point, so that single subpixels differ by 1 of 255, or by 2 in enlarged pictures.
+  JPEG files are decoded at a fraction of their size, as long as twice the model's size is left.
 - `exact`: PIL's filter on the whole picture, bit for bit what transformers' PIL image processors
   give.
 
@@ -299,7 +299,9 @@ def _from_config(config: dict[str, Any], exact: bool) -> Preprocessing:
     if isinstance(size, int):  # as old files have it
         size = {"shortest_edge": size}
     resize = size["shortest_edge"] if "shortest_edge" in size else (size["height"], size["width"])
-    crop = config["crop_size"] if config.get("do_center_crop", True) else size
+    # Where it is not said, CLIP crops; SigLIP does not, and has no size for it.
+    crops = config.get("do_center_crop", "crop_size" in config)
+    crop = config["crop_size"] if crops else size
     if isinstance(crop, int):
         crop = {"height": crop, "width": crop}
     normalised = config.get("do_normalize", True)

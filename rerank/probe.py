@@ -84,8 +84,8 @@ class LinearProbe:
     def save(self, file: str | Path) -> None:
         """Write as safetensors."""
         tensors = {
-            "weight": self.weights.astype(np.float32),
-            "bias": self.biases.astype(np.float32),
+            "weight": np.ascontiguousarray(self.weights, np.float32),
+            "bias": np.ascontiguousarray(self.biases, np.float32),
         }
         facts = {"labels": json.dumps(self.labels), "strength": repr(self.strength)}
         save_file(tensors, file, facts)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch.nn.functional import normalize
+from transformers import SiglipModel
 
 from rerank import calibration, towers
 from rerank.calibration import Calibrated, Calibration
@@ -256,12 +257,12 @@ class Reranker:
     @property
     def scale(self) -> float:
         """What cosines are multiplied with to be logits."""
-        return float(self._model.logit_scale.exp())
+        return self._model.logit_scale.exp().item()
 
     @property
     def bias(self) -> float:
         """What is then added; 0 for CLIP."""
-        return float(getattr(self._model, "logit_bias", torch.zeros(())))
+        return self._model.logit_bias.item() if isinstance(self._model, SiglipModel) else 0.0
 
     @torch.no_grad()
     def text_features(self, prompts: Sequence[str], templates: Sequence[str] = ()) -> torch.Tensor:
