@@ -115,7 +115,7 @@ def _judged(options: argparse.Namespace, files: Sequence[Path]) -> Judged:
             encoded,
             options.top_k if options.top_k is not None else max(1, len(files)),
             diversity=options.diversity,
-            calibrate=options.calibrate,
+            calibrate=_calibrates(options),
             templates=options.template,
         )
         ranking.failed |= _without_number(jury.score(options.prompt, encoded), ranking.failed)
@@ -140,7 +140,7 @@ def _judged_by_panel(
     from rerank.aesthetic import AestheticHead
     from rerank.panel import Member, Panel
 
-    if options.diversity or options.calibrate or options.claims or options.template:
+    if options.diversity or _calibrates(options) or options.claims or options.template:
         raise ValueError(
             "--diversity, --calibrate, --claims and --template are for one model alone"
         )
@@ -157,6 +157,10 @@ def _judged_by_panel(
     ranking.failed |= _without_number(opinions.scores, ranking.failed)
     name = " + ".join(member.judge.name for member in members)
     return Judged(name, files, ranking, {}, ())
+
+
+def _calibrates(options: argparse.Namespace) -> bool:
+    return options.calibrate or options.calibration is not None
 
 
 def _without_number(scores: Sequence[float], failed: Mapping[int, str]) -> dict[int, str]:
@@ -393,7 +397,13 @@ def _load(options: argparse.Namespace, name: str) -> "Reranker":
 
     # The library has its own, lower limit, which becomes one line per file.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    return Reranker.load(name, options.device, exact=options.exact, processor=options.processor)
+    return Reranker.load(
+        name,
+        options.device,
+        exact=options.exact,
+        processor=options.processor,
+        calibration=getattr(options, "calibration", None),
+    )
 
 
 def _encode(jury: "Reranker", files: Sequence[Path], options: argparse.Namespace) -> "Encoded":

@@ -74,6 +74,10 @@ def _add_rank(parser: argparse.ArgumentParser) -> None:
         "--calibrate", action="store_true", help="say what the scores mean: percentile, probability"
     )
     parser.add_argument(
+        "--calibration", type=Path, metavar="FILE",
+        help="do so by this file instead of the model's own calibration.json",
+    )  # fmt: skip
+    parser.add_argument(
         "--claims", action="store_true", help="tick or cross each claim of the prompt"
     )
     _add_templates(parser)

@@ -5,7 +5,7 @@ one batch on the device. There are two ways to prepare:
 
 - the fast one: PyTorch's antialiased filter, where the picture lies. It is PIL's algorithm in
   another fixed point, so that single subpixels differ by 1 of 255, or by 2 in enlarged pictures.
-  JPEG files are decoded at a fraction of their size, as long as twice the model's size is left.
+  JPEG files are decoded at a fraction of their size that is at least four times the model's.
 - `exact`: PIL's filter on the whole picture, bit for bit what transformers' PIL image processors
   give.
 
@@ -36,7 +36,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 40_000_000
 MAX_ASPECT = 100  # the longer side over the shorter; a strip shows nothing after the centre crop
 ORIENTATION = 0x0112  # EXIF tag
-JPEG_MARGIN = 2  # times the model's size that a JPEG decoded at a fraction still has
+JPEG_MARGIN = 4  # times the size that is read, which a JPEG decoded at a fraction still has
 RESAMPLERS = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bicubic"}
 
 

@@ -54,6 +54,7 @@ class Reranker:
         name: str,
         folder: Path,
         device: torch.device,
+        calibration_file: Path | None = None,
     ) -> None:
         self.name = name
         self.folder = folder
@@ -64,6 +65,9 @@ class Reranker:
         self._reader = reader
         self._preprocessing = preprocessing
         self._batch = CPU_BATCH if device.type == "cpu" else GPU_BATCH
+        self._calibration_file = (
+            folder / calibration.FILE if calibration_file is None else calibration_file
+        )
         self._texts: dict[str, torch.Tensor] = {}  # text → (D,) features; the oldest leave first
 
     @classmethod
@@ -74,12 +78,14 @@ class Reranker:
         *,
         exact: bool = False,
         processor: str | Path | None = None,
+        calibration: str | Path | None = None,
     ) -> "Reranker":
         """The model of that name, of a folder in transformers' format, or the shipped one.
 
         Runs in fp32 on `device`, by default on CUDA where there is one, else on the CPU. `exact`
         resizes pictures bit for bit as transformers' PIL image processors. `processor` names
-        another folder for tokenizer and preprocessing, for models that come without (PickScore).
+        another folder for tokenizer and preprocessing, for models that come without (PickScore);
+        `calibration` another file than the model's own calibration.json, read when first needed.
         Raises WeightsError when the weights are missing, damaged or do not fit, ValueError for a
         device that is not there.
         """
@@ -95,6 +101,7 @@ class Reranker:
             name=spec.name,
             folder=spec.folder,
             device=chosen,
+            calibration_file=None if calibration is None else Path(calibration),
         )
 
     # ---- scores
@@ -223,8 +230,8 @@ class Reranker:
 
     @cached_property
     def calibration(self) -> Calibration:
-        """The model's calibration.json. Raises WeightsError: none there, or for other weights."""
-        path = self.folder / calibration.FILE
+        """What scores mean. Raises WeightsError: no such file, or one for other weights."""
+        path = self._calibration_file
         found = calibration.read(path)
         if found.weights != files_hash(self.folder):
             raise WeightsError(

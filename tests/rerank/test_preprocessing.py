@@ -97,9 +97,9 @@ def test_floats_beyond_0_and_1_are_refused(at_224: Preprocessing, value: float) 
 def test_large_jpegs_are_decoded_small_and_look_the_same(
     tmp_path: Path, at_224: Preprocessing, exact_224: Preprocessing
 ) -> None:
-    photo(2000, 1500).save(tmp_path / "large.jpg", quality=95)
-    opened = open_picture(tmp_path / "large.jpg", 448)
-    assert opened.size == (1000, 750)
+    photo(4000, 3000).save(tmp_path / "large.jpg", quality=95)
+    opened = open_picture(tmp_path / "large.jpg", 4 * 224)
+    assert opened.size == (2000, 1500)
     fast, exact = (
         each.prepare(tmp_path / "large.jpg", CPU).float() for each in (at_224, exact_224)
     )
