@@ -22,7 +22,8 @@ FILE = "calibration.json"
 CAPTIONS = 256  # unrelated ones, at most
 CHANGES = 8  # of each claim of a prompt
 NONE_MATCHES = 0.5  # the probability that no picture reaches when none of them matches
-RIDGE = 1e-3
+SATURATION = 8.0  # logits
+RIDGE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -89,22 +90,28 @@ class Calibration:
 def evidence(
     scores: torch.Tensor, unrelated: torch.Tensor, changed: torch.Tensor, scale: float
 ) -> torch.Tensor:
-    """How far scores (N,) stand out: (N, 3), or (N, 5) where there are changed captions (V, N).
+    """How far scores (N,) stand out: (N, 4), or (N, 7) where there are changed captions (V, N).
 
-    The cosine itself; its distance from the mean of the unrelated captions (C, N) in standard
-    deviations; from the highest of them, in logits; the log odds against all changed captions
-    together; and the distance from the highest of them, in logits.
+    The cosine itself and its square; its distance from the mean of the unrelated captions (C, N) in
+    standard deviations, and from the highest hundredth of them in logits; the log odds against all
+    changed captions together, alone and times the cosine; the distance from the highest of them.
     """
     std, mean = torch.std_mean(unrelated, dim=0)
     columns = [
         scores,
+        scores**2,
         (scores - mean) / std.clamp(min=1e-6),
-        scale * (scores - unrelated.quantile(0.99, dim=0)),
+        _saturated(scale * (scores - unrelated.quantile(0.99, dim=0))),
     ]
     if len(changed) > 0:
-        columns.append(scale * scores - torch.logsumexp(scale * changed, dim=0))
-        columns.append(scale * (scores - changed.amax(0)))
+        odds = _saturated(scale * scores - torch.logsumexp(scale * changed, dim=0))
+        columns += [odds, odds * scores, _saturated(scale * (scores - changed.amax(0)))]
     return torch.stack(columns, dim=1)
+
+
+def _saturated(logits: torch.Tensor) -> torch.Tensor:
+    """Beyond some point, more of it proves no more."""
+    return SATURATION * torch.tanh(logits / SATURATION)
 
 
 def fit(evidence: torch.Tensor, matches: torch.Tensor, steps: int = 50) -> Logistic:

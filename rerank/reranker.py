@@ -380,14 +380,21 @@ class Reranker:
         return rows
 
     def _encode_pictures(self, pictures: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) uint8, prepared → (B, D); in halves when memory is short."""
-        try:
-            return towers.image_features(self._model, self._preprocessing.normalise(pictures))
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if len(pictures) == 1 or not _is_out_of_memory(error):
-                raise
-        self._batch = max(1, min(self._batch, len(pictures) // 2))  # for what comes after, too
-        return torch.cat([self._encode_pictures(half) for half in pictures.split(self._batch)])
+        """(B, 3, H, W) uint8, prepared → (B, D); from now on fewer at once when memory is short."""
+        rows: list[torch.Tensor] = []
+        start = 0
+        while start < len(pictures):
+            part = pictures[start : start + self._batch]
+            try:
+                pixels = self._preprocessing.normalise(part)
+                rows.append(towers.image_features(self._model, pixels))
+            except RuntimeError as error:
+                if len(part) == 1 or not _is_out_of_memory(error):
+                    raise
+                self._batch = len(part) // 2
+            else:
+                start += len(part)
+        return torch.cat(rows)
 
     def _encode_texts(self, prompts: Sequence[str]) -> torch.Tensor:
         """P prompts → (P, D)."""

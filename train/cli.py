@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = step(name, function, help)
         sub.add_argument("--clip", help="a known CLIP or a folder; default: the shipped one")
         sub.add_argument("-m", "--model", help="the painter; default: the shipped one")
-        sub.add_argument("--scenes", type=int, default=600, help="rendered ones (600)")
+        sub.add_argument("--scenes", type=int, default=400, help="rendered ones (400)")
         sub.add_argument(
             "--prompts", type=int, default=60, help="drawn, 4 of each; 0 for none (60)"
         )

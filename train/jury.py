@@ -107,7 +107,7 @@ def calibrate(
     jury: Reranker,
     pipeline: LatentDiffusion | None,
     *,
-    scenes: int = 600,
+    scenes: int = 400,
     prompts: int = 60,
     seeds: int = 4,
 ) -> tuple[Calibration, Quality]:

@@ -9,6 +9,7 @@ import torch
 from rerank import Reranker, WeightsError
 from rerank.calibrating import Pair, make, quality, read_captions, with_wrong_ones
 from rerank.calibration import (
+    RIDGE,
     Calibration,
     Logistic,
     evidence,
@@ -21,8 +22,8 @@ from rerank.specs import files_hash
 
 
 def some_calibration(weights: str) -> Calibration:
-    changed = Logistic((0.0,) * 5, (1.0,) * 5, (0.0, 0.0, 0.0, 0.0, 1.0), 0.0)
-    plain = Logistic((0.0,) * 3, (1.0,) * 3, (0.0, 1.0, 0.0), 0.0)
+    changed = Logistic((0.0,) * 7, (1.0,) * 7, (0.0,) * 6 + (1.0,), 0.0)
+    plain = Logistic((0.0,) * 4, (1.0,) * 4, (0.0, 0.0, 1.0, 0.0), 0.0)
     return Calibration(weights, ("a red panda", "a blue apple", "the balloon"), changed, plain)
 
 
@@ -42,13 +43,15 @@ def test_evidence_by_hand() -> None:
     unrelated = torch.tensor([[0.1, 0.0], [0.3, 0.2]])
     changed = torch.tensor([[0.2, 0.5], [0.4, 0.1]])
     rows = evidence(torch.tensor([0.5, 0.3]), unrelated, changed, 10.0)
-    assert rows.shape == (2, 5)
-    assert rows[0, 0] == 0.5
-    assert rows[0, 1].item() == pytest.approx((0.5 - 0.2) / np.std([0.1, 0.3], ddof=1))
-    assert rows[0, 2].item() == pytest.approx(10 * (0.5 - np.quantile([0.1, 0.3], 0.99)), rel=1e-4)
-    assert rows[0, 3].item() == pytest.approx(5 - np.log(np.exp(2) + np.exp(4)))
-    assert rows[1, 4].item() == pytest.approx(-2)
-    assert evidence(torch.tensor([0.5]), unrelated[:, :1], changed[:0, :1], 10.0).shape == (1, 3)
+    assert rows.shape == (2, 7)
+    top = 10 * (0.5 - np.quantile([0.1, 0.3], 0.99))
+    odds = 8 * np.tanh((5 - np.log(np.exp(2) + np.exp(4))) / 8)
+    expected = [0.5, 0.25, 0.3 / np.std([0.1, 0.3], ddof=1), 8 * np.tanh(top / 8)]
+    expected += [odds, odds / 2, 8 * np.tanh(1 / 8)]
+    assert rows[0].tolist() == pytest.approx(expected, rel=1e-4)
+    assert rows[1, 6].item() == pytest.approx(8 * np.tanh(-2 / 8))
+    plain = evidence(torch.tensor([0.5]), unrelated[:, :1], changed[:0, :1], 10.0)
+    assert plain[0].tolist() == pytest.approx(expected[:4], rel=1e-4)
 
 
 def test_logistic_regression_is_that_of_scikit_learn() -> None:
@@ -58,7 +61,7 @@ def test_logistic_regression_is_that_of_scikit_learn() -> None:
     y = torch.rand(400) < torch.sigmoid(x[:, 0] - 0.4 * x[:, 1])
     ours = fit(x, y)
     scaled = ((x - x.mean(0)) / x.std(0)).numpy()
-    theirs = linear_model.LogisticRegression(C=1 / (1e-3 * 400), tol=1e-9).fit(scaled, y.numpy())
+    theirs = linear_model.LogisticRegression(C=1 / (RIDGE * 400), tol=1e-9).fit(scaled, y.numpy())
     assert ours.weights == pytest.approx(theirs.coef_[0].tolist(), abs=1e-3)
     assert ours.bias == pytest.approx(theirs.intercept_[0], abs=1e-3)
     assert ours(x).numpy() == pytest.approx(theirs.predict_proba(scaled)[:, 1], abs=1e-3)
@@ -105,7 +108,8 @@ def test_percentile_and_probability(calibrated: Reranker) -> None:
         below = (others[:, index] < each.score).float().mean().item()
         assert each.percentile == pytest.approx(100 * below)
         margin = calibrated.scale * (each.score - others[3:, index].max().item())
-        assert each.probability == pytest.approx(1 / (1 + np.exp(-margin)), abs=1e-5)
+        logit = 8 * np.tanh(margin / 8)
+        assert each.probability == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-5)
 
 
 def test_in_the_ranking(calibrated: Reranker, jury: Reranker) -> None:
@@ -120,8 +124,8 @@ def test_in_the_ranking(calibrated: Reranker, jury: Reranker) -> None:
 
 def test_the_flag(calibrated: Reranker) -> None:
     for bias, flag in ((50.0, False), (-50.0, True)):
-        model = Logistic((0.0,) * 5, (1.0,) * 5, (0.0,) * 5, bias)
-        plain = Logistic((0.0,) * 3, (1.0,) * 3, (0.0,) * 3, bias)
+        model = Logistic((0.0,) * 7, (1.0,) * 7, (0.0,) * 7, bias)
+        plain = Logistic((0.0,) * 4, (1.0,) * 4, (0.0,) * 4, bias)
         calibrated.calibration = Calibration("", ("a panda", "the left"), model, plain)
         for prompt in ("a red apple", "of"):
             ranking = calibrated.top_k(prompt, noise(2), 1, calibrate=True)
