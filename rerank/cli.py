@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from rerank.extras import MissingExtraError
 from rerank.flags import parse
-from rerank.pictures import list_pictures
+from rerank.pictures import Encoded, list_pictures
 from rerank.ranking import Ranked, Ranking
 from rerank.specs import DEFAULT, WeightsError
 
 if TYPE_CHECKING:
     from rerank.checking import Checked
-    from rerank.pictures import Encoded
     from rerank.reranker import Reranker
 
 DONE, BAD_INPUT, BAD_WEIGHTS, SOME_FAILED, NO_ROOM, INTERRUPTED = 0, 2, 3, 4, 5, 130
@@ -122,8 +121,6 @@ def _judged(options: argparse.Namespace, files: Sequence[Path]) -> Judged:
         checked: dict[int, Checked] = {}
         unsplit: tuple[str, ...] = ()
         if options.claims:
-            from rerank.pictures import Encoded
-
             unsplit = jury.claims(options.prompt).unsplit
             shown = [each.index for each in ranking]
             found = jury.check(options.prompt, Encoded(encoded.features[shown]))
@@ -190,24 +187,14 @@ def _print_table(judged: Judged) -> None:
 
 
 def _print_json(prompt: str, judged: Judged) -> None:
-    table = {
-        "prompt": prompt,
-        "model": judged.model,
-        "parts": judged.ranking.chunks,
-        **(
-            {}
-            if judged.ranking.none_matches is None
-            else {"none_matches": judged.ranking.none_matches}
-        ),
-        **({"unsplit": list(judged.unsplit)} if judged.checked else {}),
-        "results": [
-            _to_json(place, each, judged) for place, each in enumerate(judged.ranking, start=1)
-        ],
-        "failed": [
-            {"file": str(judged.files[index]), "reason": _reason(judged.files[index], why)}
-            for index, why in sorted(judged.ranking.failed.items())
-        ],
-    }
+    ranking = judged.ranking
+    table: dict[str, Any] = {"prompt": prompt, "model": judged.model, "parts": ranking.chunks}
+    if ranking.none_matches is not None:
+        table["none_matches"] = ranking.none_matches
+    if judged.checked:
+        table["unsplit"] = list(judged.unsplit)
+    table["results"] = [_to_json(place, each, judged) for place, each in enumerate(ranking, 1)]
+    table["failed"] = _failures(judged.files, ranking.failed)
     print(json.dumps(table, indent=2), flush=True)
 
 
@@ -289,10 +276,7 @@ def _classify(options: argparse.Namespace) -> int:
         if index not in encoded.failed
     ]
     if options.json:
-        failed = [
-            {"file": str(files[index]), "reason": _reason(files[index], why)}
-            for index, why in encoded.failed.items()
-        ]
+        failed = _failures(files, encoded.failed)
         print(json.dumps({"model": jury.name, "results": rows, "failed": failed}, indent=2))
     else:
         for row in rows:
@@ -406,7 +390,7 @@ def _load(options: argparse.Namespace, name: str) -> "Reranker":
     )
 
 
-def _encode(jury: "Reranker", files: Sequence[Path], options: argparse.Namespace) -> "Encoded":
+def _encode(jury: "Reranker", files: Sequence[Path], options: argparse.Namespace) -> Encoded:
     with _out_of_memory():
         return jury.encode(files, progress=_counter(options, len(files)), skip_bad=True)
 
@@ -440,6 +424,13 @@ def _counter(
 def _tell_failures(files: Sequence[Path], failed: Mapping[int, str]) -> None:
     for index, why in sorted(failed.items()):
         _note(f"{files[index]} is left out: {_reason(files[index], why)}")
+
+
+def _failures(files: Sequence[Path], failed: Mapping[int, str]) -> list[dict[str, str]]:
+    return [
+        {"file": str(files[index]), "reason": _reason(files[index], why)}
+        for index, why in sorted(failed.items())
+    ]
 
 
 def _reason(file: Path, why: str) -> str:

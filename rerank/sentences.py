@@ -7,7 +7,7 @@ What none of these fits is remembered as not understood. Imports no torch.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from rerank.vocabulary import NUMBERS, SIZES, Noun, Vocabulary, names_of
 
@@ -58,7 +58,6 @@ class Thing:
 
     name: str
     noun: Noun | None
-    plural: bool
     span: Span  # all of it, from the article on
     noun_span: Span
     article_span: Span | None = None  # of "a" or "an"
@@ -101,44 +100,42 @@ class Sentence:
 def read_sentence(text: str, vocabulary: Vocabulary) -> Sentence:
     """Take a prompt apart by the words of a vocabulary."""
     reader = _Reader(text, vocabulary)
+    takes = (
+        reader.take_ground,
+        reader.take_side,
+        reader.take_relation,
+        reader.take_place,
+        reader.take_told_colour,
+        reader.take_thing,
+    )
     reader.skip_opening()
     while reader.at < len(reader.words):
-        _ = (
-            reader.take_ground()
-            or reader.take_side()
-            or reader.take_relation()
-            or reader.take_place()
-            or reader.take_told_colour()
-            or reader.take_thing()
-            or reader.skip()
-        )
+        if not any(take() for take in takes):
+            reader.skip()
     return reader.sentence()
 
 
-@dataclass
 class _Reader:
     """Where the reading is, and what was found. Each `take_…` says whether it took some words."""
 
-    text: str
-    vocabulary: Vocabulary
-    words: list[Word] = field(init=False)
-    at: int = 0
-    things: list[Thing] = field(default_factory=list)
-    relations: list[Relation] = field(default_factory=list)
-    places: list[tuple[int, str, Span]] = field(default_factory=list)
-    ground: tuple[str, Span] | None = None
-    waiting: Relation | None = None  # has its first thing, not yet its second
-    left_over: list[Span] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        found = re.finditer(r"[^\W_]+(?:['’-][^\W_]+)*|[,.;&]", self.text)
+    def __init__(self, text: str, vocabulary: Vocabulary) -> None:
+        self.text = text
+        self.vocabulary = vocabulary
+        found = re.finditer(r"[^\W_]+(?:['’-][^\W_]+)*|[,.;&]", text)
         self.words = [Word(m[0].lower(), m.start(), m.end()) for m in found]
-        self._relations = names_of(self.vocabulary.relations)
-        self._places = names_of(self.vocabulary.places)
-        self._grounds = names_of(self.vocabulary.grounds)
+        self.at = 0
+        self.things: list[Thing] = []
+        self.relations: list[Relation] = []
+        self.places: list[tuple[int, str, Span]] = []
+        self.ground: tuple[str, Span] | None = None
+        self.waiting: Relation | None = None  # has its first thing, not yet its second
+        self.left_over: list[Span] = []
+        self._relations = names_of(vocabulary.relations)
+        self._places = names_of(vocabulary.places)
+        self._grounds = names_of(vocabulary.grounds)
         self._sizes = names_of(SIZES)
         # Plain English has too many nouns for a list: any words may be one.
-        self._nouns = self.vocabulary.noun_forms() if self.vocabulary.closed else {}
+        self._nouns = vocabulary.noun_forms() if vocabulary.closed else {}
 
     # ---- whole parts
 
@@ -243,7 +240,7 @@ class _Reader:
         self.at = stop
         return True
 
-    def skip(self) -> bool:
+    def skip(self) -> None:
         """Leave a word over, with the bare noun that belongs to a preposition ("at dusk")."""
         word = self.words[self.at]
         stop = self.at + 1
@@ -259,7 +256,6 @@ class _Reader:
         if word.text not in UNDERSTOOD and word.text not in DETERMINERS:
             self.left_over.append(self._span(self.at, stop))
         self.at = stop
-        return True
 
     def sentence(self) -> Sentence:
         """What was found."""
@@ -279,7 +275,8 @@ class _Reader:
 
     def _thing(self, begin: int) -> tuple[Thing | None, int]:
         """The thing that begins there, and where it ends."""
-        at, count, article, count_stop = self._quantity(begin)
+        at, count, article = self._quantity(begin)
+        quantity_stop = at
         size = size_span = colour = colour_span = None
         while True:
             if size is None and (length := self._longest(self._sizes, at)):
@@ -291,24 +288,19 @@ class _Reader:
             at += length
         length = self._noun_length(at)
         if length > 0:
-            noun, plural = self._nouns[self._said(at, length)]
-            name = noun.name
+            noun = self._nouns[self._said(at, length)]
         else:
             length, noun = self._unknown_noun(at, determined=at > begin), None
-            name = self._said(at, length)
-            plural = count is not None and count > 1
         if length == 0:
             return None, begin
-        count_span = None if count is None else self._span(begin, count_stop)
         thing = Thing(
-            name=name,
+            name=self._said(at, length) if noun is None else noun.name,
             noun=noun,
-            plural=plural,
             span=self._span(begin, at + length),
             noun_span=self._span(at, at + length),
             article_span=self._span(begin, begin + 1) if article else None,
             count=count,
-            count_span=count_span,
+            count_span=None if count is None else self._span(begin, quantity_stop),
             colour=colour,
             colour_span=colour_span,
             size=size,
@@ -316,22 +308,21 @@ class _Reader:
         )
         return thing, at + length
 
-    def _quantity(self, begin: int) -> tuple[int, int | None, bool, int]:
-        """Where the adjectives begin, the number, whether the article is a or an, and where the
-        number ends."""
+    def _quantity(self, begin: int) -> tuple[int, int | None, bool]:
+        """Where the adjectives begin, the number, and whether the article is a or an."""
         at, count = begin, None
         article = self._word(at) in ("a", "an")
         if self._noun_length(at):  # "a bunch of grapes" is a noun of some vocabularies
-            return at, None, False, at
+            return at, None, False
         at += self._word(at) in DETERMINERS
         if not self._noun_length(at) and self._word(at + 1) == "of":
             if self._word(at) in ("pair", "couple"):
-                return at + 2, 2, False, at + 2
+                return at + 2, 2, False
             if self._word(at) in GROUPS and self._number(at + 2) is not None:
                 at += 2
         count = self._number(at)
         at += count is not None
-        return at, count, article and count is None, at
+        return at, count, article and count is None
 
     def _number(self, at: int) -> int | None:
         word = self._word(at)

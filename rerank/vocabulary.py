@@ -7,7 +7,7 @@ Imports no torch.
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,11 @@ PLACE_CELLS: dict[str, tuple[int | None, int | None]] = {
 
 @dataclass(frozen=True)
 class Noun:
-    """A thing by its name; `forms` maps each way of writing it to whether that is a plural."""
+    """A thing by its name; `forms` are all ways of writing it, singular and plural."""
 
     name: str
     plural: str
-    forms: Mapping[str, bool] = field(hash=False)
+    forms: tuple[str, ...]
     coloured: bool = False  # a shape, which is drawn in any colour
 
 
@@ -60,9 +60,9 @@ class Vocabulary:
     highest_count: int
     closed: bool
 
-    def noun_forms(self) -> dict[str, tuple[Noun, bool]]:
-        """Every way of writing a noun, with the noun and whether it is a plural."""
-        return {form: (noun, plural) for noun in self.nouns for form, plural in noun.forms.items()}
+    def noun_forms(self) -> dict[str, Noun]:
+        """Every way of writing a noun."""
+        return {form: noun for noun in self.nouns for form in noun.forms}
 
 
 def names_of(table: Mapping[str, Iterable[str]]) -> dict[str, str]:
@@ -74,9 +74,7 @@ def noun(
     name: str, plural: str, synonyms: Iterable[tuple[str, str]] = (), *, coloured: bool = False
 ) -> Noun:
     """A noun with the forms of its name and its synonyms."""
-    forms: dict[str, bool] = {}
-    for one, many in ((name, plural), *synonyms):
-        forms |= {many: True, one: False}  # a fish, two fish: the same word is a singular first
+    forms = tuple(form for pair in ((name, plural), *synonyms) for form in pair)
     return Noun(name, plural, forms, coloured)
 
 
