@@ -53,5 +53,5 @@ def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(f"{text}…") > width:
-        text = text[:-1]
+        text = text[: -max(1, len(text) // 20)]
     return f"{text}…"

@@ -336,7 +336,7 @@ def test_classes_are_the_softmax_of_the_logits(jury: Reranker) -> None:
     logits = torch.tensor([jury.logits(label, arrays) for label in labels])
     expected = logits.softmax(0).T
     for row, found in zip(expected, jury.classify(arrays, labels), strict=True):
-        assert found == pytest.approx(dict(zip(labels, row.tolist(), strict=True)))
+        assert found == pytest.approx(dict(zip(labels, row.tolist(), strict=True)), abs=1e-6)
         assert list(found.values()) == sorted(found.values(), reverse=True)
     for wrong in ([], ["a", "a"]):
         with pytest.raises(ValueError, match="labels are different texts"):

@@ -69,7 +69,8 @@ def test_parts_listed_by_an_index(damaged: Path, jury: Reranker) -> None:
     index = damaged / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": weight_map}))
     picture = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
-    assert Reranker.load(damaged).score("a panda", picture) == jury.score("a panda", picture)
+    expected = jury.score("a panda", picture)
+    assert Reranker.load(damaged).score("a panda", picture) == pytest.approx(expected, abs=1e-6)
 
 
 PROJECTION = "visual_projection.weight"
@@ -143,7 +144,8 @@ def test_the_older_tokenizer_files_are_enough(damaged: Path, jury: Reranker) -> 
     (damaged / "tokenizer.json").unlink()
     picture = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     prompt = "a red panda, left of 2 apples!"
-    assert Reranker.load(damaged).score(prompt, picture) == jury.score(prompt, picture)
+    expected = jury.score(prompt, picture)
+    assert Reranker.load(damaged).score(prompt, picture) == pytest.approx(expected, abs=1e-6)
 
 
 def test_another_kind_of_model_is_refused(damaged: Path) -> None:
