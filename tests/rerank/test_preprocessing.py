@@ -287,6 +287,23 @@ def test_bombs_are_refused_before_decoding(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
 
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt"])
+def test_text_that_unpacks_to_much_is_refused(
+    tmp_path: Path, at_224: Preprocessing, kind: bytes
+) -> None:
+    photo(64, 64).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    packed = zlib.compress(bytes(60_000_000))
+    head = b"parameters\0\0" if kind == b"zTXt" else b"parameters\0\1\0\0\0"
+    data = kind + head + packed
+    chunk = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+    (tmp_path / "a.png").write_bytes(content[:33] + chunk + content[33:])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(BadImageError, match=r"a\.png: "):
+        at_224.prepare(tmp_path / "a.png", CPU)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
 def encoded(path: Path, **options: object) -> bytes:
     photo(64, 64).save(path, **options)
     return path.read_bytes()
