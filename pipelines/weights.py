@@ -8,7 +8,7 @@ import json
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers.models.clip.configuration_clip import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPTextModel
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
@@ -216,6 +216,15 @@ def load_weights(
     state = {name: tensors[key].to(dtype) for key, name in wanted.items()}
     _refuse(path, "keys with NaN or infinite values", [k for k in state if not _finite(state[k])])
     network.load_state_dict(state, strict=True, assign=True)
+
+
+def save_network(network: torch.nn.Module, config: Any, folder: Path) -> None:
+    """Write one of our own networks: its config, a dataclass, as config.json, and its weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = {"_class_name": type(network).__name__, **asdict(config)}
+    (folder / "config.json").write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+    state = {key: value.contiguous() for key, value in network.state_dict().items()}
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
 
 
 def _refuse(path: Path, what: str, keys: Collection[str], shown: int = 3) -> None:
