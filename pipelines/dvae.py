@@ -84,8 +84,8 @@ class DiscreteVae(nn.Module):
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """The likeliest codes (B, h, w) of uint8 pictures (B, 3, H, W)."""
-        dtype = self.encoder.blocks.input.weight.dtype
-        return self.encoder(map_pixels(pixels.to(dtype) / 255)).argmax(dim=1)
+        dtype = self.encoder.blocks[0].weight.dtype
+        return self.encoder(map_pixels(pixels / 255).to(dtype)).argmax(dim=1)
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """Pictures (B, 3, H, W) in [0, 1], float32, of codes (B, h, w)."""
@@ -141,17 +141,17 @@ class Decoder(nn.Module):
 
     def forward(self, weights: torch.Tensor) -> torch.Tensor:
         """`weights` (B, K, h, w): how much of each code there is; one-hot for codes."""
-        return self._paint(self.blocks.input(weights))
+        return self._paint(self.blocks[0](weights))
 
     def of_codes(self, codes: torch.Tensor) -> torch.Tensor:
         """The same for codes (B, h, w), without the product with a one-hot tensor."""
-        table = self.blocks.input.weight[:, :, 0, 0].T  # (K, C)
-        x = functional.embedding(codes, table) + self.blocks.input.bias
+        table = self.blocks[0].weight[:, :, 0, 0].T  # (K, C)
+        x = functional.embedding(codes, table) + self.blocks[0].bias
         return self._paint(x.movedim(-1, 1))
 
     def _paint(self, x: torch.Tensor) -> torch.Tensor:
-        for name, layer in self.blocks.named_children():
-            x = x if name == "input" else layer(x)
+        for layer in self.blocks[1:]:
+            x = layer(x)
         return functional.pixel_shuffle(x, self.patch)
 
 
@@ -184,7 +184,8 @@ def conv(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
     """A convolution that keeps the size, with the paper's start: variance 1 / fan-in, no bias."""
     layer = nn.Conv2d(inputs, outputs, kernel, padding=(kernel - 1) // 2)
     nn.init.normal_(layer.weight, std=1 / math.sqrt(inputs * kernel**2))
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
     return layer
 
 

@@ -4,73 +4,23 @@ Ramesh et al., Zero-Shot Text-to-Image Generation (arXiv 2102.12092), §2.2 and 
 decoder-only sparse transformer over text positions followed by image positions in raster order.
 Text sees the text before it; an image position sees all of the text, and of the image what the mask
 of the layer lets it see. Where the prompt ends, each text position has a learned padding token of
-its own. `sees` holds the masks, `Transformer` the network, `Cache` what decoding remembers.
+its own. This is teacher forcing, over all positions at once; `pipelines.cache` decodes.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
-from functools import lru_cache
+from typing import cast
 
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from pipelines.attention import Attention, attend, attend_shared
+from pipelines.attention import attend
+from pipelines.masks import Mask, paper_masks, visible
 
-
-class Mask(StrEnum):
-    """What an image position sees of the image: itself, and of the positions before it …
-
-    Let W be the width of the grid, R the reach, and d the distance in raster order.
-    """
-
-    FULL = "full"  # all
-    ROW = "row"  # d ≤ W: the row so far and the rest of the one above (the paper's)
-    COLUMN = "column"  # d a multiple of W: the column above
-    CONVOLUTION = "convolution"  # a (2R + 1)² window in raster order, so wrapped at the borders
-    CONVOLUTION_CLIPPED = "convolution_clipped"  # the window cut at the borders (ruDALL-E, v3)
-    CONVOLUTION_TORUS = "convolution_torus"  # the window wrapped along both axes (ruDALL-E, v2)
-    CONVOLUTION_UP_LEFT = "convolution_up_left"  # up to R rows up and R columns left (lucidrains)
-
-
-def sees(
-    mask: Mask, query: torch.Tensor, key: torch.Tensor, width: int, reach: int
-) -> torch.Tensor:
-    """Whether image position `query` sees `key`; int64 tensors of raster positions that broadcast.
-
-    Raster masks are functions of the distance alone, the others of rows and columns apart.
-    """
-    d = query - key
-    rows, columns = query // width - key // width, query % width - key % width
-    match mask:
-        case Mask.FULL:
-            near = torch.ones_like(d, dtype=torch.bool)
-        case Mask.ROW:
-            near = d <= width
-        case Mask.COLUMN:
-            near = d % width == 0
-        case Mask.CONVOLUTION:
-            nearest = ((d + width // 2) // width).clamp(max=reach)  # the row that centres on it
-            near = (d - nearest * width).abs() <= reach
-        case Mask.CONVOLUTION_CLIPPED:
-            near = (rows.abs() <= reach) & (columns.abs() <= reach)
-        case Mask.CONVOLUTION_TORUS:
-            down, across = rows % width, columns % width  # the grid is as high as it is wide
-            near = (torch.minimum(down, width - down) <= reach) & (
-                torch.minimum(across, width - across) <= reach
-            )
-        case Mask.CONVOLUTION_UP_LEFT:
-            near = (rows <= reach) & (columns >= 0) & (columns <= reach)
-    return near & (d >= 0)
-
-
-def paper_masks(layers: int) -> tuple[Mask, ...]:
-    """Row, column, row, row, and again; the last layer convolution (appendix B.1)."""
-    masks = [Mask.COLUMN if index % 4 == 1 else Mask.ROW for index in range(layers)]
-    return (*masks[:-1], Mask.CONVOLUTION)
+KeysAndValues = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -131,10 +81,10 @@ class Output:
 class Transformer(nn.Module):
     """Predicts each token from those before it. T text positions, I image positions, width C."""
 
-    def __init__(self, config: TransformerConfig, attention: Attention = "sdpa") -> None:
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.attention = attention
+        self.kernel = "sdpa"  # one of attention.KERNELS
         self.gradient_checkpointing = False
         width, text = config.width, config.text_length
         if config.prefix_width is not None:
@@ -150,7 +100,7 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, config.text_outputs + config.image_vocabulary)
         self.apply(_initialise)
-        for layer in self.layers:  # so that the sum over all layers keeps its size (GPT-2)
+        for layer in self.blocks():  # so that the sum over all layers keeps its size (GPT-2)
             for output in (layer.attention.out, layer.mlp.down):
                 nn.init.normal_(output.weight, std=0.02 / math.sqrt(2 * len(self.layers)))
 
@@ -170,22 +120,23 @@ class Transformer(nn.Module):
         """
         T = self.config.text_length
         x = torch.cat([self.embed_text(text, present), self.embed_image(image[:, :-1])], dim=1)
-        for mask, layer in zip(self.config.masks, self.layers, strict=True):
-            visible = self._visible(mask, x.shape[1], x.device)
+        for mask, layer in zip(self.config.masks, self.blocks(), strict=True):
+            shown = self.visible(mask, x.shape[1])
             if self.gradient_checkpointing and self.training:
-                x = checkpoint(
-                    layer, x, visible, context, self.attention, use_reentrant=False
-                )  # type: ignore[assignment]
+                x = checkpoint(layer, x, shown, context, self.kernel, use_reentrant=False)
             else:
-                x = layer(x, visible, context, self.attention)
+                x = layer(x, shown, context, self.kernel)
         x = self.norm(x)
+        image_logits = self.image_logits(x[:, T - 1 :])
         read = self.config.text_outputs
-        text_logits = None
-        if read > 0:
-            text_logits = functional.linear(
-                x[:, : T - 1], self.head.weight[:read], self.head.bias[:read]
-            )
-        return Output(text_logits, self.image_logits(x[:, T - 1 :]))
+        if read == 0:
+            return Output(None, image_logits)
+        weight, bias = self.head.weight[:read], self.head.bias[:read]
+        return Output(functional.linear(x[:, : T - 1], weight, bias), image_logits)
+
+    def blocks(self) -> Iterator["Layer"]:
+        """The layers, in order."""
+        return cast(Iterator[Layer], iter(self.layers))
 
     def embed_text(self, text: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """(B, T) tokens or (B, T, D) hidden states to (B, T, C)."""
@@ -194,21 +145,28 @@ class Transformer(nn.Module):
         x = torch.where(present[..., None], x, self.padding.weight)
         return x + self.text_position.weight
 
-    def embed_image(self, image: torch.Tensor, start: int = 0) -> torch.Tensor:
-        """Tokens (B, n) of the positions from `start` to (B, n, C)."""
-        position = torch.arange(start, start + image.shape[1], device=image.device)
+    def embed_image(self, image: torch.Tensor) -> torch.Tensor:
+        """The first n tokens (B, n) to (B, n, C)."""
+        position = torch.arange(image.shape[1], device=image.device)
         row, column = position // self.config.grid, position % self.config.grid
         return self.image_embedding(image) + (self.row_position(row) + self.column_position(column))
+
+    def embed_next(self, image: torch.Tensor, position: int) -> torch.Tensor:
+        """The tokens (B,) of one position to (B, 1, C)."""
+        row, column = divmod(position, self.config.grid)
+        place = self.row_position.weight[row] + self.column_position.weight[column]
+        return (self.image_embedding(image) + place)[:, None]
 
     def image_logits(self, x: torch.Tensor) -> torch.Tensor:
         """(…, C) of normed states to (…, image vocabulary)."""
         read = self.config.text_outputs
         return functional.linear(x, self.head.weight[read:], self.head.bias[read:])
 
-    def _visible(self, mask: Mask, length: int, device: torch.device) -> torch.Tensor:
+    def visible(self, mask: Mask, length: int) -> torch.Tensor:
+        """(length, length) bool: what the first positions see in a layer with this mask."""
         config = self.config
-        whole = visible_positions(mask, config.text_length, config.grid, config.reach)
-        return whole[:length, :length].to(device)
+        device = self.row_position.weight.device
+        return visible(mask, config.text_length, config.grid, config.reach, length, device)
 
 
 class Layer(nn.Module):
@@ -230,28 +188,29 @@ class Layer(nn.Module):
     def forward(
         self,
         x: torch.Tensor,
-        visible: torch.Tensor,
+        shown: torch.Tensor,
         context: torch.Tensor | None,
-        attention: Attention,
+        kernel: str,
     ) -> torch.Tensor:
-        """x (B, L, C), visible (L, L) bool."""
+        """x (B, L, C), shown (L, L) bool, context (B, S, X)."""
         q, k, v = self.attention.project(self.norm_1(x))
-        return self.finish(x, attend(q, k, v, visible, attention), self._crossed(context))
+        return self.finish(x, attend(q, k, v, shown, kernel), self.project_context(context))
 
-    def _crossed(self, context: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Keys and values of what cross-attention looks at."""
+    def project_context(self, context: torch.Tensor | None) -> KeysAndValues | None:
+        """What cross-attention reads of the context, if there is one."""
         return None if context is None else self.cross_attention.project(context)
 
     def finish(
-        self,
-        x: torch.Tensor,
-        attended: torch.Tensor,
-        crossed: tuple[torch.Tensor, torch.Tensor] | None,
+        self, x: torch.Tensor, attended: torch.Tensor, context: KeysAndValues | None
     ) -> torch.Tensor:
-        """All that follows self-attention, for x (B, L, C) and its output (B, H, L, c)."""
+        """All that follows self-attention, for x (B, L, C) and its output (B, H, L, c).
+
+        The context may be of fewer rows: it is then shared by as many rows of x as it takes.
+        """
         x = x + self.post_1(self.attention.join(attended))
-        if crossed is not None:
-            x = x + self.cross_attention(self.norm_cross(x), *crossed)
+        if context is not None:
+            by_prompt = self.norm_cross(x).view(len(context[0]), -1, x.shape[-1])
+            x = x + self.cross_attention(by_prompt, *context).view(x.shape)
         return x + self.post_2(self.mlp(self.norm_2(x)))
 
 
@@ -285,7 +244,7 @@ class CrossAttention(nn.Module):
         self.kv = nn.Linear(context_width, 2 * width)
         self.out = nn.Linear(width, width)
 
-    def project(self, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def project(self, context: torch.Tensor) -> KeysAndValues:
         """Keys and values (B, H, S, c)."""
         B, S, _ = context.shape
         k, v = self.kv(context).view(B, S, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
@@ -317,18 +276,6 @@ def _initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-@lru_cache(maxsize=32)
-def visible_positions(mask: Mask, text_length: int, grid: int, reach: int) -> torch.Tensor:
-    """(L, L) bool over text and image positions: row q is what q sees."""
-    text, length = text_length, text_length + grid**2
-    visible = torch.zeros(length, length, dtype=torch.bool)
-    visible[:, :text] = True
-    visible[:text, :text] = torch.ones(text, text, dtype=torch.bool).tril()
-    image = torch.arange(grid**2)
-    visible[text:, text:] = sees(mask, image[:, None], image, grid, reach)
-    return visible
-
-
 def token_loss(
     output: Output, text: torch.Tensor | None, present: torch.Tensor, image: torch.Tensor
 ) -> dict[str, torch.Tensor]:
@@ -343,69 +290,3 @@ def token_loss(
     wanted = torch.where(present, text, padding)[:, 1:]
     text_loss = functional.cross_entropy(output.text.flatten(0, 1).float(), wanted.flatten())
     return {"loss": (text_loss + 7 * image_loss) / 8, "text": text_loss, "image": image_loss}
-
-
-# --- decoding -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Slots:
-    """Where a layer keeps the keys and values of image positions, and where a position finds those
-    that it sees. Layers keep no more than can still be seen: a row layer W + 1 slots, in a ring."""
-
-    count: int
-    of: tuple[int, ...]  # position → its slot
-    seen: tuple[slice | torch.Tensor, ...]  # position → the slots that it sees, itself included
-
-
-@lru_cache(maxsize=32)
-def plan_slots(mask: Mask, grid: int, reach: int, device: torch.device) -> Slots:
-    """The slots of a layer with this mask. Row, column and full layers read plain slices."""
-    positions = range(grid**2)
-    if mask == Mask.FULL:
-        return Slots(grid**2, tuple(positions), tuple(slice(0, i + 1) for i in positions))
-    if mask == Mask.ROW:
-        ring = min(grid + 1, grid**2)
-        return Slots(
-            ring,
-            tuple(i % ring for i in positions),
-            tuple(slice(0, min(i + 1, ring)) for i in positions),
-        )
-    if mask == Mask.COLUMN:  # column after column, so that one lies in one piece
-        starts = [i % grid * grid for i in positions]
-        return Slots(
-            grid**2,
-            tuple(start + i // grid for i, start in zip(positions, starts, strict=True)),
-            tuple(
-                slice(start, start + i // grid + 1)
-                for i, start in zip(positions, starts, strict=True)
-            ),
-        )
-    image = torch.arange(grid**2)
-    visible = sees(mask, image[:, None], image, grid, reach)
-    farthest = int((image[:, None] - image)[visible].max())
-    ring = min(farthest + 1, grid**2)
-    return Slots(
-        ring,
-        tuple(i % ring for i in positions),
-        tuple((row.nonzero()[:, 0] % ring).to(device) for row in visible),
-    )
-
-
-class Cache:
-    """What decoding remembers of N candidates: for each layer the text's keys and values, which all
-    candidates of a prompt share, and those of the image tokens, which are each candidate's own.
-
-    `prompts` is 1, or 2 with guidance: rows of the candidates come prompt after prompt.
-    """
-
-    def __init__(
-        self, text: Sequence[tuple[torch.Tensor, torch.Tensor]], own: Sequence[torch.Tensor]
-    ) -> None:
-        self.text = text  # for each layer keys and values (prompts, H, T, c)
-        self.own = own  # for each layer (2, prompts · N, H, slots, c)
-        self.crossed: Sequence[tuple[torch.Tensor, torch.Tensor]] = ()  # (prompts, H, S, c) each
-
-    def keep(self, indices: torch.Tensor) -> "Cache":
-        """The cache of some of the candidates, by their rows in one prompt."""
-        ...

@@ -3,9 +3,9 @@
 After Ramesh et al. (arXiv 2102.12092, §2.1 and appendix A.2): Gumbel-softmax samples in the forward
 pass and in the backward pass, a logit-Laplace likelihood, a divergence from the uniform prior, and
 cosine schedules of its weight and of the temperature, here over shares of the budget. Three things
-are added for budgets of minutes: the error of differences between neighbouring pixels (keeps edges),
-a floor under the scales, and a pull of the batch's mean choice towards using every code, without
-which most of them die early.
+are added for budgets of minutes: the error of differences between neighbouring pixels, which keeps
+edges; a floor under the scales; and a pull of the batch's mean choice towards using every code,
+without which most of them die early.
 """
 
 from __future__ import annotations
@@ -39,16 +39,21 @@ MEASURED = 2  # pictures of a batch that are decoded from their codes, to see wh
 DEAD = 0.02  # of a code's fair share: what is chosen less is not in use
 
 
+# The encoder sees one square of 8 × 8 pixels at a time, which makes the codes easy to predict; the
+# decoder also sees the codes around it.
+NETWORK = DvaeConfig(
+    vocabulary=2048,
+    size=SIZE,
+    code_width=128,
+    first_kernel=1,
+    encoder=TowerConfig(widths=(256,), kernel=1, patch=8),
+    decoder=TowerConfig(widths=(96, 256), patch=4),
+)
+
+
 @dataclass(frozen=True)
 class DvaeRecipe:
-    network: DvaeConfig = DvaeConfig(
-        vocabulary=2048,
-        size=SIZE,
-        code_width=128,
-        first_kernel=1,
-        encoder=TowerConfig(widths=(256,), kernel=1, patch=8),
-        decoder=TowerConfig(widths=(96, 256), patch=4),
-    )
+    network: DvaeConfig = NETWORK
     kl_weight: float = 0.2  # β: 6.6 in the paper
     kl_share: float = 0.1  # of the budget, in which β is reached
     last_temperature: float = 1 / 16
@@ -68,7 +73,8 @@ class DvaeTask(Task):
     def __init__(self, recipe: DvaeRecipe) -> None:
         super().__init__()
         self.recipe = recipe
-        self.dvae = DiscreteVae(recipe.network).to(memory_format=torch.channels_last)
+        self.dvae = DiscreteVae(recipe.network)
+        self.dvae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         size = recipe.network.vocabulary
         self.register_buffer("choices", torch.full((size,), 1 / size))  # running share of each code
 
@@ -93,7 +99,8 @@ class DvaeTask(Task):
 
         likelihood = logit_laplace(x, statistics, recipe.smallest_scale).mean()
         y = statistics[:, :CHANNELS].sigmoid()
-        edges = sum((difference(y, axis) - difference(x, axis)).abs().mean() for axis in (2, 3))
+        down, across = (difference(y, axis) - difference(x, axis) for axis in (2, 3))
+        edges = down.abs().mean() + across.abs().mean()
         log_q = logits.log_softmax(dim=-1)
         kl = divergence_from_uniform(log_q).mean()
         mean_choice = log_q.flatten(0, -2).logsumexp(dim=0) - math.log(log_q[..., 0].numel())
