@@ -9,6 +9,7 @@ the codes keep training stable.
 import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import nn
@@ -84,8 +85,8 @@ class DiscreteVae(nn.Module):
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """The likeliest codes (B, h, w) of uint8 pictures (B, 3, H, W)."""
-        dtype = self.encoder.blocks[0].weight.dtype
-        return self.encoder(map_pixels(pixels / 255).to(dtype)).argmax(dim=1)
+        x = map_pixels(pixels / 255).to(next(self.parameters()).dtype)
+        return self.encoder(x).argmax(dim=1)
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """Pictures (B, 3, H, W) in [0, 1], float32, of codes (B, h, w)."""
@@ -117,6 +118,11 @@ class Encoder(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.blocks(functional.pixel_unshuffle(x, self.patch))
 
+    @property
+    def output(self) -> nn.Conv2d:
+        """The layer that logits come out of."""
+        return cast(nn.Conv2d, cast(nn.Sequential, self.blocks[-1])[-1])
+
 
 class Decoder(nn.Module):
     """Codes to the parameters of each pixel's distribution (B, 6, H, W): of the three channels
@@ -141,16 +147,21 @@ class Decoder(nn.Module):
 
     def forward(self, weights: torch.Tensor) -> torch.Tensor:
         """`weights` (B, K, h, w): how much of each code there is; one-hot for codes."""
-        return self._paint(self.blocks[0](weights))
+        return self._paint(self.input(weights))
 
     def of_codes(self, codes: torch.Tensor) -> torch.Tensor:
         """The same for codes (B, h, w), without the product with a one-hot tensor."""
-        table = self.blocks[0].weight[:, :, 0, 0].T  # (K, C)
-        x = functional.embedding(codes, table) + self.blocks[0].bias
+        table = self.input.weight[:, :, 0, 0].T  # (K, C)
+        x = functional.embedding(codes, table) + self.input.bias
         return self._paint(x.movedim(-1, 1))
 
+    @property
+    def input(self) -> nn.Conv2d:
+        """The layer that codes go into."""
+        return cast(nn.Conv2d, self.blocks[0])
+
     def _paint(self, x: torch.Tensor) -> torch.Tensor:
-        for layer in self.blocks[1:]:
+        for layer in list(self.blocks)[1:]:
             x = layer(x)
         return functional.pixel_shuffle(x, self.patch)
 

@@ -135,6 +135,15 @@ def load_dalle(spec: Spec, device: torch.device, dtype: torch.dtype) -> DalleNet
     return DalleNetworks(tokenizer, text_encoder, transformer, dvae)
 
 
+def load_dvae(folder: Path) -> DiscreteVae:
+    """One discrete VAE in float32 on the CPU, to train on. Raises WeightsError likewise."""
+    with building(folder):
+        dvae = DiscreteVae(_dvae_config(_own_config(folder)))
+    file = weights_file(folder, "model", "pytorch_model")
+    load_weights(dvae, file, read_header(file), torch.float32)
+    return dvae.requires_grad_(False).eval()
+
+
 def _own_config(folder: Path) -> dict[str, Any]:
     """The fields of a config that `save_network` wrote."""
     config = read_config(folder / "config.json")

@@ -2,10 +2,11 @@
 
 After Ramesh et al. (arXiv 2102.12092, §2.1 and appendix A.2): Gumbel-softmax samples in the forward
 pass and in the backward pass, a logit-Laplace likelihood, a divergence from the uniform prior, and
-cosine schedules of its weight and of the temperature, here over shares of the budget. Three things
+cosine schedules of its weight and of the temperature, here over shares of the budget. Four things
 are added for budgets of minutes: the error of differences between neighbouring pixels, which keeps
-edges; a floor under the scales; and a pull of the batch's mean choice towards using every code,
-without which most of them die early.
+edges; a floor under the scales; a pull of the batch's mean choice towards using every code, without
+which most of them die early; and a start at which different squares of pixels choose different
+codes, where the usual one lets noise choose for thousands of steps.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pipelines.dvae import (
     CHANNELS,
     DiscreteVae,
     DvaeConfig,
+    Encoder,
     TowerConfig,
     divergence_from_uniform,
     logit_laplace,
@@ -35,6 +37,7 @@ from train.sheets import tile
 from train.stickers.renderer import SIZE, render
 from train.stickers.scene import draw_scene, pack_scene
 
+CPU = torch.device("cpu")
 MEASURED = 2  # pictures of a batch that are decoded from their codes, to see what those are worth
 DEAD = 0.02  # of a code's fair share: what is chosen less is not in use
 
@@ -59,7 +62,8 @@ class DvaeRecipe:
     last_temperature: float = 1 / 16
     temperature_share: float = 0.7  # of the budget, in which it is reached
     edge_weight: float = 1.0
-    usage_weight: float = 0.01
+    usage_weight: float = 0.05
+    first_spread: float = 6.0  # of each code's logit over different squares, at the start
     smallest_scale: float = 0.1
     snap: bool = True
     packed_share: float = 0.5  # pictures full of things: more to learn from each
@@ -75,6 +79,7 @@ class DvaeTask(Task):
         self.recipe = recipe
         self.dvae = DiscreteVae(recipe.network)
         self.dvae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        spread_codes(self.dvae.encoder, self.batch(random.Random(0), 32, CPU), recipe.first_spread)
         size = recipe.network.vocabulary
         self.register_buffer("choices", torch.full((size,), 1 / size))  # running share of each code
 
@@ -137,6 +142,18 @@ class DvaeTask(Task):
     def save(self, folder: Path) -> None:
         """config.json and model.safetensors."""
         save_network(self.dvae, self.recipe.network, folder)
+
+
+@torch.no_grad()
+def spread_codes(encoder: Encoder, pictures: torch.Tensor, spread: float) -> None:
+    """Scale and shift an encoder's last layer so that, over the positions of uint8 pictures, each
+    code's logit has mean 0 and standard deviation `spread`: then all codes are chosen somewhere."""
+    logits = encoder(map_pixels(pictures / 255)).transpose(0, 1).flatten(1)  # (K, positions)
+    gain = spread / logits.std(dim=1).clamp(min=1e-6)
+    last = encoder.output
+    last.weight.mul_(gain[:, None, None, None])
+    assert last.bias is not None
+    last.bias.sub_(logits.mean(dim=1)).mul_(gain)
 
 
 def cosine(start: float, end: float, share: float) -> float:
