@@ -5,7 +5,6 @@ candidate has its own image keys and values, in slots that are set aside at the 
 only those that later positions can still see, so a row layer has W + 1 slots and not W².
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -13,7 +12,7 @@ import torch
 
 from pipelines.attention import attend, attend_shared
 from pipelines.masks import Mask, image_visible
-from pipelines.transformer import KeysAndValues, Transformer
+from pipelines.transformer import KeysAndValues, Transformer, TransformerConfig
 
 
 @dataclass(frozen=True)
@@ -140,11 +139,12 @@ def advance(
     return transformer.image_logits(transformer.norm(x[:, 0]))
 
 
-def bytes_per_candidate(transformer: Transformer, prompts: int) -> int:
+def bytes_per_candidate(
+    config: TransformerConfig, prompts: int = 1, bytes_per_value: int = 4
+) -> int:
     """Memory that one more candidate takes in a cache: the private part of all layers."""
-    config = transformer.config
-    weight = transformer.head.weight
-    counts: Sequence[int] = [
-        plan_slots(mask, config.grid, config.reach, weight.device).count for mask in config.masks
+    counts = [
+        plan_slots(mask, config.grid, config.reach, torch.device("cpu")).count
+        for mask in config.masks
     ]
-    return 2 * prompts * sum(counts) * config.width * weight.element_size()
+    return 2 * prompts * sum(counts) * config.width * bytes_per_value

@@ -151,8 +151,9 @@ class Decoder(nn.Module):
 
     def of_codes(self, codes: torch.Tensor) -> torch.Tensor:
         """The same for codes (B, h, w), without the product with a one-hot tensor."""
-        table = self.input.weight[:, :, 0, 0].T  # (K, C)
-        x = functional.embedding(codes, table) + self.input.bias
+        table, bias = self.input.weight[:, :, 0, 0].T, self.input.bias  # (K, C), (C,)
+        assert bias is not None
+        x = functional.embedding(codes, table) + bias
         return self._paint(x.movedim(-1, 1))
 
     @property

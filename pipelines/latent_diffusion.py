@@ -26,7 +26,7 @@ from pipelines.devices import choose_device, choose_dtype, set_attention
 from pipelines.drafts import check_indices, check_seeds
 from pipelines.safety import SafetyChecker
 from pipelines.samplers import SAMPLERS, check_sampler, make_scheduler
-from pipelines.specs import Spec
+from pipelines.specs import Spec, WeightsError
 from pipelines.weights import Networks, load_networks
 
 REMEMBERED_PROMPTS = 8
@@ -82,6 +82,10 @@ class LatentDiffusion:
         not.
         """
         spec = specs.find(str(folder))
+        if spec.kind != "latent_diffusion":
+            raise WeightsError(
+                f"{spec.folder} holds no latent_diffusion model, but a {spec.kind} model"
+            )
         chosen_device = choose_device(device)
         chosen_dtype = choose_dtype(chosen_device, dtype)
         checker = SafetyChecker.from_pretrained(spec.folder, chosen_device) if safety else None

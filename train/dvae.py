@@ -43,14 +43,15 @@ DEAD = 0.02  # of a code's fair share: what is chosen less is not in use
 
 
 # The encoder sees one square of 8 × 8 pixels at a time, which makes the codes easy to predict; the
-# decoder also sees the codes around it.
+# decoder also sees the codes around it. It paints a whole square at once: in a paper-like decoder
+# the four quarters of a square begin with the same features, and cannot tell which one they are.
 NETWORK = DvaeConfig(
     vocabulary=2048,
     size=SIZE,
     code_width=128,
     first_kernel=1,
-    encoder=TowerConfig(widths=(256,), kernel=1, patch=8),
-    decoder=TowerConfig(widths=(96, 256), patch=4),
+    encoder=TowerConfig(widths=(224,), kernel=1, patch=8),
+    decoder=TowerConfig(widths=(256,), patch=8),
 )
 
 
@@ -60,7 +61,7 @@ class DvaeRecipe:
     kl_weight: float = 0.2  # β: 6.6 in the paper
     kl_share: float = 0.1  # of the budget, in which β is reached
     last_temperature: float = 1 / 16
-    temperature_share: float = 0.7  # of the budget, in which it is reached
+    temperature_share: float = 0.5  # of the budget, in which it is reached
     edge_weight: float = 1.0
     usage_weight: float = 0.05
     first_spread: float = 6.0  # of each code's logit over different squares, at the start
