@@ -124,6 +124,7 @@ class RunFolder:
             candidate.request,
             index=candidate.index,
             image=image,
+            log_likelihood=record.log_likelihood,
             path=path,
             unfinished=record.unfinished,
         )
@@ -246,6 +247,7 @@ class RunFolder:
         return Result(
             candidate.request,
             index=candidate.index,
+            log_likelihood=entry.get("log_likelihood"),
             path=self._path(entry["file"]),
             unfinished=entry.get("unfinished"),
         )

@@ -95,6 +95,18 @@ SPECS: Mapping[str, Spec] = {
         licence="Apache-2.0; glyphs after Noto Color Emoji, OFL-1.1",
         draws="stickers: emoji things and plain shapes on coloured grounds, 64x64",
     ),
+    "stickers-dalle": Spec(
+        name="stickers-dalle",
+        folder=CHECKPOINTS / "stickers-dalle",
+        kind="dalle",
+        settings=DALLE_SETTINGS,
+        defaults={"width": 64, "height": 64, "guidance": 2.0, "temperature": 1.0},
+        context=32,
+        size_multiple=8,
+        max_size=64,
+        licence="Apache-2.0; glyphs after Noto Color Emoji, OFL-1.1",
+        draws="the same stickers, image token by image token, 64x64",
+    ),
 }
 
 

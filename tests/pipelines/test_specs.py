@@ -25,7 +25,7 @@ def test_known_models_are_consistent() -> None:
     for name, spec in SPECS.items():
         assert spec.name == name
         assert find(name) is spec
-        assert set(spec.defaults) <= set(spec.settings)
+        assert set(spec.defaults) <= {*spec.settings, "width", "height"}
         check_sampler(spec.defaults["sampler"], spec.defaults["schedule"], spec.defaults["steps"])
         for side in ("width", "height"):
             assert spec.defaults[side] % spec.size_multiple == 0
