@@ -85,7 +85,7 @@ def draw_by_recomputing(network: Transformer, batch: int) -> float:
 
 def draw_by_gpt2(network: GPT2LMHeadModel, config: TransformerConfig, batch: int) -> None:
     """The same numbers of text and image tokens, sampled without filters."""
-    text = torch.zeros(batch, config.text_length, dtype=torch.int64)
+    text = torch.ones(batch, config.text_length, dtype=torch.int64)  # 0 is padding
     network.generate(
         text,
         attention_mask=torch.ones_like(text),
@@ -200,10 +200,8 @@ def main(argv: list[str] | None = None) -> int:
             _tell(results, config, batch, reached)
         each = bytes_per_candidate(config)
         dense = 2 * len(config.masks) * config.image_length * config.width * 4
-        print(
-            f"\ncache of 64 candidates: 64 x {each / 1e6:.2f} MB = {64 * each / 1e6:.1f} MB", end=""
-        )
-        print(f"; dense it would be {64 * dense / 1e6:.1f} MB; measured {_measured(config, 64)}")
+        print(f"\ncache of 64 candidates: 64 x {each / 1e6:.2f} MB = {64 * each / 1e6:.1f} MB")
+        print(f"  {64 * dense / 1e6:.1f} MB if it were dense; measured: {_measured(config, 64)}")
     return 0
 
 

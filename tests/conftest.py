@@ -166,8 +166,8 @@ def write_diffusion_folder(
     return folder
 
 
-def write_dalle_folder(folder: Path, *, text_tokens: bool = False) -> Path:
-    """Save a random model of the DALL·E path for 32x32 pictures of 4x4 tokens, in fp16.
+def write_dalle_folder(folder: Path, *, text_tokens: bool = False, size: int = 32) -> Path:
+    """Save a random model of the DALL·E path, in fp16; 32x32 pixels are 4x4 tokens.
 
     `text_tokens` makes one that reads text tokens in the stream, without a text encoder.
     """
@@ -200,7 +200,7 @@ def write_dalle_folder(folder: Path, *, text_tokens: bool = False) -> Path:
         dvae = DiscreteVae(
             DvaeConfig(
                 vocabulary=64,
-                size=32,
+                size=size,
                 code_width=16,
                 first_kernel=1,
                 encoder=TowerConfig(widths=(16,), blocks=1, patch=8),
@@ -209,7 +209,7 @@ def write_dalle_folder(folder: Path, *, text_tokens: bool = False) -> Path:
         )
         transformer = Transformer(
             TransformerConfig(
-                grid=4,
+                grid=size // 8,
                 image_vocabulary=64,
                 text_length=CONTEXT,
                 text_vocabulary=vocab_size if text_tokens else None,
@@ -361,16 +361,15 @@ def tiny_diffusion_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_dalle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of the DALL·E path, with a text encoder. Read only: copy it to damage it."""
-    return write_dalle_folder(tmp_path_factory.mktemp("models") / "tiny-dalle")
+def make_dalle_folder() -> Callable[..., Path]:
+    """`write_dalle_folder`, for tests that need another kind than the shared one."""
+    return write_dalle_folder
 
 
 @pytest.fixture(scope="session")
-def tiny_token_dalle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One that reads text tokens in the stream. Read only."""
-    folder = tmp_path_factory.mktemp("models") / "tiny-token-dalle"
-    return write_dalle_folder(folder, text_tokens=True)
+def tiny_dalle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the DALL·E path, with a text encoder. Read only: copy it to damage it."""
+    return write_dalle_folder(tmp_path_factory.mktemp("models") / "tiny-dalle")
 
 
 @pytest.fixture

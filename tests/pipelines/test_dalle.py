@@ -4,6 +4,7 @@ import gc
 import json
 import shutil
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +156,9 @@ def test_temperature_zero_takes_the_likeliest(pipeline: Dalle) -> None:
     assert (tokens == tokens[0]).all()
 
 
-def test_text_tokens_in_the_stream(tiny_token_dalle_folder: Path) -> None:
-    pipeline = Dalle.from_pretrained(tiny_token_dalle_folder, device="cpu")
+def test_text_tokens_in_the_stream(make_dalle_folder: Callable[..., Path], tmp_path: Path) -> None:
+    folder = make_dalle_folder(tmp_path / "model", text_tokens=True)
+    pipeline = Dalle.from_pretrained(folder, device="cpu")
     assert pipeline.text_encoder is None
     first, second = (
         tokens_of(finished(pipeline.begin(prompt, seeds=SEEDS))) for prompt in ("a panda", "red")
