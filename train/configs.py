@@ -37,7 +37,7 @@ CONFIGS: dict[str, Config] = {
         diffusion=DiffusionConfig(),
         diffusion_schedule=Schedule(32, 2e-3, warmup_steps=100, ema_decay=0.999, minutes=90),
         dvae=DvaeRecipe(),
-        dvae_schedule=Schedule(16, 5e-3, warmup_steps=60, ema_decay=0.998, minutes=30),
+        dvae_schedule=Schedule(16, 3e-3, warmup_steps=60, ema_decay=0.998, minutes=30),
         dalle=DalleRecipe(),
         dalle_schedule=Schedule(16, 2e-3, warmup_steps=100, ema_decay=0.999, minutes=75),
     ),
@@ -54,7 +54,7 @@ CONFIGS: dict[str, Config] = {
             512, 2e-3, warmup_steps=100, ema_decay=0.9995, mixed_precision="bf16", minutes=12
         ),
         dvae=DvaeRecipe(packed_share=0.3),
-        dvae_schedule=Schedule(256, 5e-3, warmup_steps=100, mixed_precision="bf16", minutes=6),
+        dvae_schedule=Schedule(256, 3e-3, warmup_steps=100, mixed_precision="bf16", minutes=6),
         dalle=DalleRecipe(pool=400_000),
         dalle_schedule=Schedule(
             512, 2e-3, warmup_steps=100, ema_decay=0.9995, mixed_precision="bf16", minutes=12
