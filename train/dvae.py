@@ -69,7 +69,7 @@ class DvaeRecipe:
     edge_weight: float = 1.0
     usage_weight: float = 0.05
     first_pictures: int = 800  # whose squares the codes begin with; 0: the usual start
-    encoder_rests: float = 0.4  # of the budget, in which only the decoder learns
+    encoder_rests: float = 0.75  # of the budget, in which only the decoder learns
     smallest_scale: float = 0.1
     snap: bool = True
     packed_share: float = 0.5  # pictures full of things: more to learn from each
