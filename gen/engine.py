@@ -91,7 +91,7 @@ class Engine:
         for doubt in doubts(plan, jury):
             watch(Note(doubt))
         checked = "+safety" if self.safety else ""  # what was drawn unchecked is another job
-        hashes = {spec.name: self.model_hash(spec) + checked for spec, _ in plan.models}
+        hashes = {spec.address: self.model_hash(spec) + checked for spec, _ in plan.models}
         job = Job(0) if folder is None else folder.job(plan, hashes, anew=anew)
         candidates = {} if job.finished else {c.seed: c for c in plan.candidates()}
         sitting = _Sitting(self, plan, candidates, job, folder, watch, cancel, previews)
@@ -101,8 +101,8 @@ class Engine:
         sitting.judge([result for result in job.results.values() if result.score is None])
         missing = [candidate for candidate in candidates.values() if sitting.lacks(candidate)]
         sitting.made = plan.count - len(missing)
-        for spec in {spec.name: spec for spec, _ in plan.models}.values():
-            own = [candidate for candidate in missing if candidate.spec.name == spec.name]
+        for spec in {spec.folder: spec for spec, _ in plan.models}.values():
+            own = [candidate for candidate in missing if candidate.spec.folder == spec.folder]
             if own and not cancel.asked:
                 sitting.draw(self.pipeline(spec, watch), own)
         sitting.rank()
@@ -491,9 +491,8 @@ def load_pipeline(spec: Spec, engine: Engine) -> "Pipeline":
     from pipelines.latent_diffusion import LatentDiffusion
 
     pipeline = Dalle if spec.kind == "dalle" else LatentDiffusion
-    name = spec.name if spec.name in specs.SPECS else str(spec.folder)
     return pipeline.from_pretrained(
-        name, engine.device, engine.dtype, engine.attention, engine.safety
+        spec.address, engine.device, engine.dtype, engine.attention, engine.safety
     )
 
 

@@ -125,8 +125,7 @@ def _for_model(request: Request, spec: Spec) -> Request:
     defaults: Mapping[str, Value] = {
         name: value for name, value in spec.defaults.items() if name in spec.settings
     }
-    name = spec.name if spec.name in specs.SPECS else str(spec.folder.resolve())
-    return replace(request, model=name, **foreign).with_defaults(defaults)
+    return replace(request, model=spec.address, **foreign).with_defaults(defaults)
 
 
 def _check_size(own: Request, asked: Request, spec: Spec) -> None:

@@ -69,6 +69,15 @@ class Spec:
     draws: str
 
     @property
+    def address(self) -> str:
+        """What `find` finds this model by: its name if that is known, else its folder, which may be
+        called like a known model."""
+        known = SPECS.get(self.name)
+        if known is not None and known.folder == self.folder:
+            return self.name
+        return str(self.folder.resolve())
+
+    @property
     def vocabulary(self) -> Path | None:
         """The list of words that the model was trained on, where the folder has one."""
         path = self.folder / "vocabulary.json"

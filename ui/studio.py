@@ -52,7 +52,7 @@ class Studio:
 
     def rest(self, outcome: Outcome) -> list[Result]:
         """The pictures that were ranked behind the best, in order."""
-        hashes = {spec.name: self.engine.model_hash(spec) for spec, _ in outcome.plan.models}
+        hashes = {spec.address: self.engine.model_hash(spec) for spec, _ in outcome.plan.models}
         with self._at_work:
             results = self.folder.job(outcome.plan, hashes).results.values()
         ranks = {result.rank: result for result in results if result.rank is not None}

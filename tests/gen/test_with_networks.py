@@ -226,6 +226,24 @@ def test_two_paths_make_one_pool(
     assert json.loads(capsys.readouterr().out)["difference"] == 0
 
 
+def test_folders_may_have_the_same_name(
+    tiny_dalle_folder: Path,
+    make_dalle_folder: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As each other, and as a known model: each candidate is drawn by the one that was named."""
+    folders = [tmp_path / "one" / "stickers", tmp_path / "other" / "stickers"]
+    shutil.copytree(tiny_dalle_folder, folders[0])
+    make_dalle_folder(folders[1], size=64)
+    words = ["a panda", "-m", f"{folders[0]},{folders[1]}", "--reranker", "none", "--seed", "1"]
+    words += ["--candidates", "2", "--top-k", "2", "--device", "cpu", "--json", "-q"]
+    assert main([*words, "-o", str(tmp_path / "out")]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert [result["model"] for result in results] == [str(folder) for folder in folders]
+    assert [Image.open(result["file"]).width for result in results] == [32, 64]
+
+
 def test_a_picture_is_completed(
     tiny_dalle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -186,8 +186,8 @@ def test_what_is_shipped_stays_small(name: str, tokenizer: CLIPTokenizer) -> Non
         )
         transformer = build(recipe.dalle, dvae, text_encoder, tokenizer)
     sizes = [2 * sum(p.numel() for p in network.parameters()) for network in (dvae, transformer)]
-    assert sizes[0] <= 3e6  # bytes in half precision
-    assert sizes[1] <= 7e6
+    assert sizes[0] <= 3 * 2**20  # bytes in half precision
+    assert sizes[1] <= 7 * 2**20
     spec = SPECS["stickers-dalle"]
     assert spec.folder == CHECKPOINTS / "stickers-dalle"
     assert spec.defaults["width"] == dvae.config.size
