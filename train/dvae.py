@@ -205,9 +205,11 @@ def _set(layer: torch.nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor | None
 
 def typical_squares(pictures: torch.Tensor, patch: int, number: int) -> torch.Tensor:
     """(number, 3 · patch²): the centres of so many clusters among the different squares of uint8
-    pictures, by Lloyd's algorithm."""
+    pictures, by Lloyd's algorithm. Raises ValueError if there are fewer squares than that."""
     mapped = functional.pixel_unshuffle(map_pixels(pictures / 255), patch)
     squares = mapped.movedim(1, -1).flatten(0, 2).unique(dim=0)
+    if len(squares) < number:
+        raise ValueError(f"{len(squares)} different squares are too few for {number} codes")
     generator = torch.Generator().manual_seed(0)
     centres = squares[torch.randperm(len(squares), generator=generator)[:number]]
     for _ in range(LLOYD_STEPS):
