@@ -13,6 +13,18 @@ CONTEXT = 32
 WORDS = ("a", "panda", "red", "blue", "balloon", "apple", "left", "right", "of", "the", "to", "on")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that need a GPU are left out where there is none."""
+    for_gpu = [item for item in items if item.get_closest_marker("gpu") is not None]
+    if not for_gpu:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        config.hook.pytest_deselected(items=for_gpu)
+        items[:] = [item for item in items if item not in for_gpu]
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Where CI is set, a test skipped for another reason than those expected is a failure."""
