@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from train.configs import CONFIGS, Config
 from train.loop import Schedule, Task, train
+from train.shipping import SHIPPED
 
 if TYPE_CHECKING:
     from pipelines.latent_diffusion import LatentDiffusion
@@ -69,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
         budget.add_argument("--minutes", type=float, help="time budget, over all continuations")
         budget.add_argument("--steps", type=int, help="number of updates instead of a time budget")
         sub.add_argument("--threads", type=int, help="CPU threads; default: all cores")
-    running(step("ship", _ship, "put the trained networks into the packages, in half precision"))
+    ship = step("ship", _ship, "put the trained networks into the packages, in half precision")
+    running(ship).add_argument("--only", choices=SHIPPED, help="one of them; default: all there")
+    step("plan", _plan, "the memory that the paper's transformer of 12 billion parameters needs")
     return parser
 
 
@@ -143,8 +146,15 @@ def _tokenizer(arguments: argparse.Namespace) -> None:
 def _ship(arguments: argparse.Namespace) -> None:
     from train.shipping import ship
 
-    for folder in ship(arguments.run):
+    for folder in ship(arguments.run, only=arguments.only):
         print(folder)
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from pipelines.memory_plan import MemoryPlan
+    from pipelines.transformer import TransformerConfig
+
+    print("in bfloat16:", MemoryPlan.of(TransformerConfig(), bytes_per_value=2))
 
 
 def _network(arguments: argparse.Namespace) -> None:
@@ -192,6 +202,24 @@ def _diffusion(config: Config, run: Path) -> Task:
     return DiffusionTask(config.diffusion, vae, clip.text_model, tokenizer, cache)
 
 
+def _dvae(config: Config, run: Path) -> Task:
+    from train.dvae import DvaeTask
+
+    return DvaeTask(config.dvae)
+
+
+def _dalle(config: Config, run: Path) -> Task:
+    from transformers import CLIPModel, CLIPTokenizer
+
+    from pipelines.weights import load_dvae
+    from train.dalle import DalleTask
+
+    dvae = load_dvae(_trained(run, "dvae/weights"))
+    clip = CLIPModel.from_pretrained(_trained(run, "clip/weights"))
+    tokenizer = CLIPTokenizer.from_pretrained(_trained(run, "tokenizer"))
+    return DalleTask(config.dalle, dvae, clip.text_model, tokenizer, run / "codes.safetensors")
+
+
 def _trained(run: Path, part: str) -> Path:
     folder = run / part
     if not folder.is_dir():
@@ -203,4 +231,6 @@ TASKS: dict[str, tuple[Callable[[Config], Schedule], Callable[[Config, Path], Ta
     "autoencoder": (lambda config: config.autoencoder_schedule, _autoencoder),
     "clip": (lambda config: config.clip_schedule, _clip),
     "diffusion": (lambda config: config.diffusion_schedule, _diffusion),
+    "dvae": (lambda config: config.dvae_schedule, _dvae),
+    "dalle": (lambda config: config.dalle_schedule, _dalle),
 }
