@@ -25,11 +25,14 @@ class BatchSize:
         useful = min(LARGEST, max(1, CPU_PIXELS // pixels)) if on_cpu else LARGEST
         self._limit = useful if fixed is None else fixed
         self._is_fixed = fixed is not None
+        self._is_first = on_cpu and fixed is None  # small, so that the first pictures come early
 
     def choose(self, remaining: int, free: float) -> int:
         """The next size, from 1 to `remaining`, with so many bytes free."""
         fitting = remaining if self._is_fixed else int(free * SHARE / self._per_candidate)
-        return max(1, min(remaining, self._limit, fitting))
+        limit = self._limit // 2 if self._is_first else self._limit
+        self._is_first = False
+        return max(1, min(remaining, limit, fitting))
 
     def learn(self, size: int, taken: float) -> None:
         """A micro-batch of that size took at most so many bytes on the host.
