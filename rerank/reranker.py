@@ -16,6 +16,7 @@ from rerank import calibration, towers
 from rerank.calibration import Calibrated, Calibration
 from rerank.checking import Checked, check
 from rerank.claims import Claims, split
+from rerank.cpu import speed_up
 from rerank.diversity import pick
 from rerank.pictures import Encoded, Images, ahead, list_pictures
 from rerank.preprocessing import BadImageError, Picture, Preprocessing, read_preprocessing
@@ -62,6 +63,8 @@ class Reranker:
         self.image_size: int = model.config.vision_config.image_size
         self.context = reader.context
         self._model = model.to(device)
+        if device.type == "cpu":
+            speed_up(model)
         self._reader = reader
         self._preprocessing = preprocessing
         self._batch = CPU_BATCH if device.type == "cpu" else GPU_BATCH

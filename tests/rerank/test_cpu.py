@@ -1,0 +1,22 @@
+import pytest
+import torch
+from torch import nn
+
+from rerank import cpu
+
+
+@pytest.mark.parametrize("shape", [(1, 24), (5, 24), (2, 3, 24)])
+def test_linear_is_linear(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "mkl_is_held_back", lambda: True)
+    layer, x = nn.Linear(24, 36), torch.randn(shape)
+    wanted = layer(x)
+    cpu.speed_up(layer)
+    assert type(layer) is cpu.OneDnnLinear
+    assert torch.allclose(layer(x), wanted, atol=1e-6)
+
+
+def test_where_mkl_is_at_home_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "mkl_is_held_back", lambda: False)
+    layer = nn.Linear(2, 2)
+    cpu.speed_up(layer)
+    assert type(layer) is nn.Linear
