@@ -75,12 +75,22 @@ def ahead(
         except errors as error:
             return error
 
-    waiting: deque[Future[Result | Exception]] = deque()
     pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
+    return in_threads(pool, items, outcome, AHEAD)
+
+
+def in_threads(
+    pool: ThreadPoolExecutor, items: Iterable[Item], work: Callable[[Item], Result], most: int
+) -> Iterator[Result]:
+    """The results of `work` in the order of the items, of which at most so many are in memory.
+
+    Shuts the pool down at the end.
+    """
+    waiting: deque[Future[Result]] = deque()
     try:
         for item in items:
-            waiting.append(pool.submit(outcome, item))
-            if len(waiting) >= AHEAD:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= most:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -5,8 +5,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch.nn.functional import normalize
@@ -16,7 +17,7 @@ from rerank import calibration, towers
 from rerank.calibration import Calibrated, Calibration
 from rerank.checking import Checked, check
 from rerank.claims import Claims, split
-from rerank.cpu import speed_up
+from rerank.cpu import each_core, speed_up
 from rerank.diversity import pick
 from rerank.pictures import Encoded, Images, ahead, list_pictures
 from rerank.preprocessing import BadImageError, Picture, Preprocessing, read_preprocessing
@@ -31,6 +32,9 @@ GPU_BATCH = 256
 CACHED_TEXTS = 4096
 
 Progress = Callable[[int], None]  # told how many pictures are done
+
+# A batch: of a tensor as it came, (B, 3, H, W); or pictures at the model's size, or their errors.
+Prepared: TypeAlias = torch.Tensor | list[torch.Tensor | Exception]
 
 
 class Reranker:
@@ -316,16 +320,12 @@ class Reranker:
         if isinstance(images, Encoded):
             return images
         features, failed, done = [self._no_features()], dict[int, str](), 0
-        for batch in self._prepared_batches(images):
-            if isinstance(batch, torch.Tensor):
-                features.append(self._encode_pictures(batch))
-            else:
-                bad = {i: each for i, each in enumerate(batch) if isinstance(each, Exception)}
-                if bad and not skip_bad:
-                    raise next(iter(bad.values()))
-                failed |= {done + index: str(error) for index, error in bad.items()}
-                features.append(self._encode_list(batch))
-            done += len(batch)
+        for rows, bad in self._encoded_batches(self._prepared_batches(images)):
+            if bad and not skip_bad:
+                raise next(iter(bad.values()))
+            failed |= {done + index: str(error) for index, error in bad.items()}
+            features.append(rows)
+            done += len(rows)
             if progress is not None:
                 progress(done)
         return Encoded(torch.cat(features), failed)
@@ -356,14 +356,10 @@ class Reranker:
     def _no_features(self) -> torch.Tensor:
         return torch.empty(0, self._width, device=self.device)
 
-    def _prepared_batches(
-        self, images: Images
-    ) -> Iterator[torch.Tensor | list[torch.Tensor | Exception]]:
-        """Pictures at the model's size, uint8: (B, 3, H, W), or a list with errors in it."""
+    def _prepared_batches(self, images: Images) -> Iterator[Prepared]:
         if isinstance(images, torch.Tensor):
             for start in range(0, len(images), self._batch):
-                part = images[start : start + self._batch]
-                yield self._preprocessing.prepare_batch(part, self.device)
+                yield images[start : start + self._batch]
             return
         if isinstance(images, str | os.PathLike):
             images = list_pictures(images)
@@ -373,14 +369,28 @@ class Reranker:
         while batch := list(islice(prepared, self._batch)):
             yield batch
 
-    def _encode_list(self, batch: Sequence[torch.Tensor | Exception]) -> torch.Tensor:
-        """B prepared pictures → (B, D), nan where there is an error instead."""
-        pictures = {i: each for i, each in enumerate(batch) if isinstance(each, torch.Tensor)}
+    def _encoded_batches(
+        self, batches: Iterator[Prepared]
+    ) -> Iterator[tuple[torch.Tensor, dict[int, Exception]]]:
+        """The features (B, D) of each batch, and what is wrong with which of its pictures."""
+        begun = list(islice(batches, 2))
+        if self.device.type == "cpu" and len(begun) == 2:  # one alone is for all cores together
+            return each_core(chain(begun, batches), self._encode_batch)
+        return map(self._encode_batch, chain(begun, batches))
+
+    @torch.no_grad()
+    def _encode_batch(self, batch: Prepared) -> tuple[torch.Tensor, dict[int, Exception]]:
+        """Of pictures with an error in their place the features are nan."""
+        if isinstance(batch, torch.Tensor):
+            pictures = self._preprocessing.prepare_batch(batch, self.device)
+            return self._encode_pictures(pictures), {}
+        bad = {i: each for i, each in enumerate(batch) if isinstance(each, Exception)}
+        good = {i: each for i, each in enumerate(batch) if isinstance(each, torch.Tensor)}
         rows = self._no_features().new_full((len(batch), self._width), torch.nan)
-        if pictures:
-            stacked = torch.stack([each.to(self.device) for each in pictures.values()])
-            rows[list(pictures)] = self._encode_pictures(stacked)
-        return rows
+        if good:
+            stacked = torch.stack([each.to(self.device) for each in good.values()])
+            rows[list(good)] = self._encode_pictures(stacked)
+        return rows, bad
 
     def _encode_pictures(self, pictures: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) uint8, prepared → (B, D); from now on fewer at once when memory is short."""

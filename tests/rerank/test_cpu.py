@@ -1,3 +1,5 @@
+from threading import Thread
+
 import pytest
 import torch
 from torch import nn
@@ -20,3 +22,15 @@ def test_where_mkl_is_at_home_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = nn.Linear(2, 2)
     cpu.speed_up(layer)
     assert type(layer) is nn.Linear
+
+
+def test_each_core_works_on_items_of_its_own() -> None:
+    threads = torch.get_num_threads()
+    found = list(cpu.each_core(range(9), lambda item: (item, torch.get_num_threads())))
+    assert found == [(item, 1) for item in range(9)]
+    assert torch.get_num_threads() == threads
+    later: list[int] = []
+    other = Thread(target=lambda: later.append(torch.get_num_threads()))
+    other.start()
+    other.join()
+    assert later == [threads]
