@@ -1,13 +1,13 @@
 """The page: a prompt, its settings, and the best pictures first."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from fastapi import FastAPI
 from gradio.components import Component
 from gradio.processing_utils import save_file_to_cache
 
@@ -19,6 +19,8 @@ from gen.plan import DEFAULT_CANDIDATES, DEFAULT_TOP_K
 from gen.request import EXACT_IN_JSON, SETTINGS, Request
 from gen.result import Result
 from gen.settings import Setting
+from ui.pictures import MAX_BYTES
+from ui.queue import WAITING
 from ui.studio import Studio
 
 EXAMPLES = (
@@ -42,47 +44,36 @@ THEME = gr.themes.Default(
 TRACKED = gr.Progress()  # gradio puts each job's own in its place
 COUNTS = {"candidates": DEFAULT_CANDIDATES, "top_k": DEFAULT_TOP_K}
 FEW_PIXELS = 128  # a side: up to here pictures are enlarged with their pixels kept sharp
+VISITORS = 32  # whose jobs may stand in the queue at once; each waits in a thread
 # What gradio serves are copies of the pictures: how often it clears them, and how old they get.
 CACHE_SECONDS = (3600, 24 * 3600)
 # Nothing is counted or sent, and nothing but those copies is served, whatever the shell says.
 ENVIRONMENT = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_ALLOWED_PATHS": ""}
 
 
-@contextmanager
-def served(studio: Studio, host: str, port: int) -> Iterator[str]:
-    """Serve the page for as long as the context lasts; its address.
-
-    Raises InputError if the port is in use.
-    """
+def mount(app: FastAPI, studio: Studio) -> None:
+    """Put the page at / of an app, behind all paths that the app has by now."""
     os.environ |= ENVIRONMENT
-    page = build(studio)
-    try:
-        _, url, _ = page.launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            quiet=True,
-            prevent_thread_lock=True,
-            inbrowser=False,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            enable_monitoring=False,
-            run_history=False,
-            footer_links=[],
-            theme=THEME,
-            css_paths=[STYLE],
-        )
-    except OSError as error:
-        raise InputError(f"port {port} is in use: choose another with --port") from error
-    try:
-        yield url
-    finally:
-        page.close(verbose=False)
+    gr.mount_gradio_app(
+        app,
+        build(studio).queue(max_size=WAITING, api_open=False),
+        path="/",
+        footer_links=[],
+        run_history=False,
+        show_error=True,
+        allowed_paths=[],
+        max_file_size=MAX_BYTES,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        theme=THEME,
+        css_paths=[STYLE],
+    )
 
 
 def build(studio: Studio) -> gr.Blocks:
-    """The page, to be launched. Its controls follow from the table of settings."""
+    """The page, to be mounted. Its controls follow from the table of settings."""
     model = SPECS[DEFAULT_MODEL]
     with gr.Blocks(title="Salon", analytics_enabled=False, delete_cache=CACHE_SECONDS) as page:
         gr.Markdown("# Salon\nMany candidates are painted; a jury hangs the best.")
@@ -115,10 +106,13 @@ def build(studio: Studio) -> gr.Blocks:
 
         controls: dict[str, Component] = {"prompt": prompt, "model": chosen, **counts, **manner}
 
-        def draw(values: dict[Component, Any], progress: gr.Progress = TRACKED) -> tuple[Any, ...]:
+        def draw(
+            values: dict[Component, Any], visitor: gr.Request, progress: gr.Progress = TRACKED
+        ) -> tuple[Any, ...]:
             notes: list[str] = []
             asked = {name: values[control] for name, control in controls.items()}
-            outcome = _drawn(studio, asked, _watch(progress, notes))
+            client = f"{visitor.client.host} {visitor.session_hash}"
+            outcome = _drawn(studio, asked, _watch(progress, notes), client)
             return (
                 _paragraphs([_summary(outcome, studio.folder.path), *_failures(outcome), *notes]),
                 _hung(outcome.best, best),
@@ -131,7 +125,7 @@ def build(studio: Studio) -> gr.Blocks:
             draw,
             inputs=set(controls.values()),
             outputs=[status, best, others, rest],
-            concurrency_limit=1,
+            concurrency_limit=VISITORS,
             show_progress_on=status,
             api_visibility="private",
         )
@@ -144,12 +138,12 @@ def build(studio: Studio) -> gr.Blocks:
     return page
 
 
-def _drawn(studio: Studio, values: Mapping[str, Any], watch: Watch) -> Outcome:
+def _drawn(studio: Studio, values: Mapping[str, Any], watch: Watch, client: str) -> Outcome:
     """What comes of a click; whatever the user can mend is shown as one line."""
     try:
         # An emptied field is as good as one never filled in.
         given = {name: value for name, value in values.items() if value not in (None, "")}
-        return studio.draw(Request.from_json(given), watch)
+        return studio.draw(Request.from_json(given), watch, client)
     except (InputError, RoomError, *WEIGHTS_ERRORS) as error:
         raise gr.Error(escape(str(error)), duration=None, print_exception=False) from error
 

@@ -160,6 +160,9 @@ class FakeJury:
         self.judged = 0
         self.nan_for: Callable[[float], bool] = lambda value: False
 
+    def prepare(self, image: Image.Image) -> Image.Image:
+        return image
+
     def score(self, prompt: str, images: Iterable[Image.Image]) -> list[float]:
         values = [score(image) for image in images]
         self.judged += len(values)

@@ -2,7 +2,9 @@
 
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +13,11 @@ import pytest
 from gen.engine import Engine
 from gen.run_folder import RunFolder
 from pipelines import specs
+from ui.credentials import Credentials
 from ui.studio import Studio
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "gen"))
+import fake_models
 
 FLAGS = (
     "--headless",
@@ -80,7 +86,7 @@ def site(
 ) -> Iterator[Site]:
     """The page on tiny models, served as `generate-ui` serves it."""
     pytest.importorskip("gradio", reason="gradio is not installed")
-    from ui.page import served
+    from ui.server import served
 
     path = tmp_path_factory.mktemp("ui")
     with RunFolder(path) as folder:
@@ -88,6 +94,48 @@ def site(
         with served(studio, "127.0.0.1", free_port) as url:
             yield Site(url, path)
             studio.stop()
+
+
+@dataclass
+class FakeSite:
+    """A site that is being served, with models without weights."""
+
+    url: str
+    folder: Path
+    studio: Studio
+    fakes: fake_models.Studio
+
+
+@contextmanager
+def serve_fakes(
+    folder: Path, credentials: Credentials | None = None, fit_size: bool = False
+) -> Iterator[FakeSite]:
+    """The site on fakes, on a port of its own, saving to `folder`/out."""
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    from ui.server import served
+
+    with pytest.MonkeyPatch.context() as patch, RunFolder(folder / "out") as out:
+        fakes = fake_models.Studio(folder, patch.setattr, patch.setitem)
+        studio = Studio(Engine(), out, fit_size=fit_size)
+        with served(studio, "127.0.0.1", 0, credentials) as url:
+            yield FakeSite(url, folder / "out", studio, fakes)
+            studio.stop()
+
+
+@pytest.fixture(scope="module")
+def fake_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeSite]:
+    """One site for the tests of a file."""
+    with serve_fakes(tmp_path_factory.mktemp("fake_site")) as site:
+        yield site
+
+
+@pytest.fixture
+def quick(fake_site: FakeSite) -> Iterator[FakeSite]:
+    """The same, as it was at first however the test left it."""
+    yield fake_site
+    fake_site.fakes.pipelines["fake"] = fake_models.FakePipeline()
+    fake_site.fakes.jury.nan_for = lambda value: False
+    fake_site.studio.engine._pipelines.clear()
 
 
 @pytest.fixture(scope="session")
