@@ -319,6 +319,8 @@ def routes(studio: Studio) -> APIRouter:
 
 def understood(studio: Studio, body: OpenAIFields) -> Order:
     """What is to be drawn, and how it goes out. Raises ParameterError and what `submit` raises."""
+    if not body.prompt.strip():
+        raise ParameterError("prompt", "prompt: empty: say what to draw")
     if body.background == "transparent":
         raise ParameterError("background", "background transparent: pictures are opaque here")
     asked = body.model_dump(include={*OWN_FIELDS, "prompt"}, exclude_none=True)

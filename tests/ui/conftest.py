@@ -4,7 +4,6 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,11 +12,12 @@ import pytest
 from gen.engine import Engine
 from gen.run_folder import RunFolder
 from pipelines import specs
-from ui.credentials import Credentials
 from ui.studio import Studio
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "gen"))
+sys.path.insert(0, str(Path(__file__).parent))
 import fake_models
+from fake_site import FakeSite, serve_fakes
 
 FLAGS = (
     "--headless",
@@ -93,32 +93,6 @@ def site(
         studio = Studio(Engine(device="cpu", reranker=str(tiny_clip_folder)), folder)
         with served(studio, "127.0.0.1", free_port) as url:
             yield Site(url, path)
-            studio.stop()
-
-
-@dataclass
-class FakeSite:
-    """A site that is being served, with models without weights."""
-
-    url: str
-    folder: Path
-    studio: Studio
-    fakes: fake_models.Studio
-
-
-@contextmanager
-def serve_fakes(
-    folder: Path, credentials: Credentials | None = None, fit_size: bool = False
-) -> Iterator[FakeSite]:
-    """The site on fakes, on a port of its own, saving to `folder`/out."""
-    pytest.importorskip("gradio", reason="gradio is not installed")
-    from ui.server import served
-
-    with pytest.MonkeyPatch.context() as patch, RunFolder(folder / "out") as out:
-        fakes = fake_models.Studio(folder, patch.setattr, patch.setitem)
-        studio = Studio(Engine(), out, fit_size=fit_size)
-        with served(studio, "127.0.0.1", 0, credentials) as url:
-            yield FakeSite(url, folder / "out", studio, fakes)
             studio.stop()
 
 
