@@ -492,9 +492,10 @@ async def _events(
                 **{**common, **_facts(order, result)},
             )
     except Exception as error:
-        yield f"data: {Failure(error=explain(error)[1]).model_dump_json()}\n\n"
-        if explain(error)[0] == 500:
-            raise
+        status, fault, _ = explain(error)
+        yield f"data: {Failure(error=fault).model_dump_json()}\n\n"
+        if status == 500:
+            raise  # for the server's own output
     finally:
         studio.queue.drop(job)
     yield "data: [DONE]\n\n"

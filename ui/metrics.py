@@ -2,9 +2,9 @@
 
 from bisect import bisect_left
 from collections import Counter
-from concurrent.futures import Future
 from threading import Lock
-from typing import Any
+
+from ui.queue import Job
 
 ENDS = ("done", "failed", "dropped", "refused")
 SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)  # upper bounds of buckets
@@ -26,12 +26,12 @@ class Metrics:
         with self._lock:
             self._jobs["refused"] += 1
 
-    def count_job(self, future: Future[Any], seconds: float) -> None:
+    def count_job(self, job: Job, seconds: float) -> None:
         """A job that has ended so many seconds after it was asked for."""
-        if future.cancelled():
+        if job.cancel.stopped or job.future.cancelled():
             end = "dropped"
         else:
-            end = "done" if future.exception() is None else "failed"
+            end = "done" if job.future.exception() is None else "failed"
         with self._lock:
             self._jobs[end] += 1
             self._buckets[bisect_left(SECONDS, seconds)] += 1

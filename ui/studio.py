@@ -163,9 +163,7 @@ class Studio:
         except (QueueFullError, StoppingError, FatalJobError):
             self.metrics.count_refused()
             raise
-        job.future.add_done_callback(
-            lambda future: self.metrics.count_job(future, perf_counter() - start)
-        )
+        job.future.add_done_callback(lambda _: self.metrics.count_job(job, perf_counter() - start))
         return job
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import http.client
+import json
 import os
 import socket
 import time
@@ -135,6 +136,35 @@ def test_many_silent_connections_leave_room_for_others(quick: FakeSite) -> None:
             connection.close()
 
 
+def test_an_upload_to_the_page_that_is_too_large(quick: FakeSite) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    body += bytes(21_000_000) + b"\r\n--x--\r\n"
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert ask(quick, "POST", "/gradio_api/upload", kind, body)[0] == 413
+
+
+def test_the_limits_hold_behind_the_page(quick: FakeSite) -> None:
+    """What the page's own requests reach, with values that its fields would not take."""
+    config = json.loads(ask(quick, "GET", "/config")[2])
+    names = {c["id"]: c["props"].get("elem_id") for c in config["components"]}
+    values = {c["id"]: c["props"].get("value") for c in config["components"]}
+    [draw] = [d for d in config["dependencies"] if "prompt" in [names[i] for i in d["inputs"]]]
+    steps = quick.fakes.pipeline.steps
+    for name, value in {"steps": 10**6, "model": "/etc", "candidates": 10**4}.items():
+        given = {"prompt": "a panda", "model": "fake", name: value}
+        data = [given.get(names[i], values[i]) for i in draw["inputs"]]
+        asked = {"data": data, "fn_index": draw["id"], "session_hash": name}
+        kind = {"Content-Type": "application/json"}
+        path = "/gradio_api/queue/join"
+        assert ask(quick, "POST", path, kind, json.dumps(asked).encode())[0] == 200
+        told = ask(quick, "GET", f"/gradio_api/queue/data?session_hash={name}")[2].decode()
+        [end] = [line for line in told.splitlines() if "process_completed" in line]
+        answer = json.loads(end.removeprefix("data: "))
+        assert not answer["success"]
+        assert name in answer["output"]["error"]
+    assert quick.fakes.pipeline.steps == steps
+
+
 @pytest.mark.parametrize("content", ["multipart/form-data", "multipart/form-data; boundary=", "x"])
 def test_uploads_that_are_none(content: str, quick: FakeSite) -> None:
     for path in ("/gradio_api/upload", "/v1/rerank", "/sdapi/v1/png-info"):
@@ -167,6 +197,7 @@ def test_a_password_is_asked_of_page_and_api(tmp_path: Path) -> None:
             ):
                 assert ask(site, "GET", path, sent)[0] == 200
         assert ask(site, "GET", "/healthz")[0] == 200
+        assert ask(site, "GET", "/healthz/")[0] == ask(site, "GET", "/healthz/config")[0] == 401
 
 
 def test_what_the_environment_says() -> None:
