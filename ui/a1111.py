@@ -161,7 +161,7 @@ def routes(studio: Studio) -> APIRouter:
         """The models that draw."""
         found = []
         for spec in SPECS.values():
-            if spec.folder.is_dir():
+            if spec.folder.exists():
                 digest = studio.engine.model_hash(spec)
                 title = f"{spec.name} [{digest}]"
                 found.append(

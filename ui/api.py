@@ -38,7 +38,7 @@ from ui.answers import (
 from ui.metrics import CONTENT_TYPE
 from ui.pictures import MAX_SIDE, Form, can_draw, from_base64, nearest_size, sizes, to_base64
 from ui.queue import Job
-from ui.studio import LIMITS, Studio, Verdict
+from ui.studio import LIMITS, SERVED, Studio, Verdict
 
 MOST_PICTURES = 10
 MOST_UPLOADS = 64
@@ -95,7 +95,7 @@ def _field(setting: Setting) -> Any:
     return kind | None, Field(None, description=setting.help, ge=setting.low, le=high)
 
 
-OWN_FIELDS = [name for name in SETTINGS if name not in ("prompt", "model", "width", "height")]
+OWN_FIELDS = [name for name in SERVED if name not in ("prompt", "model", "width", "height")]
 if TYPE_CHECKING:
     Generation = OpenAIFields
 else:
@@ -333,7 +333,8 @@ def understood(studio: Studio, body: OpenAIFields) -> Order:
     asked["top_k"] = n if n is not None else 1 if top_k is None else top_k
     values = {name: _checked(name, value) for name, value in asked.items() if value is not None}
 
-    form = Form(body.output_format or "png", body.output_compression)
+    file_format = "png" if body.output_format is None else body.output_format
+    form = Form(file_format, body.output_compression)
     drawn_size = None
     if body.size is not None and body.size != "auto":
         size = _read_size(body.size)
@@ -540,7 +541,7 @@ def _ranking(
 
 
 def _served() -> list[Spec]:
-    return [spec for spec in SPECS.values() if spec.folder.is_dir()]
+    return [spec for spec in SPECS.values() if spec.folder.exists()]
 
 
 def _card(spec: Spec) -> ModelCard:

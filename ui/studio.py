@@ -21,6 +21,24 @@ from ui.pictures import decode
 from ui.queue import FatalJobError, Job, Queue, QueueFullError, StoppingError
 
 JOURNAL = "queue.json"  # in the run folder
+# The settings that visitors may give: none that names a file of this machine.
+SERVED = (
+    "prompt",
+    "negative_prompt",
+    "model",
+    "seed",
+    "width",
+    "height",
+    "steps",
+    "guidance",
+    "sampler",
+    "schedule",
+    "candidates",
+    "top_k",
+    "temperature",
+    "token_top_k",
+    "token_top_p",
+)
 # What one job may ask of a server that others wait for.
 LIMITS: Mapping[str, int] = {"width": 2048, "height": 2048, "steps": 250, "candidates": 128}
 
@@ -81,6 +99,9 @@ class Studio:
 
     def plan(self, request: Request) -> Plan:
         """What the request comes to; raises InputError for what cannot or may not be drawn here."""
+        for name in request.given():
+            if name not in SERVED:
+                raise InputError(f"{name}: not a setting for visitors of a server")
         plan = resolve(request, self.find)
         for _, own in plan.models:
             for name, most in LIMITS.items():

@@ -31,7 +31,7 @@ def test_any_request_is_answered_as_the_schema_says(quick: FakeSite) -> None:
             suppress_health_check=list(hypothesis.HealthCheck),
         )
         def promise_holds(case) -> None:  # type: ignore[no-untyped-def]
-            case.call_and_validate(checks=PROMISES)
+            case.call_and_validate(checks=PROMISES, timeout=120)
 
         promise_holds()
         tried.add(operation.path)

@@ -69,6 +69,15 @@ def test_no_folder_of_the_disk_is_a_model(name: str, studio: Studio) -> None:
         studio.draw(Request("a panda", model=name))
 
 
+def test_settings_that_are_not_for_visitors(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ui.studio.SERVED", ("prompt", "seed", "candidates", "top_k"))
+    studio.draw(PANDA)
+    with pytest.raises(InputError, match="steps: not a setting for visitors"):
+        studio.draw(Request("a panda", steps=3))
+
+
 def test_out_of_memory_fails_one_job_and_the_next_one_runs(
     studio: Studio, fakes: fake_models.Studio
 ) -> None:
