@@ -26,6 +26,7 @@ BODY_LIMITS: Mapping[str, int] = {
     "/sdapi/": 1_000_000,
     "": 64_000_000,  # the page: several uploads at once
 }
+LONGEST_LENGTH = 18  # digits of Content-Length
 BODY_SECONDS = 60.0  # in which a request has to be sent
 FILES = "/v1/files/"  # which have names that cannot be guessed
 # The page talks to nobody but us, and stands in nobody's frame.
@@ -95,7 +96,7 @@ class Guard:
         if not self._is_ours(host):
             raise RefusedError(403, "this server is not known by that host name", "foreign_host")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _netloc(origin) != host.lower():
             raise RefusedError(403, "requests from other web pages are refused", "foreign_origin")
         is_open = path == "/healthz" or path.startswith(FILES)
         if self.credentials and not is_open:
@@ -103,8 +104,8 @@ class Guard:
             if not self.credentials.accept(sent):
                 raise RefusedError(401, "a wrong key or password, or none", "invalid_api_key")
         length = headers.get("content-length", "0")
-        if not length.isdecimal():
-            raise RefusedError(400, "Content-Length is not a number", "invalid_header")
+        if not length.isdecimal() or len(length) > LONGEST_LENGTH:
+            raise RefusedError(400, "Content-Length is no such number", "invalid_header")
         if int(length) > _body_limit(path):
             raise _too_large(path)
 
@@ -118,6 +119,13 @@ class Guard:
             return bool(ipaddress.ip_address(name))
         except ValueError:
             return name in self.names
+
+
+def _netloc(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # not what a browser sends
+        return None
 
 
 def own_names(host: str, more: Sequence[str] = ()) -> list[str]:

@@ -60,7 +60,7 @@ def mount(app: FastAPI, studio: Studio) -> None:
         path="/",
         footer_links=[],
         run_history=False,
-        show_error=True,
+        show_error=False,  # what is meant for visitors is shown all the same
         allowed_paths=[],
         max_file_size=MAX_BYTES,
         ssr_mode=False,

@@ -46,7 +46,8 @@ def basic(user: str, password: str) -> dict[str, str]:
 @pytest.mark.parametrize("path", PATHS)
 def test_other_web_pages_are_refused(path: str, quick: FakeSite) -> None:
     own = urlsplit(quick.url).netloc
-    for origin in ("http://evil.example", "null", "http://localhost", f"http://{own}.evil.example"):
+    evil = ("http://evil.example", "null", "http://localhost", f"http://{own}.evil.example")
+    for origin in (*evil, "http://["):
         for method in ("GET", "POST", "OPTIONS"):
             asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
             status, headers, _ = ask(quick, method, path, asked)
