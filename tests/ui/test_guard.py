@@ -162,7 +162,7 @@ def test_the_limits_hold_behind_the_page(quick: FakeSite) -> None:
         [end] = [line for line in told.splitlines() if "process_completed" in line]
         answer = json.loads(end.removeprefix("data: "))
         assert not answer["success"]
-        assert name in answer["output"]["error"]
+        assert str(value) in answer["output"]["error"]
     assert quick.fakes.pipeline.steps == steps
 
 
