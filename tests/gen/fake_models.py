@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 import gen.engine
+import rerank.reranker  # now: it takes over the default's name when it is imported
 import rerank.specs
 from pipelines import specs
 
