@@ -7,9 +7,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from train.configs import CONFIGS, Config
 from train.loop import Schedule, Task, train
+from train.shipping import SHIPPED
+
+if TYPE_CHECKING:
+    from pipelines.latent_diffusion import LatentDiffusion
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,6 +50,17 @@ def _parser() -> argparse.ArgumentParser:
         step("statistics", _statistics, "how often each kind of scene and phrasing comes"), 10_000
     )
     counting(step("judge", _judge, "how well the judge tells right pictures from wrong ones"), 1000)
+    for name, function, help in (
+        ("calibrate", _calibrate, "learn what the jury's scores mean, into its calibration.json"),
+        ("jury", _jury, "what the jury's probabilities and ticks are worth"),
+    ):
+        sub = step(name, function, help)
+        sub.add_argument("--clip", help="a known CLIP or a folder; default: the shipped one")
+        sub.add_argument("-m", "--model", help="the painter; default: the shipped one")
+        sub.add_argument("--scenes", type=int, default=400, help="rendered ones (400)")
+        sub.add_argument(
+            "--prompts", type=int, default=60, help="drawn, 4 of each; 0 for none (60)"
+        )
     running(step("tokenizer", _tokenizer, "learn the tokenizer from captions"))
     for name in TASKS:
         sub = running(step(name, _network, f"train the {name}; continues where it stopped"))
@@ -54,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
         budget.add_argument("--minutes", type=float, help="time budget, over all continuations")
         budget.add_argument("--steps", type=int, help="number of updates instead of a time budget")
         sub.add_argument("--threads", type=int, help="CPU threads; default: all cores")
-    running(step("ship", _ship, "put the trained networks into the packages, in half precision"))
+    ship = step("ship", _ship, "put the trained networks into the packages, in half precision")
+    running(ship).add_argument("--only", choices=SHIPPED, help="one of them; default: all there")
+    step("plan", _plan, "the memory that the paper's transformer of 12 billion parameters needs")
     return parser
 
 
@@ -76,6 +94,42 @@ def _judge(arguments: argparse.Namespace) -> None:
     print(main_figures(arguments.number))
 
 
+def _calibrate(arguments: argparse.Namespace) -> None:
+    from rerank import Reranker, calibration
+    from train.jury import calibrate
+
+    jury = Reranker.load(arguments.clip)
+    made, quality = calibrate(
+        jury,
+        _painter(arguments),
+        scenes=arguments.scenes,
+        prompts=arguments.prompts,
+    )
+    path = jury.folder / calibration.FILE
+    calibration.write(made, path)
+    print(
+        f"{path}: on {quality.pairs} pairs held back, the expected calibration error is "
+        f"{quality.error:.3f}, and {quality.right:.1%} are told right"
+    )
+
+
+def _jury(arguments: argparse.Namespace) -> None:
+    from rerank import Reranker
+    from train.jury import main_figures
+
+    jury, painter = Reranker.load(arguments.clip), _painter(arguments)
+    print(main_figures(jury, painter, scenes=arguments.scenes, prompts=arguments.prompts))
+
+
+def _painter(arguments: argparse.Namespace) -> LatentDiffusion | None:
+    if arguments.prompts == 0:
+        return None
+    from pipelines.latent_diffusion import LatentDiffusion
+    from pipelines.specs import DEFAULT_MODEL
+
+    return LatentDiffusion.from_pretrained(arguments.model or DEFAULT_MODEL)
+
+
 def _atlas(arguments: argparse.Namespace) -> None:
     from train.stickers.atlas import draw_atlas
 
@@ -92,8 +146,15 @@ def _tokenizer(arguments: argparse.Namespace) -> None:
 def _ship(arguments: argparse.Namespace) -> None:
     from train.shipping import ship
 
-    for folder in ship(arguments.run):
+    for folder in ship(arguments.run, only=arguments.only):
         print(folder)
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from pipelines.memory_plan import MemoryPlan
+    from pipelines.transformer import TransformerConfig
+
+    print("in bfloat16:", MemoryPlan.of(TransformerConfig(), bytes_per_value=2))
 
 
 def _network(arguments: argparse.Namespace) -> None:
@@ -141,6 +202,24 @@ def _diffusion(config: Config, run: Path) -> Task:
     return DiffusionTask(config.diffusion, vae, clip.text_model, tokenizer, cache)
 
 
+def _dvae(config: Config, run: Path) -> Task:
+    from train.dvae import DvaeTask
+
+    return DvaeTask(config.dvae)
+
+
+def _dalle(config: Config, run: Path) -> Task:
+    from transformers import CLIPModel, CLIPTokenizer
+
+    from pipelines.weights import load_dvae
+    from train.dalle import DalleTask
+
+    dvae = load_dvae(_trained(run, "dvae/weights"))
+    clip = CLIPModel.from_pretrained(_trained(run, "clip/weights"))
+    tokenizer = CLIPTokenizer.from_pretrained(_trained(run, "tokenizer"))
+    return DalleTask(config.dalle, dvae, clip.text_model, tokenizer, run / "codes.safetensors")
+
+
 def _trained(run: Path, part: str) -> Path:
     folder = run / part
     if not folder.is_dir():
@@ -152,4 +231,6 @@ TASKS: dict[str, tuple[Callable[[Config], Schedule], Callable[[Config, Path], Ta
     "autoencoder": (lambda config: config.autoencoder_schedule, _autoencoder),
     "clip": (lambda config: config.clip_schedule, _clip),
     "diffusion": (lambda config: config.diffusion_schedule, _diffusion),
+    "dvae": (lambda config: config.dvae_schedule, _dvae),
+    "dalle": (lambda config: config.dalle_schedule, _dalle),
 }

@@ -27,6 +27,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from pipelines.devices import keep_freed_memory
 from train.muon import Muon
 
 STATE = "state.safetensors"
@@ -54,6 +55,8 @@ class Task(torch.nn.Module):
     """What differs between the networks. Its parameters are what is trained; frozen networks that
     it needs are kept out of sight of `parameters()`."""
 
+    fraction = 0.0  # of the budget that is spent, for schedules of a task's own; the loop sets it
+
     def batch(self, rng: random.Random, size: int, device: torch.device) -> Any:
         """Draw `size` training examples with `rng` as the only source of chance."""
         raise NotImplementedError
@@ -78,10 +81,12 @@ def train(task: Task, schedule: Schedule, folder: Path) -> Path:
 
     Raises
     ------
-    ValueError : neither or both of steps and minutes, or a state of other tensors.
+    ValueError : neither or both of steps and minutes, a state of other tensors, or parameters that
+        accelerate is told to shard.
     """
     if (schedule.steps is None) == (schedule.minutes is None):
         raise ValueError("say how long to train: either steps or minutes")
+    _refuse_sharding()
     folder.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(
         mixed_precision=schedule.mixed_precision, gradient_accumulation_steps=schedule.accumulation
@@ -91,6 +96,8 @@ def train(task: Task, schedule: Schedule, folder: Path) -> Path:
     )
     ema = EMAModel(task.parameters(), decay=schedule.ema_decay, foreach=True)
     progress = _load_state(folder / STATE, task, ema, optimizer)
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     ema.to(accelerator.device)
     model, optimizer = accelerator.prepare(task, optimizer)
     log = _Log(folder / "log.jsonl", progress)
@@ -102,6 +109,7 @@ def train(task: Task, schedule: Schedule, folder: Path) -> Path:
             started = time.monotonic()
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(schedule, progress)
+            task.fraction = progress.fraction(schedule)
             figures = _step(accelerator, task, model, optimizer, schedule, progress.step)
             ema.step(task.parameters())
             progress.step += 1
@@ -119,6 +127,22 @@ def train(task: Task, schedule: Schedule, folder: Path) -> Path:
         _save(folder, task, ema, optimizer, progress, log)
     accelerator.wait_for_everyone()
     return folder / "weights"
+
+
+def _refuse_sharding() -> None:
+    """`accelerate launch --use_fsdp` says what it wants in the environment; on a CPU it is then
+    ignored without a word."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() not in ("true", "1"):
+        return
+    if not torch.cuda.is_available():
+        raise ValueError(
+            "sharded training (FSDP) needs CUDA devices, on a CPU accelerate would ignore it: "
+            "launch without --use_fsdp"
+        )
+    raise ValueError(
+        "sharded training (FSDP) is not possible with these checkpoints of whole tensors: launch "
+        "without --use_fsdp, and switch gradient checkpointing on for less memory"
+    )
 
 
 @dataclass
