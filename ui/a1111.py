@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from gen import metadata
 from gen.engine import Outcome
 from gen.errors import InputError
+from gen.foreign_metadata import read_any
 from gen.models import SPECS
 from gen.request import Request, sampler_names
 from ui.answers import FAILURES, ParameterError, client_of, finished
@@ -147,7 +148,7 @@ def routes(studio: Studio) -> APIRouter:
         """What a picture says about itself; nothing is no error."""
         image = open_picture(from_base64(body.image))
         try:
-            request = metadata.read_image(image).request
+            request = read_any(image).request
             _, text = metadata.read_texts(image)
         except Exception:  # others' files hold anything
             return PngInfo(info="", items={}, parameters={})
@@ -251,8 +252,7 @@ def _progress(job: Job | None, waiting: int, with_image: bool) -> ProgressAnswer
     )
     if job is None or event is None or job.began is None:
         return ProgressAnswer(progress=0, eta_relative=0, state=state)
-    part = event.drawing * event.step / event.steps if event.steps else 0
-    done = min(1.0, (event.made + part) / event.candidates)
+    done = event.share
     eta = (perf_counter() - job.began) * (1 - done) / done if done > 0 else 0
     image = None
     if with_image and event.previews and event.previews[0] is not None:

@@ -449,9 +449,7 @@ class _Partials:
         """Pass on the first candidate's preview when as much is done as the next one is to show."""
         if not isinstance(event, Progress) or not event.previews or self._sent == self._wanted:
             return
-        part = event.drawing * event.step / event.steps if event.steps else 0
-        done = (event.made + part) / event.candidates
-        if done >= self._sent / self._wanted and event.previews[0] is not None:
+        if event.share >= self._sent / self._wanted and event.previews[0] is not None:
             self._sent += 1
             self.put(event.previews[0])
 
