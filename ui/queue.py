@@ -102,14 +102,30 @@ class Queue:
 
     def drop(self, job: Job) -> None:
         """Its client has gone: the job is not begun, or ends after the step in the making."""
+        self.withdraw(job)
+        job.cancel.stop()
+
+    def withdraw(self, job: Job) -> bool:
+        """Take a job back that has not begun; False if it has."""
         with self._changed:
             jobs = self._waiting.get(job.client, deque())
-            if job in jobs:
-                jobs.remove(job)
-                job.future.cancel()
-                if not jobs:
-                    del self._waiting[job.client]
-        job.cancel.stop()
+            if job not in jobs:
+                return False
+            jobs.remove(job)
+            job.future.cancel()
+            if not jobs:
+                del self._waiting[job.client]
+            return True
+
+    def ahead_of(self, job: Job) -> int:
+        """How many jobs are done before this one, at most; 0 when it has begun."""
+        with self._changed:
+            own = self._waiting.get(job.client, deque())
+            if job not in own:
+                return 0
+            turns = own.index(job) + 1
+            waiting = sum(min(len(jobs), turns) for jobs in self._waiting.values()) - 1
+            return waiting + (self.running is not None)
 
     def stop(self) -> None:
         """Begin no more jobs, and end the running one after its step, with what it has by then.

@@ -13,7 +13,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp
 
 from gen.errors import InputError
-from ui import a1111, api, page
+from ui import a1111, api, files, page
 from ui.answers import register
 from ui.guard import Credentials, Guard, own_names
 from ui.studio import Studio
@@ -29,6 +29,7 @@ def site(studio: Studio, host: str, credentials: Credentials, names: Sequence[st
     register(app)
     app.include_router(api.routes(studio))
     app.include_router(a1111.routes(studio))
+    app.include_router(files.routes(studio))
     own = list(app.router.routes)
 
     async def nothing(request: Request) -> Response:
@@ -37,7 +38,7 @@ def site(studio: Studio, host: str, credentials: Credentials, names: Sequence[st
             raise HTTPException(405, "this path takes another method")
         raise HTTPException(404, f"there is no {request.url.path}")
 
-    for prefix in ("/v1", "/sdapi"):
+    for prefix in ("/v1", "/sdapi", "/pictures", "/sheets"):
         app.add_api_route(
             prefix + "/{rest:path}", nothing, methods=METHODS, include_in_schema=False
         )

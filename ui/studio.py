@@ -4,15 +4,16 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
+from typing import Any
 
 from gen.engine import Engine, Outcome
 from gen.errors import InputError
 from gen.events import Event, Progress, Watch, watch_nothing
-from gen.models import DEFAULT_MODEL, SPECS, Spec
+from gen.history import History
+from gen.models import DEFAULT_MODEL, SPECS, WEIGHTS_ERRORS, Spec
 from gen.plan import Plan, resolve
 from gen.request import Request
 from gen.run_folder import RunFolder
@@ -58,10 +59,16 @@ def find_served(name: str) -> Spec:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the jury says of an upload: a score, the cosine in [-1, 1], or why there is none."""
+    """What the jury says of an upload: a score, the cosine in [-1, 1], or why there is none.
+
+    When it looks closely: the probability that the picture matches the prompt, for a jury that is
+    calibrated, and whether each claim of the prompt holds in it.
+    """
 
     score: float | None = None
     failed: str | None = None
+    match: float | None = None
+    claims: tuple[tuple[str, bool], ...] = ()
 
 
 @dataclass
@@ -78,6 +85,7 @@ class Studio:
     metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
+        self.history = History(self.folder.path)
         self.queue = Queue(self.folder.path / JOURNAL)
 
     def check(self) -> None:
@@ -116,12 +124,14 @@ class Studio:
         client: str = "",
         watch: Watch = watch_nothing,
         previews: bool = False,
+        matches: bool = False,
     ) -> Job:
         """Have a prompt drawn, judged and saved in its turn; the job's future gets the Outcome.
 
-        `watch` is called in the queue's thread. Raises InputError, of which QueueFullError,
-        StoppingError, FatalJobError and UnknownModelError are kinds; the future may raise
-        WeightsError and RoomError too.
+        With `matches` the run folder is told how likely each picture matches. `watch` is called in
+        the queue's thread. Raises InputError, of which QueueFullError, StoppingError,
+        FatalJobError and UnknownModelError are kinds; the future may raise WeightsError and
+        RoomError too.
         """
         plan = self.plan(request)
 
@@ -135,20 +145,26 @@ class Studio:
                 plan, self.folder, watch=tell, cancel=job.cancel, previews=previews
             )
             self.metrics.count_pictures(outcome.drawn, len(outcome.failed))
+            if matches:
+                self._note_matches(outcome)
             return outcome
 
         return self._submitted(Job(client, work, _key(request)))
 
-    def judge(self, prompt: str, files: Sequence[bytes], client: str = "") -> Job:
+    def judge(
+        self, prompt: str, files: Sequence[bytes], client: str = "", closely: bool = False
+    ) -> Job:
         """Have picture files scored in their turn; the job's future gets a Verdict for each.
 
         Raises InputError as `submit` does.
         """
         if self.engine.jury_spec() is None:
             raise InputError("this server has no jury")
-        return self._submitted(Job(client, partial(self._judged, prompt, files)))
+        return self._submitted(Job(client, partial(self._judged, prompt, files, closely)))
 
-    def _judged(self, prompt: str, files: Sequence[bytes], job: Job) -> list[Verdict]:
+    def _judged(
+        self, prompt: str, files: Sequence[bytes], closely: bool, job: Job
+    ) -> list[Verdict]:
         jury = self.engine.jury()
         prepared, verdicts = [], {}
         for index, data in enumerate(files):  # one at a time: decoded they can be very large
@@ -158,20 +174,40 @@ class Studio:
                 prepared.append((index, jury.prepare(decode(data))))
             except ValueError as error:
                 verdicts[index] = Verdict(failed=str(error))
-        scores = jury.score(prompt, [picture for _, picture in prepared])
-        for (index, _), score in zip(prepared, scores, strict=True):
-            finite = math.isfinite(score)
-            verdicts[index] = (
-                Verdict(score) if finite else Verdict(failed="its score is not finite")
+        pictures = jury.encode([picture for _, picture in prepared])
+        scores = jury.score(prompt, pictures)
+        matches = self._matches(prompt, pictures) if closely else None
+        checked = jury.check(prompt, pictures) if closely else None
+        for place, ((index, _), score) in enumerate(zip(prepared, scores, strict=True)):
+            if not math.isfinite(score):
+                verdicts[index] = Verdict(failed="its score is not finite")
+                continue
+            claims = () if checked is None else checked[place].verdicts
+            verdicts[index] = Verdict(
+                score,
+                match=None if matches is None else matches[place],
+                claims=tuple((verdict.claim.text, verdict.holds) for verdict in claims),
             )
         return [verdicts[index] for index in range(len(files))]
 
-    def draw(self, request: Request, watch: Watch = watch_nothing, client: str = "") -> Outcome:
-        """Submit a prompt and wait for what comes of it; `watch` sees this caller's context."""
-        context = copy_context()
-        job = self.submit(request, client, lambda event: context.run(watch, event))
-        outcome: Outcome = job.future.result()
-        return outcome
+    def _matches(self, prompt: str, pictures: Any) -> list[float] | None:
+        """How likely each of the jury's encoded pictures matches; None if it is not calibrated."""
+        try:
+            meanings = self.engine.jury().calibrated(prompt, pictures)
+        except WEIGHTS_ERRORS:
+            return None
+        return [meaning.probability for meaning in meanings]
+
+    def _note_matches(self, outcome: Outcome) -> None:
+        paths = {r.seed: r.path for r in outcome.best + outcome.rest if r.path is not None}
+        if not paths or outcome.number is None or self.engine.jury_spec() is None:
+            return
+        pictures = self.engine.jury().encode(list(paths.values()), skip_bad=True)
+        matches = self._matches(outcome.plan.request.prompt, pictures)
+        if matches is not None:
+            pairs = zip(paths, matches, strict=True)
+            known = {seed: match for seed, match in pairs if math.isfinite(match)}
+            self.folder.note_matches(outcome.number, known)
 
     def stop(self) -> None:
         """End the job in the making after its step; returns when what it has is saved."""

@@ -48,9 +48,13 @@ class Browser:
     errors: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
-    def open(self, url: str, width: int = 1280, height: int = 900):  # type: ignore[no-untyped-def]
+    def open(  # type: ignore[no-untyped-def]
+        self, url: str, width: int = 1280, height: int = 900, color_scheme: str = "light"
+    ):
         """A page in a window of that many pixels."""
-        page = self.chromium.new_page(viewport={"width": width, "height": height})
+        page = self.chromium.new_page(
+            viewport={"width": width, "height": height}, color_scheme=color_scheme
+        )
         page.set_default_timeout(PATIENCE)
         page.set_default_navigation_timeout(PATIENCE)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
@@ -110,6 +114,7 @@ def quick(fake_site: FakeSite) -> Iterator[FakeSite]:
     fake_site.fakes.pipelines["fake"] = fake_models.FakePipeline()
     fake_site.fakes.jury.nan_for = lambda value: False
     fake_site.studio.engine._pipelines.clear()
+    fake_site.studio.engine.batch_size = None
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ def serve_fakes(
 
     with pytest.MonkeyPatch.context() as patch, RunFolder(folder / "out") as out:
         fakes = fake_models.Studio(folder, patch.setattr, patch.setitem)
-        for module in ("ui.api", "ui.studio"):
+        for module in ("ui.api", "ui.form", "ui.studio"):
             patch.setattr(f"{module}.DEFAULT_MODEL", "fake")
         studio = Studio(Engine(), out, fit_size=fit_size)
         with served(studio, "127.0.0.1", 0, credentials) as url:

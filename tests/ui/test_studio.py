@@ -1,15 +1,13 @@
 import threading
 from collections.abc import Iterator
-from contextvars import ContextVar
 from itertools import pairwise
 from pathlib import Path
 
 import fake_models
 import pytest
 
-from gen.engine import Engine
+from gen.engine import Engine, Outcome
 from gen.errors import InputError, RoomError
-from gen.events import Event
 from gen.request import Request
 from gen.run_folder import RunFolder
 from ui.queue import StoppingError
@@ -32,13 +30,8 @@ def studio(fakes: fake_models.Studio, tmp_path: Path) -> Iterator[Studio]:
         studio.stop()
 
 
-def test_what_is_watched_is_seen_in_the_callers_context(studio: Studio) -> None:
-    caller: ContextVar[str] = ContextVar("caller", default="nobody")
-    caller.set("me")
-    seen: list[tuple[str, Event]] = []
-    outcome = studio.draw(PANDA, lambda event: seen.append((caller.get(), event)))
-    assert len(outcome.best) == 1
-    assert {who for who, _ in seen} == {"me"}
+def drawn(studio: Studio, request: Request) -> Outcome:
+    return studio.submit(request).future.result(PATIENCE)
 
 
 def test_the_jobs_of_many_are_drawn_one_by_one(studio: Studio, fakes: fake_models.Studio) -> None:
@@ -46,7 +39,7 @@ def test_the_jobs_of_many_are_drawn_one_by_one(studio: Studio, fakes: fake_model
     fakes.pipeline.seconds_per_step = 0.005
     fakes.pipeline.on_step = lambda draft: seeds.append(draft.seeds[0])
     threads = [
-        threading.Thread(target=studio.draw, args=(Request("a", seed=i, candidates=1),))
+        threading.Thread(target=drawn, args=(studio, Request("a", seed=i, candidates=1)))
         for i in range(4)
     ]
     for thread in threads:
@@ -60,22 +53,22 @@ def test_the_jobs_of_many_are_drawn_one_by_one(studio: Studio, fakes: fake_model
 @pytest.mark.parametrize("name", LIMITS)
 def test_too_much_is_refused_before_it_waits(name: str, studio: Studio) -> None:
     with pytest.raises(InputError, match=name):
-        studio.draw(Request("a panda", **{name: LIMITS[name] + 8}))
+        drawn(studio, Request("a panda", **{name: LIMITS[name] + 8}))
 
 
 @pytest.mark.parametrize("name", ["/", "fake,/etc", "org/name", "../fake", "fake/../fake"])
 def test_no_folder_of_the_disk_is_a_model(name: str, studio: Studio) -> None:
     with pytest.raises(UnknownModelError, match="choose from"):
-        studio.draw(Request("a panda", model=name))
+        drawn(studio, Request("a panda", model=name))
 
 
 def test_settings_that_are_not_for_visitors(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ui.studio.SERVED", ("prompt", "seed", "candidates", "top_k"))
-    studio.draw(PANDA)
+    drawn(studio, PANDA)
     with pytest.raises(InputError, match="steps: not a setting for visitors"):
-        studio.draw(Request("a panda", steps=3))
+        drawn(studio, Request("a panda", steps=3))
 
 
 def test_out_of_memory_fails_one_job_and_the_next_one_runs(
@@ -83,9 +76,9 @@ def test_out_of_memory_fails_one_job_and_the_next_one_runs(
 ) -> None:
     fakes.pipeline.room_in_step = 0
     with pytest.raises(RoomError):
-        studio.draw(PANDA)
+        drawn(studio, PANDA)
     fakes.pipeline.room_in_step = 1  # two candidates are halved
-    assert studio.draw(PANDA).made == 2
+    assert drawn(studio, PANDA).made == 2
 
 
 def test_stop_saves_what_is_in_the_making_as_it_is(
