@@ -144,7 +144,7 @@ def _grid(studio: Studio, across: Axis, down: Axis, outcomes: Sequence[Outcome])
     if not outcomes:
         return ""
     studio.history.refresh()
-    head = "".join(f'<th scope="col">{_called(across, x)}</th>' for x in across.values)
+    head = "".join(f'<th scope="col">{text(_label(across, x))}</th>' for x in across.values)
     rows = []
     for number, y in enumerate(down.values):
         start = number * len(across.values)
@@ -152,12 +152,13 @@ def _grid(studio: Studio, across: Axis, down: Axis, outcomes: Sequence[Outcome])
             f"<td>{_cell(studio, outcomes[place]) if place < len(outcomes) else ''}</td>"
             for place in range(start, start + len(across.values))
         )
-        rows.append(f'<tr><th scope="row">{_called(down, y)}</th>{cells}</tr>')
+        rows.append(f'<tr><th scope="row">{text(_label(down, y))}</th>{cells}</tr>')
     return f'<div class="grid"><table><tr><td></td>{head}</tr>{"".join(rows)}</table></div>'
 
 
-def _called(axis: Axis, value: Any) -> str:
-    return text(f"{label_of(axis.name)} {value}")
+def _label(axis: Axis, value: Any) -> str:
+    shown = f"{value:g}" if isinstance(value, float) else value
+    return f"{label_of(axis.name)} {shown}"
 
 
 def _cell(studio: Studio, outcome: Outcome) -> str:
@@ -174,10 +175,9 @@ def _sheet(prompt: str, across: Axis, down: Axis, outcomes: Sequence[Outcome]) -
         start = number * len(across.values)
         made = outcomes[start : start + len(across.values)]
         drawn = [(x, o.best[0]) for x, o in zip(across.values, made, strict=False) if o.best]
-        block = sheet.block(f"{label_of(down.name)} {y}", prompt, [result for _, result in drawn])
+        block = sheet.block(_label(down, y), prompt, [result for _, result in drawn])
         captions = [
-            (f"{label_of(across.name)} {x}", "" if r.score is None else f"{r.score:.3f}")
-            for x, r in drawn
+            (_label(across, x), "" if r.score is None else f"{r.score:.3f}") for x, r in drawn
         ]
         blocks.append(replace(block, captions=captions))
     return sheet.draw(blocks)

@@ -1,7 +1,7 @@
 """Where prompts are drawn on the page: the button, the line that tells how far it is, the sheet of
 candidates in the making, and the two ways to end early."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,11 @@ from gen.errors import InputError, RoomError
 from gen.models import WEIGHTS_ERRORS
 from gen.request import Request
 from ui.batch import Live, Visitors
-from ui.markup import Tile, data_url, has_few_pixels, paragraphs, text, tiles
+from ui.markup import Tile, counted, data_url, has_few_pixels, paragraphs, text, tiles
 
 VISITORS = 32  # whose jobs may stand in the queue at once; each waits in a thread
 # On a phone the pictures are below the form.
-SHOW_RESULTS = "() => document.getElementById('{}').scrollIntoView({{block: 'nearest'}})"
+SHOW_RESULTS = "() => {{ if (innerWidth < 640) document.getElementById('{}').scrollIntoView() }}"
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Desk:
             for event in self.visitors.begin(visitor, list(requests.values())):
                 if isinstance(event, Outcome):
                     outcomes.append(event)
-                    lines += _told(event)
+                    lines += _failures(event)
                     continue
                 place = f"{len(outcomes) + 1} of {len(requests)}: " if len(requests) > 1 else ""
                 yield self._working(_progress(event, place), sheet.markup(event)), outcomes
@@ -60,9 +60,7 @@ class Desk:
             problem = str(error)
         finally:
             self.visitors.leave(visitor)
-        if not outcomes and not problem:
-            lines.append("Ended before anything was drawn.")
-        yield self._idle(paragraphs(lines)), outcomes
+        yield self._idle(paragraphs([_summary(outcomes), *lines])), outcomes
         if problem:
             raise gr.Error(text(problem), duration=None, print_exception=False)
 
@@ -142,11 +140,20 @@ def _duration(seconds: float) -> str:
     return f"about {round(seconds / 60)} min"
 
 
-def _told(outcome: Outcome) -> list[str]:
-    """What is to be said of an outcome in lines."""
-    already = ", which were there already" if outcome.made and not outcome.drawn else ""
-    return [
-        f"The best {len(outcome.best)} of {outcome.made} candidates{already}. "
-        f"Seed {outcome.plan.seed}, prompt {outcome.number:04d}.",
-        *(f"The candidate of seed {r.seed} failed: {r.failed}" for r in outcome.failed),
-    ]
+def _summary(outcomes: Sequence[Outcome]) -> str:
+    """What came of it, in a line."""
+    made = sum(outcome.made for outcome in outcomes)
+    if not made:
+        return "Ended before anything was drawn."
+    already = "" if any(outcome.drawn for outcome in outcomes) else ", which were there already"
+    if len(outcomes) > 1:
+        return f"{counted(made, 'candidate')} of {len(outcomes)} prompts{already}."
+    [outcome] = outcomes
+    return (
+        f"The best {len(outcome.best)} of {counted(made, 'candidate')}{already}. "
+        f"Seed {outcome.plan.seed}."
+    )
+
+
+def _failures(outcome: Outcome) -> list[str]:
+    return [f"The candidate of seed {r.seed} failed: {r.failed}" for r in outcome.failed]

@@ -132,7 +132,12 @@ def _connect_drawing(
         show_progress="hidden",
         api_visibility="private",
     )
-    desk.generate.click(None, js=SHOW_RESULTS.format("results"), api_visibility="private")
+    gr.on(
+        [desk.generate.click, form.prompt.submit],
+        None,
+        js=SHOW_RESULTS.format("results"),
+        api_visibility="private",
+    )
 
 
 def _connect_reusing(

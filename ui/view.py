@@ -216,7 +216,7 @@ def picture_tile(studio: Studio, past: Past, picture: Picture, called: str = "")
     return Tile(
         None if image is None else address(picture),
         about=f"{past.request.prompt}, seed {picture.seed}",
-        captions=[*([called] if called else []), *_captions(picture)],
+        captions=[*([called] if called else []), *_captions(past, picture)],
         name=f"{past.number}/{picture.seed}",
         few_pixels=image is not None and has_few_pixels(image),
     )
@@ -330,8 +330,9 @@ def _heading(pasts: Sequence[Past]) -> str:
     return paragraphs(lines) + sheet
 
 
-def _captions(picture: Picture) -> list[str]:
-    rank = "" if picture.rank is None else f"{picture.rank}."
+def _captions(past: Past, picture: Picture) -> list[str]:
+    alone = picture.rank is None or past.request.candidates == 1
+    rank = "" if alone else f"{picture.rank}."
     match = "" if picture.match is None else f"{percent(picture.match)} match"
     score = "" if picture.score is None else f"{picture.score:.3f}"
     unfinished = "" if picture.unfinished is None else f"unfinished: {picture.unfinished}"

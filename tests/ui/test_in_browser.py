@@ -283,8 +283,8 @@ def test_comparing_two_settings(browser, quick) -> None:
     page.wait_for_selector("#compare-download:visible")
     assert page.locator("#compare-grid img").count() == 6
     assert page.locator("#compare-grid th").all_inner_texts() == [
-        "Guidance 1.0",
-        "Guidance 3.0",
+        "Guidance 1",
+        "Guidance 3",
         "Steps 2",
         "Steps 4",
         "Steps 6",
