@@ -13,13 +13,12 @@ from gen import metadata
 from gen.engine import Outcome
 from gen.errors import InputError
 from gen.foreign_metadata import read_any
-from gen.models import SPECS
 from gen.request import Request, sampler_names
 from ui.answers import FAILURES, ParameterError, client_of, finished
 from ui.api import fitted_size, shown
 from ui.pictures import Form, from_base64, open_picture, to_base64
 from ui.queue import Job
-from ui.studio import LIMITS, Studio
+from ui.studio import LIMITS, Studio, models_present
 
 DOOR = "sdapi"  # who is asking, beside the address
 # Our names of the settings that are sent under other names.
@@ -161,15 +160,14 @@ def routes(studio: Studio) -> APIRouter:
     def checkpoints() -> list[Checkpoint]:
         """The models that draw."""
         found = []
-        for spec in SPECS.values():
-            if spec.folder.exists():
-                digest = studio.engine.model_hash(spec)
-                title = f"{spec.name} [{digest}]"
-                found.append(
-                    Checkpoint(
-                        title=title, model_name=spec.name, hash=digest, filename=spec.folder.name
-                    )
+        for spec in models_present().values():
+            digest = studio.engine.model_hash(spec)
+            title = f"{spec.name} [{digest}]"
+            found.append(
+                Checkpoint(
+                    title=title, model_name=spec.name, hash=digest, filename=spec.folder.name
                 )
+            )
         return found
 
     @router.get("/samplers")

@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from gen.engine import Outcome
 from gen.errors import InputError
 from gen.events import Event, Note, Progress, Watch
-from gen.models import DEFAULT_MODEL, SPECS, Spec
+from gen.models import DEFAULT_MODEL, Spec
 from gen.request import SETTINGS, Request, find_setting, seed_to_json
 from gen.result import Result
 from gen.settings import MAX_TEXT, Setting
@@ -38,7 +38,7 @@ from ui.answers import (
 from ui.metrics import CONTENT_TYPE
 from ui.pictures import MAX_SIDE, Form, can_draw, from_base64, nearest_size, sizes, to_base64
 from ui.queue import Job
-from ui.studio import LIMITS, SERVED, Studio, Verdict
+from ui.studio import LIMITS, SERVED, Studio, Verdict, models_present
 
 MOST_PICTURES = 10
 MOST_UPLOADS = 64
@@ -279,7 +279,7 @@ def routes(studio: Studio) -> APIRouter:
     @router.get("/v1/models")
     async def models() -> ModelCards:
         """The models that draw."""
-        return ModelCards(data=[_card(spec) for spec in _served()])
+        return ModelCards(data=[_card(spec) for spec in models_present().values()])
 
     @router.get("/v1/models/{name}")
     async def model(name: str) -> ModelCard:
@@ -536,10 +536,6 @@ def _ranking(
         results=places[: body.top_k],
         failed=sorted(failed, key=lambda upload: upload.index),
     )
-
-
-def _served() -> list[Spec]:
-    return [spec for spec in SPECS.values() if spec.folder.exists()]
 
 
 def _card(spec: Spec) -> ModelCard:

@@ -3,7 +3,7 @@
 import argparse
 import signal
 import sys
-import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from ui.studio import Studio
 
 DONE, BAD_INPUT, BAD_WEIGHTS, NO_ROOM = 0, 2, 3, 5
 PORT = 7860
+WAKE_SECONDS = 1.0
 EPILOG = f"""clients must know what these say; an ADDRESS that others can reach needs one of them:
   {AUTH}=USER:PASSWORD   a user and a password, for browsers
   {KEY}=KEY       a key, for clients of the API; browsers send it as the password
@@ -106,7 +107,8 @@ def _serve(options: argparse.Namespace) -> int:
                 print(f"Salon is at {url} and saves to {options.outdir}; Ctrl-C ends it")
                 sys.stdout.flush()
                 studio.load()
-                threading.Event().wait()
+                while True:  # a signal that another thread was given is seen on waking
+                    time.sleep(WAKE_SECONDS)
             finally:
                 studio.stop()
     return DONE

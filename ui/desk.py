@@ -128,7 +128,7 @@ def _line(live: Live) -> str:
         return "Getting ready …"
     parts = [f"{progress.made} of {progress.candidates} done"]
     if progress.drawing:
-        parts.append(f"step {progress.step} of {progress.steps} of {progress.drawing} more")
+        parts.append(f"step {progress.step} of {progress.steps} for the next {progress.drawing}")
     if live.seconds_left is not None:
         parts.append(f"{_duration(live.seconds_left)} left")
     return ", ".join(parts)
@@ -147,7 +147,7 @@ def _summary(outcomes: Sequence[Outcome]) -> str:
         return "Ended before anything was drawn."
     already = "" if any(outcome.drawn for outcome in outcomes) else ", which were there already"
     if len(outcomes) > 1:
-        return f"{counted(made, 'candidate')} of {len(outcomes)} prompts{already}."
+        return f"{counted(made, 'picture')}{already}."
     [outcome] = outcomes
     return (
         f"The best {len(outcome.best)} of {counted(made, 'candidate')}{already}. "

@@ -12,6 +12,7 @@ from gen.plan import DEFAULT_CANDIDATES, DEFAULT_TOP_K, draw_seed
 from gen.request import EXACT_IN_JSON, SETTINGS, Request
 from gen.settings import Setting, Value
 from gen.vocabulary import unknown_words
+from ui.studio import models_present
 
 COUNTS: Mapping[str, Value] = {"candidates": DEFAULT_CANDIDATES, "top_k": DEFAULT_TOP_K}
 EXAMPLES = (
@@ -53,7 +54,7 @@ class Form:
 
         A model that is not here, and how many pictures are made, stay as they are.
         """
-        if request.model is not None and request.model in _present():
+        if request.model is not None and request.model in models_present():
             models = [request.model]
         given = {k: value for k, value in request.to_json().items() if k not in COUNTS}
         fields = [
@@ -67,7 +68,7 @@ class Form:
 
 def build_form() -> Form:
     """The form's components, in the block that is open; its models are those that are there."""
-    models = list(_present().values())
+    models = list(models_present().values())
     first = specs_of([])
     prompt = gr.Textbox(
         label=label_of("prompt"),
@@ -178,18 +179,13 @@ def examples() -> list[str]:
     return [
         prompt
         for prompt in EXAMPLES
-        if any(not unknown_words(prompt, spec.vocabulary) for spec in _present().values())
+        if any(not unknown_words(prompt, spec.vocabulary) for spec in models_present().values())
     ]
 
 
 def specs_of(models: Sequence[str]) -> list[Spec]:
     """What is known of the chosen models; nothing chosen is the default."""
     return [SPECS[name] for name in models if name in SPECS] or [SPECS[DEFAULT_MODEL]]
-
-
-def _present() -> dict[str, Spec]:
-    """The models whose weights are there."""
-    return {name: spec for name, spec in SPECS.items() if spec.folder.is_dir()}
 
 
 def label_of(name: str) -> str:

@@ -48,11 +48,16 @@ class UnknownModelError(InputError):
     """Not one of the models that are served."""
 
 
+def models_present() -> dict[str, Spec]:
+    """The known models whose weights are there, by name."""
+    return {name: spec for name, spec in SPECS.items() if spec.folder.is_dir()}
+
+
 def find_served(name: str) -> Spec:
     """The Spec of a known model. Folders of the server's disk are nobody else's business."""
     if name not in SPECS:
         raise UnknownModelError(
-            f"no model {name[:80]!r} is served here: choose from {', '.join(SPECS)}"
+            f"no model {name[:80]!r} is served here: choose from {', '.join(models_present())}"
         )
     return SPECS[name]
 

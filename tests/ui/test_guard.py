@@ -144,26 +144,67 @@ def test_an_upload_to_the_page_that_is_too_large(quick: FakeSite) -> None:
     assert ask(quick, "POST", "/gradio_api/upload", kind, body)[0] == 413
 
 
-def test_the_limits_hold_behind_the_page(quick: FakeSite) -> None:
-    """What the page's own requests reach, with values that its fields would not take."""
-    config = json.loads(ask(quick, "GET", "/config")[2])
+def press(site: FakeSite, button: str, session: str, **given: object) -> dict:
+    """What comes of pressing a button of the page with these values in its fields, whether or not
+    the fields would take them."""
+    config = json.loads(ask(site, "GET", "/config")[2])
     names = {c["id"]: c["props"].get("elem_id") for c in config["components"]}
     values = {c["id"]: c["props"].get("value") for c in config["components"]}
-    [draw] = [d for d in config["dependencies"] if "prompt" in [names[i] for i in d["inputs"]]]
+    [pressed] = [
+        d
+        for d in config["dependencies"]
+        if d["backend_fn"] and button in [names.get(target) for target, _ in d["targets"]]
+    ]
+    data = [given.get(names[i], values[i]) for i in pressed["inputs"]]
+    asked = {"data": data, "fn_index": pressed["id"], "session_hash": session}
+    kind = {"Content-Type": "application/json"}
+    body = json.dumps(asked).encode()
+    assert ask(site, "POST", "/gradio_api/queue/join", kind, body)[0] == 200
+    told = ask(site, "GET", f"/gradio_api/queue/data?session_hash={session}")[2].decode()
+    [end] = [line for line in told.splitlines() if "process_completed" in line]
+    answer: dict = json.loads(end.removeprefix("data: "))
+    return answer
+
+
+def test_the_limits_hold_behind_the_page(quick: FakeSite) -> None:
     steps = quick.fakes.pipeline.steps
-    for name, value in {"steps": 10**6, "model": "/etc", "candidates": 10**4}.items():
-        given = {"prompt": "a panda", "model": "fake", name: value}
-        data = [given.get(names[i], values[i]) for i in draw["inputs"]]
-        asked = {"data": data, "fn_index": draw["id"], "session_hash": name}
-        kind = {"Content-Type": "application/json"}
-        path = "/gradio_api/queue/join"
-        assert ask(quick, "POST", path, kind, json.dumps(asked).encode())[0] == 200
-        told = ask(quick, "GET", f"/gradio_api/queue/data?session_hash={name}")[2].decode()
-        [end] = [line for line in told.splitlines() if "process_completed" in line]
-        answer = json.loads(end.removeprefix("data: "))
+    for name, value in {"steps": 10**6, "model": ["/etc"], "candidates": 10**4}.items():
+        given = {"prompt": "a panda", "model": ["fake"], name: value}
+        answer = press(quick, "draw-generate", name, **given)
         assert not answer["success"]
-        assert str(value) in answer["output"]["error"]
+        shown = value[0] if isinstance(value, list) else str(value)
+        assert shown in answer["output"]["error"]
     assert quick.fakes.pipeline.steps == steps
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../../../etc/passwd"])
+def test_no_file_of_the_disk_is_an_upload(path: str, quick: FakeSite) -> None:
+    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    sent = {"draw-file": {"prompt-file": file}, "rank-run": {"rank-files": [file]}}
+    for button, given in sent.items():
+        answer = press(quick, button, f"{button}-upload", **{"rank-prompt": "root", **given})
+        assert not answer["success"]
+        assert "root:" not in json.dumps(answer)
+
+
+def test_paths_of_pictures(quick: FakeSite) -> None:
+    (quick.folder / "0009-1-r1.png").symlink_to("/etc/passwd")
+    (quick.folder / "secret.png").write_bytes(b"secret")
+    for name in (
+        "0009-1-r1.png",
+        "secret.png",
+        "manifest.jsonl",
+        "..%2fqueue.json",
+        "candidates%2f..%2fsecret.png",
+        "%2fetc%2fpasswd",
+        "..\\secret.png",
+        "%00",
+    ):
+        status, _, body = ask(quick, "GET", f"/pictures/{name}")
+        assert status == 404
+        assert b"secret" not in body
+    assert ask(quick, "GET", "/sheets/999999.png")[0] == 404
+    (quick.folder / "0009-1-r1.png").unlink()
 
 
 @pytest.mark.parametrize("content", ["multipart/form-data", "multipart/form-data; boundary=", "x"])

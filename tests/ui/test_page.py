@@ -92,6 +92,8 @@ def test_what_a_hidden_field_holds_is_not_sent(other: specs.Spec) -> None:
 
 
 def test_the_examples_are_of_the_models_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = replace(SPECS[DEFAULT_MODEL], folder=specs.CHECKPOINTS / "stickers")
+    monkeypatch.setattr("ui.form.models_present", lambda: {DEFAULT_MODEL: shipped})
     assert len(examples()) >= 5
     monkeypatch.setattr("ui.form.EXAMPLES", ("a large sunflower", "a stained-glass cathedral"))
     assert examples() == ["a large sunflower"]
