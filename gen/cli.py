@@ -229,8 +229,7 @@ class _Screen:
             self.warn(f"{event.drawing} drawn at once, {made} of {event.candidates} candidates")
 
     def _move_bar(self, event: Progress) -> None:
-        part = event.drawing * event.step / event.steps if event.steps else 0
-        self._bar.n = self._candidates_told + event.made + part
+        self._bar.n = self._candidates_told + event.share * event.candidates
         if self._survey.prompts > 1:
             self._bar.set_description_str(
                 f"prompt {self._prompts_told + 1}/{self._survey.prompts} ", refresh=False

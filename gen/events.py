@@ -18,6 +18,12 @@ class Progress:
     steps: int = 0
     previews: Sequence[Image.Image | None] | None = None
 
+    @property
+    def share(self) -> float:
+        """How much of the prompt is done, from 0 to 1."""
+        part = self.drawing * self.step / self.steps if self.steps else 0.0
+        return min(1.0, (self.made + part) / self.candidates)
+
 
 @dataclass(frozen=True)
 class Note:

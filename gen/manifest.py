@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from gen.errors import InputError
@@ -26,22 +27,14 @@ class Manifest:
             os.close(self._file)
             raise InputError(f"another run is writing to {path.parent}: choose another") from error
         self._path = path
+        self._lock = Lock()
         self._cut_off_half_a_line()
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Every record and where it begins, oldest first; lines that are no JSON objects are
         passed over.
         """
-        place = 0
-        with self._path.open("rb") as file:
-            for line in file:
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    record = None
-                if isinstance(record, dict):
-                    yield place, record
-                place += len(line)
+        return ((start, record) for start, _, record in records(self._path))
 
     def read(self, places: Iterable[int]) -> Iterator[dict[str, Any]]:
         """The records that begin at these places."""
@@ -53,13 +46,14 @@ class Manifest:
     def append(self, record: dict[str, Any]) -> int:
         """Add one record and return where it begins; after an OSError all is as it was before."""
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
-        size = os.fstat(self._file).st_size
-        try:
-            while line:
-                line = line[os.write(self._file, line) :]
-        except OSError:
-            os.ftruncate(self._file, size)
-            raise
+        with self._lock:
+            size = os.fstat(self._file).st_size
+            try:
+                while line:
+                    line = line[os.write(self._file, line) :]
+            except OSError:
+                os.ftruncate(self._file, size)
+                raise
         return size
 
     def close(self) -> None:
@@ -77,3 +71,24 @@ class Manifest:
             end = start
         if end < size:
             os.ftruncate(self._file, end)
+
+
+def records(path: Path, start: int = 0) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Every whole record from byte `start` on, with where it begins and ends, oldest first.
+
+    Lines that are no JSON objects are passed over; a last line that is still being written is left.
+    """
+    place = start
+    with path.open("rb") as file:
+        file.seek(start)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                record = None
+            end = place + len(line)
+            if isinstance(record, dict):
+                yield place, end, record
+            place = end

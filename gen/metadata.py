@@ -187,24 +187,35 @@ def read(path: Path) -> Metadata:
     """
     try:
         with Image.open(path, formats=["PNG", "JPEG", "WEBP"]) as image:
-            if image.format == "PNG":
-                ours, text = image.info.get(JSON_KEY), image.info.get(TEXT_KEY)
-            else:
-                tags = image.getexif().get_ifd(EXIF_IFD)
-                ours, text = tags.get(MAKER_NOTE), _user_comment(tags.get(USER_COMMENT, b""))
+            return read_image(image)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     except OSError as error:
         reason = error.strerror or "not a PNG, JPEG or WebP picture, or a damaged one"
         raise InputError(f"{path}: {reason}") from error
     except (ValueError, SyntaxError) as error:
         raise InputError(f"{path}: damaged: {error}") from error
+
+
+def read_image(image: Image.Image) -> Metadata:
+    """The record inside an opened picture. Raises InputError if it says nothing about itself."""
+    ours, text = read_texts(image)
     try:
         if ours:
             return Metadata.from_json(json.loads(ours))
         if text:
             return Metadata.from_text(text)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path}: its metadata cannot be read: {error}") from error
-    raise InputError(f"{path}: has no metadata, so nobody knows how it was made")
+        raise InputError(f"its metadata cannot be read: {error}") from error
+    raise InputError("has no metadata, so nobody knows how it was made")
+
+
+def read_texts(image: Image.Image) -> tuple[Any, str | None]:
+    """Our JSON and the `parameters` text inside an opened picture, as they are; None for none."""
+    if image.format == "PNG":
+        return image.info.get(JSON_KEY), image.info.get(TEXT_KEY)
+    tags = image.getexif().get_ifd(EXIF_IFD)
+    return tags.get(MAKER_NOTE), _user_comment(tags.get(USER_COMMENT, b""))
 
 
 def embed(data: bytes, metadata: Metadata) -> bytes:

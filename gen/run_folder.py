@@ -4,6 +4,7 @@
     <out>/candidates/0001-<seed>.png  the others, and every picture until its prompt is ranked
     <out>/sheet.png                   what the last command made, on one page
     <out>/manifest.jsonl              what happened, from which a killed run is finished
+    <out>/deleted/                    what was thrown away on the page, until that is served again
 
 Every file gets its final name only when it is complete. What is to be renamed is first written to
 the manifest, so a run that is killed half-way through can be put in order by the next.
@@ -32,6 +33,7 @@ from gen.result import Result
 from gen.saving import SUFFIX_OF_FORMAT, Export, no_room, write_atomically
 
 KEEP = ("all", "top")
+DELETED = "deleted"  # the folder of what was deleted and can still be brought back
 PICTURE_NAME = re.compile(r"(candidates/)?\d{4,}-\d+(-r\d+)?\.(png|jpg|webp)")
 
 
@@ -164,6 +166,28 @@ class RunFolder:
             self._move(result, final)
         self._note("placed", number=job.number)
 
+    def note_matches(self, number: int, matches: Mapping[int, float]) -> None:
+        """Note the probability that each picture, by its seed, matches its prompt."""
+        self._note("matched", number=number, matches={str(s): p for s, p in matches.items()})
+
+    def delete(self, number: int, files: Mapping[int, str]) -> None:
+        """Put pictures of a prompt aside, given by seed as the manifest names them."""
+        self._note("deleted", number=number, files={str(s): name for s, name in files.items()})
+        for name in files.values():
+            self._carry(self._path(name), self._aside(name))
+
+    def restore(self, number: int, files: Mapping[int, str]) -> None:
+        """Bring back what `delete` has put aside."""
+        for name in files.values():
+            self._carry(self._aside(name), self._path(name))
+        self._note("restored", number=number, files={str(s): name for s, name in files.items()})
+
+    def empty_deleted(self) -> None:
+        """Remove for good what was put aside."""
+        for path in (self.path / DELETED).glob("*"):
+            if PICTURE_NAME.fullmatch(path.name):
+                path.unlink()
+
     def write_sheet(self, sheet: Image.Image) -> Path:
         """Save the contact sheet, in place of an earlier one."""
         out = io.BytesIO()
@@ -264,6 +288,18 @@ class RunFolder:
         if not PICTURE_NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name of a picture")
         return self.path / name
+
+    def _aside(self, name: str) -> Path:
+        """Where a file of the manifest is when it was deleted; seeds make its bare name its own."""
+        return self.path / DELETED / self._path(name).name
+
+    def _carry(self, old: Path, new: Path) -> None:
+        try:
+            new.parent.mkdir(exist_ok=True)
+            if old.is_file() and not new.exists():
+                os.replace(old, new)
+        except OSError as error:
+            raise no_room(new, error) from error
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.path).as_posix()

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
@@ -23,7 +24,10 @@ from typing import Any, NoReturn
 import pytest
 
 from gen import cli
+from gen.engine import Engine
+from gen.run_folder import RunFolder
 from train.stickers.vocabulary import COLOURS, GROUNDS, NOUNS, SHAPES
+from ui.studio import Studio
 
 ROOT = Path(__file__).parents[1]
 README, ARCHITECTURE, CHANGELOG = (
@@ -33,6 +37,7 @@ MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 PACKAGES = ("gen", "pipelines", "rerank", "ui", "train")
 RUN = ("generate", "rerank")
+SERVER = "http://127.0.0.1:7860"
 LANGUAGES = ("sh", "python", "json", "text")
 
 
@@ -79,15 +84,15 @@ class Reader:
         self,
         patch: pytest.MonkeyPatch,
         capture: pytest.CaptureFixture[str],
-        folders: dict[str, Path],
+        folders: dict[str, str],
     ) -> None:
         self.patch, self.capture, self.folders = patch, capture, folders
 
     def follow(self, block: Block) -> None:
         """Run a block, or save it under the name that it has."""
         text = block.text
-        for placeholder, folder in self.folders.items():
-            text = text.replace(placeholder, str(folder))
+        for placeholder, real in self.folders.items():
+            text = text.replace(placeholder, real)
         if block.file:
             Path(block.file).write_text(text, encoding="utf-8")
         elif block.language == "python":
@@ -199,14 +204,28 @@ def test_the_examples_work(
     (tmp_path / "prompts").symlink_to(ROOT / "prompts")
     monkeypatch.chdir(tmp_path)
     folders = {
-        "MODEL_FOLDER": tiny_diffusion_folder,
-        "CLIP_FOLDER": tiny_clip_folder,
-        "DALLE_FOLDER": tiny_dalle_folder,
+        "MODEL_FOLDER": str(tiny_diffusion_folder),
+        "CLIP_FOLDER": str(tiny_clip_folder),
+        "DALLE_FOLDER": str(tiny_dalle_folder),
     }
-    reader = Reader(monkeypatch, capsys, folders)
-    for block in SECTIONS[heading]:
-        assert block.language in LANGUAGES
-        reader.follow(block)
+    with ExitStack() as stack:
+        if SERVER in "".join(block.text for block in SECTIONS[heading]):
+            folders[SERVER] = stack.enter_context(serving(tmp_path))
+        reader = Reader(monkeypatch, capsys, folders)
+        for block in SECTIONS[heading]:
+            assert block.language in LANGUAGES
+            reader.follow(block)
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """`generate-ui` with the shipped weights, on a port that is free."""
+    server = pytest.importorskip("ui.server", reason="gradio is not installed")
+    with RunFolder(folder / "served") as run_folder:
+        studio = Studio(Engine(), run_folder)
+        with server.served(studio, "127.0.0.1", 0) as url:
+            yield url
+            studio.stop()
 
 
 def test_every_command_is_shown() -> None:

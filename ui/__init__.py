@@ -1,1 +1,1 @@
-"""What a person sees: the web page. Importing this loads no gradio and no torch."""
+"""What a person sees: the web page; and the HTTP API. Importing this loads no gradio, no torch."""

@@ -1,10 +1,9 @@
-"""The `generate-ui` command: serves the page to this machine until Ctrl-C."""
+"""The `generate-ui` command: serves the web page and the HTTP API until Ctrl-C."""
 
 import argparse
-import ipaddress
 import signal
 import sys
-import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,10 +12,16 @@ from gen.errors import InputError, RoomError
 from gen.flags import Parser
 from gen.models import WEIGHTS_ERRORS
 from gen.run_folder import RunFolder
+from ui.credentials import AUTH, KEY, read_credentials
 from ui.studio import Studio
 
 DONE, BAD_INPUT, BAD_WEIGHTS, NO_ROOM = 0, 2, 3, 5
 PORT = 7860
+WAKE_SECONDS = 1.0
+EPILOG = f"""clients must know what these say; an ADDRESS that others can reach needs one of them:
+  {AUTH}=USER:PASSWORD   a user and a password, for browsers
+  {KEY}=KEY       a key, for clients of the API; browsers send it as the password
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,15 +41,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="generate-ui",
-        description="Serve the web page, to this machine only, until Ctrl-C.",
+        description="Serve the web page and the HTTP API until Ctrl-C.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument(
         "--host",
-        type=_loopback_address,
         default="127.0.0.1",
         metavar="ADDRESS",
-        help="an address that only this machine can reach (default: 127.0.0.1)",
+        help="an address of this machine (default: 127.0.0.1, which only this machine can reach)",
     )
     parser.add_argument(
         "--port",
@@ -52,6 +58,19 @@ def _parser() -> Parser:
         default=PORT,
         metavar="N",
         help=f"1 to 65535 (default: {PORT})",
+    )
+    parser.add_argument(
+        "--name",
+        action="append",
+        default=[],
+        metavar="HOST",
+        dest="names",
+        help="a host name under which others know this machine; may be repeated",
+    )
+    parser.add_argument(
+        "--fit-size",
+        action="store_true",
+        help="draw sizes that the API is asked for and no model draws at the nearest, and enlarge",
     )
     parser.add_argument(
         "-o",
@@ -64,18 +83,6 @@ def _parser() -> Parser:
     return parser
 
 
-def _loopback_address(text: str) -> str:
-    try:
-        if text == "localhost" or ipaddress.ip_address(text).is_loopback:
-            return text
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(
-        f"{text}: the page has no password yet, so only this machine may reach it: use "
-        f"127.0.0.1, and from another machine ssh -L {PORT}:127.0.0.1:{PORT}"
-    )
-
-
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= 65535):
         raise argparse.ArgumentTypeError(f"{text}: must be a whole number from 1 to 65535")
@@ -83,22 +90,25 @@ def _port(text: str) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    credentials = read_credentials(options.host)
     with RunFolder(options.outdir) as folder:
-        studio = Studio(Engine(), folder)
+        studio = Studio(Engine(), folder, fit_size=options.fit_size)
         studio.check()
+        folder.empty_deleted()
         try:
-            from ui.page import served
+            from ui.server import served
         except ModuleNotFoundError as error:
-            if error.name != "gradio":
+            if error.name not in ("gradio", "fastapi", "uvicorn"):
                 raise
-            raise InputError("the page needs gradio: pip install 'salon[ui]'") from error
+            raise InputError(f"the page needs {error.name}: pip install 'salon[ui]'") from error
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with served(studio, options.host, options.port) as url:
+        with served(studio, options.host, options.port, credentials, options.names) as url:
             try:
                 print(f"Salon is at {url} and saves to {options.outdir}; Ctrl-C ends it")
                 sys.stdout.flush()
                 studio.load()
-                threading.Event().wait()
+                while True:  # a signal that another thread was given is seen on waking
+                    time.sleep(WAKE_SECONDS)
             finally:
                 studio.stop()
     return DONE

@@ -8,11 +8,13 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from PIL import Image
 
 import gen.engine
+import rerank.reranker  # now: it takes over the default's name when it is imported
 import rerank.specs
 from pipelines import specs
 
@@ -160,6 +162,23 @@ class FakeJury:
     def __init__(self) -> None:
         self.judged = 0
         self.nan_for: Callable[[float], bool] = lambda value: False
+
+    def prepare(self, image: Image.Image) -> Image.Image:
+        return image
+
+    def encode(self, images: Iterable[Any], skip_bad: bool = False) -> list[Image.Image]:
+        return [Image.open(image) if isinstance(image, Path) else image for image in images]
+
+    def calibrated(self, prompt: str, images: Iterable[Image.Image]) -> list[SimpleNamespace]:
+        return [SimpleNamespace(probability=score(image)) for image in images]
+
+    def check(self, prompt: str, images: Iterable[Image.Image]) -> list[SimpleNamespace]:
+        """Every word of the prompt is a claim; the first one holds."""
+        claims = [
+            SimpleNamespace(claim=SimpleNamespace(text=word), holds=place == 0)
+            for place, word in enumerate(prompt.split())
+        ]
+        return [SimpleNamespace(verdicts=claims) for _ in images]
 
     def score(self, prompt: str, images: Iterable[Image.Image]) -> list[float]:
         values = [score(image) for image in images]

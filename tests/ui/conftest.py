@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,11 @@ from gen.engine import Engine
 from gen.run_folder import RunFolder
 from pipelines import specs
 from ui.studio import Studio
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "gen"))
+sys.path.insert(0, str(Path(__file__).parent))
+import fake_models
+from fake_site import FakeSite, serve_fakes
 
 FLAGS = (
     "--headless",
@@ -42,9 +48,13 @@ class Browser:
     errors: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
-    def open(self, url: str, width: int = 1280, height: int = 900):  # type: ignore[no-untyped-def]
+    def open(  # type: ignore[no-untyped-def]
+        self, url: str, width: int = 1280, height: int = 900, color_scheme: str = "light"
+    ):
         """A page in a window of that many pixels."""
-        page = self.chromium.new_page(viewport={"width": width, "height": height})
+        page = self.chromium.new_page(
+            viewport={"width": width, "height": height}, color_scheme=color_scheme
+        )
         page.set_default_timeout(PATIENCE)
         page.set_default_navigation_timeout(PATIENCE)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
@@ -80,7 +90,7 @@ def site(
 ) -> Iterator[Site]:
     """The page on tiny models, served as `generate-ui` serves it."""
     pytest.importorskip("gradio", reason="gradio is not installed")
-    from ui.page import served
+    from ui.server import served
 
     path = tmp_path_factory.mktemp("ui")
     with RunFolder(path) as folder:
@@ -88,6 +98,23 @@ def site(
         with served(studio, "127.0.0.1", free_port) as url:
             yield Site(url, path)
             studio.stop()
+
+
+@pytest.fixture(scope="module")
+def fake_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeSite]:
+    """One site for the tests of a file."""
+    with serve_fakes(tmp_path_factory.mktemp("fake_site")) as site:
+        yield site
+
+
+@pytest.fixture
+def quick(fake_site: FakeSite) -> Iterator[FakeSite]:
+    """The same, as it was at first however the test left it."""
+    yield fake_site
+    fake_site.fakes.pipelines["fake"] = fake_models.FakePipeline()
+    fake_site.fakes.jury.nan_for = lambda value: False
+    fake_site.studio.engine._pipelines.clear()
+    fake_site.studio.engine.batch_size = None
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,22 @@
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+import urllib.error
 import urllib.request
 from dataclasses import replace
+from http.client import HTTPResponse
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
 import rerank.specs
+from gen import metadata
 from pipelines import specs
 from ui.cli import main
 
@@ -37,10 +44,14 @@ def test_help_loads_no_gradio_and_no_torch() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "example.org", "localhost.", ""])
-def test_only_this_machine_is_served(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_this_machine_is_served_without_a_password(
+    host: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("SALON_AUTH", raising=False)
+    monkeypatch.delenv("SALON_API_KEY", raising=False)
     code, line = refused(["--host", host], capsys)
     assert code == 2
-    assert "no password" in line
+    assert "needs a password" in line
     assert "ssh -L" in line
 
 
@@ -88,26 +99,89 @@ def test_a_port_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         port = other.getsockname()[1]
         code, line = refused(["--port", str(port), "-o", str(tmp_path)], capsys)
     assert code == 2
-    assert f"port {port} is in use" in line
+    assert f"port {port} " in line
+    assert "in use" in line
 
 
-@pytest.mark.usefixtures("tiny_by_default")
-def test_the_command_serves_until_it_is_ended(tmp_path: Path, free_port: int) -> None:
+def served(words: list[str]) -> tuple[int, TextIO]:
+    """The command in a process of its own: its number, and what it prints."""
     pytest.importorskip("gradio", reason="gradio is not installed")
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
         os.dup2(write_end, 1)
         sys.stdout = os.fdopen(1, "w")
-        os._exit(main(["--port", str(free_port), "-o", str(tmp_path / "out")]))
+        os._exit(main(words))
     os.close(write_end)
-    with os.fdopen(read_end) as told:
-        line = told.readline()
-        assert f"http://127.0.0.1:{free_port}" in line
+    return child, os.fdopen(read_end)
+
+
+def post(port: int, path: str, body: object) -> HTTPResponse:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    return urllib.request.urlopen(request, timeout=120)
+
+
+@pytest.mark.usefixtures("tiny_by_default")
+def test_the_command_serves_until_it_is_ended(tmp_path: Path, free_port: int) -> None:
+    child, told = served(["--port", str(free_port), "-o", str(tmp_path / "out")])
+    with told:
+        assert f"http://127.0.0.1:{free_port}" in told.readline()
         with urllib.request.urlopen(f"http://127.0.0.1:{free_port}/", timeout=120) as answer:
             assert "Salon" in answer.read().decode()
+        asked = {"prompt": "a panda", "candidates": 2, "steps": 2, "seed": 5, "n": 2}
+        with post(free_port, "/v1/images/generations", asked) as answer:  # real networks
+            pictures = json.load(answer)["data"]
+        assert sorted(picture["seed"] for picture in pictures) == [5, 6]
+        with post(
+            free_port,
+            "/v1/rerank",
+            {"prompt": "a panda", "images": [picture["b64_json"] for picture in pictures]},
+        ) as answer:
+            ranked = json.load(answer)["results"]
+        assert [place["index"] for place in ranked] == [0, 1]
+        assert ranked[0]["score"] == pytest.approx(pictures[0]["score"], abs=1e-5)
         os.kill(child, signal.SIGTERM)
         assert told.read() == ""
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert (tmp_path / "out" / "manifest.jsonl").is_file()
+
+
+@pytest.mark.usefixtures("tiny_by_default")
+def test_sigterm_in_the_middle_of_a_job_saves_it_and_ends(tmp_path: Path, free_port: int) -> None:
+    child, told = served(["--port", str(free_port), "-o", str(tmp_path / "out")])
+    answers: list[int] = []
+
+    def ask() -> None:
+        asked = {"prompt": "a panda", "candidates": 2, "steps": 250, "seed": 5}
+        try:
+            with post(free_port, "/v1/images/generations", asked) as answer:
+                answers.append(answer.status)
+        except urllib.error.HTTPError as error:
+            answers.append(error.code)
+
+    with told:
+        told.readline()
+        asking = threading.Thread(target=ask)
+        asking.start()
+        deadline = time.monotonic() + 120
+        while not _is_drawing(free_port):
+            assert time.monotonic() < deadline
+        os.kill(child, signal.SIGTERM)
+        assert told.read() == ""
+    asking.join(120)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert answers == [503]
+    [best] = (tmp_path / "out").glob("0001-*-r1.png")
+    assert metadata.read(best).unfinished is not None
+
+
+def _is_drawing(port: int) -> bool:
+    url = f"http://127.0.0.1:{port}/sdapi/v1/progress"
+    with urllib.request.urlopen(url, timeout=120) as answer:
+        return json.load(answer)["state"]["sampling_step"] > 0

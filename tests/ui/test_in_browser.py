@@ -1,81 +1,369 @@
 """The page as a person uses it, in a real browser."""
 
+import io
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
 from gen import metadata
+from gen.engine import Engine
+from gen.run_folder import RunFolder
+from ui.studio import Studio
 
 SEED = 9007199254740993  # 2^53 + 1, which a browser's numbers cannot hold
+HOSTILE = "a panda <b>left</b> of <img src=x onerror=alert(1)> {{value}} ${alert(2)}"
+PATIENCE = 120_000  # milliseconds
+PATIENT_SECONDS = (
+    60  # to the first preview, which takes well under 2 on a machine with nothing else
+)
+TEXT = (
+    "a cat\nNegative prompt: dogs\n"
+    "Steps: 9, Sampler: Euler a, CFG scale: 4.5, Seed: 77, Size: 96x96"
+)
+
+
+def fill(page: Any, **fields: object) -> None:
+    """Fill in the form as a person does."""
+    if "steps" in fields and not page.is_visible("#steps input"):
+        page.click("text=How to draw")
+    for name, value in fields.items():
+        page.fill(f"#{name} input, #{name} textarea", str(value))
 
 
 def draw(page: Any, prompt: str, **fields: object) -> None:
-    """Fill in the form as a person does, and press Enter in the prompt."""
-    if not page.is_visible("#steps input"):
-        page.click("text=How to draw")
-    for name, value in {"candidates": 5, "top_k": 2, "steps": 2, **fields}.items():
-        page.fill(f"#{name} input, #{name} textarea", str(value))
+    """The same, and press Enter in the prompt."""
+    fill(page, **{"candidates": 5, "top_k": 2, **fields})
     page.fill("#prompt textarea", prompt)
     page.press("#prompt textarea", "Enter")
 
 
+def drawn(page: Any, prompt: str, **fields: object) -> None:
+    """The same, and wait for the pictures."""
+    draw(page, prompt, **fields)
+    page.wait_for_selector("#draw-generate:visible", state="attached")
+    page.wait_for_selector(f"#draw-heading >> text={prompt}")
+    page.wait_for_selector("#draw-best .tile img")
+
+
+def tab(page: Any, name: str) -> None:
+    page.click(f'role=tab[name="{name}"]')
+
+
+def upload(text: str = TEXT) -> dict[str, Any]:
+    """A picture as AUTOMATIC1111 writes it."""
+    chunks = PngInfo()
+    chunks.add_text("parameters", text)
+    out = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(out, "png", pnginfo=chunks)
+    return {"name": "a1111.png", "mimeType": "image/png", "buffer": out.getvalue()}
+
+
 def test_the_best_are_shown_first_and_the_rest_behind_a_click(browser, site) -> None:
     page = browser.open(site.url)
-    prompt = "a panda <b>left</b> of <img src=x onerror=alert(1)>"
+    draw(page, HOSTILE, seed=SEED, steps=2)
+    page.wait_for_selector("#draw-best .tile img")
 
-    draw(page, prompt, seed=SEED)
-    page.wait_for_selector("#best img")
-
-    captions = page.locator("#best .caption-label").all_inner_texts()
-    assert [caption[:2] for caption in captions] == ["1.", "2."]
+    captions = page.locator("#draw-best .captions").all_inner_texts()
+    assert [caption.split()[0] for caption in captions] == ["1.", "2."]
     assert "best 2 of 5" in page.inner_text("#status")
-    assert not page.is_visible("#rest img")
-    page.click("text=The other candidates")
-    page.wait_for_selector("#rest img")
-    assert page.locator("#rest .caption-label").count() == 3
+    assert page.inner_text("#draw-heading p >> nth=0") == HOSTILE
+    assert not page.is_visible("#draw-rest .tile")
+    page.click("text=The other 3 candidates")
+    page.wait_for_selector("#draw-rest .tile img")
+    assert page.locator("#draw-rest .tile").count() == 3
     seeds = {path.stem.split("-")[1] for path in site.folder.rglob("*-9007*.png")}
     assert seeds == {str(SEED + i) for i in range(5)}
 
-    best = page.get_attribute("#best img", "src")
+    page.click("#draw-best .tile >> nth=0")
+    page.wait_for_selector("#draw-picture img")
+    assert HOSTILE in page.inner_text("#draw-known")
     [saved] = site.folder.glob("0001-*-r1.png")
-    served = page.request.get(best)
+    served = page.request.get(site.url + page.get_attribute("#draw-picture img", "src"))
     assert served.body() == saved.read_bytes()  # with all that is written inside
-    assert metadata.read(saved).request.prompt == prompt
-    box = page.locator("#best img").first.bounding_box()
-    assert box["width"] >= 2 * 64  # small pictures are enlarged
+    assert metadata.read(saved).request.prompt == HOSTILE
+    assert page.locator("#draw-picture img").bounding_box()["width"] > 2 * 64  # enlarged
+    sheet = page.request.get(site.url + page.get_attribute("#draw-heading a", "href"))
+    assert Image.open(io.BytesIO(sheet.body())).width > 256
     assert [url for url in browser.requests if not url.startswith((site.url, "data:"))] == []
 
 
-def test_a_mistake_is_one_line_and_loses_nothing(browser, site) -> None:
-    page = browser.open(site.url)
+def test_how_long_the_first_preview_takes(browser, tmp_path: Path) -> None:
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    from ui.server import served
+
+    with RunFolder(tmp_path) as folder:
+        studio = Studio(Engine(), folder)
+        studio.load()
+        with served(studio, "127.0.0.1", 0) as url:
+            page = browser.open(url)
+            page.fill("#prompt textarea", "a panda to the left of a red balloon")
+            start = perf_counter()
+            page.click("#draw-generate")
+            page.wait_for_selector("#live img")
+            seconds = perf_counter() - start
+            page.click("#draw-finish")
+            page.wait_for_selector("#draw-best .tile img")
+            studio.stop()
+    print(f"from click to first preview: {seconds:.2f} s")
+    assert seconds < PATIENT_SECONDS
+
+
+def test_finish_now_keeps_the_candidates_as_they_are(browser, quick) -> None:
+    quick.fakes.pipeline.seconds_per_step = 0.05
+    page = browser.open(quick.url)
+    draw(page, "a fox", candidates=16, top_k=4, steps=200)
+    page.wait_for_selector("#live img")
+    assert page.locator("#live .tile").count() == 16
+    assert "of 200" in page.inner_text("#status")
+    assert "left" in page.inner_text("#status")
+
+    page.click("#draw-finish")
+    page.wait_for_selector("#draw-best .tile img")
+    page.click("text=The other 12 candidates")
+    captions = page.locator("#results .captions").all_inner_texts()
+    assert len(captions) == 16
+    assert all("unfinished: step" in caption for caption in captions)
+    assert [caption.split()[0] for caption in captions] == [f"{i}." for i in range(1, 17)]
+
+
+def test_stop_keeps_what_is_finished(browser, quick) -> None:
+    quick.fakes.pipeline.seconds_per_step = 0.02
+    quick.studio.engine.batch_size = 4
+    page = browser.open(quick.url)
+    draw(page, "a hare", candidates=16, top_k=2, steps=60)
+    page.wait_for_function(
+        "document.querySelectorAll('#live .tile img').length > 4", timeout=PATIENCE
+    )
+    page.click("#draw-stop")
+    page.wait_for_selector("#draw-best .tile img")
+    page.click("text=The other")
+    captions = page.locator("#results .captions").all_inner_texts()
+    assert 4 <= len(captions) < 16
+    assert len(captions) % 4 == 0
+    assert not any("unfinished" in caption for caption in captions)
+
+
+def test_who_leaves_wants_nothing_more(browser, quick) -> None:
+    quick.fakes.pipeline.seconds_per_step = 0.02
+    page = browser.open(quick.url)
+    draw(page, "a very long job", candidates=1, top_k=1, steps=250)
+    page.wait_for_selector("#live .tile")
+    job = quick.studio.queue.running
+    page.close()
+    job.future.result(timeout=60)
+    assert job.cancel.stopped
+    assert quick.fakes.pipeline.steps < 250
+
+
+def test_the_gallery_survives_a_reload_and_gives_settings_back(browser, quick) -> None:
+    page = browser.open(quick.url)
+    drawn(page, "an owl", seed=41, steps=3, guidance=2.5)
+    other = browser.open(quick.url)  # a second tab
+    page.reload()
+    for each in (page, other):
+        tab(each, "Gallery")
+        each.wait_for_selector("#gallery-prompts >> text=an owl")
+    page.click("#gallery-prompts .tile:has-text('an owl')")
+    page.wait_for_selector("#gallery-best .tile img")
+    page.click("#gallery-best .tile >> nth=0")
+    page.wait_for_selector("#gallery-known >> text=Sampler")
+    seed = page.inner_text("#gallery-known dd >> nth=1")
+    page.click("#gallery-reuse")
+    page.wait_for_selector("#draw-generate:visible")
+    assert page.input_value("#prompt textarea") == "an owl"
+    assert page.input_value("#seed textarea") == seed
+    page.click("text=How to draw")
+    assert page.input_value("#steps input") == "3"
+    assert page.input_value("#guidance input") == "2.5"
+    assert page.input_value("#candidates input") == "16"
+
+
+def test_deleting_can_be_undone(browser, quick) -> None:
+    page = browser.open(quick.url)
+    drawn(page, "a newt", seed=5)
+    page.click("#draw-best .tile >> nth=0")
+    page.click("#draw-delete")
+    page.wait_for_function("document.querySelectorAll('#draw-best .tile').length == 1")
+    page.click("#draw-undo")
+    page.wait_for_function("document.querySelectorAll('#draw-best .tile').length == 2")
+    page.click("#draw-delete-all")
+    page.wait_for_selector("#draw-best .tile", state="detached")
+    assert list(quick.folder.glob("*-5-*.png")) == []
+    page.click("#draw-undo")
+    page.wait_for_selector("#draw-best .tile img")
+
+
+def test_more_like_this_one(browser, quick) -> None:
+    page = browser.open(quick.url)
+    drawn(page, "a toad", seed=5)
+    page.click("#draw-best .tile >> nth=0")
+    page.wait_for_selector("#draw-known >> text=Seed")
+    seed = page.inner_text("#draw-known dd >> nth=1")
+    page.click("#draw-more")
+    page.wait_for_selector("#draw-heading >> text=prompts were drawn")
+    captions = page.locator("#draw-best .captions").all_inner_texts()
+    assert any("Guidance 4.2" in caption for caption in captions)
+    assert any("Sampler euler_a" in caption for caption in captions)
+    names = [tile.get_attribute("data-name") for tile in page.locator("#draw-best .tile").all()]
+    assert {name.split("/")[1] for name in names} == {seed}
+
+
+def test_settings_of_a_picture_of_another_tool(browser, quick) -> None:
+    page = browser.open(quick.url)
+    page.click("text=Settings from a picture")
+    page.set_input_files("#settings-file input", upload())
+    page.wait_for_selector("#settings-told >> text=a cat")
+    assert page.input_value("#prompt textarea") == ""  # shown, not applied
+    page.click("#settings-use")
+    page.wait_for_function("document.querySelector('#prompt textarea').value == 'a cat'")
+    page.click("text=How to draw")
+    assert page.input_value("#seed textarea") == "77"
+    assert page.input_value("#steps input") == "9"
+    assert page.input_value("#guidance input") == "4.5"
+    assert page.input_value("#negative_prompt textarea") == "dogs"
+    assert page.input_value("#sampler input") == "euler_a"
+
+
+def test_prompts_from_a_file(browser, quick) -> None:
+    page = browser.open(quick.url)
+    fill(page, candidates=2, top_k=1)
+    page.click("text=Prompts from a file")
+
+    def send(text: str) -> None:
+        file = {"name": "prompts.txt", "mimeType": "text/plain", "buffer": text.encode()}
+        page.set_input_files("#prompt-file input", file)
+        page.wait_for_selector("#prompt-file >> text=prompts.txt")
+        page.click("#draw-file")
+
+    send("a red lamp\na lamp --steps many\n")
+    page.wait_for_selector("[data-testid=toast-body] >> text=line 2")
+    page.click("[data-testid=toast-close]")
+    page.click("#prompt-file [aria-label='Clear'], #prompt-file [aria-label='Remove this file']")
+    send("a red lamp\na blue lamp --seed 3\n")
+    page.wait_for_selector("#draw-heading >> text=2 prompts were drawn")
+    captions = page.locator("#draw-best .captions").all_inner_texts()
+    assert [caption[:6] for caption in captions] == ["line 1", "line 2"]
+
+
+def test_ranking_pictures_from_elsewhere(browser, quick) -> None:
+    page = browser.open(quick.url)
+    tab(page, "Rank")
+    files = []
+    for name, colour in (("dark.png", "black"), ("<b>light.png", "white")):
+        out = io.BytesIO()
+        Image.new("RGB", (48, 48), colour).save(out, "png")
+        files.append({"name": name, "mimeType": "image/png", "buffer": out.getvalue()})
+    files.append({"name": "no.png", "mimeType": "image/png", "buffer": b"not a picture"})
+    page.set_input_files("#rank-files input", files)
+    page.wait_for_selector("#rank-files >> text=dark")
+    page.fill("#rank-prompt textarea", "snow <i>falls</i>")
+    page.click("#rank-run")
+    page.wait_for_selector("#rank-results .tile img")
+    first, second = page.locator("#rank-results .tile").all_inner_texts()
+    assert "1." in first
+    assert "100% match" in first
+    assert "light.png" in first
+    assert "✓ snow" in first
+    assert "✗ <i>falls</i>" in first
+    assert "dark.png" in second
+    assert "no.png: not a PNG" in page.inner_text("#rank-status")
+
+
+def test_comparing_two_settings(browser, quick) -> None:
+    page = browser.open(quick.url)
+    tab(page, "Compare")
+    page.fill("#compare-prompt textarea", "a heron")
+    page.fill("#compare-across-values textarea, #compare-across-values input", "1, 3")
+    page.fill("#compare-down-values textarea, #compare-down-values input", "2, 4, 6")
+    page.click("#compare-generate")
+    page.wait_for_selector("#compare-download:visible")
+    assert page.locator("#compare-grid img").count() == 6
+    assert page.locator("#compare-grid th").all_inner_texts() == [
+        "Guidance 1",
+        "Guidance 3",
+        "Steps 2",
+        "Steps 4",
+        "Steps 6",
+    ]
+    with page.expect_download() as download:
+        page.click("#compare-download")
+    assert Image.open(download.value.path()).height > 3 * 256
+
+
+def test_a_model_has_its_own_settings(browser, quick) -> None:
+    page = browser.open(quick.url)
+    page.click("text=How to draw")
+    assert page.is_visible("#steps input")
+    assert page.locator("#temperature").count() == 0 or not page.is_visible("#temperature")
+    page.check("#model label:has-text('other') input")
+    page.wait_for_selector("#temperature input")
+    assert page.is_visible("#steps input")
+    page.uncheck("#model label:has-text('fake') input")
+    page.wait_for_selector("#steps input", state="hidden")
+    assert not page.is_visible("text=stickers-dalle")  # its weights are not there
+
+
+def test_a_damaged_picture_is_marked(browser, quick) -> None:
+    page = browser.open(quick.url)
+    drawn(page, "a wasp", seed=123)
+    [best] = quick.folder.glob("*-123*-r1.png") or quick.folder.glob("*-12?-r1.png")
+    best.write_bytes(best.read_bytes()[:60])
+    tab(page, "Gallery")
+    page.wait_for_selector("#gallery-prompts .tile:has-text('a wasp') >> text=unreadable")
+    page.click("#gallery-prompts .tile:has-text('a wasp')")
+    page.wait_for_selector("#gallery-best .tile:nth-child(1) >> text=unreadable")
+    assert page.locator("#gallery-best .tile").count() == 2
+
+
+def test_a_mistake_is_one_line_and_loses_nothing(browser, quick) -> None:
+    page = browser.open(quick.url)
     draw(page, "a red apple", seed="<i>7</i>")
-
     page.wait_for_selector("[data-testid=toast-body]")
-
     line = page.inner_text("[data-testid=toast-body]")
     assert "seed <i>7</i>: must be a whole number" in line
     assert page.input_value("#prompt textarea") == "a red apple"
     page.fill("#seed textarea", "7")
-    page.click("#generate")
-    page.wait_for_selector("#best img")
+    page.click("#draw-generate")
+    page.wait_for_selector("#draw-best .tile img")
 
 
-def test_what_the_engine_has_to_say_is_shown(browser, site, tmp_path: Path) -> None:
-    page = browser.open(site.url)
-    draw(page, "panda " * 40, candidates=1, top_k=1)
-    page.wait_for_selector("#best img")
-    assert "this end is dropped" in page.inner_text("#status")
+def test_by_keyboard_alone(browser, quick) -> None:
+    page = browser.open(quick.url)
+    page.wait_for_function("document.activeElement.closest('#prompt')")  # it has the focus
+    page.keyboard.type("a moth")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#draw-best .tile img")
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.matches('#draw-best .tile')"):
+            break
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#draw-picture img")
+    nameless = page.evaluate(
+        """[...document.querySelectorAll('input, textarea, button, select')].filter(e =>
+            e.checkVisibility() && !e.labels?.length && !e.innerText.trim() && !e.title
+            && !e.ariaLabel && !e.closest('label')).map(e => e.outerHTML)"""
+    )
+    assert nameless == []
 
 
-def test_phone_width(browser, site) -> None:
-    page = browser.open(site.url, width=390, height=844)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_phone_width(scheme: str, browser, quick) -> None:
+    page = browser.open(quick.url, width=390, height=844, color_scheme=scheme)
     page.click("text=a large sunflower")  # an example
     page.wait_for_function(
         "document.querySelector('#prompt textarea').value == 'a large sunflower'"
     )
-    draw(page, "a blue balloon", seed=3)
-    page.wait_for_selector("#best img")
-
-    first, second = (page.locator("#best img").nth(i).bounding_box() for i in (0, 1))
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    drawn(page, "a blue balloon", seed=3)
+    first, second = (page.locator("#draw-best img").nth(i).bounding_box() for i in (0, 1))
     assert first["y"] == second["y"]
     assert first["width"] > 390 / 3
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, background[4:-1].split(",")[:3])) < 300) == (scheme == "dark")
+    for name in ("Draw", "Gallery", "Rank", "Compare"):
+        tab(page, name)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390

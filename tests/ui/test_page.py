@@ -5,12 +5,16 @@ from pathlib import Path
 import pytest
 
 from gen.engine import Engine
-from gen.request import SETTINGS
+from gen.models import DEFAULT_MODEL, SPECS
+from gen.request import SETTINGS, Request
 from gen.run_folder import RunFolder
 from pipelines import specs
 from ui.studio import Studio
 
 page = pytest.importorskip("ui.page", reason="gradio is not installed")
+
+from ui.form import default_of, examples, field_of, settings_of, specs_of  # noqa: E402
+from ui.view import nearby  # noqa: E402
 
 
 @pytest.fixture
@@ -19,68 +23,100 @@ def studio(tmp_path: Path) -> Iterator[Studio]:
         yield Studio(Engine(), folder)
 
 
+@pytest.fixture
+def other(monkeypatch: pytest.MonkeyPatch) -> specs.Spec:
+    """A model that takes other settings, or the same with other defaults."""
+    spec = replace(
+        SPECS[DEFAULT_MODEL],
+        name="other",
+        settings=("guidance", "temperature"),
+        defaults={"guidance": 9.0, "temperature": 0.5},
+    )
+    monkeypatch.setitem(specs.SPECS, "other", spec)  # type: ignore[arg-type]
+    return spec
+
+
 def controls(studio: Studio) -> dict:
     blocks = page.build(studio).blocks.values()
-    return {b.elem_id: b for b in blocks if getattr(b, "elem_id", None) in SETTINGS}
+    known = {*SETTINGS, "model"}
+    return {b.elem_id: b for b in blocks if getattr(b, "elem_id", None) in known}
 
 
-def test_every_setting_of_a_known_model_has_a_field_with_its_default(studio: Studio) -> None:
-    spec = specs.SPECS[specs.DEFAULT_MODEL]
+def test_every_setting_of_a_model_has_a_field_with_its_default(studio: Studio) -> None:
+    spec = SPECS[DEFAULT_MODEL]
+    present = [each for each in SPECS.values() if each.folder.is_dir()]
     fields = controls(studio)
-    taken = {name for spec in specs.SPECS.values() for name in spec.settings}
     of_files = {"init_image", "keep_rows"}  # a visitor has no business with this machine's
-    assert taken >= of_files
-    everywhere = {"prompt", "model", "seed", "candidates", "top_k"}
-    assert fields.keys() == everywhere | taken - of_files
+    taken = {name for each in present for name in each.settings} - of_files
+    assert fields.keys() == {"prompt", "model", "seed", "candidates", "top_k"} | taken
     assert {name: fields[name].value for name in spec.defaults} == dict(spec.defaults)
     assert fields["candidates"].value == 16
     assert fields["seed"].value is None
     assert all(field.label for field in fields.values())
 
 
-def test_a_model_hides_the_settings_that_it_does_not_take(
-    studio: Studio, monkeypatch: pytest.MonkeyPatch
+def test_only_models_that_are_there_are_offered(
+    studio: Studio, other: specs.Spec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    spec = specs.SPECS[specs.DEFAULT_MODEL]
-    other = replace(
-        spec, name="other", settings=("steps", "temperature"), defaults={"temperature": 0.5}
-    )
-    monkeypatch.setitem(specs.SPECS, "other", other)
-    fields = controls(studio)
-    assert fields["steps"].visible
-    assert not fields["temperature"].visible
-
-    _, steps, sampler, temperature = page._fitted(["steps", "sampler", "temperature"], other)
-    assert (steps.visible, sampler.visible, temperature.visible) == (True, False, True)
-    assert temperature.value == 0.5
+    gone = replace(other, name="gone", folder=tmp_path / "gone")
+    monkeypatch.setitem(specs.SPECS, "gone", gone)  # type: ignore[arg-type]
+    offered = {name for _, name in controls(studio)["model"].choices}
+    assert {DEFAULT_MODEL, "other"} <= offered
+    assert "gone" not in offered
 
 
-def test_what_a_hidden_field_holds_is_not_sent(
-    studio: Studio, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A model is asked only for what it takes, whatever was filled in for another before."""
-    asked: list[dict] = []
+def test_settings_follow_from_the_chosen_models(other: specs.Spec) -> None:
+    both = specs_of([DEFAULT_MODEL, "other"])
+    assert {"steps", "temperature", "guidance"} <= set(settings_of(both))
+    assert settings_of([other]) == ["guidance", "temperature"]
+    assert default_of("guidance", [other]) == 9
+    assert default_of("guidance", both) is None  # each its own
+    assert not field_of(SETTINGS["steps"], [other]).visible
+    assert field_of(SETTINGS["temperature"], both).value == 0.5
+    assert specs_of([]) == [SPECS[DEFAULT_MODEL]]
 
-    def stop(studio: Studio, values: dict, watch: object) -> None:
-        asked.append(values)
-        raise InterruptedError
 
-    monkeypatch.setattr(page, "_drawn", stop)
-    fields = controls(studio)
-    built = page.build(studio)
-    [draw] = [function.fn for function in built.fns.values() if function.name == "draw"]
-    by_name = {b.elem_id: b for b in built.blocks.values() if getattr(b, "elem_id", "") in fields}
-    for model, sent in (("stickers", "steps"), ("stickers-dalle", "temperature")):
-        values = dict.fromkeys(by_name.values(), 1) | {by_name["model"]: model}
-        with pytest.raises(InterruptedError):
-            draw(values)
-        assert {"steps", "temperature"} & asked[-1].keys() == {sent}
-        assert {"prompt", "seed", "guidance", "model"} <= asked[-1].keys()
+def test_what_a_hidden_field_holds_is_not_sent(other: specs.Spec) -> None:
+    import gradio as gr
+
+    from ui.form import build_form
+
+    with gr.Blocks():
+        form = build_form()
+    values = ["a panda", ["other"], *[1] * len(form.fields)]
+    assert form.asked(values).keys() == {
+        *("prompt", "model", "candidates", "top_k", "seed", "guidance", "temperature")
+    }
+    values = ["a panda", [DEFAULT_MODEL], *[None] * len(form.fields)]
+    assert form.asked(values) == {"prompt": "a panda", "model": DEFAULT_MODEL}
+
+
+def test_the_examples_are_of_the_models_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = replace(SPECS[DEFAULT_MODEL], folder=specs.CHECKPOINTS / "stickers")
+    monkeypatch.setattr("ui.form.models_present", lambda: {DEFAULT_MODEL: shipped})
+    assert len(examples()) >= 5
+    monkeypatch.setattr("ui.form.EXAMPLES", ("a large sunflower", "a stained-glass cathedral"))
+    assert examples() == ["a large sunflower"]
+
+
+def test_variations_differ_in_one_setting_and_keep_the_seed(studio: Studio) -> None:
+    spec = SPECS[DEFAULT_MODEL]
+    request = Request("a panda", model=spec.name, seed=0).with_defaults(dict(spec.defaults))
+    varied = nearby(replace(request, steps=200), studio)
+    assert len(varied) >= 4
+    for each in varied.values():
+        assert each.seed == 0
+        assert each.candidates == 1
+        changed = {k for k, v in each.given().items() if v != request.given().get(k)}
+        assert len(changed - {"candidates", "top_k", "steps"}) <= 1
+    assert not any("300" in name for name in varied)  # more than may be asked for
 
 
 def test_nothing_is_counted_and_nothing_is_for_other_programs(studio: Studio) -> None:
     built = page.build(studio)
     assert not built.analytics_enabled
     assert "public" not in {function.api_visibility for function in built.fns.values()}
-    [draw] = [function for function in built.fns.values() if function.name == "draw"]
-    assert draw.concurrency_limit == 1
+    drawing = [function for function in built.fns.values() if function.name == "draw"]
+    assert drawing
+    # the queue behind it serves visitors one by one, in turn
+    assert all(function.concurrency_limit > 1 for function in drawing)

@@ -1,74 +1,99 @@
 import threading
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
+import fake_models
 import pytest
 
-from gen.engine import Engine
-from gen.errors import InputError
-from gen.events import Cancel
+from gen.engine import Engine, Outcome
+from gen.errors import InputError, RoomError
 from gen.request import Request
 from gen.run_folder import RunFolder
-from ui.studio import Studio
+from ui.queue import StoppingError
+from ui.studio import LIMITS, Studio, UnknownModelError
 
-REQUEST = Request("a panda", seed=1)
-
-
-class SlowEngine(Engine):
-    """Draws until it is told to stop, and notes who else was drawing then."""
-
-    def draw(self, plan, folder=None, *, cancel: Cancel, **_):  # type: ignore[no-untyped-def]
-        self.drawing = getattr(self, "drawing", 0) + 1
-        self.most = max(getattr(self, "most", 0), self.drawing)
-        self.began = getattr(self, "began", threading.Event())
-        self.began.set()
-        while not cancel.stopped:
-            threading.Event().wait(0.001)
-        self.drawing -= 1
+PATIENCE = 30
+PANDA = Request("a panda", seed=1, candidates=2, top_k=1)
 
 
 @pytest.fixture
-def engine() -> SlowEngine:
-    engine = SlowEngine()
-    engine.began = threading.Event()
-    return engine
+def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fake_models.Studio:
+    return fake_models.Studio(tmp_path, monkeypatch.setattr, monkeypatch.setitem)
 
 
-def test_stop_ends_the_job_and_refuses_the_ones_that_wait(
-    engine: SlowEngine, tmp_path: Path
-) -> None:
-    with RunFolder(tmp_path) as folder:
-        studio = Studio(engine, folder)
-        errors: list[Exception] = []
-
-        def ask() -> None:
-            try:
-                studio.draw(REQUEST)
-            except InputError as error:
-                errors.append(error)
-
-        askers = [threading.Thread(target=ask) for _ in range(3)]
-        for asker in askers:
-            asker.start()
-        assert engine.began.wait(10)
+@pytest.fixture
+def studio(fakes: fake_models.Studio, tmp_path: Path) -> Iterator[Studio]:
+    with RunFolder(tmp_path / "out") as folder:
+        studio = Studio(Engine(), folder)
+        yield studio
         studio.stop()
-        assert engine.drawing == 0  # stop has waited
-        for asker in askers:
-            asker.join(10)
-
-        assert engine.most == 1
-        assert len(errors) == 2
-        assert "shutting down" in str(errors[0])
 
 
-def test_a_bad_request_is_refused_while_another_is_drawn(
-    engine: SlowEngine, tmp_path: Path
+def drawn(studio: Studio, request: Request) -> Outcome:
+    return studio.submit(request).future.result(PATIENCE)
+
+
+def test_the_jobs_of_many_are_drawn_one_by_one(studio: Studio, fakes: fake_models.Studio) -> None:
+    seeds: list[int] = []
+    fakes.pipeline.seconds_per_step = 0.005
+    fakes.pipeline.on_step = lambda draft: seeds.append(draft.seeds[0])
+    threads = [
+        threading.Thread(target=drawn, args=(studio, Request("a", seed=i, candidates=1)))
+        for i in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert sorted(seeds) == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
+    assert sum(a != b for a, b in pairwise(seeds)) == 3  # never interleaved
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_too_much_is_refused_before_it_waits(name: str, studio: Studio) -> None:
+    with pytest.raises(InputError, match=name):
+        drawn(studio, Request("a panda", **{name: LIMITS[name] + 8}))
+
+
+@pytest.mark.parametrize("name", ["/", "fake,/etc", "org/name", "../fake", "fake/../fake"])
+def test_no_folder_of_the_disk_is_a_model(name: str, studio: Studio) -> None:
+    with pytest.raises(UnknownModelError, match="choose from"):
+        drawn(studio, Request("a panda", model=name))
+
+
+def test_settings_that_are_not_for_visitors(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with RunFolder(tmp_path) as folder:
-        studio = Studio(engine, folder)
-        drawing = threading.Thread(target=studio.draw, args=(REQUEST,))
-        drawing.start()
-        assert engine.began.wait(10)
-        with pytest.raises(InputError, match="width 65"):
-            studio.draw(Request("a panda", width=65))
-        studio.stop()
-        drawing.join(10)
+    monkeypatch.setattr("ui.studio.SERVED", ("prompt", "seed", "candidates", "top_k"))
+    drawn(studio, PANDA)
+    with pytest.raises(InputError, match="steps: not a setting for visitors"):
+        drawn(studio, Request("a panda", steps=3))
+
+
+def test_out_of_memory_fails_one_job_and_the_next_one_runs(
+    studio: Studio, fakes: fake_models.Studio
+) -> None:
+    fakes.pipeline.room_in_step = 0
+    with pytest.raises(RoomError):
+        drawn(studio, PANDA)
+    fakes.pipeline.room_in_step = 1  # two candidates are halved
+    assert drawn(studio, PANDA).made == 2
+
+
+def test_stop_saves_what_is_in_the_making_as_it_is(
+    studio: Studio, fakes: fake_models.Studio, tmp_path: Path
+) -> None:
+    began = threading.Event()
+    fakes.pipeline.on_step = lambda _: began.set()
+    fakes.pipeline.seconds_per_step = 0.05
+    running = studio.submit(Request("a panda", seed=1, candidates=2, steps=200))
+    waiting = studio.submit(PANDA)
+    assert began.wait(PATIENCE)
+    studio.stop()
+    outcome = running.future.result(0)
+    assert len(outcome.best) == 2
+    assert "of 200" in outcome.best[0].unfinished
+    assert all(result.path.is_file() for result in outcome.best)
+    with pytest.raises(StoppingError):
+        waiting.future.result(0)

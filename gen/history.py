@@ -1,0 +1,145 @@
+"""What was drawn before: the prompts of a run folder and their pictures, read off its manifest."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from gen.errors import InputError
+from gen.manifest import records
+from gen.request import Request
+from gen.run_folder import PICTURE_NAME
+
+
+@dataclass
+class Picture:
+    """One picture of a prompt, as the manifest tells of it."""
+
+    seed: int
+    file: str  # relative to the run folder
+    model: str | None = None
+    score: float | None = None  # cosine between prompt and picture, in [-1, 1]
+    match: float | None = None  # the probability that it matches the prompt, in [0, 1]
+    rank: int | None = None  # 1 is the best
+    unfinished: str | None = None  # "step 14 of 30"
+
+
+@dataclass
+class Past:
+    """One prompt of a run folder."""
+
+    number: int
+    request: Request
+    _pictures: dict[int, Picture] = field(default_factory=dict)  # by seed
+    _deleted: dict[int, Picture] = field(default_factory=dict)
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """Its pictures, best first, then those without a rank as they were made."""
+        pictures = list(self._pictures.values())
+        return sorted(pictures, key=lambda p: (p.rank is None, 0 if p.rank is None else p.rank))
+
+    def find(self, seed: int) -> Picture | None:
+        """The picture of that seed, while there is one."""
+        return self._pictures.get(seed)
+
+    @property
+    def best(self) -> list[Picture]:
+        """Its top_k."""
+        return [p for p in self.pictures if self._is_best(p)]
+
+    @property
+    def rest(self) -> list[Picture]:
+        """Those behind them."""
+        return [p for p in self.pictures if not self._is_best(p)]
+
+    def take(self, record: Mapping[str, Any]) -> None:
+        """Learn what a line of the manifest tells; raises what a line that is none causes."""
+        pictures = self._pictures
+        match record["event"]:
+            case "picture":
+                pictures[int(record["seed"])] = _picture(record, record["file"])
+            case "failed":
+                pictures.pop(int(record["seed"]), None)
+            case "judged":
+                for seed, score in record["scores"].items():
+                    pictures[int(seed)].score = score
+            case "ranked":
+                for entry in record["pictures"]:
+                    seed = int(entry["seed"])
+                    before = pictures.pop(seed, None)
+                    if entry["to"] is not None:
+                        pictures[seed] = _picture(entry, entry["to"])
+                        pictures[seed].match = None if before is None else before.match
+            case "matched":
+                for seed, match in record["matches"].items():
+                    pictures[int(seed)].match = float(match)
+            case "deleted":
+                for seed in record["files"]:
+                    self._deleted[int(seed)] = pictures.pop(int(seed))
+            case "restored":
+                for seed in record["files"]:
+                    pictures[int(seed)] = self._deleted.pop(int(seed))
+
+    def _is_best(self, picture: Picture) -> bool:
+        top_k = self.request.top_k
+        return picture.rank is not None and (top_k is None or picture.rank <= top_k)
+
+
+class History:
+    """The prompts of a run folder; `refresh` reads what the manifest says since the last time.
+
+    For callers in many threads, while another one draws. What cannot be understood is passed over.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._pasts: dict[int, Past] = {}
+        self._read = 0  # bytes of the manifest
+        self._lock = Lock()
+
+    def refresh(self) -> None:
+        """Read on in the manifest."""
+        with self._lock:
+            for _, end, record in records(self.folder / "manifest.jsonl", self._read):
+                with suppress(InputError, AttributeError, KeyError, TypeError, ValueError):
+                    self._take(record)
+                self._read = end
+
+    def pasts(self) -> list[Past]:
+        """The prompts that have pictures, the latest first."""
+        with self._lock:
+            return [past for past in reversed(self._pasts.values()) if past.pictures]
+
+    def find(self, number: int) -> Past | None:
+        """The prompt of that number."""
+        with self._lock:
+            return self._pasts.get(number)
+
+    def path(self, picture: Picture) -> Path | None:
+        """Where its file is; None if somebody removed it."""
+        path = self.folder / picture.file
+        return path if path.is_file() and not path.is_symlink() else None
+
+    def _take(self, record: Mapping[str, Any]) -> None:
+        number = int(record["number"])
+        if record["event"] == "prompt":
+            self._pasts[number] = Past(number, Request.from_json(record["request"]))
+            return
+        self._pasts[number].take(record)
+
+
+def _picture(record: Mapping[str, Any], file: str) -> Picture:
+    """A picture from an entry of the manifest. Raises ValueError for a name that is not ours."""
+    if not PICTURE_NAME.fullmatch(file):
+        raise ValueError(f"{file!r} is no name of a picture")
+    return Picture(
+        seed=int(record["seed"]),
+        file=file,
+        model=record.get("model"),
+        score=record.get("score"),
+        rank=record.get("rank"),
+        unfinished=record.get("unfinished"),
+    )

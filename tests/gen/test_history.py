@@ -1,0 +1,117 @@
+from pathlib import Path
+
+import fake_models
+import pytest
+
+from gen.engine import Engine
+from gen.history import History
+from gen.plan import resolve
+from gen.request import Request
+from gen.run_folder import RunFolder
+
+
+@pytest.fixture
+def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fake_models.Studio:
+    return fake_models.Studio(tmp_path, monkeypatch.setattr, monkeypatch.setitem)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, fakes: fake_models.Studio):
+    with RunFolder(tmp_path / "out") as folder:
+        yield folder
+
+
+def draw(folder: RunFolder, prompt: str = "a panda", seed: int = 2**60, top_k: int = 2):
+    request = Request(prompt, seed=seed, candidates=5, top_k=top_k)
+    return Engine().draw(resolve(request), folder)
+
+
+def test_history_tells_what_the_engine_told(folder: RunFolder) -> None:
+    history = History(folder.path)
+    first, second = draw(folder), draw(folder, "a fox", seed=0, top_k=1)
+    folder.note_matches(first.number, {first.best[0].seed: 0.75})
+
+    history.refresh()
+    pasts = history.pasts()
+    assert [past.request.prompt for past in pasts] == ["a fox", "a panda"]
+    past = history.find(first.number)
+    assert [(p.seed, p.rank, p.score) for p in past.best] == [
+        (r.seed, r.rank, r.score) for r in first.best
+    ]
+    assert [p.seed for p in past.rest] == [r.seed for r in first.rest]
+    assert [p.match for p in past.best] == [0.75, None]
+    assert [history.path(p) for p in past.pictures] == [r.path for r in first.best + first.rest]
+    assert len(pasts[0].best) == len(second.best) == 1
+
+
+def test_a_restarted_history_is_the_one_that_read_along(folder: RunFolder) -> None:
+    along = History(folder.path)
+    for seed in range(3):
+        draw(folder, seed=seed * 10)
+        along.refresh()
+    anew = History(folder.path)
+    anew.refresh()
+    assert anew.pasts() == along.pasts()
+
+
+def test_what_is_deleted_comes_back(folder: RunFolder) -> None:
+    outcome = draw(folder)
+    history = History(folder.path)
+    history.refresh()
+    gone = history.find(outcome.number).best[0]
+    data = history.path(gone).read_bytes()
+
+    folder.delete(outcome.number, {gone.seed: gone.file})
+    history.refresh()
+    assert history.find(outcome.number).find(gone.seed) is None
+    assert not (folder.path / gone.file).exists()
+
+    folder.restore(outcome.number, {gone.seed: gone.file})
+    history.refresh()
+    assert history.path(history.find(outcome.number).best[0]).read_bytes() == data
+
+
+def test_what_was_deleted_goes_for_good_and_can_be_drawn_again(folder: RunFolder) -> None:
+    outcome = draw(folder)
+    best = outcome.best[0]
+    folder.delete(outcome.number, {best.seed: best.path.name})
+    folder.empty_deleted()
+    assert list((folder.path / "deleted").iterdir()) == []
+
+    again = draw(folder)
+    history = History(folder.path)
+    history.refresh()
+    assert again.drawn == 1
+    assert history.find(outcome.number).best[0].seed == best.seed
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"event": "picture", "number": 1, "seed": 3, "file": "../../etc/passwd"}',
+        '{"event": "deleted", "number": 1, "files": {"99": "0001-99.png"}}',
+        '{"event": "judged", "number": 1, "scores": 4}',
+        '{"event": "picture", "number": []}',
+        "[" * 5000,
+        "not json",
+    ],
+)
+def test_lines_that_cannot_be_understood_are_passed_over(folder: RunFolder, line: str) -> None:
+    outcome = draw(folder)
+    with (folder.path / "manifest.jsonl").open("a") as file:
+        file.write(line + "\n")
+    draw(folder, "a fox")
+    history = History(folder.path)
+    history.refresh()
+    assert len(history.pasts()) == 2
+    assert len(history.find(outcome.number).pictures) == 5
+
+
+def test_a_symbolic_link_is_no_picture(folder: RunFolder, tmp_path: Path) -> None:
+    outcome = draw(folder)
+    path = outcome.best[0].path
+    path.rename(tmp_path / "elsewhere.png")
+    path.symlink_to(tmp_path / "elsewhere.png")
+    history = History(folder.path)
+    history.refresh()
+    assert history.path(history.find(outcome.number).best[0]) is None

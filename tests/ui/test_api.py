@@ -1,0 +1,380 @@
+"""The API as OpenAI's own client speaks to it."""
+
+import base64
+import io
+import json
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fake_models
+import pytest
+from fake_site import serve_fakes
+from PIL import Image
+
+from gen import metadata
+from gen.request import Request
+from ui import queue
+from ui.credentials import Credentials
+
+openai = pytest.importorskip("openai", reason="openai is not installed")
+PATIENCE = 60
+
+
+@pytest.fixture(params=[True, False], ids=["strict", "loose"])
+def client(request: pytest.FixtureRequest, quick) -> Iterator[Any]:
+    """OpenAI's client, with and without validation of what comes back."""
+    with connect(quick, _strict_response_validation=request.param) as client:
+        yield client
+
+
+def connect(site, **options: Any) -> Any:
+    given = {"api_key": "any", "max_retries": 0, **options}
+    return openai.OpenAI(base_url=f"{site.url}/v1", **given)
+
+
+def ask(client: Any, **extra: Any) -> Any:
+    """A small order; what OpenAI has no name for goes into the body beside the rest."""
+    named = {k: extra.pop(k) for k in list(extra) if k in ("n", "size", "model", "response_format")}
+    return client.images.generate(
+        prompt="a panda", **named, extra_body={"seed": 1, "candidates": 4, **extra}
+    )
+
+
+def pixels(picture: Any) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(picture.b64_json)))
+
+
+def wait_until(condition: Any) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "in vain"
+        time.sleep(0.005)
+
+
+def test_a_prompt_is_enough(client, quick) -> None:
+    answer = client.images.generate(prompt="a panda")
+    [picture] = answer.data
+    image = pixels(picture)
+    assert (image.format, image.size) == ("PNG", (64, 64))
+    assert picture.rank == 1
+    assert -1 <= picture.score <= 1
+    assert abs(answer.created - time.time()) < PATIENCE
+    assert metadata.read_image(image).candidates == 16
+
+
+def test_four_pictures_best_first(client) -> None:
+    answer = ask(client, n=4, candidates=8)
+    assert [picture.rank for picture in answer.data] == [1, 2, 3, 4]
+    scores = [picture.score for picture in answer.data]
+    assert scores == sorted(scores, reverse=True)
+    for picture in answer.data:
+        assert fake_models.score(pixels(picture)) == pytest.approx(picture.score)
+        assert pixels(picture).tobytes() == fake_models.picture("a panda", picture.seed).tobytes()
+
+
+def test_the_same_seed_twice_is_the_same_file(client) -> None:
+    first, second = (ask(client, seed=2**53 + 1).data[0] for _ in range(2))
+    assert first.b64_json == second.b64_json
+    assert int(first.seed) >= 2**53 + 1
+
+
+def test_pictures_by_url(client, quick) -> None:
+    [picture] = ask(client, response_format="url").data
+    assert picture.url.startswith(f"{quick.url}/v1/files/")
+    with urllib.request.urlopen(picture.url) as answer:
+        assert answer.headers["content-type"] == "image/png"
+        assert Image.open(answer).size == (64, 64)
+    [inline] = ask(client, response_format="b64_json").data
+    assert pixels(inline).size == (64, 64)
+
+
+@pytest.mark.parametrize("name", ["..", "nothing.png", "%2e%2e%2fqueue.json", ""])
+def test_there_are_no_other_files(name: str, quick) -> None:
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(f"{quick.url}/v1/files/{name}")
+    assert error.value.code in (403, 404)
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
+def test_formats(form: str, client) -> None:
+    answer = client.images.generate(
+        prompt="a panda", output_format=form, output_compression=50, size="128x96"
+    )
+    image = pixels(answer.data[0])
+    assert (image.format, image.size) == (form.upper(), (128, 96))
+    assert metadata.read_image(image).request.prompt == "a panda"
+    assert answer.output_format == form
+
+
+def test_null_and_what_makes_no_difference(client) -> None:
+    answer = client.images.generate(
+        prompt="a panda",
+        model=None,
+        n=None,
+        size="auto",
+        quality="hd",
+        style="vivid",
+        moderation="low",
+        background="opaque",
+        user="me",
+    )
+    assert pixels(answer.data[0]).size == (64, 64)
+
+
+def test_extensions_reach_the_painter(client, quick) -> None:
+    [picture] = ask(
+        client, negative_prompt="a cat", steps=7, guidance=0, sampler="euler_a", models=["fake"]
+    ).data
+    request = metadata.read_image(pixels(picture)).request
+    assert (request.negative_prompt, request.steps, request.guidance) == ("a cat", 7, 0)
+    assert (request.sampler, request.model, picture.model) == ("euler_a", "fake", "fake")
+    [first, second] = ask(client, model="fake", n=2, candidates=2).data
+    assert {int(first.seed), int(second.seed)} == {1, 2}
+
+
+def test_two_models_draw_in_turn(client) -> None:
+    answer = ask(client, models=["fake", "other"], n=4, top_k=4)
+    assert sorted(picture.model for picture in answer.data) == ["fake", "fake", "other", "other"]
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "code"),
+    [
+        ({"size": "100x100"}, "size", "invalid_size"),
+        ({"size": "100000x100000"}, "size", "invalid_size"),
+        ({"size": "large"}, "size", "invalid_value"),
+        ({"n": 11}, "n", "invalid_value"),
+        ({"n": 10**6}, "n", "invalid_value"),
+        ({"steps": 10**6}, "steps", "invalid_value"),
+        ({"candidates": 10**6}, "candidates", "invalid_value"),
+        ({"seed": "seven"}, "seed", "invalid_value"),
+        ({"seed": -2}, "seed", "invalid_value"),
+        ({"guidance": "4"}, "guidance", "invalid_value"),
+        ({"sampler": "magic"}, "sampler", "invalid_value"),
+        ({"negative_prompt": "\x00"}, "negative_prompt", "invalid_value"),
+        ({"prompt": " "}, "prompt", "invalid_value"),
+        ({"prompt": "x" * 20_000}, "prompt", "invalid_value"),
+        ({"step": 3}, "step", "unknown_parameter"),
+        ({"background": "transparent"}, "background", "invalid_value"),
+        ({"output_format": "../../x"}, "output_format", "invalid_value"),
+        ({"model": "fake", "models": ["fake"]}, "models", "invalid_value"),
+        ({"n": 2, "top_k": 3}, "top_k", "invalid_value"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_bad_value_is_named_at_once(
+    body: dict[str, Any], param: str, code: str, quick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quick.studio.queue, "submit", None)  # nothing is to get that far
+    client = connect(quick)
+    with pytest.raises(openai.BadRequestError) as error:
+        client.images.generate(prompt="a panda", extra_body=body)
+    assert (error.value.param, error.value.code) == (param, code)
+    assert param in error.value.message
+
+
+def test_a_size_that_no_model_draws_names_those_it_does(quick) -> None:
+    with pytest.raises(openai.BadRequestError, match=r"64x64.* multiples of 16 from 64 to 256"):
+        ask(connect(quick), size="1024x1024")
+
+
+def test_an_unknown_model_is_not_found(quick) -> None:
+    for name in ("dall-e-3", "/etc", "../fake"):
+        with pytest.raises(openai.NotFoundError, match="choose from") as error:
+            ask(connect(quick), model=name)
+        assert (error.value.param, error.value.code) == ("model", "model_not_found")
+
+
+def test_models(client) -> None:
+    assert {"fake", "other"} <= {model.id for model in client.models.list()}
+    assert client.models.retrieve("fake").id == "fake"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("nobody")
+
+
+def test_streaming(client, quick) -> None:
+    seed = 100 if client._strict_response_validation else 200
+    quick.fakes.pipeline.seconds_per_step = 0.01
+    events = list(
+        client.images.generate(
+            prompt="a panda",
+            stream=True,
+            partial_images=2,
+            n=2,
+            extra_body={"seed": seed, "candidates": 4},
+        )
+    )
+    kinds = [event.type.removeprefix("image_generation.") for event in events]
+    partials = kinds.count("partial_image")
+    assert 1 <= partials <= 2
+    assert kinds == ["partial_image"] * partials + ["completed"] * 2
+    assert [event.partial_image_index for event in events[:partials]] == list(range(partials))
+    assert all(pixels(event).size == (64, 64) for event in events)
+    plain = ask(client, seed=seed, n=2)
+    assert [event.b64_json for event in events[partials:]] == [p.b64_json for p in plain.data]
+
+
+def test_a_stream_that_fails(client, quick) -> None:
+    quick.fakes.pipeline.room_in_step = 0
+    with pytest.raises(openai.APIError, match="not enough memory"):
+        list(client.images.generate(prompt="a panda", stream=True, extra_body={"seed": 321}))
+
+
+def test_memory_that_is_short_is_told_once_and_the_next_job_runs(quick) -> None:
+    quick.fakes.pipeline.room_in_begin = 0
+    calls = []
+    client = connect(quick, max_retries=2)
+    client._client.event_hooks["request"].append(calls.append)
+    with pytest.raises(openai.InternalServerError, match="not enough memory") as error:
+        ask(client, seed=55)
+    assert error.value.status_code == 503
+    assert error.value.response.headers["x-should-retry"] == "false"
+    assert len(calls) == 1
+    quick.fakes.pipeline.room_in_begin = 10_000
+    assert ask(client, seed=55).data
+
+
+def test_no_picture_came_of_it(quick) -> None:
+    quick.fakes.pipeline.broken_seeds = {70, 71}
+    with pytest.raises(openai.InternalServerError, match="not finite") as error:
+        ask(connect(quick, max_retries=0), seed=70, candidates=2)
+    assert error.value.code == "no_picture"
+    answer = ask(connect(quick), seed=71, candidates=2)
+    assert answer.data[0].seed == 72
+    assert answer.failed == ["seed 71: not finite"]
+
+
+def test_a_fault_of_ours_shows_nothing_of_the_inside(quick) -> None:
+    def break_down(draft: Any) -> None:
+        raise ZeroDivisionError("secret")
+
+    quick.fakes.pipeline.on_step = break_down
+    with pytest.raises(openai.InternalServerError) as error:
+        ask(connect(quick), seed=80)
+    assert "secret" not in error.value.response.text
+    assert "Traceback" not in error.value.response.text
+    assert error.value.code == "bug"
+
+
+def test_the_queue_is_full(quick, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "WAITING", 0)
+    with pytest.raises(openai.RateLimitError) as error:
+        ask(connect(quick), seed=90)
+    assert int(error.value.response.headers["retry-after"]) >= 1
+    assert error.value.code == "queue_full"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_goes_away_takes_its_job_along(stream: bool, quick) -> None:
+    quick.fakes.pipeline.seconds_per_step = 0.02
+    steps: list[int] = []
+    quick.fakes.pipeline.on_step = lambda draft: steps.append(draft.done)
+    client = connect(quick, timeout=1.0)
+    with pytest.raises(Exception, match=r"[Tt]imed out"):  # a stream's is not the client's own
+        list(client.images.generate(prompt="a fox", stream=stream, extra_body={"steps": 250}))
+    client.close()
+    wait_until(lambda: quick.studio.queue.running is None)
+    assert 0 < len(steps) < 250
+
+
+def test_a_waiting_job_goes_with_its_client(quick) -> None:
+    began, go = threading.Event(), threading.Event()
+
+    def hold(draft: Any) -> None:
+        began.set()
+        go.wait(PATIENCE)
+
+    quick.fakes.pipeline.on_step = hold
+    running = quick.studio.submit(Request("a panda", seed=400))
+    assert began.wait(PATIENCE)
+    with connect(quick, timeout=0.5) as client, pytest.raises(openai.APITimeoutError):
+        ask(client, seed=401)
+    wait_until(lambda: len(quick.studio.queue) == 0)
+    go.set()
+    running.future.result(PATIENCE)
+
+
+def test_a_wrong_key(tmp_path: Path) -> None:
+    with serve_fakes(tmp_path, Credentials(key="a long key")) as site:
+        for key in ("wrong key", "a long ke", "a long key2", "é"):
+            with pytest.raises((openai.AuthenticationError, UnicodeEncodeError)):
+                ask(connect(site, api_key=key))
+        assert ask(connect(site, api_key="a long key")).data
+        [picture] = ask(connect(site, api_key="a long key"), response_format="url").data
+        with urllib.request.urlopen(picture.url) as answer:  # the name itself is the key
+            assert answer.status == 200
+
+
+def test_sizes_that_are_fitted(tmp_path: Path) -> None:
+    with serve_fakes(tmp_path, fit_size=True) as site:
+        answer = ask(connect(site), size="1792x1024")
+        assert pixels(answer.data[0]).size == (1792, 1024)
+        assert answer.data[0].drawn_size == "112x64"
+        assert answer.notes == ["drawn at 112x64 and enlarged"]
+        assert ask(connect(site), size="128x128").data[0].size == "128x128"
+        with pytest.raises(openai.BadRequestError):
+            ask(connect(site), size="8192x8192")
+
+
+def post(url: str, body: object) -> dict[str, Any]:
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+        return json.load(answer)
+
+
+def encoded(image: Image.Image, form: str = "png") -> str:
+    out = io.BytesIO()
+    image.save(out, form)
+    return base64.b64encode(out.getvalue()).decode()
+
+
+def test_rerank(quick) -> None:
+    images = [fake_models.picture("a", seed) for seed in range(5)]
+    sent = [encoded(image) for image in images]
+    sent[3] = "data:image/png;base64," + sent[3]
+    sent += ["not base64!", base64.b64encode(b"<svg/>").decode(), encoded(images[0], "gif")]
+    answer = post(f"{quick.url}/v1/rerank", {"prompt": "a panda", "images": sent})
+    scores = [fake_models.score(image) for image in images]
+    best = sorted(range(5), key=lambda index: -scores[index])
+    assert [place["index"] for place in answer["results"]] == best
+    assert [place["score"] for place in answer["results"]] == [scores[index] for index in best]
+    assert [upload["index"] for upload in answer["failed"]] == [5, 6, 7]
+    assert answer["model"] == "fake-jury"
+    top = post(f"{quick.url}/v1/rerank", {"prompt": "a panda", "images": sent, "top_k": 2})
+    assert top["results"] == answer["results"][:2]
+
+
+def test_a_score_that_is_none(quick) -> None:
+    quick.fakes.jury.nan_for = lambda value: True
+    sent = [encoded(fake_models.picture("a", 1))]
+    answer = post(f"{quick.url}/v1/rerank", {"prompt": "a panda", "images": sent})
+    assert answer["results"] == []
+    assert answer["failed"][0]["reason"] == "its score is not finite"
+
+
+def test_health_and_metrics(quick) -> None:
+    def numbers() -> dict[str, float]:
+        with urllib.request.urlopen(f"{quick.url}/metrics") as answer:
+            assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+            lines = answer.read().decode().splitlines()
+        return {
+            name: float(value)
+            for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")
+        }
+
+    with urllib.request.urlopen(f"{quick.url}/healthz") as answer:
+        assert json.load(answer) == {"status": "ok"}
+    before = numbers()
+    ask(connect(quick), seed=1000)
+    after = numbers()
+    change = {name: after[name] - before[name] for name in after if after[name] != before[name]}
+    assert change['salon_jobs_total{end="done"}'] == 1
+    assert change['salon_pictures_total{end="drawn"}'] == 4
+    assert change["salon_job_seconds_count"] == change['salon_job_seconds_bucket{le="+Inf"}'] == 1
+    assert after["salon_queue_waiting"] == after["salon_queue_running"] == 0

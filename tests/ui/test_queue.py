@@ -1,0 +1,158 @@
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gen.errors import RoomError
+from ui import queue
+from ui.queue import FatalJobError, Job, Queue, QueueFullError, StoppingError
+
+PATIENCE = 30
+
+
+@pytest.fixture
+def waiting_queue(tmp_path: Path) -> Iterator[tuple[Queue, threading.Event]]:
+    """A queue that is busy with a job until the event is set."""
+    jobs, go = Queue(tmp_path / "queue.json"), threading.Event()
+    began = threading.Event()
+
+    def hold(_: Job) -> None:
+        began.set()
+        assert go.wait(PATIENCE)
+
+    jobs.submit(Job("first", hold))
+    assert began.wait(PATIENCE)
+    yield jobs, go
+    go.set()
+    jobs.stop()
+
+
+def test_a_client_with_many_jobs_does_not_starve_one_with_few(waiting_queue) -> None:
+    jobs, go = waiting_queue
+    order: list[str] = []
+    many = [Job("many", lambda job: order.append(job.client)) for _ in range(50)]
+    few = [Job("few", lambda job: order.append(job.client)) for _ in range(2)]
+    for job in many + few:
+        jobs.submit(job)
+    assert len(jobs) == 52
+    go.set()
+    for job in many + few:
+        job.future.result(PATIENCE)
+    assert order[:4] == ["many", "few", "many", "few"]
+    assert order[4:] == ["many"] * 48
+
+
+def test_it_is_bounded_for_all_and_for_each(waiting_queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs, _ = waiting_queue
+    monkeypatch.setattr(queue, "WAITING", 5)
+    monkeypatch.setattr(queue, "WAITING_PER_CLIENT", 3)
+    for _ in range(3):
+        jobs.submit(Job("a", lambda _: None))
+    with pytest.raises(QueueFullError) as full:
+        jobs.submit(Job("a", lambda _: None))
+    assert 1 <= full.value.retry_after <= queue.RETRY_AFTER
+    for client in "bc":
+        jobs.submit(Job(client, lambda _: None))
+    with pytest.raises(QueueFullError, match="try again in"):
+        jobs.submit(Job("d", lambda _: None))
+
+
+def test_a_dropped_job_is_not_begun_and_makes_room(waiting_queue) -> None:
+    jobs, go = waiting_queue
+    done: list[str] = []
+    dropped, kept = Job("a", lambda _: done.append("dropped")), Job("a", lambda _: done.append("k"))
+    jobs.submit(dropped)
+    jobs.submit(kept)
+    jobs.drop(dropped)
+    assert len(jobs) == 1
+    assert dropped.future.cancelled()
+    go.set()
+    kept.future.result(PATIENCE)
+    assert done == ["k"]
+
+
+def test_a_running_job_that_is_dropped_is_told_to_stop(tmp_path: Path) -> None:
+    jobs, began = Queue(tmp_path / "queue.json"), threading.Event()
+
+    def work(job: Job) -> None:
+        began.set()
+        while not job.cancel.stopped:
+            threading.Event().wait(0.001)
+
+    job = Job("a", work)
+    jobs.submit(job)
+    assert began.wait(PATIENCE)
+    jobs.drop(job)
+    job.future.result(PATIENCE)
+    jobs.stop()
+
+
+def test_an_error_fails_its_job_and_the_next_one_runs(tmp_path: Path) -> None:
+    jobs = Queue(tmp_path / "queue.json")
+
+    def work(_: Job) -> None:
+        raise RoomError("not enough memory")
+
+    bad, good = Job("a", work, key="bad"), Job("a", lambda _: 7, key="good")
+    jobs.submit(bad)
+    jobs.submit(good)
+    with pytest.raises(RoomError):
+        bad.future.result(PATIENCE)
+    assert good.future.result(PATIENCE) == 7
+    jobs.stop()
+    assert json.loads((tmp_path / "queue.json").read_text()) == {}
+
+
+def test_stopping_finishes_the_running_job_and_refuses_the_others(tmp_path: Path) -> None:
+    jobs, began = Queue(tmp_path / "queue.json"), threading.Event()
+
+    def work(job: Job) -> str:
+        began.set()
+        while not job.cancel.finishing:
+            threading.Event().wait(0.001)
+        return "saved"
+
+    running, waiting = Job("a", work), Job("a", lambda _: None)
+    jobs.submit(running)
+    jobs.submit(waiting)
+    assert began.wait(PATIENCE)
+    jobs.stop()
+    assert running.future.result(0) == "saved"
+    with pytest.raises(StoppingError):
+        waiting.future.result(0)
+    with pytest.raises(StoppingError):
+        jobs.submit(Job("a", lambda _: None))
+
+
+def test_a_job_that_kills_the_process_does_so_twice_at_most(tmp_path: Path) -> None:
+    def killed() -> bool:
+        """Whether a process of its own, in which the job is asked for, is killed by it."""
+        child = os.fork()
+        if child == 0:
+            jobs = Queue(tmp_path / "queue.json")
+            try:
+                jobs.submit(Job("a", lambda _: os._exit(9), key="poison"))
+            except FatalJobError:
+                good = Job("a", lambda _: None, key="good")
+                jobs.submit(good)
+                good.future.result(PATIENCE)
+                os._exit(0)
+            threading.Event().wait(PATIENCE)
+            os._exit(1)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+    assert [killed() for _ in range(4)] == [True, True, False, False]
+    assert json.loads((tmp_path / "queue.json").read_text()) == {"poison": 2}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"poison": "many"}', "\0"])
+def test_a_damaged_journal_counts_nothing(text: str, tmp_path: Path) -> None:
+    (tmp_path / "queue.json").write_text(text)
+    jobs = Queue(tmp_path / "queue.json")
+    job = Job("a", lambda _: 7, key="poison")
+    jobs.submit(job)
+    assert job.future.result(PATIENCE) == 7
+    jobs.stop()

@@ -1,0 +1,134 @@
+"""What a visitor of the page has asked for: requests, drawn one after the other, looked at while
+they are in the making."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError, wait
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import gradio as gr
+from PIL import Image
+
+from gen.engine import Outcome
+from gen.events import Event, Note, Progress
+from gen.request import Request
+from ui.queue import Job
+from ui.studio import Studio
+
+LOOK_SECONDS = 0.2  # between two looks at a job
+
+
+@dataclass
+class Live:
+    """A prompt in the making; told by the queue's thread, looked at by the page's."""
+
+    request: Request
+    ahead: int = 0  # jobs that come first
+    progress: Progress | None = None
+    previews: dict[int, Image.Image] = field(default_factory=dict)  # by place among the candidates
+    notes: list[str] = field(default_factory=list)
+    began: float | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Take in what the engine tells."""
+        if isinstance(event, Note):
+            self.notes.append(event.text)
+            return
+        self.progress = event
+        for place, preview in enumerate(event.previews or (), start=event.made):
+            if preview is not None:
+                self.previews = {**self.previews, place: preview}
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the prompt is done, by the pace so far; None before anything is done."""
+        if self.began is None or self.progress is None or self.progress.share == 0:
+            return None
+        share = self.progress.share
+        return (perf_counter() - self.began) * (1 - share) / share
+
+
+class Visitors:
+    """What each visitor of the page has in the making: one batch at a time."""
+
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
+        self._batches: dict[str, Batch] = {}  # by session
+
+    def begin(self, visitor: gr.Request, requests: Sequence[Request]) -> "Batch":
+        """A batch in place of the one that the visitor may have had."""
+        session = str(visitor.session_hash)
+        self.leave(visitor)
+        self._batches[session] = Batch(self._studio, requests, client_of(visitor))
+        return self._batches[session]
+
+    def finish_now(self, visitor: gr.Request) -> None:
+        """End the visitor's batch with the candidates as they are."""
+        if (batch := self._batches.get(str(visitor.session_hash))) is not None:
+            batch.finish_now()
+
+    def stop(self, visitor: gr.Request) -> None:
+        """End the visitor's batch with what is finished."""
+        if (batch := self._batches.get(str(visitor.session_hash))) is not None:
+            batch.stop()
+
+    def leave(self, visitor: gr.Request) -> None:
+        """The visitor has gone, or wants something else."""
+        if (batch := self._batches.pop(str(visitor.session_hash), None)) is not None:
+            batch.stop()
+
+
+def client_of(visitor: gr.Request) -> str:
+    """Who is asking, for the queue to be fair: an address and a tab."""
+    address = visitor.client.host if visitor.client is not None else ""
+    return f"{address} {visitor.session_hash}"
+
+
+class Batch:
+    """Requests of one client; `finish_now` and `stop` may be called from any thread."""
+
+    def __init__(self, studio: Studio, requests: Sequence[Request], client: str) -> None:
+        self.requests = requests
+        self._studio, self._client = studio, client
+        self._job: Job | None = None
+        self._ended = False
+
+    def __iter__(self) -> Iterator[Live | Outcome]:
+        """What is in the making, again and again, and the outcome of each request in turn.
+
+        Ends early when the user says so. Raises what `Studio.submit` and its jobs raise. Closed
+        before its end, it drops its job.
+        """
+        for request in self.requests:
+            if self._ended:
+                return
+            live = Live(request)
+            job = self._studio.submit(request, self._client, live, previews=True, matches=True)
+            self._job = job
+            if self._ended:  # said while it was submitted
+                self._studio.queue.drop(job)
+            try:
+                while not job.future.done():
+                    live.ahead, live.began = self._studio.queue.ahead_of(job), job.began
+                    yield live
+                    wait([job.future], LOOK_SECONDS)
+                outcome: Outcome = job.future.result()
+            except CancelledError:  # taken back before it began
+                return
+            finally:
+                if not job.future.done():
+                    self._studio.queue.drop(job)
+            yield live
+            yield outcome
+
+    def finish_now(self) -> None:
+        """End after the step in the making, and keep the candidates as they are by then."""
+        self._ended = True
+        if self._job is not None and not self._studio.queue.withdraw(self._job):
+            self._job.cancel.finish_now()
+
+    def stop(self) -> None:
+        """End after the step in the making, and keep what was finished before."""
+        self._ended = True
+        if self._job is not None:
+            self._studio.queue.drop(self._job)

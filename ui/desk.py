@@ -1,0 +1,159 @@
+"""Where prompts are drawn on the page: the button, the line that tells how far it is, the sheet of
+candidates in the making, and the two ways to end early."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+from PIL import Image
+
+from gen.engine import Outcome
+from gen.errors import InputError, RoomError
+from gen.models import WEIGHTS_ERRORS
+from gen.request import Request
+from ui.batch import Live, Visitors
+from ui.markup import Tile, counted, data_url, has_few_pixels, paragraphs, text, tiles
+
+VISITORS = 32  # whose jobs may stand in the queue at once; each waits in a thread
+# On a phone the pictures are below the form.
+SHOW_RESULTS = "() => {{ if (innerWidth < 640) document.getElementById('{}').scrollIntoView() }}"
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The components of a desk."""
+
+    visitors: Visitors
+    generate: gr.Button
+    ending: gr.Row
+    finish: gr.Button
+    stop: gr.Button
+    status: gr.HTML
+    live: gr.HTML
+
+    @property
+    def outputs(self) -> list[Component]:
+        """What `drawn` gives values for."""
+        return [self.generate, self.ending, self.status, self.live]
+
+    def drawn(
+        self, requests: Mapping[str, Request], visitor: gr.Request
+    ) -> Iterator[tuple[list[Any], list[Outcome]]]:
+        """Draw requests, by what each is called: again and again what to show, and the outcomes by
+        then. Raises gr.Error with one line in the end if something went wrong."""
+        outcomes: list[Outcome] = []
+        yield self._working(paragraphs(["Getting ready …"]), ""), outcomes
+        sheet, lines = _Sheet(), list[str]()
+        problem = ""
+        try:
+            for event in self.visitors.begin(visitor, list(requests.values())):
+                if isinstance(event, Outcome):
+                    outcomes.append(event)
+                    lines += _failures(event)
+                    continue
+                place = f"{len(outcomes) + 1} of {len(requests)}: " if len(requests) > 1 else ""
+                yield self._working(_progress(event, place), sheet.markup(event)), outcomes
+                lines += [note for note in event.notes if note not in lines]
+        except (InputError, RoomError, *WEIGHTS_ERRORS) as error:
+            problem = str(error)
+        finally:
+            self.visitors.leave(visitor)
+        yield self._idle(paragraphs([_summary(outcomes), *lines])), outcomes
+        if problem:
+            raise gr.Error(text(problem), duration=None, print_exception=False)
+
+    def connect(self) -> None:
+        """The two ways to end early."""
+        for button, end in ((self.finish, self.visitors.finish_now), (self.stop, self._stop)):
+            button.click(end, show_progress="hidden", queue=False, api_visibility="private")
+
+    def _stop(self, visitor: gr.Request) -> None:
+        self.visitors.stop(visitor)
+
+    def _working(self, status: str, live: str) -> list[Any]:
+        return [gr.Button(visible=False), gr.Row(visible=True), status, live]
+
+    def _idle(self, status: str) -> list[Any]:
+        return [gr.Button(visible=True), gr.Row(visible=False), status, ""]
+
+
+def build_buttons(name: str, label: str) -> tuple[gr.Button, gr.Row, gr.Button, gr.Button]:
+    """The buttons of a desk, in the block that is open; their ids begin with `name`."""
+    generate = gr.Button(label, variant="primary", elem_id=f"{name}-generate")
+    with gr.Row(visible=False, elem_classes="actions") as ending:
+        finish = gr.Button("Finish now", elem_id=f"{name}-finish")
+        stop = gr.Button("Stop", elem_id=f"{name}-stop")
+    return generate, ending, finish, stop
+
+
+class _Sheet:
+    """The candidates in the making; each preview is encoded once."""
+
+    def __init__(self) -> None:
+        self._encoded: dict[int, tuple[Image.Image, str]] = {}
+
+    def markup(self, live: Live) -> str:
+        """All candidates of a prompt, those that nothing is known of as blanks."""
+        progress, previews = live.progress, live.previews
+        if progress is None:
+            return ""
+        pictures = []
+        for place in range(progress.candidates):
+            image = previews.get(place)
+            if image is None:
+                pictures.append(Tile(""))
+                continue
+            if place not in self._encoded or self._encoded[place][0] is not image:
+                self._encoded[place] = image, data_url(image)
+            about = f"candidate {place + 1} in the making"
+            url, few = self._encoded[place][1], has_few_pixels(image)
+            pictures.append(Tile(url, about, few_pixels=few))
+        return tiles(pictures, "candidates in the making")
+
+
+def _progress(live: Live, place: str) -> str:
+    """A bar, and the line below it."""
+    share = 0.0 if live.progress is None else live.progress.share
+    bar = f'<progress max="1" value="{share:.3f}" aria-label="Progress"></progress>'
+    return bar + paragraphs([place + _line(live)])
+
+
+def _line(live: Live) -> str:
+    if live.ahead:
+        return f"Waiting: {live.ahead} {'job comes' if live.ahead == 1 else 'jobs come'} first"
+    progress = live.progress
+    if progress is None:
+        return "Getting ready …"
+    parts = [f"{progress.made} of {progress.candidates} done"]
+    if progress.drawing:
+        parts.append(f"step {progress.step} of {progress.steps} for the next {progress.drawing}")
+    if live.seconds_left is not None:
+        parts.append(f"{_duration(live.seconds_left)} left")
+    return ", ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s"
+    return f"about {round(seconds / 60)} min"
+
+
+def _summary(outcomes: Sequence[Outcome]) -> str:
+    """What came of it, in a line."""
+    made = sum(outcome.made for outcome in outcomes)
+    if not made:
+        return "Ended before anything was drawn."
+    already = "" if any(outcome.drawn for outcome in outcomes) else ", which were there already"
+    if len(outcomes) > 1:
+        return f"{counted(made, 'picture')}{already}."
+    [outcome] = outcomes
+    return (
+        f"The best {len(outcome.best)} of {counted(made, 'candidate')}{already}. "
+        f"Seed {outcome.plan.seed}."
+    )
+
+
+def _failures(outcome: Outcome) -> list[str]:
+    return [f"The candidate of seed {r.seed} failed: {r.failed}" for r in outcome.failed]

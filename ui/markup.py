@@ -1,0 +1,103 @@
+"""Pictures and lines as HTML. Everything that comes from people or files passes through `text`."""
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from PIL import Image
+
+THUMBNAIL = 256  # pixels a side, at most
+FEW_PIXELS = 128  # a side: up to here pictures are enlarged with their pixels kept sharp
+# Gradio fills templates in with what we give it; braces and dollars are none of its business.
+FOR_TEMPLATES = str.maketrans({"{": "&#123;", "}": "&#125;", "$": "&#36;", "`": "&#96;"})
+# What a click on a picture tells: its name.
+ON_CLICK = """
+element.addEventListener('click', (event) => {
+  const tile = event.target.closest('[data-name]');
+  if (tile) trigger('select', {name: tile.dataset.name});
+});
+"""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture on the page: where it comes from, and what is said of it.
+
+    `name` makes it a button that tells this name. `source` is a path of this site or a data: URL,
+    "" for a picture that is not there yet, None for one that cannot be shown.
+    """
+
+    source: str | None
+    about: str = ""  # for who does not see it
+    captions: Sequence[str] = ()
+    claims: Sequence[tuple[str, bool]] = ()  # and whether each holds
+    name: str = ""
+    few_pixels: bool = False
+
+
+def text(value: object) -> str:
+    """Any text, shown letter by letter."""
+    return escape(str(value)).translate(FOR_TEMPLATES)
+
+
+def paragraphs(lines: Iterable[str]) -> str:
+    """A paragraph for each line."""
+    return "".join(f"<p>{text(line)}</p>" for line in lines)
+
+
+def tiles(pictures: Sequence[Tile], label: str) -> str:
+    """A grid of pictures, under a name for who does not see it."""
+    items = "".join(f"<li>{tile(picture)}</li>" for picture in pictures)
+    return f'<ul class="tiles" aria-label="{text(label)}">{items}</ul>'
+
+
+def tile(picture: Tile) -> str:
+    """One picture with its captions below."""
+    kind = "few-pixels" if picture.few_pixels else ""
+    match picture.source:
+        case None:
+            shown = '<span class="missing">unreadable</span>'
+        case "":
+            shown = '<span class="missing"></span>'
+        case source:
+            alt = text(picture.about)
+            shown = f'<img class="{kind}" src="{text(source)}" alt="{alt}" loading="lazy">'
+    captions = "".join(f"<span>{text(caption)}</span>" for caption in picture.captions)
+    inner = f'{shown}<span class="captions">{captions}</span>{_claims(picture.claims)}'
+    if not picture.name:
+        return f'<div class="tile">{inner}</div>'
+    return f'<button type="button" class="tile" data-name="{text(picture.name)}">{inner}</button>'
+
+
+def _claims(claims: Sequence[tuple[str, bool]]) -> str:
+    return "".join(
+        f'<span class="claim {"holds" if holds else "fails"}">'
+        f"{'✓' if holds else '✗'} {text(claim)}</span>"
+        for claim, holds in claims
+    )
+
+
+def data_url(image: Image.Image) -> str:
+    """A picture inside the page itself, no larger than a thumbnail."""
+    small = image.convert("RGB")
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    out = io.BytesIO()
+    small.save(out, "webp", quality=90, method=0)
+    return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def has_few_pixels(image: Image.Image) -> bool:
+    """Whether a picture is so small that it is shown enlarged."""
+    return max(image.size) <= FEW_PIXELS
+
+
+def counted(number: int, noun: str) -> str:
+    """So many of a thing."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def percent(share: float) -> str:
+    """A probability for people."""
+    return f"{share:.0%}"
