@@ -1,6 +1,7 @@
 """From latents to pictures: the real decoder, and a linear map for cheap previews."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL import Image
 
 from pipelines.devices import is_out_of_memory
+from pipelines.dvae import DiscreteVae
 from pipelines.specs import WeightsError, read_config
 
 # More pictures at a time than this many pixels cost memory and bring no speed.
@@ -21,24 +23,52 @@ def decode(vae: AutoencoderKL, latents: torch.Tensor) -> list[torch.Tensor | Non
     Works in chunks that halve when memory runs out; raises only if one alone does not fit. A
     picture that is not finite is tried again in float32, alone, and is None if that fails too.
     """
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
-    chunk = max(1, CHUNK_PIXELS // (latents.shape[2] * latents.shape[3] * factor**2))
-    pictures: list[torch.Tensor | None] = []
-    while len(pictures) < len(latents):
-        rows = latents[len(pictures) : len(pictures) + chunk]
-        try:
-            decoded = _decode_rows(vae, rows)  # (n, 3, H, W), about −1 to 1
-        except Exception as error:
-            if len(rows) == 1 or not is_out_of_memory(error):
-                raise
-            chunk = len(rows) // 2
-            continue
+
+    def paint(rows: torch.Tensor) -> list[torch.Tensor | None]:
+        decoded = _decode_rows(vae, rows)  # (n, 3, H, W), about −1 to 1
         finite = decoded.isfinite().flatten(1).all(dim=1).tolist()
         pixels = _to_uint8(decoded / 2 + 0.5)
-        pictures += [
+        return [
             pixels[i] if finite[i] else _decode_in_float32(vae, rows[i : i + 1])
             for i in range(len(rows))
         ]
+
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    return in_chunks(
+        latents, CHUNK_PIXELS // (latents.shape[2] * latents.shape[3] * factor**2), paint
+    )
+
+
+def decode_codes(dvae: DiscreteVae, codes: torch.Tensor) -> list[torch.Tensor | None]:
+    """Pictures of codes (N, h, w), likewise."""
+
+    def paint(rows: torch.Tensor) -> list[torch.Tensor | None]:
+        decoded = dvae.decode(rows)  # (n, 3, H, W) in [0, 1]
+        finite = decoded.isfinite().flatten(1).all(dim=1).tolist()
+        return [p if ok else None for p, ok in zip(_to_uint8(decoded), finite, strict=True)]
+
+    return in_chunks(codes, CHUNK_PIXELS // dvae.config.size**2, paint)
+
+
+def in_chunks(
+    rows: torch.Tensor,
+    chunk: int,
+    paint: Callable[[torch.Tensor], list[torch.Tensor | None]],
+) -> list[torch.Tensor | None]:
+    """What `paint` makes of `rows`, about `chunk` at a time, or fewer where memory is short.
+
+    Raises what `paint` raises for another reason, or for a single row.
+    """
+    chunk = max(1, chunk)
+    pictures: list[torch.Tensor | None] = []
+    while len(pictures) < len(rows):
+        part = rows[len(pictures) : len(pictures) + chunk]
+        try:
+            pictures += paint(part)
+        except Exception as error:
+            if len(part) == 1 or not is_out_of_memory(error):
+                raise
+            chunk = len(part) // 2
     return pictures
 
 

@@ -10,7 +10,6 @@ Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models (ar
 """
 
 import copy
-import itertools
 import math
 from collections import deque
 from collections.abc import Sequence
@@ -22,18 +21,16 @@ from typing import Any
 import torch
 from PIL import Image
 
-from pipelines import decoding, specs
+from pipelines import decoding, prompts, specs
 from pipelines.devices import choose_device, choose_dtype, set_attention
+from pipelines.drafts import check_indices, check_seeds
 from pipelines.safety import SafetyChecker
 from pipelines.samplers import SAMPLERS, check_sampler, make_scheduler
-from pipelines.specs import Spec
+from pipelines.specs import Spec, WeightsError
 from pipelines.weights import Networks, load_networks
 
 REMEMBERED_PROMPTS = 8
-MAX_SEED = 2**63 - 1
-CACHED_POSITIONS = (
-    1024  # of latents at a time; a CPU takes a tenth longer when they leave its cache
-)
+CACHED_POSITIONS = 1024  # of latents at a time; out of its cache a CPU takes a tenth longer
 FLAGGED = "the model's own safety checker flagged it; without --safety it is shown"
 
 
@@ -85,6 +82,10 @@ class LatentDiffusion:
         not.
         """
         spec = specs.find(str(folder))
+        if spec.kind != "latent_diffusion":
+            raise WeightsError(
+                f"{spec.folder} holds no latent_diffusion model, but a {spec.kind} model"
+            )
         chosen_device = choose_device(device)
         chosen_dtype = choose_dtype(chosen_device, dtype)
         checker = SafetyChecker.from_pretrained(spec.folder, chosen_device) if safety else None
@@ -167,15 +168,11 @@ class LatentDiffusion:
 
     def token_count(self, prompt: str) -> int:
         """How many tokens a prompt has, with the two that begin and end it, before any cut."""
-        return len(self.tokenizer(prompt, verbose=False).input_ids)
+        return prompts.token_count(self.tokenizer, prompt)
 
     def dropped_text(self, prompt: str) -> str:
         """The end of a prompt that is beyond the context and is not read; "" if all of it is."""
-        encoded = self.tokenizer(prompt, return_offsets_mapping=True, verbose=False)
-        if len(encoded.input_ids) <= self.spec.context:
-            return ""
-        first_dropped, _ = encoded.offset_mapping[self.spec.context - 1]
-        return prompt[first_dropped:]
+        return prompts.dropped_text(self.tokenizer, prompt, self.spec.context)
 
     @torch.inference_mode()
     def encode(self, text: str) -> torch.Tensor:
@@ -217,10 +214,7 @@ class LatentDiffusion:
         return Condition(self.encode(prompt), self.encode(negative), guidance, None)
 
     def _check(self, seeds: Sequence[int], width: int, height: int, guidance: float) -> None:
-        if not seeds or len(set(seeds)) != len(seeds):
-            raise ValueError(f"seeds must be one or more different numbers, not {list(seeds)}")
-        if not all(0 <= seed <= MAX_SEED for seed in seeds):
-            raise ValueError(f"a seed is a whole number from 0 to 2^63 - 1, not {list(seeds)}")
+        check_seeds(seeds)
         if not math.isfinite(guidance):
             raise ValueError(f"guidance is {guidance}; it must be a finite number")
         multiple, largest = self.spec.size_multiple, self.spec.max_size
@@ -299,6 +293,8 @@ class Draft:
     scheduler and its noise, so Drafts of one pipeline may take turns.
     """
 
+    log_likelihoods: list[float] | None = None  # no tokens, so nothing to tell
+
     def __init__(
         self,
         pipeline: LatentDiffusion,
@@ -366,7 +362,7 @@ class Draft:
             return None
         seeds = state.seeds
         if indices is not None:
-            self._check_indices(indices)
+            check_indices(indices, len(seeds))
             clean = clean[torch.tensor(indices, device=clean.device)]
             seeds = tuple(seeds[i] for i in indices)
         if not exact:
@@ -376,7 +372,7 @@ class Draft:
 
     def keep(self, indices: Sequence[int]) -> None:
         """Drop all other candidates, in memory too. Raises ValueError unless `indices` increase."""
-        self._check_indices(indices)
+        check_indices(indices, len(self.seeds))
         self._state = self._open.rows(indices)
         self._pictures = {s: p for s, p in self._pictures.items() if s in self.seeds}
         self.failed = {s: reason for s, reason in self.failed.items() if s in self.seeds}
@@ -438,16 +434,6 @@ class Draft:
         if self._state is None:
             raise RuntimeError("this draft is closed")
         return self._state
-
-    def _check_indices(self, indices: Sequence[int]) -> None:
-        N = len(self.seeds)
-        inside = all(0 <= i < N for i in indices)
-        increasing = all(a < b for a, b in itertools.pairwise(indices))
-        if not indices or not inside or not increasing:
-            raise ValueError(
-                f"indices must strictly increase within 0 to {N - 1} and not be none, "
-                f"not {list(indices)}"
-            )
 
     @torch.inference_mode()
     def _decode(self) -> None:

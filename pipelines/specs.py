@@ -21,6 +21,15 @@ DIFFUSION_SETTINGS = (
     "sampler",
     "schedule",
 )
+DALLE_SETTINGS = (
+    "negative_prompt",
+    "guidance",
+    "temperature",
+    "token_top_k",
+    "token_top_p",
+    "init_image",
+    "keep_rows",
+)
 # Keys that make a loader run code from the folder, or fetch code for it.
 CODE_KEYS = frozenset(
     {
@@ -43,6 +52,7 @@ class WeightsError(Exception):
 class Spec:
     """Facts about one model: what it takes, what it does when it is not told, what it can draw.
 
+    `defaults` hold the size of its pictures too, whether or not that is one of its settings.
     `context` counts text tokens with the two that begin and end a prompt. Width and height are
     multiples of `size_multiple` from there to `max_size`, in pixels.
     """
@@ -158,6 +168,7 @@ COMPONENTS: Mapping[str, tuple[str, ...]] = {
     "vae": ("AutoencoderKL",),
 }
 PIPELINE_CLASSES = ("StableDiffusionPipeline", "LatentConsistencyModelPipeline")
+DALLE_CLASS = "Dalle"
 
 
 def read_spec(folder: Path, name: str) -> Spec:
@@ -166,10 +177,12 @@ def read_spec(folder: Path, name: str) -> Spec:
     Raises WeightsError naming the missing part, or the class that is not supported.
     """
     index = read_config(folder / "model_index.json")
+    if index.get("_class_name") == DALLE_CLASS:
+        return _read_dalle_spec(folder, name)
     if index.get("_class_name") not in PIPELINE_CLASSES:
         raise WeightsError(
             f"{folder} holds a {index.get('_class_name')}; "
-            f"what can be loaded is {', '.join(PIPELINE_CLASSES)}"
+            f"what can be loaded is {', '.join((*PIPELINE_CLASSES, DALLE_CLASS))}"
         )
     for part, classes in COMPONENTS.items():
         entry = index.get(part)
@@ -206,6 +219,27 @@ def read_spec(folder: Path, name: str) -> Spec:
         context=read_context(folder),
         size_multiple=vae_factor,  # the UNet pads what does not halve evenly
         max_size=max(2048, width * vae_factor, height * vae_factor),
+        licence="not known here; see where the folder came from",
+        draws=f"what {name} was trained on",
+    )
+
+
+def _read_dalle_spec(folder: Path, name: str) -> Spec:
+    """The Spec of a folder of the DALL·E path, from its JSON."""
+    dvae = read_config(folder / "dvae" / "config.json")
+    transformer = read_config(folder / "transformer" / "config.json")
+    size, grid, context = dvae.get("size"), transformer.get("grid"), transformer.get("text_length")
+    if not (isinstance(size, int) and isinstance(grid, int) and isinstance(context, int)):
+        raise WeightsError(f"{folder}: dvae says no size, or transformer no grid or text_length")
+    return Spec(
+        name=name,
+        folder=folder,
+        kind="dalle",
+        settings=DALLE_SETTINGS,
+        defaults={"width": size, "height": size, "guidance": 1.0, "temperature": 1.0},
+        context=context,
+        size_multiple=max(1, size // max(1, grid)),
+        max_size=size,
         licence="not known here; see where the folder came from",
         draws=f"what {name} was trained on",
     )

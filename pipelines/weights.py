@@ -6,9 +6,9 @@ built from their configs here and their weights read from safetensors files, and
 
 import json
 import struct
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers.models.clip.configuration_clip import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPTextModel
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
+from pipelines.dvae import DiscreteVae, DvaeConfig, TowerConfig
 from pipelines.specs import Spec, WeightsError, read_config
+from pipelines.transformer import Transformer, TransformerConfig
 
 FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
@@ -87,6 +89,73 @@ def load_networks(spec: Spec, device: torch.device, dtype: torch.dtype) -> Netwo
     for network in (unet, vae):  # the VAE decodes a quarter faster so, the UNet a twentieth
         network.to(memory_format=torch.channels_last)
     return Networks(tokenizer, text_encoder, unet, vae, scheduler)
+
+
+@dataclass(frozen=True)
+class DalleNetworks:
+    """The parts of a model of the DALL·E path, likewise."""
+
+    tokenizer: CLIPTokenizer
+    text_encoder: CLIPTextModel | None  # None where the transformer reads text tokens
+    transformer: Transformer
+    dvae: DiscreteVae
+
+
+def load_dalle(spec: Spec, device: torch.device, dtype: torch.dtype) -> DalleNetworks:
+    """Load the folder of `spec`, half-precision files included, as `dtype` onto `device`.
+
+    Raises WeightsError, in one line, for anything that is missing, damaged or does not fit.
+    """
+    folder = spec.folder
+    if not folder.is_dir():
+        raise WeightsError(f"the weights of {spec.name!r} are not there: {folder} does not exist")
+    transformer_config = _own_config(folder / "transformer")
+    dvae_config = _own_config(folder / "dvae")
+    reads_hidden_states = transformer_config.get("prefix_width") is not None
+    with building(folder):
+        transformer = Transformer(TransformerConfig(**transformer_config))
+        dvae = DiscreteVae(_dvae_config(dvae_config))
+        text_encoder = None
+        if reads_hidden_states:
+            config = read_config(folder / "text_encoder" / "config.json")
+            text_encoder = CLIPTextModel(CLIPTextConfig.from_dict(config))
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    _check_dalle_fit(folder, tokenizer, text_encoder, transformer, dvae)
+
+    parts = {"text_encoder": text_encoder, "transformer": transformer, "dvae": dvae}
+    for part, network in parts.items():
+        if network is not None:
+            file = weights_file(folder / part, "model", "pytorch_model")
+            load_weights(network, file, read_header(file), dtype)
+    if text_encoder is not None:
+        fill_position_ids(text_encoder)
+    for network in parts.values():
+        if network is not None:
+            network.to(device).eval().requires_grad_(False)
+    return DalleNetworks(tokenizer, text_encoder, transformer, dvae)
+
+
+def load_dvae(folder: Path) -> DiscreteVae:
+    """One discrete VAE in float32 on the CPU, to train on. Raises WeightsError likewise."""
+    with building(folder):
+        dvae = DiscreteVae(_dvae_config(_own_config(folder)))
+    file = weights_file(folder, "model", "pytorch_model")
+    load_weights(dvae, file, read_header(file), torch.float32)
+    return dvae.requires_grad_(False).eval()
+
+
+def _own_config(folder: Path) -> dict[str, Any]:
+    """The fields of a config that `save_network` wrote."""
+    config = read_config(folder / "config.json")
+    return {name: value for name, value in config.items() if name != "_class_name"}
+
+
+def _dvae_config(entries: Mapping[str, Any]) -> DvaeConfig:
+    towers = {
+        name: TowerConfig(**{**entries[name], "widths": tuple(entries[name]["widths"])})
+        for name in ("encoder", "decoder")
+    }
+    return DvaeConfig(**{**entries, **towers})
 
 
 def load_tokenizer(folder: Path) -> CLIPTokenizer:
@@ -218,6 +287,15 @@ def load_weights(
     network.load_state_dict(state, strict=True, assign=True)
 
 
+def save_network(network: torch.nn.Module, config: Any, folder: Path) -> None:
+    """Write one of our own networks: its config, a dataclass, as config.json, and its weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = {"_class_name": type(network).__name__, **asdict(config)}
+    (folder / "config.json").write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+    state = {key: value.contiguous() for key, value in network.state_dict().items()}
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+
+
 def _refuse(path: Path, what: str, keys: Collection[str], shown: int = 3) -> None:
     if keys:
         more = f" and {len(keys) - shown} more" if len(keys) > shown else ""
@@ -270,13 +348,54 @@ def _check_fit(
         ("vae latent_channels", channels, "unet in_channels", into),
         ("vae latent_channels", channels, "unet out_channels", out),
     )
+    _check_pairs(folder, pairs)
+    _check_tokenizer(folder, tokenizer, "text_encoder vocab_size", text_encoder.config.vocab_size)
+
+
+def _check_dalle_fit(
+    folder: Path,
+    tokenizer: CLIPTokenizer,
+    text_encoder: CLIPTextModel | None,
+    transformer: Transformer,
+    dvae: DiscreteVae,
+) -> None:
+    """The same for a model of the DALL·E path."""
+    codes, config = dvae.config, transformer.config
+    pairs: list[tuple[str, int, str, int | None]] = [
+        (
+            "dvae vocabulary",
+            codes.vocabulary,
+            "transformer image_vocabulary",
+            config.image_vocabulary,
+        ),
+        ("dvae grid", codes.grid, "transformer grid", config.grid),
+    ]
+    reader, vocabulary = "transformer text_vocabulary", config.text_vocabulary
+    if text_encoder is not None:
+        text = text_encoder.config
+        width, length = text.hidden_size, text.max_position_embeddings
+        pairs += [
+            ("text_encoder hidden_size", width, "transformer prefix_width", config.prefix_width),
+            ("text_encoder positions", length, "transformer text_length", config.text_length),
+        ]
+        reader, vocabulary = "text_encoder vocab_size", text.vocab_size
+    _check_pairs(folder, pairs)
+    _check_tokenizer(folder, tokenizer, reader, vocabulary)
+
+
+def _check_pairs(folder: Path, pairs: Iterable[tuple[str, int, str, int | None]]) -> None:
     for left, left_size, right, right_size in pairs:
         if left_size != right_size:
             raise WeightsError(
                 f"{folder} does not fit together: {left} is {left_size}, {right} is {right_size}"
             )
-    if len(tokenizer) > text_encoder.config.vocab_size:
+
+
+def _check_tokenizer(
+    folder: Path, tokenizer: CLIPTokenizer, reader: str, vocabulary: int | None
+) -> None:
+    if vocabulary is not None and len(tokenizer) > vocabulary:
         raise WeightsError(
             f"{folder} does not fit together: the tokenizer has {len(tokenizer)} tokens, "
-            f"text_encoder vocab_size is {text_encoder.config.vocab_size}"
+            f"{reader} is {vocabulary}"
         )

@@ -166,6 +166,71 @@ def write_diffusion_folder(
     return folder
 
 
+def write_dalle_folder(folder: Path, *, text_tokens: bool = False) -> Path:
+    """Save a random model of the DALL·E path for 32x32 pictures of 4x4 tokens, in fp16.
+
+    `text_tokens` makes one that reads text tokens in the stream, without a text encoder.
+    """
+    import torch
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from pipelines.dvae import DiscreteVae, DvaeConfig, TowerConfig
+    from pipelines.masks import Mask
+    from pipelines.transformer import Transformer, TransformerConfig
+    from pipelines.weights import save_network
+
+    vocab_size, bos, eos, pad = write_tokenizer(folder / "tokenizer")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=vocab_size,
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=1,
+                num_attention_heads=4,
+                max_position_embeddings=CONTEXT,
+                projection_dim=32,
+                bos_token_id=bos,
+                eos_token_id=eos,
+                pad_token_id=pad,
+                architectures=["CLIPTextModel"],
+            )
+        )
+        dvae = DiscreteVae(
+            DvaeConfig(
+                vocabulary=64,
+                size=32,
+                code_width=16,
+                first_kernel=1,
+                encoder=TowerConfig(widths=(16,), blocks=1, patch=8),
+                decoder=TowerConfig(widths=(16, 16), blocks=1, patch=4),
+            )
+        )
+        transformer = Transformer(
+            TransformerConfig(
+                grid=4,
+                image_vocabulary=64,
+                text_length=CONTEXT,
+                text_vocabulary=vocab_size if text_tokens else None,
+                prefix_width=None if text_tokens else 32,
+                width=32,
+                heads=2,
+                masks=(Mask.ROW, Mask.COLUMN, Mask.CONVOLUTION),
+                reach=1,
+            )
+        )
+        for parameter in transformer.parameters():  # a fresh one hardly listens to the prompt
+            torch.nn.init.normal_(parameter, std=0.25)
+
+    save_network(dvae.half(), dvae.config, folder / "dvae")
+    save_network(transformer.half(), transformer.config, folder / "transformer")
+    if not text_tokens:
+        text_encoder.half().save_pretrained(folder / "text_encoder")
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "Dalle"}))
+    return folder
+
+
 def write_safety_checker(
     folder: Path, threshold: float = 2.0, special_threshold: float = 2.0
 ) -> Path:
@@ -293,6 +358,19 @@ def make_diffusion_folder() -> Callable[..., Path]:
 def tiny_diffusion_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Stable-Diffusion-1.x-like folder with v-prediction. Read only: copy it to damage it."""
     return write_diffusion_folder(tmp_path_factory.mktemp("models") / "tiny-diffusion")
+
+
+@pytest.fixture(scope="session")
+def tiny_dalle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the DALL·E path, with a text encoder. Read only: copy it to damage it."""
+    return write_dalle_folder(tmp_path_factory.mktemp("models") / "tiny-dalle")
+
+
+@pytest.fixture(scope="session")
+def tiny_token_dalle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that reads text tokens in the stream. Read only."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-token-dalle"
+    return write_dalle_folder(folder, text_tokens=True)
 
 
 @pytest.fixture

@@ -141,6 +141,24 @@ def _diffusion(config: Config, run: Path) -> Task:
     return DiffusionTask(config.diffusion, vae, clip.text_model, tokenizer, cache)
 
 
+def _dvae(config: Config, run: Path) -> Task:
+    from train.dvae import DvaeTask
+
+    return DvaeTask(config.dvae)
+
+
+def _dalle(config: Config, run: Path) -> Task:
+    from transformers import CLIPModel, CLIPTokenizer
+
+    from pipelines.weights import load_dvae
+    from train.dalle import DalleTask
+
+    dvae = load_dvae(_trained(run, "dvae/weights"))
+    clip = CLIPModel.from_pretrained(_trained(run, "clip/weights"))
+    tokenizer = CLIPTokenizer.from_pretrained(_trained(run, "tokenizer"))
+    return DalleTask(config.dalle, dvae, clip.text_model, tokenizer, run / "codes.safetensors")
+
+
 def _trained(run: Path, part: str) -> Path:
     folder = run / part
     if not folder.is_dir():
@@ -152,4 +170,6 @@ TASKS: dict[str, tuple[Callable[[Config], Schedule], Callable[[Config, Path], Ta
     "autoencoder": (lambda config: config.autoencoder_schedule, _autoencoder),
     "clip": (lambda config: config.clip_schedule, _clip),
     "diffusion": (lambda config: config.diffusion_schedule, _diffusion),
+    "dvae": (lambda config: config.dvae_schedule, _dvae),
+    "dalle": (lambda config: config.dalle_schedule, _dalle),
 }

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from train.autoencoder import AutoencoderConfig
 from train.clip import ClipConfig
+from train.dalle import DalleRecipe
 from train.diffusion import DiffusionConfig
+from train.dvae import DvaeRecipe
 from train.loop import Schedule
 
 
@@ -20,6 +22,10 @@ class Config:
     clip_schedule: Schedule
     diffusion: DiffusionConfig
     diffusion_schedule: Schedule
+    dvae: DvaeRecipe
+    dvae_schedule: Schedule
+    dalle: DalleRecipe
+    dalle_schedule: Schedule
 
 
 CONFIGS: dict[str, Config] = {
@@ -32,6 +38,10 @@ CONFIGS: dict[str, Config] = {
         diffusion_schedule=Schedule(
             16, 2e-3, warmup_steps=100, ema_decay=0.999, accumulation=2, minutes=90
         ),
+        dvae=DvaeRecipe(),
+        dvae_schedule=Schedule(16, 5e-3, warmup_steps=60, ema_decay=0.998, minutes=30),
+        dalle=DalleRecipe(),
+        dalle_schedule=Schedule(16, 2e-3, warmup_steps=100, ema_decay=0.999, minutes=75),
     ),
     # The same networks, so that the shipped files stay small; far more pictures.
     "large": Config(
@@ -43,6 +53,12 @@ CONFIGS: dict[str, Config] = {
         clip_schedule=Schedule(512, 2e-3, warmup_steps=100, mixed_precision="bf16", minutes=6),
         diffusion=DiffusionConfig(pool=400_000),
         diffusion_schedule=Schedule(
+            512, 2e-3, warmup_steps=100, ema_decay=0.9995, mixed_precision="bf16", minutes=12
+        ),
+        dvae=DvaeRecipe(packed_share=0.3),
+        dvae_schedule=Schedule(256, 5e-3, warmup_steps=100, mixed_precision="bf16", minutes=6),
+        dalle=DalleRecipe(pool=400_000),
+        dalle_schedule=Schedule(
             512, 2e-3, warmup_steps=100, ema_decay=0.9995, mixed_precision="bf16", minutes=12
         ),
     ),

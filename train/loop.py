@@ -54,6 +54,8 @@ class Task(torch.nn.Module):
     """What differs between the networks. Its parameters are what is trained; frozen networks that
     it needs are kept out of sight of `parameters()`."""
 
+    fraction = 0.0  # of the budget that is spent, for schedules of a task's own; the loop sets it
+
     def batch(self, rng: random.Random, size: int, device: torch.device) -> Any:
         """Draw `size` training examples with `rng` as the only source of chance."""
         raise NotImplementedError
@@ -102,6 +104,7 @@ def train(task: Task, schedule: Schedule, folder: Path) -> Path:
             started = time.monotonic()
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(schedule, progress)
+            task.fraction = progress.fraction(schedule)
             figures = _step(accelerator, task, model, optimizer, schedule, progress.step)
             ema.step(task.parameters())
             progress.step += 1

@@ -1,0 +1,150 @@
+"""Fast decoding: one image token at a time, with all keys and values of earlier ones remembered.
+
+The text is computed once for all candidates of a prompt, and its keys and values are shared. Each
+candidate has its own image keys and values, in slots that are set aside at the start; a layer keeps
+only those that later positions can still see, so a row layer has W + 1 slots and not W².
+"""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+
+from pipelines.attention import attend, attend_shared
+from pipelines.masks import Mask, image_visible
+from pipelines.transformer import KeysAndValues, Transformer, TransformerConfig
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Where the image keys and values of a layer are kept, and which of them a position sees."""
+
+    count: int
+    of: tuple[int, ...]  # position → its slot
+    seen: tuple[slice | torch.Tensor, ...]  # position → the slots that it sees, its own included
+
+
+@lru_cache(maxsize=32)
+def plan_slots(mask: Mask, width: int, reach: int, device: torch.device) -> Slots:
+    """The slots of a layer with this mask; all but convolutions read plain slices of them."""
+    positions = range(width**2)
+    if mask == Mask.COLUMN:  # column after column, so that one lies in one piece
+        starts = [i % width * width for i in positions]
+        of = tuple(start + i // width for i, start in zip(positions, starts, strict=True))
+        seen = tuple(slice(start, slot + 1) for start, slot in zip(starts, of, strict=True))
+        return Slots(width**2, of, seen)
+    visible = image_visible(mask, width, reach)
+    query, key = visible.nonzero().unbind(dim=1)
+    ring = int((query - key).max()) + 1  # the farthest that any position looks back
+    of = tuple(i % ring for i in positions)
+    if mask in (Mask.FULL, Mask.ROW):
+        return Slots(ring, of, tuple(slice(0, min(i + 1, ring)) for i in positions))
+    return Slots(ring, of, tuple((row.nonzero()[:, 0] % ring).to(device) for row in visible))
+
+
+@dataclass(frozen=True)
+class LayerCache:
+    """What one layer remembers, of P prompts with N candidates each."""
+
+    slots: Slots
+    text: KeysAndValues  # (P, H, T, c)
+    image: torch.Tensor  # (2, P·N, H, slots, c): keys, then values
+    context: KeysAndValues | None  # (P, H, S, c), of cross-attention
+
+
+@dataclass
+class Cache:
+    """What decoding remembers. P is 2 with guidance, else 1; rows go prompt after prompt."""
+
+    layers: list[LayerCache]
+    prompts: int
+    fed: int  # image tokens that have gone in; what was seen before may be overwritten after
+
+    def keep(self, candidates: torch.Tensor) -> None:
+        """Forget all but some candidates, by their rows (n,) within a prompt."""
+        number = self.layers[0].image.shape[1] // self.prompts
+        rows = torch.cat([candidates + prompt * number for prompt in range(self.prompts)])
+        self.layers = [replace(layer, image=layer.image[:, rows]) for layer in self.layers]
+
+    @property
+    def own_bytes(self) -> int:
+        """Memory that grows with the candidates."""
+        return sum(layer.image.nbytes for layer in self.layers)
+
+    @property
+    def shared_bytes(self) -> int:
+        """Memory that does not."""
+        tensors = [t for layer in self.layers for t in (*layer.text, *(layer.context or ()))]
+        return sum(tensor.nbytes for tensor in tensors)
+
+
+def prefill(
+    transformer: Transformer,
+    text: torch.Tensor,
+    present: torch.Tensor,
+    image: torch.Tensor,
+    candidates: int,
+    context: torch.Tensor | None = None,
+) -> tuple[Cache, torch.Tensor]:
+    """Read P prompts, and the n image tokens that all their candidates begin with, in one pass.
+
+    text (P, T) or (P, T, D), present (P, T), image (P, n), context (P, S, X). Returns the cache and
+    the logits of image token n, (P, V).
+    """
+    config = transformer.config
+    P, n = image.shape
+    T = config.text_length
+    x = torch.cat(
+        [transformer.embed_text(text, present), transformer.embed_image(image)], dim=1
+    )  # (P, T + n, C)
+    layers = []
+    for mask, layer in zip(config.masks, transformer.blocks(), strict=True):
+        q, k, v = layer.attention.project(layer.norm_1(x))
+        projected = layer.project_context(context)
+        shown = transformer.visible(mask, T + n)
+        x = layer.finish(x, attend(q, k, v, shown, transformer.kernel), projected)
+        slots = plan_slots(mask, config.grid, config.reach, x.device)
+        own = torch.stack([k[:, :, T:], v[:, :, T:]]).repeat_interleave(candidates, dim=1)
+        text_only = (k[:, :, :T].contiguous(), v[:, :, :T].contiguous())
+        layers.append(LayerCache(slots, text_only, _into_slots(own, slots), projected))
+    logits = transformer.image_logits(transformer.norm(x[:, -1]))
+    return Cache(layers, P, fed=n), logits
+
+
+def _into_slots(own: torch.Tensor, slots: Slots) -> torch.Tensor:
+    """Keys and values (2, B, H, n, c) of the first positions, laid out as `slots` says."""
+    n = own.shape[3]
+    kept = range(max(0, n - slots.count), n)  # in a ring, the later positions replace the earlier
+    image = own.new_zeros(*own.shape[:3], slots.count, own.shape[4])
+    image[:, :, :, [slots.of[i] for i in kept]] = own[:, :, :, kept.start :]
+    return image
+
+
+def advance(
+    transformer: Transformer, cache: Cache, tokens: torch.Tensor, position: int
+) -> torch.Tensor:
+    """Feed each row's image token (P·N,) of `position`; logits (P·N, V) of the next token.
+
+    Feeding a position again does no harm; feeding an earlier one does, since rings move on.
+    """
+    cache.fed = position + 1
+    x = transformer.embed_next(tokens, position)  # (P·N, 1, C)
+    for layer, memory in zip(transformer.blocks(), cache.layers, strict=True):
+        q, k, v = layer.attention.project(layer.norm_1(x))
+        slot, seen = memory.slots.of[position], memory.slots.seen[position]
+        memory.image[0, :, :, slot] = k[:, :, 0]
+        memory.image[1, :, :, slot] = v[:, :, 0]
+        own_k, own_v = memory.image[0, :, :, seen], memory.image[1, :, :, seen]
+        x = layer.finish(x, attend_shared(q, *memory.text, own_k, own_v), memory.context)
+    return transformer.image_logits(transformer.norm(x[:, 0]))
+
+
+def bytes_per_candidate(
+    config: TransformerConfig, prompts: int = 1, bytes_per_value: int = 4
+) -> int:
+    """Memory that one more candidate takes in a cache: the private part of all layers."""
+    counts = [
+        plan_slots(mask, config.grid, config.reach, torch.device("cpu")).count
+        for mask in config.masks
+    ]
+    return 2 * prompts * sum(counts) * config.width * bytes_per_value

@@ -1,0 +1,79 @@
+"""What a transformer will need, told before anything is allocated."""
+
+from dataclasses import dataclass
+
+import torch
+
+from pipelines.cache import bytes_per_candidate
+from pipelines.transformer import Transformer, TransformerConfig
+
+# Values per position that a layer keeps for the backward pass, in units of the width: two norms,
+# queries, keys, values, attention, projection, and four for each side of the activation in the MLP.
+KEPT_PER_LAYER = 16
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes, for `parameters` in the number format that was asked for.
+
+    Activations are those of one picture with its text, estimated, with flash attention.
+    """
+
+    parameters: int
+    weights: int
+    gradients: int
+    moments: int  # of AdamW: two in float32
+    activations: int
+    checkpointed_activations: int
+    cache_shared: int  # the text of a prompt, for all its candidates
+    cache_per_candidate: int
+    dense_cache_per_candidate: int  # if every layer kept every position
+
+    @classmethod
+    def of(cls, config: TransformerConfig, bytes_per_value: int = 4) -> "MemoryPlan":
+        """Count the parameters on the meta device, which allocates nothing."""
+        with torch.device("meta"):
+            network = Transformer(config)
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        layers, position = len(config.masks), config.length * config.width * bytes_per_value
+        return cls(
+            parameters=parameters,
+            weights=parameters * bytes_per_value,
+            gradients=parameters * bytes_per_value,
+            moments=2 * 4 * parameters,
+            activations=layers * KEPT_PER_LAYER * position,
+            checkpointed_activations=(layers + KEPT_PER_LAYER) * position,
+            cache_shared=2 * layers * config.text_length * config.width * bytes_per_value,
+            cache_per_candidate=bytes_per_candidate(config, bytes_per_value=bytes_per_value),
+            dense_cache_per_candidate=(
+                2 * layers * config.image_length * config.width * bytes_per_value
+            ),
+        )
+
+    def __str__(self) -> str:
+        """A table for people."""
+        rows = {
+            "weights": self.weights,
+            "gradients": self.gradients,
+            "AdamW moments": self.moments,
+            "activations of a picture": self.activations,
+            "the same with checkpointing": self.checkpointed_activations,
+            "cache of a prompt, shared": self.cache_shared,
+            "cache of a candidate": self.cache_per_candidate,
+            "the same if it were dense": self.dense_cache_per_candidate,
+        }
+        lines = [f"{name:30}{_size(number):>12}" for name, number in rows.items()]
+        return "\n".join([_count(self.parameters), *lines])
+
+
+def _count(parameters: int) -> str:
+    if parameters >= 10**9:
+        return f"{parameters / 10**9:.1f} billion parameters"
+    return f"{parameters / 10**6:.2f} million parameters"
+
+
+def _size(number: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number / 1000:.1f} kB"

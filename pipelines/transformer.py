@@ -1,0 +1,292 @@
+"""The autoregressive transformer: a prompt, then the codes of a picture, one after the other.
+
+Ramesh et al., Zero-Shot Text-to-Image Generation (arXiv 2102.12092), §2.2 and appendix B: a
+decoder-only sparse transformer over text positions followed by image positions in raster order.
+Text sees the text before it; an image position sees all of the text, and of the image what the mask
+of the layer lets it see. Where the prompt ends, each text position has a learned padding token of
+its own. This is teacher forcing, over all positions at once; `pipelines.cache` decodes.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from pipelines.attention import attend
+from pipelines.masks import Mask, paper_masks, visible
+
+KeysAndValues = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """The defaults are the paper's network of 12 billion parameters.
+
+    Exactly one of `text_vocabulary` (text tokens in the stream, predicted too) and `prefix_width`
+    (hidden states of a text encoder, projected) is set. `cross_attention_width` adds attention to
+    other hidden states in each layer, and `extra_norms` a layer norm behind attention and MLP:
+    public checkpoints have them. Raises ValueError for what does not fit together.
+    """
+
+    grid: int = 32  # image positions in a row, and rows
+    image_vocabulary: int = 8192
+    text_length: int = 256
+    text_vocabulary: int | None = 16384
+    prefix_width: int | None = None
+    width: int = 3968
+    heads: int = 62
+    masks: tuple[Mask, ...] = paper_masks(64)  # one for each layer
+    reach: int = 5  # of the convolution masks
+    cross_attention_width: int | None = None
+    extra_norms: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "masks", tuple(Mask(mask) for mask in self.masks))
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
+        if (self.text_vocabulary is None) == (self.prefix_width is None):
+            raise ValueError("one of text_vocabulary and prefix_width must be set, not both")
+        if min(self.grid, self.image_vocabulary, self.text_length, len(self.masks)) < 1:
+            raise ValueError("grid, vocabulary, text_length and masks must not be empty")
+
+    @property
+    def image_length(self) -> int:
+        """Image positions."""
+        return self.grid**2
+
+    @property
+    def length(self) -> int:
+        """All positions."""
+        return self.text_length + self.image_length
+
+    @property
+    def text_outputs(self) -> int:
+        """Text tokens that can be predicted: with the padding tokens, none for a prefix."""
+        return 0 if self.text_vocabulary is None else self.text_vocabulary + self.text_length
+
+
+@dataclass(frozen=True)
+class Output:
+    """Logits of what comes next, at all positions that have a next one."""
+
+    text: torch.Tensor | None  # (B, T - 1, text vocabulary + T); None with a prefix
+    image: torch.Tensor  # (B, I, image vocabulary)
+
+
+class Transformer(nn.Module):
+    """Predicts each token from those before it. T text positions, I image positions, width C."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.kernel = "sdpa"  # one of attention.KERNELS
+        self.gradient_checkpointing = False
+        width, text = config.width, config.text_length
+        if config.prefix_width is not None:
+            self.text_projection = nn.Linear(config.prefix_width, width)
+        else:
+            self.text_embedding = nn.Embedding(config.text_outputs - text, width)
+        self.padding = nn.Embedding(text, width)
+        self.text_position = nn.Embedding(text, width)
+        self.image_embedding = nn.Embedding(config.image_vocabulary, width)
+        self.row_position = nn.Embedding(config.grid, width)
+        self.column_position = nn.Embedding(config.grid, width)
+        self.layers = nn.ModuleList(Layer(config) for _ in config.masks)
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, config.text_outputs + config.image_vocabulary)
+        self.apply(_initialise)
+        for layer in self.blocks():  # so that the sum over all layers keeps its size (GPT-2)
+            for output in (layer.attention.out, layer.mlp.down):
+                nn.init.normal_(output.weight, std=0.02 / math.sqrt(2 * len(self.layers)))
+
+    def forward(
+        self,
+        text: torch.Tensor,
+        present: torch.Tensor,
+        image: torch.Tensor,
+        context: torch.Tensor | None = None,
+    ) -> Output:
+        """Teacher forcing.
+
+        text : (B, T) int64 tokens, or (B, T, D) hidden states for a prefix.
+        present : (B, T) bool, False where the padding token of the position stands instead.
+        image : (B, I) int64. The last token is only predicted.
+        context : (B, S, X) hidden states for cross-attention.
+        """
+        T = self.config.text_length
+        x = torch.cat([self.embed_text(text, present), self.embed_image(image[:, :-1])], dim=1)
+        for mask, layer in zip(self.config.masks, self.blocks(), strict=True):
+            shown = self.visible(mask, x.shape[1])
+            if self.gradient_checkpointing and self.training:
+                x = checkpoint(layer, x, shown, context, self.kernel, use_reentrant=False)
+            else:
+                x = layer(x, shown, context, self.kernel)
+        x = self.norm(x)
+        image_logits = self.image_logits(x[:, T - 1 :])
+        read = self.config.text_outputs
+        if read == 0:
+            return Output(None, image_logits)
+        weight, bias = self.head.weight[:read], self.head.bias[:read]
+        return Output(functional.linear(x[:, : T - 1], weight, bias), image_logits)
+
+    def blocks(self) -> Iterator["Layer"]:
+        """The layers, in order."""
+        return cast(Iterator[Layer], iter(self.layers))
+
+    def embed_text(self, text: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """(B, T) tokens or (B, T, D) hidden states to (B, T, C)."""
+        projected = self.config.prefix_width is not None
+        x = self.text_projection(text) if projected else self.text_embedding(text)
+        x = torch.where(present[..., None], x, self.padding.weight)
+        return x + self.text_position.weight
+
+    def embed_image(self, image: torch.Tensor) -> torch.Tensor:
+        """The first n tokens (B, n) to (B, n, C)."""
+        position = torch.arange(image.shape[1], device=image.device)
+        row, column = position // self.config.grid, position % self.config.grid
+        return self.image_embedding(image) + (self.row_position(row) + self.column_position(column))
+
+    def embed_next(self, image: torch.Tensor, position: int) -> torch.Tensor:
+        """The tokens (B,) of one position to (B, 1, C)."""
+        row, column = divmod(position, self.config.grid)
+        place = self.row_position.weight[row] + self.column_position.weight[column]
+        return (self.image_embedding(image) + place)[:, None]
+
+    def image_logits(self, x: torch.Tensor) -> torch.Tensor:
+        """(…, C) of normed states to (…, image vocabulary)."""
+        read = self.config.text_outputs
+        return functional.linear(x, self.head.weight[read:], self.head.bias[read:])
+
+    def visible(self, mask: Mask, length: int) -> torch.Tensor:
+        """(length, length) bool: what the first positions see in a layer with this mask."""
+        config = self.config
+        device = self.row_position.weight.device
+        return visible(mask, config.text_length, config.grid, config.reach, length, device)
+
+
+class Layer(nn.Module):
+    """Attention and an MLP, each behind a layer norm and added to what was there."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        width, crossed = config.width, config.cross_attention_width
+        self.norm_1 = nn.LayerNorm(width)
+        self.attention = SelfAttention(width, config.heads)
+        self.post_1 = nn.LayerNorm(width) if config.extra_norms else nn.Identity()
+        if crossed is not None:
+            self.norm_cross = nn.LayerNorm(width)
+            self.cross_attention = CrossAttention(width, crossed, config.heads)
+        self.norm_2 = nn.LayerNorm(width)
+        self.mlp = Mlp(width)
+        self.post_2 = nn.LayerNorm(width) if config.extra_norms else nn.Identity()
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        shown: torch.Tensor,
+        context: torch.Tensor | None,
+        kernel: str,
+    ) -> torch.Tensor:
+        """x (B, L, C), shown (L, L) bool, context (B, S, X)."""
+        q, k, v = self.attention.project(self.norm_1(x))
+        return self.finish(x, attend(q, k, v, shown, kernel), self.project_context(context))
+
+    def project_context(self, context: torch.Tensor | None) -> KeysAndValues | None:
+        """What cross-attention reads of the context, if there is one."""
+        return None if context is None else self.cross_attention.project(context)
+
+    def finish(
+        self, x: torch.Tensor, attended: torch.Tensor, context: KeysAndValues | None
+    ) -> torch.Tensor:
+        """All that follows self-attention, for x (B, L, C) and its output (B, H, L, c).
+
+        The context may be of fewer rows: it is then shared by as many rows of x as it takes.
+        """
+        x = x + self.post_1(self.attention.join(attended))
+        if context is not None:
+            by_prompt = self.norm_cross(x).view(len(context[0]), -1, x.shape[-1])
+            x = x + self.cross_attention(by_prompt, *context).view(x.shape)
+        return x + self.post_2(self.mlp(self.norm_2(x)))
+
+
+class SelfAttention(nn.Module):
+    """The projections around attention; `pipelines.attention` has what is between."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(B, L, C) to queries, keys and values (B, H, L, c)."""
+        B, L, _ = x.shape
+        q, k, v = self.qkv(x).view(B, L, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def join(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, H, L, c) to (B, L, C)."""
+        return self.out(x.transpose(1, 2).flatten(2))
+
+
+class CrossAttention(nn.Module):
+    """Attention of all positions to other hidden states (B, S, X)."""
+
+    def __init__(self, width: int, context_width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(context_width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def project(self, context: torch.Tensor) -> KeysAndValues:
+        """Keys and values (B, H, S, c)."""
+        B, S, _ = context.shape
+        k, v = self.kv(context).view(B, S, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return k, v
+
+    def forward(self, x: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        B, L, _ = x.shape
+        q = self.q(x).view(B, L, self.heads, -1).transpose(1, 2)
+        attended = functional.scaled_dot_product_attention(q, k, v)
+        return self.out(attended.transpose(1, 2).flatten(2))
+
+
+class Mlp(nn.Module):
+    """Four times as wide inside."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(functional.gelu(self.up(x), approximate="tanh"))
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
+
+
+def token_loss(
+    output: Output, text: torch.Tensor | None, present: torch.Tensor, image: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Mean cross-entropies in nats and their weighted sum: an eighth text, seven eighths image
+    (§2.2). With a prefix there is no text to predict, and the image is all."""
+    image_loss = functional.cross_entropy(output.image.flatten(0, 1).float(), image.flatten())
+    if output.text is None or text is None:
+        return {"loss": image_loss, "image": image_loss}
+    T = text.shape[1]
+    vocabulary = output.text.shape[-1] - T
+    padding = vocabulary + torch.arange(T, device=text.device)
+    wanted = torch.where(present, text, padding)[:, 1:]
+    text_loss = functional.cross_entropy(output.text.flatten(0, 1).float(), wanted.flatten())
+    return {"loss": (text_loss + 7 * image_loss) / 8, "text": text_loss, "image": image_loss}

@@ -1,0 +1,141 @@
+"""Decoding with a cache is teacher forcing done slowly: the same logits, whatever the mask."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pipelines.cache import advance, bytes_per_candidate, plan_slots, prefill
+from pipelines.masks import Mask, image_visible
+from pipelines.transformer import Transformer, TransformerConfig
+
+CPU = torch.device("cpu")
+CONFIG = TransformerConfig(
+    grid=5,
+    image_vocabulary=11,
+    text_length=4,
+    text_vocabulary=7,
+    width=16,
+    heads=2,
+    masks=(Mask.FULL,),
+    reach=1,
+)
+EVERY_MASK = pytest.mark.parametrize("mask", Mask)
+TOLERANCE = 1e-5
+
+
+def make(config: TransformerConfig) -> Transformer:
+    torch.manual_seed(0)
+    transformer = Transformer(config).eval().requires_grad_(False)
+    for parameter in transformer.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return transformer
+
+
+def draw_inputs(P: int, N: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    text = torch.randint(0, 7, (P, 4), generator=generator)
+    present = torch.arange(4) < torch.tensor([[4], [2]])[:P]
+    return text, present, torch.randint(0, 11, (P * N, 25), generator=generator)
+
+
+@EVERY_MASK
+@pytest.mark.parametrize(("width", "reach"), [(5, 1), (6, 2), (4, 5)])
+def test_slots_hold_what_a_position_sees(mask: Mask, width: int, reach: int) -> None:
+    """Played through: each position writes its slot, then finds the visible ones and no others."""
+    slots = plan_slots(mask, width, reach, CPU)
+    holds = torch.full((slots.count,), -1)
+    for position, row in enumerate(image_visible(mask, width, reach)):
+        holds[slots.of[position]] = position
+        assert sorted(holds[slots.seen[position]].tolist()) == row.nonzero()[:, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("mask", "slots"),
+    [(Mask.ROW, 33), (Mask.COLUMN, 1024), (Mask.CONVOLUTION, 166), (Mask.CONVOLUTION_TORUS, 1024)],
+)
+def test_layers_keep_no_more_than_can_be_seen(mask: Mask, slots: int) -> None:
+    assert plan_slots(mask, 32, 5, CPU).count == slots
+
+
+@EVERY_MASK
+@pytest.mark.parametrize("extras", [False, True])
+def test_every_position_as_in_one_pass(mask: Mask, extras: bool) -> None:
+    """Two prompts, three candidates each, in two layers of each kind of mask."""
+    crossed = 6 if extras else None
+    masks = (mask, Mask.FULL, mask)
+    transformer = make(
+        replace(CONFIG, masks=masks, cross_attention_width=crossed, extra_norms=extras)
+    )
+    P, N = 2, 3
+    text, present, image = draw_inputs(P, N)
+    context = torch.randn(P, 3, 6) if extras else None
+    whole = transformer(
+        text.repeat_interleave(N, dim=0),
+        present.repeat_interleave(N, dim=0),
+        image,
+        None if context is None else context.repeat_interleave(N, dim=0),
+    ).image
+    cache, first = prefill(transformer, text, present, image[:P, :0], N, context)
+    assert torch.allclose(first.repeat_interleave(N, dim=0), whole[:, 0], atol=TOLERANCE)
+    for position in range(24):
+        logits = advance(transformer, cache, image[:, position], position)
+        assert torch.allclose(logits, whole[:, position + 1], atol=TOLERANCE)
+
+
+@EVERY_MASK
+@pytest.mark.parametrize("given", [1, 7, 12, 24])
+def test_given_tokens_are_read_in_one_pass(mask: Mask, given: int) -> None:
+    """Also where a ring has gone round: what follows is as if they had been fed one by one."""
+    transformer = make(replace(CONFIG, masks=(mask, mask)))
+    text, present, image = draw_inputs(1, 1)
+    whole = transformer(text, present, image).image
+    cache, logits = prefill(transformer, text, present, image[:, :given], candidates=2)
+    assert torch.allclose(logits, whole[:, given], atol=TOLERANCE)
+    for position in range(given, 24):
+        logits = advance(transformer, cache, image[:, position].repeat(2), position)
+        assert torch.allclose(logits, whole[:, position + 1].expand(2, -1), atol=TOLERANCE)
+
+
+def test_hidden_states_as_a_prefix() -> None:
+    config = replace(CONFIG, text_vocabulary=None, prefix_width=6, masks=(Mask.ROW, Mask.COLUMN))
+    transformer = make(config)
+    _, present, image = draw_inputs(1, 1)
+    hidden = torch.randn(1, 4, 6)
+    output = transformer(hidden, present, image)
+    assert output.text is None
+    cache, logits = prefill(transformer, hidden, present, image[:, :0], candidates=1)
+    for position in range(24):
+        assert torch.allclose(logits, output.image[:, position], atol=TOLERANCE)
+        logits = advance(transformer, cache, image[:, position], position)
+
+
+def test_kept_candidates_go_on_as_if_alone() -> None:
+    """keep() takes their rows of both prompts, leaves the shared text, and frees the rest."""
+    transformer = make(replace(CONFIG, masks=(Mask.ROW, Mask.CONVOLUTION)))
+    text, present, image = draw_inputs(2, 4)
+    cache, _ = prefill(transformer, text, present, image[:2, :0], candidates=4)
+    for position in range(9):
+        advance(transformer, cache, image[:, position], position)
+    before, shared = cache.own_bytes, cache.layers[0].text[0]
+    cache.keep(torch.tensor([1, 3]))
+    rows = torch.tensor([1, 3, 4 + 1, 4 + 3])
+    assert cache.own_bytes == before // 2
+    assert cache.layers[0].text[0] is shared
+    other, _ = prefill(transformer, text, present, image[:2, :0], candidates=2)
+    for position in range(9):
+        advance(transformer, other, image[rows, position], position)
+    found = advance(transformer, cache, image[rows, 9], 9)
+    assert torch.allclose(found, advance(transformer, other, image[rows, 9], 9), atol=TOLERANCE)
+
+
+def test_memory_grows_by_the_private_part() -> None:
+    transformer = make(replace(CONFIG, masks=(Mask.ROW, Mask.COLUMN, Mask.CONVOLUTION)))
+    text, present, image = draw_inputs(2, 1)
+    sizes = []
+    for N in (1, 2, 64):
+        cache, _ = prefill(transformer, text, present, image[:, :0], candidates=N)
+        sizes.append((cache.own_bytes, cache.shared_bytes))
+    each = bytes_per_candidate(transformer.config, prompts=2)
+    assert [own for own, _ in sizes] == [each, 2 * each, 64 * each]
+    assert len({shared for _, shared in sizes}) == 1

@@ -1,0 +1,204 @@
+"""The second painter: a transformer that draws the codes of the discrete VAE, one after the other,
+conditioned on the frozen CLIP text encoder as a projected prefix (`pipelines.transformer`).
+
+Ramesh et al. (arXiv 2102.12092, §2.2), with captions dropped now and then for classifier-free
+guidance (Ho & Salimans, arXiv 2207.12598). Codes are made in bulk ahead and kept in memory;
+captions are new each time that a picture is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from pipelines.cache import advance, prefill
+from pipelines.dvae import DiscreteVae
+from pipelines.masks import Mask
+from pipelines.token_sampling import draw_tokens
+from pipelines.transformer import Transformer, TransformerConfig, token_loss
+from pipelines.weights import save_network
+from train.diffusion import ENCODED_TOGETHER, SHEET_PROMPTS, save_text_encoder
+from train.loop import Task
+from train.sheets import tile
+from train.stickers.captions import phrase
+from train.stickers.facts import describe
+from train.stickers.renderer import render
+from train.stickers.scene import Scene, draw_scene
+
+
+@dataclass(frozen=True)
+class DalleRecipe:
+    width: int = 192
+    heads: int = 6
+    # Row and column layers find what is near and what is above at once, full ones the whole.
+    masks: tuple[Mask, ...] = (Mask.ROW, Mask.COLUMN, Mask.FULL) * 2
+    reads_hidden_states: bool = True  # of the text encoder; else text tokens in the stream
+    drop_captions: float = 0.1
+    gradient_checkpointing: bool = False
+    pool: int = 60_000  # scenes with codes made ahead
+    snap: bool = True
+
+
+def build(
+    recipe: DalleRecipe, dvae: DiscreteVae, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer
+) -> Transformer:
+    """The network with fresh weights."""
+    hidden = recipe.reads_hidden_states
+    config = TransformerConfig(
+        grid=dvae.config.grid,
+        image_vocabulary=dvae.config.vocabulary,
+        text_length=tokenizer.model_max_length,
+        text_vocabulary=None if hidden else len(tokenizer),
+        prefix_width=text_encoder.config.hidden_size if hidden else None,
+        width=recipe.width,
+        heads=recipe.heads,
+        masks=recipe.masks,
+    )
+    transformer = Transformer(config)
+    transformer.gradient_checkpointing = recipe.gradient_checkpointing
+    return transformer
+
+
+@dataclass(frozen=True)
+class DalleBatch:
+    codes: torch.Tensor  # (B, I) int64
+    tokens: torch.Tensor  # (B, T) int64
+    present: torch.Tensor  # (B, T) bool, False where the caption has ended
+
+
+class DalleTask(Task):
+    """Trains the transformer; text encoder and discrete VAE stay as they are."""
+
+    def __init__(
+        self,
+        recipe: DalleRecipe,
+        dvae: DiscreteVae,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        cache: Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.recipe, self.tokenizer, self.cache = recipe, tokenizer, cache
+        self.frozen = (dvae.eval(), text_encoder.eval())  # a tuple hides them from parameters()
+        self.transformer = build(recipe, dvae, text_encoder, tokenizer)
+        self.pool: CodePool | None = None
+
+    def batch(self, rng: random.Random, size: int, device: torch.device) -> DalleBatch:
+        if self.pool is None:
+            dvae = self.frozen[0].to(device)
+            self.pool = CodePool(dvae, self.recipe.pool, self.recipe.snap, self.cache)
+        indices = [rng.randrange(self.recipe.pool) for _ in range(size)]
+        captions = [
+            ""
+            if rng.random() < self.recipe.drop_captions
+            else phrase(describe(self.pool.scenes[index], rng), rng)
+            for index in indices
+        ]
+        tokens, present = tokenize(self.tokenizer, captions)
+        codes = self.pool.codes[indices].long()
+        return DalleBatch(codes.to(device), tokens.to(device), present.to(device))
+
+    def forward(self, batch: DalleBatch, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        output = self.transformer(self.read(batch.tokens), batch.present, batch.codes)
+        text = None if self.recipe.reads_hidden_states else batch.tokens
+        right = (output.image.argmax(dim=-1) == batch.codes).float().mean()
+        return {**token_loss(output, text, batch.present, batch.codes), "right": right}
+
+    def read(self, tokens: torch.Tensor) -> torch.Tensor:
+        """What the transformer reads of tokens (B, T): themselves or their hidden states."""
+        if not self.recipe.reads_hidden_states:
+            return tokens
+        text_encoder = self.frozen[1].to(tokens.device)
+        with torch.no_grad():
+            return text_encoder(tokens).last_hidden_state
+
+    def sheet(self) -> Image.Image:
+        """Four pictures of each of a dozen prompts, guidance 2, seed 0."""
+        prompts = [prompt for prompt in SHEET_PROMPTS for _ in range(4)]
+        return tile(self.draw(prompts, seed=0), columns=12, captions=prompts)
+
+    def draw(
+        self, prompts: Sequence[str], seed: int, guidance: float = 2.0, temperature: float = 1.0
+    ) -> torch.Tensor:
+        """(N, 3, H, W) uint8."""
+        dvae, transformer, N = self.frozen[0], self.transformer, len(prompts)
+        tokens, present = tokenize(self.tokenizer, [*prompts, *[""] * N])
+        device = transformer.head.weight.device
+        text = self.read(tokens.to(device))
+        nothing = torch.zeros(2 * N, 0, dtype=torch.int64, device=device)
+        cache, logits = prefill(transformer, text, present.to(device), nothing, candidates=1)
+        length = transformer.config.image_length
+        generator = torch.Generator().manual_seed(seed)
+        uniforms = torch.rand(N, length, generator=generator).to(device)
+        drawn: list[torch.Tensor] = []
+        for position in range(length):
+            if drawn:
+                logits = advance(transformer, cache, drawn[-1].repeat(2), position - 1)
+            with_text, without = logits.chunk(2)
+            guided = without + guidance * (with_text - without)
+            drawn.append(draw_tokens(guided, uniforms[:, position], temperature))
+        codes = torch.stack(drawn, dim=1).view(N, dvae.config.grid, dvae.config.grid)
+        return (dvae.decode(codes) * 255).round().to(torch.uint8)
+
+    def save(self, folder: Path) -> None:
+        """The transformer, and with it the networks whose language it learned."""
+        dvae, text_encoder = self.frozen
+        save_network(self.transformer, self.transformer.config, folder / "transformer")
+        save_network(dvae, dvae.config, folder / "dvae")
+        if self.recipe.reads_hidden_states:
+            save_text_encoder(text_encoder, folder / "text_encoder")
+
+
+class CodePool:
+    """Scenes with their codes, made once and kept in the file `cache`.
+
+    Raises ValueError for a file of another size, or by another discrete VAE.
+    """
+
+    def __init__(self, dvae: DiscreteVae, size: int, snap: bool, cache: Path | None) -> None:
+        rng = random.Random(f"pool:{size}:{snap}")
+        self.scenes: list[Scene] = [draw_scene(rng, snap=snap) for _ in range(size)]
+        maker = fingerprint(dvae)
+        if cache is None:
+            self.codes = self._encode(dvae)  # (size, I) int16
+            return
+        if not cache.is_file():
+            save_file({"codes": self._encode(dvae)}, cache, {"dvae": maker})
+        with safe_open(cache, framework="pt") as file:
+            made_by, self.codes = file.metadata()["dvae"], file.get_tensor("codes")
+        if (made_by, len(self.codes)) != (maker, size):
+            raise ValueError(f"{cache} holds codes of another discrete VAE or pool: remove it")
+
+    @torch.inference_mode()
+    def _encode(self, dvae: DiscreteVae) -> torch.Tensor:
+        device = dvae.decoder.input.weight.device
+        parts = []
+        for start in range(0, len(self.scenes), ENCODED_TOGETHER):
+            pictures = render(self.scenes[start : start + ENCODED_TOGETHER], device=device)
+            parts.append(dvae.encode(pictures).flatten(1).to(torch.int16).cpu())
+        return torch.cat(parts)
+
+
+def fingerprint(network: torch.nn.Module) -> str:
+    """A hash of the weights."""
+    total = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        total.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def tokenize(
+    tokenizer: CLIPTokenizer, captions: Sequence[str]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, T) int64 tokens, filled up to the whole context, and (B, T) bool where they are words."""
+    encoded = tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt")
+    return encoded["input_ids"], encoded["attention_mask"].bool()
