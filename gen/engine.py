@@ -128,7 +128,7 @@ class Engine:
     def model_hash(self, spec: Spec) -> str:
         """What tells a model's weights from others; WeightsError if they are not there."""
         if spec.folder not in self._hashes:
-            if not spec.folder.is_dir():
+            if not spec.folder.exists():
                 raise WeightsError(
                     f"the weights of {spec.name} are not in {spec.folder}: install salon again, "
                     "or choose another model with -m"

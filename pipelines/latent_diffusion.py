@@ -21,21 +21,21 @@ from typing import Any
 import torch
 from PIL import Image
 
-from pipelines import decoding, prompts, specs
+from pipelines import decoding, specs
 from pipelines.devices import choose_device, choose_dtype, set_attention
 from pipelines.drafts import check_indices, check_seeds
 from pipelines.safety import SafetyChecker
 from pipelines.samplers import SAMPLERS, check_sampler, make_scheduler
 from pipelines.specs import Spec, WeightsError
+from pipelines.text import Encoding, Text
 from pipelines.weights import Networks, load_networks
 
-REMEMBERED_PROMPTS = 8
 CACHED_POSITIONS = 1024  # of latents at a time; out of its cache a CPU takes a tenth longer
 FLAGGED = "the model's own safety checker flagged it; without --safety it is shown"
 
 
 class LatentDiffusion:
-    """A text encoder, a UNet and a VAE that turn prompts into pictures.
+    """Text encoders, a UNet and a VAE that turn prompts into pictures.
 
     `device`, `dtype` and `attention` say what really runs; `spec` holds the defaults of every
     setting.
@@ -55,12 +55,12 @@ class LatentDiffusion:
         self.dtype = dtype
         self.attention = attention
         self.checker = checker
-        self.tokenizer = networks.tokenizer
-        self.text_encoder = networks.text_encoder
         self.unet = networks.unet
         self.vae = networks.vae
         self.scheduler_config = networks.scheduler
-        self._encodings: dict[str, torch.Tensor] = {}
+        self.takes_sizes = networks.unet.config.addition_embed_type == "text_time"
+        self.text = Text(networks.readers, spec.context, pooled=self.takes_sizes)
+        self.zeros_for_no_negative = networks.zeros_for_no_negative
         self._latent_rgb: decoding.LatentRgb | None = None
 
     @classmethod
@@ -72,7 +72,9 @@ class LatentDiffusion:
         attention: str | None = None,
         safety: bool = False,
     ) -> "LatentDiffusion":
-        """Load a known model by name, or a Stable Diffusion 1.x or 2.x diffusers folder.
+        """Load a known model by name, or Stable Diffusion 1.x, 2.x or XL from where it is.
+
+        That is a diffusers folder, or a single safetensors file in the original layout.
 
         `device` None is the best there is, `dtype` None half precision on CUDA and float32
         elsewhere, `attention` one of auto, xformers, sdpa. With `safety` a picture that the
@@ -132,7 +134,7 @@ class LatentDiffusion:
         latents = noise.to(self.device) * scheduler.init_noise_sigma
         return Draft(
             pipeline=self,
-            condition=self._condition(prompt, negative_prompt, guidance),
+            condition=self._condition(prompt, negative_prompt, guidance, (width, height)),
             size=(width, height),
             stochastic=SAMPLERS[sampler].stochastic,
             state=State(tuple(seeds), latents, None, generators, scheduler, 0),
@@ -168,30 +170,11 @@ class LatentDiffusion:
 
     def token_count(self, prompt: str) -> int:
         """How many tokens a prompt has, with the two that begin and end it, before any cut."""
-        return prompts.token_count(self.tokenizer, prompt)
+        return self.text.token_count(prompt)
 
     def dropped_text(self, prompt: str) -> str:
         """The end of a prompt that is beyond the context and is not read; "" if all of it is."""
-        return prompts.dropped_text(self.tokenizer, prompt, self.spec.context)
-
-    @torch.inference_mode()
-    def encode(self, text: str) -> torch.Tensor:
-        """The text encoder's hidden states (1, T, D) of one text; the last few are remembered."""
-        if text in self._encodings:
-            self._encodings[text] = self._encodings.pop(text)  # now the latest
-            return self._encodings[text]
-        tokens = self.tokenizer(
-            text,
-            padding="max_length",
-            max_length=self.spec.context,
-            truncation=True,
-            return_tensors="pt",
-        )
-        hidden = self.text_encoder(tokens.input_ids.to(self.device))[0]
-        self._encodings[text] = hidden
-        if len(self._encodings) > REMEMBERED_PROMPTS:
-            del self._encodings[next(iter(self._encodings))]
-        return hidden
+        return self.text.dropped(prompt)
 
     @property
     def latent_rgb(self) -> decoding.LatentRgb:
@@ -203,15 +186,22 @@ class LatentDiffusion:
             self._latent_rgb = decoding.fit_latent_rgb(self.vae) if stored is None else stored
         return self._latent_rgb
 
-    def _condition(self, prompt: str, negative_prompt: str | None, guidance: float) -> "Condition":
+    def _condition(
+        self, prompt: str, negative_prompt: str | None, guidance: float, size: tuple[int, int]
+    ) -> "Condition":
+        text = self.text.encode(prompt)
+        negative = embedding = sizes = None
+        if self.takes_sizes:
+            width, height = size  # as if cut from a picture of just this size
+            sizes = torch.tensor([[height, width, 0, 0, height, width]], device=self.device)
         embedded = self.unet.config.time_cond_proj_dim
         if embedded is not None:
-            w = guidance_embedding(guidance - 1, embedded).to(self.device, self.dtype)
-            return Condition(self.encode(prompt), None, guidance, w)
-        if guidance <= 1:
-            return Condition(self.encode(prompt), None, guidance, None)
-        negative = "" if negative_prompt is None else negative_prompt
-        return Condition(self.encode(prompt), self.encode(negative), guidance, None)
+            embedding = guidance_embedding(guidance - 1, embedded).to(self.device, self.dtype)
+        elif guidance > 1 and negative_prompt is None and self.zeros_for_no_negative:
+            negative = text.zeros()
+        elif guidance > 1:
+            negative = self.text.encode("" if negative_prompt is None else negative_prompt)
+        return Condition(text, negative, guidance, embedding, sizes)
 
     def _check(self, seeds: Sequence[int], width: int, height: int, guidance: float) -> None:
         check_seeds(seeds)
@@ -230,27 +220,44 @@ class LatentDiffusion:
 class Condition:
     """What all candidates are drawn after. One row, so dropping candidates changes nothing."""
 
-    text: torch.Tensor  # (1, T, D)
-    negative: torch.Tensor | None  # (1, T, D); None draws without comparing
+    text: Encoding
+    negative: Encoding | None  # None draws without comparing
     guidance: float
     embedding: torch.Tensor | None  # (1, K), for a UNet that was distilled to take guidance so
+    sizes: torch.Tensor | None  # (1, 6), for a UNet that is told what its picture was cut from
 
     def predict(self, unet: Any, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """The UNet's output (B, C, h, w) in float32, guided (Ho and Salimans, arXiv 2207.12598)."""
-        B, dtype = len(x_t), self.text.dtype  # asking the UNet walks all its parameters
+        B = len(x_t)
         if self.negative is None:
-            text = self.text.expand(B, -1, -1)
-            w = None if self.embedding is None else self.embedding.expand(B, -1)
-            return unet(x_t.to(dtype), t, text, timestep_cond=w, return_dict=False)[0].float()
-        both = torch.cat([self.negative.expand(B, -1, -1), self.text.expand(B, -1, -1)])
-        twice = torch.cat([x_t, x_t]).to(dtype)
-        rows = len(twice) if x_t.is_cuda else max(2, CACHED_POSITIONS // x_t[0, 0].numel())
+            return self._evaluate(unet, x_t, t, [self.text] * B)
+        twice = torch.cat([x_t, x_t])
+        encodings = [self.negative] * B + [self.text] * B
+        rows = 2 * B if x_t.is_cuda else max(2, CACHED_POSITIONS // x_t[0, 0].numel())
         out = [
-            unet(x, t, text, return_dict=False)[0].float()
-            for x, text in zip(twice.split(rows), both.split(rows), strict=True)
+            self._evaluate(unet, twice[i : i + rows], t, encodings[i : i + rows])
+            for i in range(0, 2 * B, rows)
         ]
         without, with_text = torch.cat(out).chunk(2)
         return without + self.guidance * (with_text - without)
+
+    def _evaluate(
+        self, unet: Any, x_t: torch.Tensor, t: torch.Tensor, encodings: list[Encoding]
+    ) -> torch.Tensor:
+        """The UNet's output for rows that each have an encoding."""
+        B, dtype = len(x_t), self.text.hidden.dtype  # asking the UNet walks all its parameters
+        added = None
+        if self.sizes is not None:
+            pooled = [encoding.pooled for encoding in encodings if encoding.pooled is not None]
+            added = {"text_embeds": torch.cat(pooled), "time_ids": self.sizes.expand(B, -1)}
+        return unet(
+            x_t.to(dtype),
+            t,
+            torch.cat([encoding.hidden for encoding in encodings]),
+            timestep_cond=None if self.embedding is None else self.embedding.expand(B, -1),
+            added_cond_kwargs=added,
+            return_dict=False,
+        )[0].float()
 
 
 @dataclass(frozen=True)

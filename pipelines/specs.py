@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,8 @@ class Spec:
 
     `defaults` hold the size of its pictures too, whether or not that is one of its settings.
     `context` counts text tokens with the two that begin and end a prompt. Width and height are
-    multiples of `size_multiple` from there to `max_size`, in pixels.
+    multiples of `size_multiple` from there to `max_size`, in pixels. `folder` holds the weights, or
+    is a single file with all of them.
     """
 
     name: str
@@ -67,6 +68,13 @@ class Spec:
     max_size: int
     licence: str
     draws: str
+    layout: Path | None = None  # where the configs of a single file are
+    prediction_type: str | None = None  # what a single file says instead of its layout's scheduler
+
+    @property
+    def configs(self) -> Path:
+        """The diffusers folder with the JSON files that say how the networks are built."""
+        return self.folder if self.layout is None else self.layout
 
     @property
     def vocabulary(self) -> Path | None:
@@ -109,10 +117,13 @@ def find(name_or_folder: str) -> Spec:
     folder = Path(name_or_folder).expanduser()
     if folder.is_dir():
         return read_spec(folder, name=folder.resolve().name)
+    if folder.is_file():
+        return read_single_file_spec(folder)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name_or_folder):
         return read_spec(_cached_folder(name_or_folder), name=name_or_folder)
     raise WeightsError(
-        f"no model {name_or_folder!r}: it is no folder, and the known models are {', '.join(SPECS)}"
+        f"no model {name_or_folder!r}: it is no folder or file, and the known models are "
+        f"{', '.join(SPECS)}"
     )
 
 
@@ -167,24 +178,64 @@ COMPONENTS: Mapping[str, tuple[str, ...]] = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL",),
 }
-PIPELINE_CLASSES = ("StableDiffusionPipeline", "LatentConsistencyModelPipeline")
+TWO_TEXT_COMPONENTS: Mapping[str, tuple[str, ...]] = {
+    **COMPONENTS,
+    "tokenizer_2": COMPONENTS["tokenizer"],
+    "text_encoder_2": ("CLIPTextModelWithProjection",),
+}
+PIPELINE_CLASSES = {
+    "StableDiffusionPipeline": COMPONENTS,
+    "LatentConsistencyModelPipeline": COMPONENTS,
+    "StableDiffusionXLPipeline": TWO_TEXT_COMPONENTS,
+}
 DALLE_CLASS = "Dalle"
 
 
+def text_components(folder: Path) -> tuple[str, ...]:
+    """The text encoders of a latent diffusion folder, in the order in which the UNet takes them."""
+    class_name = str(read_config(folder / "model_index.json").get("_class_name"))
+    names = PIPELINE_CLASSES.get(class_name, COMPONENTS)
+    return tuple(name for name in ("text_encoder", "text_encoder_2") if name in names)
+
+
+def read_single_file_spec(path: Path) -> Spec:
+    """The Spec of a whole Stable Diffusion model in one safetensors file, from its header.
+
+    Raises WeightsError for a pickle, for a damaged file, and for one of an unknown layout.
+    """
+    from pipelines import headers, original_layout  # which use this module
+
+    if path.suffix != ".safetensors":
+        raise WeightsError(
+            f"{path} is not a .safetensors file; others are pickles, which can run any code, and "
+            "are not opened"
+        )
+    header = headers.read_header(path)
+    layout = original_layout.identify(path, header)
+    prediction_type = original_layout.prediction_type(header, headers.read_metadata(path))
+    return replace(
+        read_spec(layout.configs, name=path.stem),
+        folder=path,
+        layout=layout.configs,
+        prediction_type=prediction_type,
+    )
+
+
 def read_spec(folder: Path, name: str) -> Spec:
-    """The Spec of a Stable Diffusion 1.x or 2.x diffusers folder, or one of ours, from its JSON.
+    """The Spec of a Stable Diffusion 1.x, 2.x or XL folder, or one of ours, from its JSON files.
 
     Raises WeightsError naming the missing part, or the class that is not supported.
     """
     index = read_config(folder / "model_index.json")
-    if index.get("_class_name") == DALLE_CLASS:
+    class_name = index.get("_class_name")
+    if class_name == DALLE_CLASS:
         return _read_dalle_spec(folder, name)
-    if index.get("_class_name") not in PIPELINE_CLASSES:
+    if class_name not in PIPELINE_CLASSES:
         raise WeightsError(
-            f"{folder} holds a {index.get('_class_name')}; "
+            f"{folder} holds a {class_name}; "
             f"what can be loaded is {', '.join((*PIPELINE_CLASSES, DALLE_CLASS))}"
         )
-    for part, classes in COMPONENTS.items():
+    for part, classes in PIPELINE_CLASSES[class_name].items():
         entry = index.get(part)
         saved = entry[-1] if isinstance(entry, list) and entry else entry
         if saved not in classes:
@@ -202,7 +253,11 @@ def read_spec(folder: Path, name: str) -> Spec:
     height, width = sample_size if isinstance(sample_size, list) else (sample_size, sample_size)
     if not (isinstance(height, int) and isinstance(width, int)):
         raise WeightsError(f"{folder}/unet/config.json says no sample_size")
-    sampler = sampler_of_scheduler(str(scheduler.get("_class_name")))
+    if "beta_start" not in scheduler:
+        raise WeightsError(
+            f"{folder}/scheduler is a {scheduler.get('_class_name')} without betas; what can be "
+            "drawn with are the noise schedules of Stable Diffusion"
+        )
     return Spec(
         name=name,
         folder=folder,
@@ -211,10 +266,8 @@ def read_spec(folder: Path, name: str) -> Spec:
         defaults={
             "width": width * vae_factor,
             "height": height * vae_factor,
-            "steps": 30,
-            "guidance": 7.5,
-            "sampler": "dpmpp_2m" if sampler is None else sampler,
             "schedule": "default",
+            **_drawing_defaults(unet, scheduler),
         },
         context=read_context(folder),
         size_multiple=vae_factor,  # the UNet pads what does not halve evenly
@@ -222,6 +275,26 @@ def read_spec(folder: Path, name: str) -> Spec:
         licence="not known here; see where the folder came from",
         draws=f"what {name} was trained on",
     )
+
+
+def _drawing_defaults(unet: Mapping[str, Any], scheduler: Mapping[str, Any]) -> dict[str, Any]:
+    """Steps, guidance and sampler that suit a model, as far as its configs tell.
+
+    A UNet that takes guidance as an embedding is a latent consistency model. One that predicts the
+    noise and starts exactly at the last timestep ("trailing") was distilled to draw in few steps
+    without guidance, as SD-Turbo and SDXL-Turbo were.
+    """
+    sampler = sampler_of_scheduler(str(scheduler.get("_class_name")))
+    if unet.get("time_cond_proj_dim") is not None:
+        return {"steps": 4, "guidance": 8.5, "sampler": "lcm"}
+    is_trailing = scheduler.get("timestep_spacing") == "trailing"
+    if is_trailing and scheduler.get("prediction_type", "epsilon") == "epsilon":
+        return {"steps": 4, "guidance": 1.0, "sampler": "euler_a" if sampler is None else sampler}
+    return {
+        "steps": 30,
+        "guidance": 5.0 if unet.get("addition_embed_type") == "text_time" else 7.5,
+        "sampler": "dpmpp_2m" if sampler is None else sampler,
+    }
 
 
 def _read_dalle_spec(folder: Path, name: str) -> Spec:
@@ -261,9 +334,13 @@ def _downsampling(config: Mapping[str, Any]) -> int:
 def files_hash(folder: Path) -> str:
     """The first 10 hex digits of the SHA-256 over a folder's safetensors files and their names.
 
+    Of a single file they are those of its own SHA-256, which other tools write into pictures too.
     It tells whether two pictures came from the same weights. Safety checkers do not count: they
     draw nothing.
     """
+    if folder.is_file():
+        with folder.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:10]
     paths = sorted(
         (path.relative_to(folder).as_posix(), path)
         for path in folder.rglob("*.safetensors")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines import decoding, latent_diffusion
+from pipelines import decoding, latent_diffusion, text
 from pipelines.latent_diffusion import Draft, LatentDiffusion
 from pipelines.samplers import SAMPLERS, make_scheduler
 
@@ -204,25 +204,26 @@ def test_begin_encodes_once_and_remembers(
     pipeline: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded = []
-    real = pipeline.text_encoder.forward
+    [reader] = pipeline.text.readers
+    real = reader.encoder.forward
 
     def counting(input_ids: torch.Tensor, **named: Any) -> Any:
         encoded.append(tuple(input_ids.shape))
         return real(input_ids, **named)
 
-    monkeypatch.setattr(pipeline.text_encoder, "forward", counting)
-    monkeypatch.setattr(pipeline, "_encodings", {})
+    monkeypatch.setattr(reader.encoder, "forward", counting)
+    monkeypatch.setattr(pipeline.text, "_remembered", {})
     pipeline.begin("the first", "not this", seeds=range(16)).step(2)
     assert encoded == [(1, 32), (1, 32)]
     pipeline.begin("the first", "not this", seeds=[1])
     assert len(encoded) == 2
-    for i in range(latent_diffusion.REMEMBERED_PROMPTS - 1):
-        pipeline.encode(f"other {i}")
-        pipeline.encode("the first")
-    assert len(pipeline._encodings) == latent_diffusion.REMEMBERED_PROMPTS
-    assert "not this" not in pipeline._encodings
-    pipeline.encode("other 0")
-    assert len(encoded) == 2 + latent_diffusion.REMEMBERED_PROMPTS - 1
+    for i in range(text.REMEMBERED - 1):
+        pipeline.text.encode(f"other {i}")
+        pipeline.text.encode("the first")
+    assert len(pipeline.text._remembered) == text.REMEMBERED
+    assert "not this" not in pipeline.text._remembered
+    pipeline.text.encode("other 0")
+    assert len(encoded) == 2 + text.REMEMBERED - 1
 
 
 def test_text_beyond_the_context(pipeline: LatentDiffusion) -> None:
@@ -231,8 +232,8 @@ def test_text_beyond_the_context(pipeline: LatentDiffusion) -> None:
     words = ["panda"] * 30
     assert pipeline.dropped_text(" ".join(words)) == ""
     assert pipeline.dropped_text(" ".join([*words, "Left  of", "é!"])) == "Left  of é!"
-    kept = pipeline.encode(" ".join(words))
-    assert torch.equal(kept, pipeline.encode(" ".join([*words, "red"])))
+    kept = pipeline.text.encode(" ".join(words)).hidden
+    assert torch.equal(kept, pipeline.text.encode(" ".join([*words, "red"])).hidden)
 
 
 # --- noise ---
