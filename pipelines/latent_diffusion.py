@@ -22,11 +22,13 @@ import torch
 from PIL import Image
 
 from pipelines import decoding, specs
+from pipelines.additions import add
 from pipelines.devices import choose_device, choose_dtype, set_attention
 from pipelines.drafts import check_indices, check_seeds
+from pipelines.prompt_weights import SYNTAXES
 from pipelines.safety import SafetyChecker
 from pipelines.samplers import SAMPLERS, check_sampler, make_scheduler
-from pipelines.specs import Spec, WeightsError
+from pipelines.specs import NONE_ADDED, Additions, Spec, WeightsError
 from pipelines.text import Encoding, Text
 from pipelines.weights import Networks, load_networks
 
@@ -59,7 +61,13 @@ class LatentDiffusion:
         self.vae = networks.vae
         self.scheduler_config = networks.scheduler
         self.takes_sizes = networks.unet.config.addition_embed_type == "text_time"
-        self.text = Text(networks.readers, spec.context, pooled=self.takes_sizes)
+        self.text = Text(
+            networks.readers,
+            spec.context,
+            pooled=self.takes_sizes,
+            long=spec.long_prompts,
+            words=networks.words,
+        )
         self.zeros_for_no_negative = networks.zeros_for_no_negative
         self._latent_rgb: decoding.LatentRgb | None = None
 
@@ -71,6 +79,7 @@ class LatentDiffusion:
         dtype: str | torch.dtype | None = None,
         attention: str | None = None,
         safety: bool = False,
+        additions: Additions = NONE_ADDED,
     ) -> "LatentDiffusion":
         """Load a known model by name, or Stable Diffusion 1.x, 2.x or XL from where it is.
 
@@ -78,12 +87,14 @@ class LatentDiffusion:
 
         `device` None is the best there is, `dtype` None half precision on CUDA and float32
         elsewhere, `attention` one of auto, xformers, sdpa. With `safety` a picture that the
-        folder's own safety checker flags has failed; else the checker is not loaded. Raises
-        WeightsError for a folder that is incomplete, damaged or does not fit together, or has no
-        checker that was asked for, and ValueError for a device, dtype or attention that there is
-        not.
+        folder's own safety checker flags has failed; else the checker is not loaded. `additions`
+        are LoRA files, another VAE, and words learned by textual inversion.
+
+        Raises WeightsError for weights that are incomplete, damaged or do not fit together, or
+        without a checker that was asked for, and ValueError for a device, dtype or attention that
+        there is not.
         """
-        spec = specs.find(str(folder))
+        spec = replace(specs.find(str(folder)), additions=additions)
         if spec.kind != "latent_diffusion":
             raise WeightsError(
                 f"{spec.folder} holds no latent_diffusion model, but a {spec.kind} model"
@@ -92,6 +103,7 @@ class LatentDiffusion:
         chosen_dtype = choose_dtype(chosen_device, dtype)
         checker = SafetyChecker.from_pretrained(spec.folder, chosen_device) if safety else None
         networks = load_networks(spec, chosen_device, chosen_dtype)
+        networks = add(additions, networks, chosen_device, chosen_dtype)
         ran = set_attention([networks.unet, networks.vae], attention, chosen_device, chosen_dtype)
         return cls(spec, networks, chosen_device, chosen_dtype, ran, checker)
 
@@ -107,10 +119,15 @@ class LatentDiffusion:
         guidance: float | None = None,
         sampler: str | None = None,
         schedule: str | None = None,
+        clip_skip: int | None = None,
+        prompt_syntax: str | None = None,
     ) -> "Draft":
         """Start one candidate per seed. What is None is the model's default in `spec.defaults`.
 
         A guidance of at most 1 follows the prompt without comparing it with `negative_prompt`.
+        `clip_skip` 1 listens to the layer of the text encoders that the model was trained with, 2
+        to the one before that, and so on. `prompt_syntax` "a1111", the default, reads brackets as
+        weights (pipelines/prompt_weights.py), "plain" as any other signs.
         Raises ValueError with the rule for a value that cannot be.
         """
         defaults = self.spec.defaults
@@ -120,7 +137,12 @@ class LatentDiffusion:
         guidance = defaults["guidance"] if guidance is None else guidance
         sampler = defaults["sampler"] if sampler is None else sampler
         schedule = defaults["schedule"] if schedule is None else schedule
+        clip_skip = 1 if clip_skip is None else clip_skip
         self._check(seeds, width, height, guidance)
+        self.text.check_clip_skip(clip_skip)
+        syntax = SYNTAXES[0] if prompt_syntax is None else prompt_syntax
+        if syntax not in SYNTAXES:
+            raise ValueError(f"no prompt_syntax {syntax!r}; choose from {', '.join(SYNTAXES)}")
         check_sampler(sampler, schedule, steps)
 
         scheduler = make_scheduler(sampler, schedule, self.scheduler_config)
@@ -134,7 +156,9 @@ class LatentDiffusion:
         latents = noise.to(self.device) * scheduler.init_noise_sigma
         return Draft(
             pipeline=self,
-            condition=self._condition(prompt, negative_prompt, guidance, (width, height)),
+            condition=self._condition(
+                prompt, negative_prompt, guidance, (width, height), clip_skip, syntax
+            ),
             size=(width, height),
             stochastic=SAMPLERS[sampler].stochastic,
             state=State(tuple(seeds), latents, None, generators, scheduler, 0),
@@ -152,6 +176,8 @@ class LatentDiffusion:
         guidance: float | None = None,
         sampler: str | None = None,
         schedule: str | None = None,
+        clip_skip: int | None = None,
+        prompt_syntax: str | None = None,
     ) -> list[Image.Image | None]:
         """One picture per seed; None where there is none to show. See `begin`."""
         with self.begin(
@@ -164,6 +190,8 @@ class LatentDiffusion:
             guidance=guidance,
             sampler=sampler,
             schedule=schedule,
+            clip_skip=clip_skip,
+            prompt_syntax=prompt_syntax,
         ) as draft:
             draft.step(draft.total)
             return draft.images()
@@ -180,16 +208,22 @@ class LatentDiffusion:
     def latent_rgb(self) -> decoding.LatentRgb:
         """The linear map of previews: stored with the VAE, else fitted when first needed."""
         if self._latent_rgb is None:
-            stored = decoding.read_latent_rgb(
-                self.spec.folder / "vae", self.vae.config.latent_channels
-            )
+            own, channels = self.spec.folder / "vae", self.vae.config.latent_channels
+            replaced = self.spec.additions.vae is not None
+            stored = None if replaced else decoding.read_latent_rgb(own, channels)
             self._latent_rgb = decoding.fit_latent_rgb(self.vae) if stored is None else stored
         return self._latent_rgb
 
     def _condition(
-        self, prompt: str, negative_prompt: str | None, guidance: float, size: tuple[int, int]
+        self,
+        prompt: str,
+        negative_prompt: str | None,
+        guidance: float,
+        size: tuple[int, int],
+        clip_skip: int,
+        syntax: str,
     ) -> "Condition":
-        text = self.text.encode(prompt)
+        text = self.text.encode(prompt, clip_skip, syntax)
         negative = embedding = sizes = None
         if self.takes_sizes:
             width, height = size  # as if cut from a picture of just this size
@@ -200,7 +234,11 @@ class LatentDiffusion:
         elif guidance > 1 and negative_prompt is None and self.zeros_for_no_negative:
             negative = text.zeros()
         elif guidance > 1:
-            negative = self.text.encode("" if negative_prompt is None else negative_prompt)
+            said = "" if negative_prompt is None else negative_prompt
+            negative = self.text.encode(said, clip_skip, syntax)
+            length = max(text.hidden.shape[1], negative.hidden.shape[1])
+            text = self.text.stretched(text, length, clip_skip)
+            negative = self.text.stretched(negative, length, clip_skip)
         return Condition(text, negative, guidance, embedding, sizes)
 
     def _check(self, seeds: Sequence[int], width: int, height: int, guidance: float) -> None:

@@ -123,10 +123,9 @@ def pieces(
     """Where the weights `names` of a component, as diffusers calls them, lie in a file."""
     if component == "unet":
         modules = unet_modules(config)
-        return {name: Piece(UNET + _renamed(name, modules)) for name in names}
+        return {name: Piece(UNET + renamed(name, modules)) for name in names}
     if component == "vae":
-        modules = vae_modules(config)
-        return {name: Piece(VAE + _renamed(name, modules)) for name in names}
+        return vae_pieces(VAE, config, names)
     prefix = layout.text[component]
     if prefix.endswith(".model."):
         return {name: _open_clip_piece(prefix, name) for name in names}
@@ -136,6 +135,12 @@ def pieces(
 def is_unread(key: str) -> bool:
     """Whether a key is one of those that no network of ours has a use for."""
     return key in UNREAD or key.startswith(tuple(UNREAD_BEGINNINGS))
+
+
+def vae_pieces(prefix: str, config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Piece]:
+    """Where the weights of a VAE lie in a file that begins its keys with `prefix`."""
+    modules = vae_modules(config)
+    return {name: Piece(prefix + renamed(name, modules)) for name in names}
 
 
 _RESNET = {
@@ -270,7 +275,7 @@ def _open_clip_piece(prefix: str, name: str) -> Piece:
     return Piece(f"{layer}{_OPEN_CLIP_LAYER[module]}.{kind}")
 
 
-def _renamed(name: str, modules: Mapping[str, str]) -> str:
+def renamed(name: str, modules: Mapping[str, str]) -> str:
     """`name` with the longest module in it that has another name called by that."""
     parts = name.split(".")
     for length in range(len(parts), 0, -1):

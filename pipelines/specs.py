@@ -20,7 +20,13 @@ DIFFUSION_SETTINGS = (
     "guidance",
     "sampler",
     "schedule",
+    "clip_skip",
+    "prompt_syntax",
+    "lora",
+    "vae",
+    "embedding",
 )
+ANY_SETTINGS = ("negative_prompt", "width", "height", "steps", "guidance")
 DALLE_SETTINGS = (
     "negative_prompt",
     "guidance",
@@ -49,6 +55,32 @@ class WeightsError(Exception):
 
 
 @dataclass(frozen=True)
+class Lora:
+    """A file of changes to a model's weights, and how strongly they are applied."""
+
+    path: Path
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Additions:
+    """Files that change a model while it loads."""
+
+    loras: tuple[Lora, ...] = ()
+    vae: Path | None = None  # in place of the model's own
+    embeddings: tuple[Path, ...] = ()  # words learned by textual inversion
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files, in the order in which they are applied."""
+        vae = () if self.vae is None else (self.vae,)
+        return (*(lora.path for lora in self.loras), *vae, *self.embeddings)
+
+
+NONE_ADDED = Additions()
+
+
+@dataclass(frozen=True)
 class Spec:
     """Facts about one model: what it takes, what it does when it is not told, what it can draw.
 
@@ -60,7 +92,7 @@ class Spec:
 
     name: str
     folder: Path
-    kind: str  # "latent_diffusion" | "dalle"
+    kind: str  # "latent_diffusion" | "dalle" | "diffusers", any other pipeline of that library
     settings: tuple[str, ...]
     defaults: Mapping[str, Any]
     context: int
@@ -68,7 +100,9 @@ class Spec:
     max_size: int
     licence: str
     draws: str
+    long_prompts: bool = False  # whether what is beyond the context is read in further chunks
     layout: Path | None = None  # where the configs of a single file are
+    additions: Additions = NONE_ADDED
     prediction_type: str | None = None  # what a single file says instead of its layout's scheduler
 
     @property
@@ -125,6 +159,41 @@ def find(name_or_folder: str) -> Spec:
         f"no model {name_or_folder!r}: it is no folder or file, and the known models are "
         f"{', '.join(SPECS)}"
     )
+
+
+def read_additions(lora: str | None, vae: str | None, embedding: str | None) -> Additions:
+    """The files that texts name, with commas between; a LoRA's weight follows a colon, or is 1.
+
+    Raises ValueError for a weight that is no number, and WeightsError for a file that is not there.
+    """
+    return Additions(
+        tuple(_read_lora(part) for part in _listed(lora)),
+        None if vae is None else _existing(vae),
+        tuple(_existing(part) for part in _listed(embedding)),
+    )
+
+
+def _listed(text: str | None) -> list[str]:
+    return [] if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _read_lora(text: str) -> Lora:
+    path, colon, weight = text.rpartition(":")
+    if not colon or Path(text).expanduser().exists():
+        return Lora(_existing(text))
+    try:
+        return Lora(_existing(path), float(weight))
+    except ValueError:
+        raise ValueError(
+            f"lora {text!r}: behind the colon must be a number, as in {path}:0.8"
+        ) from None
+
+
+def _existing(name: str) -> Path:
+    path = Path(name).expanduser().resolve()
+    if not path.exists():
+        raise WeightsError(f"{path} does not exist")
+    return path
 
 
 def _cached_folder(repo_id: str) -> Path:
@@ -231,10 +300,7 @@ def read_spec(folder: Path, name: str) -> Spec:
     if class_name == DALLE_CLASS:
         return _read_dalle_spec(folder, name)
     if class_name not in PIPELINE_CLASSES:
-        raise WeightsError(
-            f"{folder} holds a {class_name}; "
-            f"what can be loaded is {', '.join((*PIPELINE_CLASSES, DALLE_CLASS))}"
-        )
+        return _read_any_spec(folder, name, class_name)
     for part, classes in PIPELINE_CLASSES[class_name].items():
         entry = index.get(part)
         saved = entry[-1] if isinstance(entry, list) and entry else entry
@@ -274,6 +340,7 @@ def read_spec(folder: Path, name: str) -> Spec:
         max_size=max(2048, width * vae_factor, height * vae_factor),
         licence="not known here; see where the folder came from",
         draws=f"what {name} was trained on",
+        long_prompts=True,
     )
 
 
@@ -295,6 +362,27 @@ def _drawing_defaults(unet: Mapping[str, Any], scheduler: Mapping[str, Any]) -> 
         "guidance": 5.0 if unet.get("addition_embed_type") == "text_time" else 7.5,
         "sampler": "dpmpp_2m" if sampler is None else sampler,
     }
+
+
+def _read_any_spec(folder: Path, name: str, class_name: object) -> Spec:
+    """The Spec of a folder for another pipeline of diffusers, which knows its own defaults."""
+    if not isinstance(class_name, str) or not class_name.endswith("Pipeline"):
+        raise WeightsError(
+            f"{folder} holds a {class_name}; what can be loaded are pipelines of diffusers, and "
+            f"{DALLE_CLASS}"
+        )
+    return Spec(
+        name=name,
+        folder=folder,
+        kind="diffusers",
+        settings=ANY_SETTINGS,
+        defaults={},
+        context=0,
+        size_multiple=16,
+        max_size=4096,
+        licence="not known here; see where the folder came from",
+        draws=f"what {name} was trained on",
+    )
 
 
 def _read_dalle_spec(folder: Path, name: str) -> Spec:
@@ -329,6 +417,16 @@ def read_context(folder: Path) -> int:
 def _downsampling(config: Mapping[str, Any]) -> int:
     """By how much a network of diffusers' blocks shrinks its input: every block but one halves."""
     return 2 ** (len(config.get("block_out_channels", ())) - 1)
+
+
+def spec_hash(spec: Spec) -> str:
+    """Ten hex digits that tell the weights of a model, with its additions, from all others."""
+    own = files_hash(spec.folder)
+    if spec.additions == NONE_ADDED:
+        return own
+    weights = [lora.weight for lora in spec.additions.loras]
+    hashes = [files_hash(path) for path in spec.additions.paths]
+    return hashlib.sha256(json.dumps([own, weights, hashes]).encode()).hexdigest()[:10]
 
 
 def files_hash(folder: Path) -> str:

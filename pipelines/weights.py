@@ -62,6 +62,7 @@ class Networks:
     vae: AutoencoderKL
     scheduler: Mapping[str, Any]  # scheduler_config.json
     zeros_for_no_negative: bool  # instead of what the text encoders say of an empty text
+    words: Mapping[str, tuple[tuple[int, ...], ...]]  # learned ones → their ids for each reader
 
 
 def load_networks(spec: Spec, device: torch.device, dtype: torch.dtype) -> Networks:
@@ -98,13 +99,50 @@ def load_networks(spec: Spec, device: torch.device, dtype: torch.dtype) -> Netwo
     for reader in readers:
         fill_position_ids(reader.encoder)
     for network in networks.values():
-        network.to(device).eval().requires_grad_(False)
-    for network in (unet, vae):  # the VAE decodes a quarter faster so, the UNet a twentieth
-        network.to(memory_format=torch.channels_last)
+        settle(network, device)
     zeros = bool(read_config(configs / "model_index.json").get("force_zeros_for_empty_prompt"))
-    return Networks(readers, unet, vae, scheduler, zeros)
+    return Networks(readers, unet, vae, scheduler, zeros, {})
 
 
+def load_vae(
+    path: Path, own: AutoencoderKL, device: torch.device, dtype: torch.dtype
+) -> AutoencoderKL:
+    """A VAE to put in the place of a model's own, from a diffusers folder or a single file.
+
+    A single file has the config of the one that it replaces, and the names of diffusers or the
+    original ones, with or without the prefix that they have in a whole model. Raises WeightsError.
+    """
+    config = read_config(path / "config.json") if path.is_dir() else dict(own.config)
+    file = weights_file(path, *[_VAE_STEM] * 2) if path.is_dir() else path
+    header = read_header(file)
+    with building(path):
+        vae = AutoencoderKL.from_config(config)
+    channels, own_channels = vae.config.latent_channels, own.config.latent_channels
+    check_pairs(path, [("its latent_channels", channels, "the model's", own_channels)])
+    if "encoder.conv_norm_out.weight" in header:
+        load_weights(vae, file, header, dtype)
+    else:
+        prefix = (
+            original_layout.VAE if any(k.startswith(original_layout.VAE) for k in header) else ""
+        )
+        pieces = original_layout.vae_pieces(prefix, config, vae.state_dict())
+        read = {piece.key for piece in pieces.values()}
+        unread = [key for key in header if key not in read and not key.startswith(f"{prefix}loss.")]
+        refuse(file, "keys that the network does not have", unread)
+        _fill(vae, file, header, pieces, dtype)
+    settle(vae, device)
+    return vae
+
+
+def settle(network: torch.nn.Module, device: torch.device) -> None:
+    """Bring a filled network to where it runs, ready to run."""
+    network.to(device).eval().requires_grad_(False)
+    if isinstance(network, (AutoencoderKL, UNet2DConditionModel)):
+        # the VAE decodes a quarter faster so, the UNet a twentieth
+        network.to(memory_format=torch.channels_last)
+
+
+_VAE_STEM = "diffusion_pytorch_model"
 _TEXT_CLASSES = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
 _TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 
@@ -146,7 +184,7 @@ def _load_single_file(
         for key in header
         if key not in read and not may_ignore(key) and not original_layout.is_unread(key)
     ]
-    _refuse(path, "keys that no network of this layout has", unknown)
+    refuse(path, "keys that no network of this layout has", unknown)
     for part, network in networks.items():
         _fill(network, path, header, places[part], dtype)
 
@@ -294,8 +332,8 @@ def load_weights(
     names = {key: current_name(key, expected) for key in header}
     unknown = [key for key, name in names.items() if name not in expected and not may_ignore(key)]
     pieces = {name: Piece(key) for key, name in names.items() if name in expected}
-    _refuse(path, "missing keys", sorted(expected - pieces.keys()))
-    _refuse(path, "keys that the network does not have", unknown)
+    refuse(path, "missing keys", sorted(expected - pieces.keys()))
+    refuse(path, "keys that the network does not have", unknown)
     _fill(network, path, header, pieces, dtype)
 
 
@@ -312,7 +350,7 @@ def _fill(
     memory than the network.
     """
     missing = sorted({piece.key for piece in pieces.values() if piece.key not in header})
-    _refuse(path, "missing keys", missing)
+    refuse(path, "missing keys", missing)
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     tensors = {name: _cut(header[piece.key], piece) for name, piece in pieces.items()}
     misshapen = [
@@ -321,8 +359,8 @@ def _fill(
         if not _same_but_for_ones(tensor.shape, expected[name])
     ]
     wrong_type = [pieces[name].key for name, t in tensors.items() if t.dtype not in FLOAT_TYPES]
-    _refuse(path, "keys of the wrong shape", misshapen)
-    _refuse(path, "keys that are not floating point", wrong_type)
+    refuse(path, "keys of the wrong shape", misshapen)
+    refuse(path, "keys that are not floating point", wrong_type)
 
     state, not_finite = {}, []
     with path.open("rb") as file:
@@ -333,7 +371,7 @@ def _fill(
             state[name] = (value.T.contiguous() if pieces[name].transposed else value).reshape(
                 expected[name]
             )
-    _refuse(path, "keys with NaN or infinite values", not_finite)
+    refuse(path, "keys with NaN or infinite values", not_finite)
     network.load_state_dict(state, strict=True, assign=True)
 
 
@@ -373,7 +411,8 @@ def save_network(network: torch.nn.Module, config: Any, folder: Path) -> None:
     save_file(state, folder / "model.safetensors", {"format": "pt"})
 
 
-def _refuse(path: Path, what: str, keys: Collection[str], shown: int = 3) -> None:
+def refuse(path: Path, what: str, keys: Collection[str], shown: int = 3) -> None:
+    """Raise WeightsError naming the first of `keys`, if there are any."""
     if keys:
         more = f" and {len(keys) - shown} more" if len(keys) > shown else ""
         raise WeightsError(f"{path} has {what}: {', '.join(list(keys)[:shown])}{more}")
@@ -425,7 +464,7 @@ def _check_fit(
                 config.projection_class_embeddings_input_dim,
             )
         )
-    _check_pairs(folder, pairs)
+    check_pairs(folder, pairs)
     for reader in readers:
         size = reader.encoder.config.vocab_size
         _check_tokenizer(folder, reader.tokenizer, "text_encoder vocab_size", size)
@@ -458,11 +497,12 @@ def _check_dalle_fit(
             ("text_encoder positions", length, "transformer text_length", config.text_length),
         ]
         reader, vocabulary = "text_encoder vocab_size", text.vocab_size
-    _check_pairs(folder, pairs)
+    check_pairs(folder, pairs)
     _check_tokenizer(folder, tokenizer, reader, vocabulary)
 
 
-def _check_pairs(folder: Path, pairs: Iterable[tuple[str, int, str, int | None]]) -> None:
+def check_pairs(folder: Path, pairs: Iterable[tuple[str, int, str, int | None]]) -> None:
+    """Raise WeightsError naming both numbers of the first pair that differs."""
     for left, left_size, right, right_size in pairs:
         if left_size != right_size:
             raise WeightsError(

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +82,22 @@ def build(configs: Path) -> dict[str, Any]:
     return networks
 
 
-def write_folder(configs: Path, networks: Mapping[str, Any], folder: Path) -> Path:
-    """A diffusers folder that the stock pipelines load too."""
+def write_folder(
+    configs: Path,
+    networks: Mapping[str, Any],
+    folder: Path,
+    write_tokenizer: Callable[..., Any] | None = None,
+) -> Path:
+    """A diffusers folder that the stock pipelines load too; the tokenizer is by default CLIP's."""
     shutil.copytree(configs, folder)
     for part, network in networks.items():
         network.save_pretrained(folder / part)
     for path in configs.glob("tokenizer*/tokenizer_config.json"):
-        openai_tokenizer(json.loads(path.read_text())).save_pretrained(folder / path.parent.name)
+        config = json.loads(path.read_text())
+        if write_tokenizer is None:
+            openai_tokenizer(config).save_pretrained(folder / path.parent.name)
+        else:
+            write_tokenizer(folder / path.parent.name, config["pad_token"])
     return folder
 
 

@@ -139,8 +139,10 @@ def test_other_kinds_of_models_are_refused(folder: Path) -> None:
     edit(folder / "model_index.json", unet=["my_module", "MyUNet"])
     with pytest.raises(WeightsError, match="unet is a MyUNet; it must be a UNet2DConditionModel"):
         find(str(folder))
-    edit(folder / "model_index.json", _class_name="StableDiffusionXLPipeline")
-    with pytest.raises(WeightsError, match="holds a StableDiffusionXLPipeline"):
+    edit(folder / "model_index.json", _class_name="PixArtSigmaPipeline")
+    assert find(str(folder)).kind == "diffusers"
+    edit(folder / "model_index.json", _class_name="Surprise")
+    with pytest.raises(WeightsError, match="holds a Surprise"):
         find(str(folder))
 
 
