@@ -153,7 +153,10 @@ def _list_models() -> int:
     for jury in rerank.specs.SPECS.values():
         there = "" if jury.folder.is_dir() else "  (its weights are not here)"
         _print(f"{jury.name:16}{'judges':10} {jury.judges}; {jury.licence}{there}")
-    _print("any folder      with -m FOLDER: a Stable Diffusion 1.x or 2.x diffusers folder")
+    _print(
+        "any folder      with -m FOLDER: a Stable Diffusion 1.x or 2.x diffusers folder, "
+        "or one that salon-train made"
+    )
     return DONE
 
 
@@ -251,6 +254,8 @@ class _Screen:
         self.say(f"{outcome.number:04d} {prompt} (seed {outcome.plan.seed}{already})")
         for result in outcome.best:
             score = "" if result.score is None else f"{result.score:8.4f}"
+            likelihood = result.log_likelihood
+            score += "" if likelihood is None else f"  {likelihood:8.1f} nats"
             state = "" if result.unfinished is None else f"  unfinished: {result.unfinished}"
             self.say(f"{result.rank:4}.{score}  {result.path}{state}")
         for result in outcome.failed:

@@ -31,8 +31,12 @@ from pipelines.specs import Spec, WeightsError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from pipelines.latent_diffusion import Draft, LatentDiffusion
+    from pipelines.dalle import Dalle
+    from pipelines.drafts import Draft
+    from pipelines.latent_diffusion import LatentDiffusion
     from rerank import Reranker
+
+    Pipeline = LatentDiffusion | Dalle
 
 NO_RERANKER = "none"
 PREVIEW_SHARE = 0.1  # of the time, at most
@@ -62,7 +66,7 @@ class Engine:
     reranker: str | None = None  # a name or a folder; "none": no jury; None: the shipped one
     batch_size: int | None = None  # None: what memory allows
     safety: bool = False  # pictures that the model's own safety checker flags have failed
-    _pipelines: dict[Path, "LatentDiffusion"] = field(default_factory=dict, repr=False)
+    _pipelines: dict[Path, "Pipeline"] = field(default_factory=dict, repr=False)
     _hashes: dict[Path, str] = field(default_factory=dict, repr=False)
     _jury: "Reranker | None" = field(default=None, repr=False)
 
@@ -88,7 +92,7 @@ class Engine:
         for doubt in doubts(plan, jury):
             watch(Note(doubt))
         checked = "+safety" if self.safety else ""  # what was drawn unchecked is another job
-        hashes = {spec.name: self.model_hash(spec) + checked for spec, _ in plan.models}
+        hashes = {spec.address: self.model_hash(spec) + checked for spec, _ in plan.models}
         job = Job(0) if folder is None else folder.job(plan, hashes, anew=anew)
         candidates = {} if job.finished else {c.seed: c for c in plan.candidates()}
         sitting = _Sitting(self, plan, candidates, job, folder, watch, cancel, previews)
@@ -98,14 +102,14 @@ class Engine:
         sitting.judge([result for result in job.results.values() if result.score is None])
         missing = [candidate for candidate in candidates.values() if sitting.lacks(candidate)]
         sitting.made = plan.count - len(missing)
-        for spec in {spec.name: spec for spec, _ in plan.models}.values():
-            own = [candidate for candidate in missing if candidate.spec.name == spec.name]
+        for spec in {spec.folder: spec for spec, _ in plan.models}.values():
+            own = [candidate for candidate in missing if candidate.spec.folder == spec.folder]
             if own and not cancel.asked:
                 sitting.draw(self.pipeline(spec, watch), own)
         sitting.rank()
         return sitting.outcome()
 
-    def pipeline(self, spec: Spec, watch: Watch | None = None) -> "LatentDiffusion":
+    def pipeline(self, spec: Spec, watch: Watch | None = None) -> "Pipeline":
         """The pipeline of a model, loaded when first asked for."""
         if spec.folder not in self._pipelines:
             with _loading("the model", watch):
@@ -160,7 +164,7 @@ class _Sitting:
         result = self.job.results.get(candidate.seed)
         return result is None or result.unfinished is not None
 
-    def draw(self, pipeline: "LatentDiffusion", candidates: list[Candidate]) -> None:
+    def draw(self, pipeline: "Pipeline", candidates: list[Candidate]) -> None:
         """Make, save and judge candidates of one model, a micro-batch at a time."""
         if dropped := pipeline.dropped_text(self.plan.request.prompt):
             self._tell_of_dropped_text(dropped, candidates[0].spec)
@@ -176,7 +180,7 @@ class _Sitting:
                 sizes.learn(size, peak_of_process() - held)
 
     def _finished_drafts(
-        self, pipeline: "LatentDiffusion", batch: list[Candidate], sizes: BatchSize
+        self, pipeline: "Pipeline", batch: list[Candidate], sizes: BatchSize
     ) -> Iterator["Draft"]:
         """The candidates' draft when it is done; or, where memory is short, its parts one by one.
 
@@ -219,7 +223,7 @@ class _Sitting:
             self._tell_progress(draft)
         return True
 
-    def _collect(self, draft: "Draft", pipeline: "LatentDiffusion") -> None:
+    def _collect(self, draft: "Draft", pipeline: "Pipeline") -> None:
         """Save a draft's pictures, then have them judged."""
         unfinished = None if draft.done == draft.total else f"step {draft.done} of {draft.total}"
         try:
@@ -229,14 +233,16 @@ class _Sitting:
             raise
         if images is None:  # the user wants them as they are, and they are nothing yet
             return
+        told = draft.log_likelihoods
+        likelihoods = [None] * len(images) if told is None else told
         results = []
-        for seed, image in zip(draft.seeds, images, strict=True):
+        for seed, image, likelihood in zip(draft.seeds, images, likelihoods, strict=True):
             candidate = self.candidates[seed]
             if image is None:
                 reason = draft.failed[seed]
                 self._fail(Result(candidate.request, candidate.index, failed=reason))
                 continue
-            record = self._record(candidate, pipeline, unfinished)
+            record = self._record(candidate, pipeline, unfinished, likelihood)
             results.append(self._keep(candidate, image, record))
         self.made += len(draft.seeds)
         self.drawn += len(results)
@@ -291,7 +297,11 @@ class _Sitting:
         if self.folder is not None:
             return self.folder.save(self.job, candidate, image, record)
         result = Result(
-            candidate.request, candidate.index, image=image, unfinished=record.unfinished
+            candidate.request,
+            candidate.index,
+            image=image,
+            log_likelihood=record.log_likelihood,
+            unfinished=record.unfinished,
         )
         self.job.results[candidate.seed] = result
         return result
@@ -304,7 +314,11 @@ class _Sitting:
         self.watch(Note(f"the candidate of seed {result.seed} failed: {result.failed}"))
 
     def _record(
-        self, candidate: Candidate, pipeline: "LatentDiffusion", unfinished: str | None
+        self,
+        candidate: Candidate,
+        pipeline: "Pipeline",
+        unfinished: str | None,
+        log_likelihood: float | None,
     ) -> Metadata:
         jury = self.engine.jury_spec()
         return Metadata(
@@ -315,6 +329,7 @@ class _Sitting:
             versions=versions(),
             candidates=self.plan.count,
             rerank_model=None if jury is None else jury.name,
+            log_likelihood=log_likelihood,
             unfinished=unfinished,
             upscale=1 if self.folder is None else self.folder.export.upscale,
         )
@@ -399,6 +414,8 @@ def generate(
     temperature: float | None = None,
     token_top_k: int | None = None,
     token_top_p: float | None = None,
+    init_image: str | Path | None = None,
+    keep_rows: int | None = None,
     outdir: str | Path | None = None,
     engine: Engine | None = None,
     watch: Watch | None = None,
@@ -429,6 +446,8 @@ def generate(
         "temperature": temperature,
         "token_top_k": token_top_k,
         "token_top_p": token_top_p,
+        "init_image": None if init_image is None else str(init_image),
+        "keep_rows": keep_rows,
     }
     given = {name: value for name, value in asked.items() if value is not None}
     request = replace(Request(prompt) if isinstance(prompt, str) else prompt, **given)
@@ -469,13 +488,14 @@ def _seed_of_run(folder: RunFolder | None, fingerprint: str, watch: Watch | None
     return seed
 
 
-def load_pipeline(spec: Spec, engine: Engine) -> "LatentDiffusion":
+def load_pipeline(spec: Spec, engine: Engine) -> "Pipeline":
     """Load a model's networks as the engine wants them. Takes seconds."""
+    from pipelines.dalle import Dalle
     from pipelines.latent_diffusion import LatentDiffusion
 
-    name = spec.name if spec.name in specs.SPECS else str(spec.folder)
-    return LatentDiffusion.from_pretrained(
-        name, engine.device, engine.dtype, engine.attention, engine.safety
+    pipeline = Dalle if spec.kind == "dalle" else LatentDiffusion
+    return pipeline.from_pretrained(
+        spec.address, engine.device, engine.dtype, engine.attention, engine.safety
     )
 
 
@@ -501,8 +521,10 @@ def describe_devices() -> tuple[str, str]:
 
 
 def _pixels(candidate: Candidate) -> int:
-    width, height = candidate.request.width, candidate.request.height
-    return 256 * 256 if width is None or height is None else width * height
+    defaults, request = candidate.spec.defaults, candidate.request
+    width = defaults["width"] if request.width is None else request.width
+    height = defaults["height"] if request.height is None else request.height
+    return width * height
 
 
 @contextmanager

@@ -44,11 +44,13 @@ TEXT_ORDER = (
     "Temperature",
     "Token top k",
     "Token top p",
+    "Keep rows",
     "Attention",
     "Candidates",
     "Rerank model",
     "Rerank score",
     "Rerank rank",
+    "Log likelihood",
     "Unfinished",
 )
 TEXT_PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
@@ -68,6 +70,7 @@ class Metadata:
     rerank_model: str | None = None
     score: float | None = None  # cosine between prompt and picture, in [-1, 1]
     rank: int | None = None  # 1 is the best
+    log_likelihood: float | None = None  # of its tokens, in nats, if it is made of them
     unfinished: str | None = None  # "step 14 of 30"
     upscale: int = 1  # the file is so many times larger than what the model drew
     extra: Mapping[str, Any] = field(default_factory=dict)  # what other writers say beside this
@@ -127,6 +130,9 @@ class Metadata:
             "Rerank model": self.rerank_model,
             "Rerank score": None if self.score is None else f"{self.score:.4f}",
             "Rerank rank": self.rank,
+            "Log likelihood": (
+                None if self.log_likelihood is None else f"{self.log_likelihood:.2f}"
+            ),
             "Unfinished": self.unfinished,
         }
 

@@ -6,7 +6,10 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from gen.errors import InputError
 from gen.request import MAX_SEED, MODEL_SETTINGS, RANDOM_SEED, SETTINGS, Request
@@ -17,6 +20,7 @@ from pipelines.specs import Spec
 
 DEFAULT_CANDIDATES = 16
 DEFAULT_TOP_K = 4
+INIT_IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 @dataclass(frozen=True)
@@ -94,11 +98,15 @@ def resolve(request: Request, find: Callable[[str], Spec] = specs.find) -> Plan:
     top_k = request.top_k if request.top_k is not None else min(DEFAULT_TOP_K, candidates)
     seed = draw_seed() if request.seed in (None, RANDOM_SEED) else request.seed
     whole = replace(request, seed=seed, candidates=candidates, top_k=top_k)
+    if request.init_image is not None:  # so that it is found from any folder
+        path = str(Path(request.init_image).expanduser().resolve())
+        whole = replace(whole, init_image=path)
 
     models = tuple((spec, _for_model(whole, spec)) for spec in chosen)
     for spec, own in models:
         _check_size(own, request, spec)
         _check_sampler(own)
+        _check_init_image(own, spec)
     model = ",".join(str(own.model) for _, own in models)
     shared = _shared_settings([own for _, own in models])
     return Plan(replace(whole, model=model).with_defaults(shared), models)
@@ -117,8 +125,7 @@ def _for_model(request: Request, spec: Spec) -> Request:
     defaults: Mapping[str, Value] = {
         name: value for name, value in spec.defaults.items() if name in spec.settings
     }
-    name = spec.name if spec.name in specs.SPECS else str(spec.folder.resolve())
-    return replace(request, model=name, **foreign).with_defaults(defaults)
+    return replace(request, model=spec.address, **foreign).with_defaults(defaults)
 
 
 def _check_size(own: Request, asked: Request, spec: Spec) -> None:
@@ -140,6 +147,37 @@ def _check_sampler(own: Request) -> None:
             check_sampler(own.sampler, own.schedule, own.steps)
         except ValueError as error:
             raise InputError(str(error)) from error
+
+
+def _check_init_image(own: Request, spec: Spec) -> None:
+    """A picture that is to be completed must be one that the model could have drawn."""
+    if own.init_image is None and own.keep_rows is None:
+        return
+    if own.init_image is None or own.keep_rows is None:
+        raise InputError("init_image and keep_rows go together: which picture, how much of it")
+    width, height = spec.defaults["width"], spec.defaults["height"]
+    rows = height // spec.size_multiple
+    if own.keep_rows >= rows:
+        raise InputError(
+            f"keep_rows {own.keep_rows}: must be from 1 to {rows - 1} for {spec.name}, "
+            f"whose pictures have {rows} rows of tokens"
+        )
+    try:
+        with Image.open(own.init_image, formats=INIT_IMAGE_FORMATS) as image:
+            image.load()
+            size, mode = image.size, image.mode
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"init_image {own.init_image}: not a picture that can be read; "
+            f"give a file in {', '.join(INIT_IMAGE_FORMATS)}"
+        ) from error
+    if size != (width, height):
+        raise InputError(
+            f"init_image {own.init_image}: is {size[0]}x{size[1]}, {spec.name} draws "
+            f"{width}x{height}: resize it"
+        )
+    if mode != "RGB":
+        raise InputError(f"init_image {own.init_image}: is in mode {mode}: convert it to RGB")
 
 
 def _shared_settings(requests: list[Request]) -> dict[str, Value]:

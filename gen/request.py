@@ -138,6 +138,25 @@ class Request:
             by_model=True,
         ),
     ] = None
+    init_image: Annotated[
+        str | None,
+        Setting(
+            "a picture file whose upper rows are kept while the rest is drawn",
+            by_model=True,
+            local=True,
+        ),
+    ] = None
+    keep_rows: Annotated[
+        int | None,
+        Setting(
+            "how many rows of image tokens of --init-image are kept",
+            "Keep rows",
+            low=1,
+            high=1000,
+            by_model=True,
+            local=True,
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         """Check every field; raises InputError, so that a Request that exists is a sound one."""

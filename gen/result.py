@@ -17,6 +17,7 @@ class Result:
     index: int = 0  # its place among the candidates
     image: Image.Image | None = None  # while it is in memory; see `open`
     score: float | None = None  # cosine between prompt and picture, in [-1, 1]
+    log_likelihood: float | None = None  # of the picture's tokens, in nats, if it is made of them
     rank: int | None = None  # 1 is the best
     path: Path | None = None  # where it was saved
     unfinished: str | None = None  # "step 14 of 30"
@@ -40,6 +41,7 @@ class Result:
         values = {
             "rank": self.rank,
             "score": self.score,
+            "log_likelihood": self.log_likelihood,
             "seed": seed_to_json(self.seed),
             "model": self.request.model,
             "file": None if self.path is None else str(self.path),

@@ -97,7 +97,7 @@ class RunFolder:
     def job(self, plan: Plan, hashes: Mapping[str, str], *, anew: bool = False) -> Job:
         """The prompt's place, with the pictures that earlier runs left; a new one if `anew`.
 
-        `hashes` gives the weights' hash by model name: other weights are another job.
+        `hashes` gives the weights' hash by model: other weights are another job.
         """
         key = self._key(plan, hashes)
         if key in self._number_of and not anew:
@@ -124,6 +124,7 @@ class RunFolder:
             candidate.request,
             index=candidate.index,
             image=image,
+            log_likelihood=record.log_likelihood,
             path=path,
             unfinished=record.unfinished,
         )
@@ -246,6 +247,7 @@ class RunFolder:
         return Result(
             candidate.request,
             index=candidate.index,
+            log_likelihood=entry.get("log_likelihood"),
             path=self._path(entry["file"]),
             unfinished=entry.get("unfinished"),
         )

@@ -29,6 +29,7 @@ class Setting:
     low: float | None = None
     high: float | None = None
     by_model: bool = False  # only some models take it, and each has its own default
+    local: bool = False  # only for who sits at this machine: it has to do with a file by its name
     names: Callable[[], Mapping[str, str]] | None = None  # what may be written → its value
     name: str = ""  # filled in from the field of Request, as is kind
     kind: type[Value] = str

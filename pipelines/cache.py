@@ -5,6 +5,7 @@ candidate has its own image keys and values, in slots that are set aside at the 
 only those that later positions can still see, so a row layer has W + 1 slots and not W².
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -62,9 +63,22 @@ class Cache:
 
     def keep(self, candidates: torch.Tensor) -> None:
         """Forget all but some candidates, by their rows (n,) within a prompt."""
-        number = self.layers[0].image.shape[1] // self.prompts
+        self.layers = [self._cut(layer, candidates) for layer in self.layers]
+
+    def divide(self, parts: Sequence[torch.Tensor]) -> list["Cache"]:
+        """Caches of some candidates each. Layer after layer moves over, so that no more than one is
+        there twice: this is for when memory is short."""
+        caches = [Cache([], self.prompts, self.fed) for _ in parts]
+        while self.layers:
+            layer = self.layers.pop(0)
+            for cache, part in zip(caches, parts, strict=True):
+                cache.layers.append(self._cut(layer, part))
+        return caches
+
+    def _cut(self, layer: LayerCache, candidates: torch.Tensor) -> LayerCache:
+        number = layer.image.shape[1] // self.prompts
         rows = torch.cat([candidates + prompt * number for prompt in range(self.prompts)])
-        self.layers = [replace(layer, image=layer.image[:, rows]) for layer in self.layers]
+        return replace(layer, image=layer.image[:, rows])
 
     @property
     def own_bytes(self) -> int:

@@ -455,6 +455,10 @@ class Draft:
         index = torch.tensor(indices, device=self._open.tokens.device)
         cache = copy.copy(self._cache)
         cache.keep(index)
+        self._become(index, cache)
+
+    def _become(self, index: torch.Tensor, cache: Cache) -> None:
+        """Go on with some of the candidates, whose cache is there already."""
         self._state, self._cache = self._open.rows(index), cache
         self._pictures = {s: p for s, p in self._pictures.items() if s in self.seeds}
         self.failed = {s: reason for s, reason in self.failed.items() if s in self.seeds}
@@ -468,8 +472,10 @@ class Draft:
         if N < 2:
             raise ValueError("one candidate cannot be split")
         first, second = copy.copy(self), copy.copy(self)
-        first.keep(range(N // 2))
-        second.keep(range(N // 2, N))
+        parts = torch.arange(N, device=self._open.tokens.device).tensor_split([N // 2])
+        caches = self._cache.divide(parts)
+        for half, part, cache in zip((first, second), parts, caches, strict=True):
+            half._become(part, cache)
         self.close()
         return first, second
 

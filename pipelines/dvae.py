@@ -119,6 +119,11 @@ class Encoder(nn.Module):
         return self.blocks(functional.pixel_unshuffle(x, self.patch))
 
     @property
+    def input(self) -> nn.Conv2d:
+        """The layer that pixels go into."""
+        return cast(nn.Conv2d, self.blocks[0])
+
+    @property
     def output(self) -> nn.Conv2d:
         """The layer that logits come out of."""
         return cast(nn.Conv2d, cast(nn.Sequential, self.blocks[-1])[-1])
@@ -161,6 +166,16 @@ class Decoder(nn.Module):
         """The layer that codes go into."""
         return cast(nn.Conv2d, self.blocks[0])
 
+    @property
+    def first_path(self) -> nn.Conv2d:
+        """How a code goes past the first block."""
+        return cast(nn.Conv2d, cast(Block, cast(nn.Sequential, self.blocks[1])[0]).id_path)
+
+    @property
+    def output(self) -> nn.Conv2d:
+        """The layer that pixels come out of."""
+        return cast(nn.Conv2d, cast(nn.Sequential, self.blocks[-1])[-1])
+
     def _paint(self, x: torch.Tensor) -> torch.Tensor:
         for layer in list(self.blocks)[1:]:
             x = layer(x)
@@ -190,6 +205,11 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.id_path(x) + self.gain * self.res_path(x)
+
+    @property
+    def last(self) -> nn.Conv2d:
+        """The last layer of the residual path."""
+        return cast(nn.Conv2d, self.res_path[-1])
 
 
 def conv(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:

@@ -111,6 +111,15 @@ class Spec:
         return self.folder if self.layout is None else self.layout
 
     @property
+    def address(self) -> str:
+        """What `find` finds this model by: its name if that is known, else its folder, which may be
+        called like a known model."""
+        known = SPECS.get(self.name)
+        if known is not None and known.folder == self.folder:
+            return self.name
+        return str(self.folder.resolve())
+
+    @property
     def vocabulary(self) -> Path | None:
         """The list of words that the model was trained on, where the folder has one."""
         path = self.folder / "vocabulary.json"
@@ -136,6 +145,18 @@ SPECS: Mapping[str, Spec] = {
         max_size=256,
         licence="Apache-2.0; glyphs after Noto Color Emoji, OFL-1.1",
         draws="stickers: emoji things and plain shapes on coloured grounds, 64x64",
+    ),
+    "stickers-dalle": Spec(
+        name="stickers-dalle",
+        folder=CHECKPOINTS / "stickers-dalle",
+        kind="dalle",
+        settings=DALLE_SETTINGS,
+        defaults={"width": 64, "height": 64, "guidance": 2.0, "temperature": 1.0},
+        context=32,
+        size_multiple=8,
+        max_size=64,
+        licence="Apache-2.0; glyphs after Noto Color Emoji, OFL-1.1",
+        draws="the same stickers, image token by image token, 64x64",
     ),
 }
 

@@ -13,6 +13,18 @@ CONTEXT = 32
 WORDS = ("a", "panda", "red", "blue", "balloon", "apple", "left", "right", "of", "the", "to", "on")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that need a GPU are left out where there is none."""
+    for_gpu = [item for item in items if item.get_closest_marker("gpu") is not None]
+    if not for_gpu:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        config.hook.pytest_deselected(items=for_gpu)
+        items[:] = [item for item in items if item not in for_gpu]
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Where CI is set, a test skipped for another reason than those expected is a failure."""
@@ -166,8 +178,8 @@ def write_diffusion_folder(
     return folder
 
 
-def write_dalle_folder(folder: Path, *, text_tokens: bool = False) -> Path:
-    """Save a random model of the DALL·E path for 32x32 pictures of 4x4 tokens, in fp16.
+def write_dalle_folder(folder: Path, *, text_tokens: bool = False, size: int = 32) -> Path:
+    """Save a random model of the DALL·E path, in fp16; 32x32 pixels are 4x4 tokens.
 
     `text_tokens` makes one that reads text tokens in the stream, without a text encoder.
     """
@@ -200,7 +212,7 @@ def write_dalle_folder(folder: Path, *, text_tokens: bool = False) -> Path:
         dvae = DiscreteVae(
             DvaeConfig(
                 vocabulary=64,
-                size=32,
+                size=size,
                 code_width=16,
                 first_kernel=1,
                 encoder=TowerConfig(widths=(16,), blocks=1, patch=8),
@@ -209,7 +221,7 @@ def write_dalle_folder(folder: Path, *, text_tokens: bool = False) -> Path:
         )
         transformer = Transformer(
             TransformerConfig(
-                grid=4,
+                grid=size // 8,
                 image_vocabulary=64,
                 text_length=CONTEXT,
                 text_vocabulary=vocab_size if text_tokens else None,
@@ -367,16 +379,15 @@ def tiny_diffusion_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_dalle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of the DALL·E path, with a text encoder. Read only: copy it to damage it."""
-    return write_dalle_folder(tmp_path_factory.mktemp("models") / "tiny-dalle")
+def make_dalle_folder() -> Callable[..., Path]:
+    """`write_dalle_folder`, for tests that need another kind than the shared one."""
+    return write_dalle_folder
 
 
 @pytest.fixture(scope="session")
-def tiny_token_dalle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One that reads text tokens in the stream. Read only."""
-    folder = tmp_path_factory.mktemp("models") / "tiny-token-dalle"
-    return write_dalle_folder(folder, text_tokens=True)
+def tiny_dalle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the DALL·E path, with a text encoder. Read only: copy it to damage it."""
+    return write_dalle_folder(tmp_path_factory.mktemp("models") / "tiny-dalle")
 
 
 @pytest.fixture

@@ -194,10 +194,15 @@ def test_the_examples_work(
     capsys: pytest.CaptureFixture[str],
     tiny_diffusion_folder: Path,
     tiny_clip_folder: Path,
+    tiny_dalle_folder: Path,
 ) -> None:
     (tmp_path / "prompts").symlink_to(ROOT / "prompts")
     monkeypatch.chdir(tmp_path)
-    folders = {"MODEL_FOLDER": tiny_diffusion_folder, "CLIP_FOLDER": tiny_clip_folder}
+    folders = {
+        "MODEL_FOLDER": tiny_diffusion_folder,
+        "CLIP_FOLDER": tiny_clip_folder,
+        "DALLE_FOLDER": tiny_dalle_folder,
+    }
     reader = Reader(monkeypatch, capsys, folders)
     for block in SECTIONS[heading]:
         assert block.language in LANGUAGES

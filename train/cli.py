@@ -10,6 +10,7 @@ from pathlib import Path
 
 from train.configs import CONFIGS, Config
 from train.loop import Schedule, Task, train
+from train.shipping import SHIPPED
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
         budget.add_argument("--minutes", type=float, help="time budget, over all continuations")
         budget.add_argument("--steps", type=int, help="number of updates instead of a time budget")
         sub.add_argument("--threads", type=int, help="CPU threads; default: all cores")
-    running(step("ship", _ship, "put the trained networks into the packages, in half precision"))
+    ship = step("ship", _ship, "put the trained networks into the packages, in half precision")
+    running(ship).add_argument("--only", choices=SHIPPED, help="one of them; default: all there")
+    step("plan", _plan, "the memory that the paper's transformer of 12 billion parameters needs")
     return parser
 
 
@@ -92,8 +95,15 @@ def _tokenizer(arguments: argparse.Namespace) -> None:
 def _ship(arguments: argparse.Namespace) -> None:
     from train.shipping import ship
 
-    for folder in ship(arguments.run):
+    for folder in ship(arguments.run, only=arguments.only):
         print(folder)
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from pipelines.memory_plan import MemoryPlan
+    from pipelines.transformer import TransformerConfig
+
+    print("in bfloat16:", MemoryPlan.of(TransformerConfig(), bytes_per_value=2))
 
 
 def _network(arguments: argparse.Namespace) -> None:

@@ -39,7 +39,7 @@ CONFIGS: dict[str, Config] = {
             16, 2e-3, warmup_steps=100, ema_decay=0.999, accumulation=2, minutes=90
         ),
         dvae=DvaeRecipe(),
-        dvae_schedule=Schedule(16, 5e-3, warmup_steps=60, ema_decay=0.998, minutes=30),
+        dvae_schedule=Schedule(16, 3e-3, warmup_steps=60, ema_decay=0.998, minutes=30),
         dalle=DalleRecipe(),
         dalle_schedule=Schedule(16, 2e-3, warmup_steps=100, ema_decay=0.999, minutes=75),
     ),
@@ -56,7 +56,7 @@ CONFIGS: dict[str, Config] = {
             512, 2e-3, warmup_steps=100, ema_decay=0.9995, mixed_precision="bf16", minutes=12
         ),
         dvae=DvaeRecipe(packed_share=0.3),
-        dvae_schedule=Schedule(256, 5e-3, warmup_steps=100, mixed_precision="bf16", minutes=6),
+        dvae_schedule=Schedule(256, 3e-3, warmup_steps=100, mixed_precision="bf16", minutes=6),
         dalle=DalleRecipe(pool=400_000),
         dalle_schedule=Schedule(
             512, 2e-3, warmup_steps=100, ema_decay=0.9995, mixed_precision="bf16", minutes=12

@@ -4,6 +4,9 @@ Every evaluation prompt is drawn with several seeds and judged by `train.sticker
 candidates of each prompt, the choice of our CLIP is compared with the mean candidate and with the
 best possible choice; and CLIP must pick a scene's true caption among changed ones. All intervals
 are 95 % bootstrap intervals over prompts or scenes, since the seeds of one prompt are alike.
+
+Several models with commas between are measured each alone, and then as one pool, where candidate i
+is drawn by the i-th in turn, as `generate` does.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import math
 import random
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +28,13 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 import rerank.specs
+from gen.engine import Engine
+from pipelines import specs
+from pipelines.dalle import Dalle
+from pipelines.dvae import DiscreteVae
 from pipelines.latent_diffusion import LatentDiffusion
 from pipelines.specs import DEFAULT_MODEL, WeightsError
+from pipelines.weights import load_dvae
 from rerank import Reranker
 from train.autoencoder import to_bytes, to_range
 from train.sheets import tile
@@ -46,6 +54,8 @@ SHEET_SCALE = 4
 SHEET_COLUMNS = 8
 DECODED = 32  # pictures in one pass through the autoencoder
 
+Pipeline = LatentDiffusion | Dalle
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -59,6 +69,14 @@ class Plan:
     steps: int | None = None
     guidance: float | None = None
     sampler: str | None = None
+    temperature: float | None = None
+    token_top_k: int | None = None
+    token_top_p: float | None = None
+
+    def settings(self, taken: Sequence[str]) -> dict[str, Any]:
+        """What is said of how to draw, as far as a model takes it."""
+        said = {f.name: getattr(self, f.name) for f in fields(self) if f.name in taken}
+        return {name: value for name, value in said.items() if value is not None}
 
 
 QUICK = Plan(prompts=60, seeds=2, best_prompts=30, scenes=200)
@@ -114,17 +132,10 @@ class Report:
     ceiling: dict[str, Estimate]
 
 
-def draw(
-    pipeline: LatentDiffusion, reranker: Reranker, prompt: Prompt, number: int, plan: Plan
-) -> Drawn:
+def draw(pipeline: Pipeline, reranker: Reranker, prompt: Prompt, number: int, plan: Plan) -> Drawn:
     """Draw, judge and score `number` candidates of one prompt, with the seeds from 0."""
-    with pipeline.begin(
-        prompt.text,
-        seeds=range(number),
-        steps=plan.steps,
-        guidance=plan.guidance,
-        sampler=plan.sampler,
-    ) as draft:
+    settings = plan.settings(pipeline.spec.settings)
+    with pipeline.begin(prompt.text, seeds=range(number), **settings) as draft:
         draft.step(draft.total)
         made = draft.pixels().cpu()
         kept = [seed not in draft.failed for seed in draft.seeds]
@@ -134,9 +145,23 @@ def draw(
     return Drawn(prompt, pictures, right, reranker.score(prompt.text, pictures))
 
 
-def measure(
-    drawn: Sequence[Drawn], pipeline: LatentDiffusion, reranker: Reranker, plan: Plan
-) -> Report:
+def pooled(paths: Sequence[Sequence[Drawn]]) -> list[Drawn]:
+    """The pool of several models' candidates, prompt by prompt: candidate i is the i-th of the
+    model whose turn it is."""
+    return [_dealt(by_model) for by_model in zip(*paths, strict=True)]
+
+
+def _dealt(by_model: Sequence[Drawn]) -> Drawn:
+    turns = [by_model[i % len(by_model)] for i in range(len(by_model[0].right))]
+    return Drawn(
+        by_model[0].prompt,
+        torch.stack([drawn.pictures[i] for i, drawn in enumerate(turns)]),
+        [drawn.right[i] for i, drawn in enumerate(turns)],
+        [drawn.scores[i] for i, drawn in enumerate(turns)],
+    )
+
+
+def measure(drawn: Sequence[Drawn], pipeline: Pipeline, reranker: Reranker, plan: Plan) -> Report:
     """All figures, from what was drawn and the networks themselves."""
     return Report(
         model=str(pipeline.spec.folder),
@@ -146,7 +171,7 @@ def measure(
         best_of=best_of(drawn[: plan.best_prompts], plan.candidates),
         true_caption=true_captions(reranker, plan.scenes, held_out=False),
         true_caption_held_out=true_captions(reranker, plan.scenes, held_out=True),
-        ceiling=ceiling(pipeline.spec.folder / "vae", plan.scenes),
+        ceiling=ceiling(reconstruction(pipeline), plan.scenes),
     )
 
 
@@ -257,17 +282,31 @@ def _changed(told: Description, rng: random.Random, held_out: bool) -> dict[Desc
     return changed
 
 
-def ceiling(vae_folder: Path, number: int) -> dict[str, Estimate]:
+def reconstruction(pipeline: Pipeline) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What a painter's autoencoder makes of uint8 pictures (B, 3, H, W), on the CPU in float32."""
+    if isinstance(pipeline, Dalle):
+        return through_codes(load_dvae(pipeline.spec.folder / "dvae"))
+    folder = pipeline.spec.folder / "vae"
+    return through_latents(AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval())
+
+
+def through_latents(vae: AutoencoderKL) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Pictures to latents and back."""
+    return lambda x: to_bytes(vae.decode(vae.encode(to_range(x)).latent_dist.mean).sample)
+
+
+def through_codes(dvae: DiscreteVae) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Pictures to codes and back."""
+    return lambda x: (dvae.decode(dvae.encode(x)) * 255).round().to(torch.uint8)
+
+
+def ceiling(again: Callable[[torch.Tensor], torch.Tensor], number: int) -> dict[str, Estimate]:
     """How many scenes are still right after an autoencoder made them again: what a painter in its
-    latents can reach at best."""
-    vae = AutoencoderKL.from_pretrained(vae_folder, torch_dtype=torch.float32).eval()
+    latents or codes can reach at best."""
     trial = draw_trial(number)
     with torch.inference_mode():
-        again = [
-            to_bytes(vae.decode(vae.encode(to_range(part)).latent_dist.mean).sample)
-            for part in trial.pictures.split(DECODED)
-        ]
-    sights = find(torch.cat(again))
+        pictures = [again(part) for part in trial.pictures.split(DECODED)]
+    sights = find(torch.cat(pictures))
     right: dict[str, list[bool]] = {name: [] for name in ("overall", *KINDS)}
     for scene, told, sight in zip(trial.scenes, trial.told, sights, strict=True):
         for name in ("overall", scene.kind):
@@ -305,12 +344,7 @@ def to_text(report: Report) -> str:
         f"one candidate right, {plan.prompts} prompts × {plan.seeds} seeds",
         *_estimates(report.one_candidate),
         f"best of {plan.candidates} by CLIP, {plan.best_prompts} prompts",
-        f"  {'':<16}{'mean':<26}{'top-1':<26}{'oracle':<26}captured",
-        *(
-            f"  {name:<16}{choice.mean!s:<26}{choice.top_1!s:<26}{choice.oracle!s:<26}"
-            f"{choice.captured}"
-            for name, choice in report.best_of.items()
-        ),
+        *_choices(report.best_of),
         f"CLIP picks the true caption among {CAPTIONS} with one fact changed, {plan.scenes} scenes",
         *_estimates(report.true_caption),
         f"the same, {plan.scenes} scenes with held-out combinations",
@@ -321,13 +355,30 @@ def to_text(report: Report) -> str:
     return "\n".join(lines)
 
 
+def pool_to_text(models: Sequence[str], pool: dict[str, Choice], plan: Plan) -> str:
+    """The pool's section, likewise."""
+    title = f"pool of {', '.join(models)}: best of {plan.candidates} by CLIP, "
+    return "\n".join([f"{title}{plan.best_prompts} prompts", *_choices(pool)])
+
+
+def _choices(choices: dict[str, Choice]) -> list[str]:
+    return [
+        f"  {'':<16}{'mean':<26}{'top-1':<26}{'oracle':<26}captured",
+        *(
+            f"  {name:<16}{choice.mean!s:<26}{choice.top_1!s:<26}{choice.oracle!s:<26}"
+            f"{choice.captured}"
+            for name, choice in choices.items()
+        ),
+    ]
+
+
 def _estimates(estimates: dict[str, Estimate]) -> list[str]:
     return [f"  {name:<16}{estimate}  of {estimate.number}" for name, estimate in estimates.items()]
 
 
-def to_json(report: Report) -> str:
-    """The report as one JSON object; figures that cannot be told are null."""
-    return json.dumps(_without_nan(asdict(report)), indent=2)
+def to_json(report: Report) -> dict[str, Any]:
+    """The report as a JSON object; figures that cannot be told are null."""
+    return _without_nan(asdict(report))
 
 
 def _without_nan(value: Any) -> Any:
@@ -342,23 +393,48 @@ def main(argv: list[str] | None = None) -> int:
     try:
         plan = _plan(arguments)
         prompts = read_prompts(arguments.prompts_file)[: plan.prompts]
-        pipeline = LatentDiffusion.from_pretrained(arguments.model, device=arguments.device)
+        engine = Engine(device=arguments.device)
+        pipelines = [engine.pipeline(specs.find(name)) for name in arguments.model.split(",")]
         reranker = Reranker.load(arguments.clip, device=arguments.device)
-        drawn = []
-        for index, prompt in enumerate(tqdm(prompts, unit="prompt", leave=False)):
-            number = plan.candidates if index < plan.best_prompts else plan.seeds
-            drawn.append(draw(pipeline, reranker, prompt, max(number, plan.seeds), plan))
+        paths = [draw_all(pipeline, reranker, prompts, plan) for pipeline in pipelines]
     except (WeightsError, rerank.specs.WeightsError) as error:
         print(f"evaluate: error: {error}", file=sys.stderr)
         return 3
     except (OSError, ValueError) as error:
         print(f"evaluate: error: {error}", file=sys.stderr)
         return 2
+    pool = pooled(paths)  # of a single model, its own candidates
     if arguments.sheet is not None:
-        sheet(drawn).save(arguments.sheet)
-    report = measure(drawn, pipeline, reranker, replace(plan, prompts=len(prompts)))
-    print(to_json(report) if arguments.json else to_text(report))
+        sheet(pool).save(arguments.sheet)
+    plan = replace(plan, prompts=len(prompts))
+    reports = [
+        measure(drawn, pipeline, reranker, plan)
+        for drawn, pipeline in zip(paths, pipelines, strict=True)
+    ]
+    if len(reports) == 1:
+        print(json.dumps(to_json(reports[0]), indent=2) if arguments.json else to_text(reports[0]))
+        return 0
+    chosen = best_of(pool[: plan.best_prompts], plan.candidates)
+    if arguments.json:
+        each = [to_json(report) for report in reports]
+        whole = {name: asdict(choice) for name, choice in chosen.items()}
+        print(json.dumps({"models": each, "pool": _without_nan(whole)}, indent=2))
+        return 0
+    models = [report.model for report in reports]
+    print("\n\n".join([*map(to_text, reports), pool_to_text(models, chosen, plan)]))
     return 0
+
+
+def draw_all(
+    pipeline: Pipeline, reranker: Reranker, prompts: Sequence[Prompt], plan: Plan
+) -> list[Drawn]:
+    """Every prompt by one model, with a bar."""
+    numbers = [
+        max(plan.candidates if index < plan.best_prompts else 0, plan.seeds)
+        for index in range(len(prompts))
+    ]
+    rows = tqdm(zip(prompts, numbers, strict=True), total=len(prompts), unit="prompt", leave=False)
+    return [draw(pipeline, reranker, prompt, number, plan) for prompt, number in rows]
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
@@ -374,7 +450,11 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m train.evaluate", description=__doc__)
     parser.add_argument(
-        "-m", "--model", "--folder", default=DEFAULT_MODEL, help="a known model or a folder"
+        "-m",
+        "--model",
+        "--folder",
+        default=DEFAULT_MODEL,
+        help="a known model, a folder, or several with commas between",
     )
     parser.add_argument("--clip", help="a known CLIP or a folder; default: the shipped one")
     parser.add_argument("--prompts-file", type=Path, default=EVALUATION)
@@ -387,6 +467,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--sampler")
+    parser.add_argument("--temperature", type=float)
+    parser.add_argument("--token-top-k", type=int)
+    parser.add_argument("--token-top-p", type=float)
     parser.add_argument("--device")
     parser.add_argument("--sheet", type=Path, help="write the first 48 pictures, unpicked")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

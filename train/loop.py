@@ -80,10 +80,12 @@ def train(task: Task, schedule: Schedule, folder: Path) -> Path:
 
     Raises
     ------
-    ValueError : neither or both of steps and minutes, or a state of other tensors.
+    ValueError : neither or both of steps and minutes, a state of other tensors, or parameters that
+        accelerate is told to shard.
     """
     if (schedule.steps is None) == (schedule.minutes is None):
         raise ValueError("say how long to train: either steps or minutes")
+    _refuse_sharding()
     folder.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(
         mixed_precision=schedule.mixed_precision, gradient_accumulation_steps=schedule.accumulation
@@ -122,6 +124,22 @@ def train(task: Task, schedule: Schedule, folder: Path) -> Path:
         _save(folder, task, ema, optimizer, progress, log)
     accelerator.wait_for_everyone()
     return folder / "weights"
+
+
+def _refuse_sharding() -> None:
+    """`accelerate launch --use_fsdp` says what it wants in the environment; on a CPU it is then
+    ignored without a word."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() not in ("true", "1"):
+        return
+    if not torch.cuda.is_available():
+        raise ValueError(
+            "sharded training (FSDP) needs CUDA devices, on a CPU accelerate would ignore it: "
+            "launch without --use_fsdp"
+        )
+    raise ValueError(
+        "sharded training (FSDP) is not possible with these checkpoints of whole tensors: launch "
+        "without --use_fsdp, and switch gradient checkpointing on for less memory"
+    )
 
 
 @dataclass

@@ -16,6 +16,7 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from safetensors.torch import load_file, save_file
 
 from pipelines.specs import CHECKPOINTS as PAINTERS
+from pipelines.specs import DALLE_CLASS
 from rerank.specs import CHECKPOINTS as JURIES
 from train.diffusion import SCHEDULER
 from train.stickers.captions import PLACE_PHRASES, RELATION_PHRASES, phrase
@@ -23,17 +24,44 @@ from train.stickers.facts import describe
 from train.stickers.scene import draw_scene
 from train.stickers.vocabulary import COLOURS, GROUNDS, NOUNS, NUMBERS, SHAPES, article
 
+# Each checkpoint, and the network that was trained last for it.
+SHIPPED = {"stickers": "diffusion", "stickers-clip": "clip", "stickers-dalle": "dalle"}
 
-def ship(run: Path, painters: Path = PAINTERS, juries: Path = JURIES) -> list[Path]:
-    """Assemble `stickers` and `stickers-clip` from the trained networks of `run`; returns both."""
-    jury, painter = juries / "stickers-clip", painters / "stickers"
+
+def ship(
+    run: Path, painters: Path = PAINTERS, juries: Path = JURIES, only: str | None = None
+) -> list[Path]:
+    """Assemble the checkpoints whose networks `run` has trained, or `only` one; returns folders.
+
+    Raises FileNotFoundError if there is nothing to ship.
+    """
+    trained = [name for name, network in SHIPPED.items() if (run / network / "weights").is_dir()]
+    names = [name for name in trained if only in (None, name)]
+    if not names:
+        wanted = " or ".join(SHIPPED.values()) if only is None else SHIPPED[only]
+        raise FileNotFoundError(f"{run} holds no trained {wanted}")
     vocabulary = json.dumps(world_vocabulary(), indent=1, ensure_ascii=False) + "\n"
-    _replace(run / "clip" / "weights", jury)
-    _halve(jury / "model.safetensors")
-    _write_pipeline(run, painter)
-    for folder in (jury, painter):
+    folders = []
+    for name in names:
+        folder = (juries if name == "stickers-clip" else painters) / name
+        _WRITE[name](run, folder)
+        for file in folder.rglob("*.safetensors"):
+            _halve(file)
         (folder / "vocabulary.json").write_text(vocabulary, encoding="utf-8")
-    return [painter, jury]
+        folders.append(folder)
+    return folders
+
+
+def _write_jury(run: Path, jury: Path) -> None:
+    """A CLIP folder is shipped as it was trained."""
+    _replace(run / "clip" / "weights", jury)
+
+
+def _write_dalle(run: Path, painter: Path) -> None:
+    """Lay out a folder for `pipelines.dalle`."""
+    _replace(run / "dalle" / "weights", painter)  # with the networks that it was trained with
+    _replace(run / "tokenizer", painter / "tokenizer")
+    _write_json(painter / "model_index.json", {"_class_name": DALLE_CLASS})
 
 
 def _write_pipeline(run: Path, painter: Path) -> None:
@@ -42,8 +70,6 @@ def _write_pipeline(run: Path, painter: Path) -> None:
     _replace(run / "diffusion" / "weights" / "unet", painter / "unet")
     _replace(run / "tokenizer", painter / "tokenizer")
     _replace(run / "diffusion" / "weights" / "text_encoder", painter / "text_encoder")
-    for file in painter.rglob("*.safetensors"):
-        _halve(file)
     scheduler = DPMSolverMultistepScheduler.from_config(SCHEDULER)
     scheduler.save_config(painter / "scheduler")
     index = {
@@ -60,6 +86,13 @@ def _write_pipeline(run: Path, painter: Path) -> None:
         "vae": ["diffusers", "AutoencoderKL"],
     }
     _write_json(painter / "model_index.json", index)
+
+
+_WRITE = {
+    "stickers": _write_pipeline,
+    "stickers-clip": _write_jury,
+    "stickers-dalle": _write_dalle,
+}
 
 
 def _halve(path: Path) -> None:

@@ -117,7 +117,8 @@ def build(studio: Studio) -> gr.Blocks:
 
         def draw(values: dict[Component, Any], progress: gr.Progress = TRACKED) -> tuple[Any, ...]:
             notes: list[str] = []
-            asked = {name: values[control] for name, control in controls.items()}
+            hidden = set(manner) - set(SPECS[values[chosen]].settings)
+            asked = {name: values[c] for name, c in controls.items() if name not in hidden}
             outcome = _drawn(studio, asked, _watch(progress, notes))
             return (
                 _paragraphs([_summary(outcome, studio.folder.path), *_failures(outcome), *notes]),
@@ -171,9 +172,10 @@ def _watch(progress: gr.Progress, notes: list[str]) -> Watch:
 
 
 def _settings_of_models() -> list[str]:
-    """The settings that at least one known model takes, in the table's order."""
+    """The settings that at least one known model takes, in the table's order; none that name files,
+    since a visitor has no business with this machine's."""
     taken = {name for spec in SPECS.values() for name in spec.settings}
-    return [name for name in SETTINGS if name in taken]
+    return [name for name, setting in SETTINGS.items() if name in taken and not setting.local]
 
 
 def _control(setting: Setting, spec: Spec) -> Component:

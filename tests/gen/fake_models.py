@@ -64,6 +64,7 @@ class FakeDraft:
         self.seeds = tuple(seeds)
         self.total, self.done = facts["steps"], 0
         self.failed: dict[int, str] = {}
+        self.log_likelihoods: list[float] | None = None
         self.closed = False
 
     def step(self, count: int = 1) -> None:

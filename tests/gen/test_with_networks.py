@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from PIL import Image
 from gen import Engine, Result, generate, metadata
 from gen.cli import main
 from gen.events import Cancel, Event, Note, Progress
+from gen.models import find
 
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 2  # of 255, between batch sizes
@@ -219,3 +221,168 @@ def test_what_the_machine_lacks_is_bad_input(
     error = capsys.readouterr().err
     assert "nonesuch" in error
     assert "choose from" in error
+
+
+# --- the DALL·E path, alone and in one pool ---
+
+
+@pytest.fixture
+def pool_words(
+    tiny_diffusion_folder: Path, tiny_dalle_folder: Path, tiny_clip_folder: Path
+) -> list[str]:
+    models = f"{tiny_diffusion_folder},{tiny_dalle_folder}"
+    words = ["a red panda", "-m", models, "--reranker", str(tiny_clip_folder), "--device", "cpu"]
+    return [*words, "--candidates", "6", "--top-k", "4", "--seed", "7", "--json", "-q"]
+
+
+def test_two_paths_make_one_pool(
+    pool_words: list[str],
+    tiny_dalle_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Candidates in turns, each with the settings of its path, ranked together."""
+    words = ["--steps", "2", "--temperature", "0.8", "--guidance", "2", "-o", str(tmp_path / "out")]
+    assert main([*pool_words, *words]) == 0
+    row = json.loads(capsys.readouterr().out)
+    records = [metadata.read(path) for path in (tmp_path / "out").rglob("0001-*.png")]
+    by_seed = {record.request.seed: record for record in records}
+    assert sorted(by_seed) == list(range(7, 13))
+    for seed, record in by_seed.items():
+        drawn_by_dalle = seed % 2 == 0  # candidate i has seed 7 + i
+        assert (record.model == tiny_dalle_folder.name) == drawn_by_dalle
+        assert (record.request.steps, record.request.temperature) == (
+            (None, 0.8) if drawn_by_dalle else (2, None)
+        )
+        assert record.request.guidance == 2
+        assert (record.log_likelihood is not None) == drawn_by_dalle
+        assert ("Log likelihood: -" in record.to_text()) == drawn_by_dalle
+    scores = [result["score"] for result in row["results"]]
+    assert scores == sorted(scores, reverse=True)
+    assert len({result["model"] for result in row["results"]}) == 2
+    for result in row["results"]:
+        assert ("log_likelihood" in result) == result["model"].endswith("tiny-dalle")
+
+    again = next(result["file"] for result in row["results"] if "log_likelihood" in result)
+    words = ["--again", again, "--reranker", "none", "--json", "-q", "-o", str(tmp_path / "again")]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["difference"] == 0
+
+
+def test_folders_may_have_the_same_name(
+    tiny_dalle_folder: Path,
+    make_dalle_folder: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As each other, and as a known model: each candidate is drawn by the one that was named."""
+    folders = [tmp_path / "one" / "stickers", tmp_path / "other" / "stickers"]
+    shutil.copytree(tiny_dalle_folder, folders[0])
+    make_dalle_folder(folders[1], size=64)
+    words = ["a panda", "-m", f"{folders[0]},{folders[1]}", "--reranker", "none", "--seed", "1"]
+    words += ["--candidates", "2", "--top-k", "2", "--device", "cpu", "--json", "-q"]
+    assert main([*words, "-o", str(tmp_path / "out")]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert [result["model"] for result in results] == [str(folder) for folder in folders]
+    assert [Image.open(result["file"]).width for result in results] == [32, 64]
+
+
+def test_a_picture_is_completed(
+    tiny_dalle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The upper half of what was drawn before comes back, from the command as from Python."""
+    engine = Engine("cpu", reranker="none")
+    given = {"model": str(tiny_dalle_folder), "candidates": 1, "engine": engine}
+    [first] = generate("a panda", seed=3, outdir=tmp_path / "first", **given)
+    assert first.path is not None
+    [second] = generate("red", seed=4, init_image=first.path, keep_rows=2, **given)
+    tokens = [engine.pipeline(find(given["model"])).tokens(p.image) for p in (first, second)]
+    assert first.log_likelihood != second.log_likelihood
+
+    words = ["red", "-m", str(tiny_dalle_folder), "--seed", "4", "--candidates", "1", "--json"]
+    words += ["--init-image", str(first.path), "--keep-rows", "2", "--reranker", "none", "-q"]
+    assert main([*words, "-o", str(tmp_path / "second"), "--device", "cpu"]) == 0
+    [result] = json.loads(capsys.readouterr().out)["results"]
+    saved = Path(result["file"])
+    assert np.array_equal(pixels(Image.open(saved)), pixels(second.image))
+    assert metadata.read(saved).request.init_image == str(first.path.resolve())
+    assert tokens[0].shape == tokens[1].shape == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "reason"),
+    [
+        (["--token-top-k", "0"], 2, "token_top_k 0: must be a whole number from 1"),
+        (["--temperature", "-1"], 2, "temperature -1: must be a number from 0"),
+        (["--steps", "5"], 2, "steps: not a setting of the chosen model: .* takes .*temperature"),
+        (["-W", "64"], 2, "width: not a setting of the chosen model"),
+        (["--keep-rows", "2"], 2, "init_image and keep_rows go together"),
+        (["--init-image", "right.png"], 2, "init_image and keep_rows go together"),
+        (["--init-image", "right.png", "--keep-rows", "0"], 2, "keep_rows 0: must be"),
+        (["--init-image", "right.png", "--keep-rows", "4"], 2, "keep_rows 4: .* from 1 to 3"),
+        (["--init-image", "wide.png", "--keep-rows", "2"], 2, "is 64x32, .* draws 32x32"),
+        (["--init-image", "grey.png", "--keep-rows", "2"], 2, "is in mode L: convert it to RGB"),
+        (["--init-image", "gone.png", "--keep-rows", "2"], 2, "not a picture that can be read"),
+        (["--init-image", "text.png", "--keep-rows", "2"], 2, "not a picture that can be read"),
+        (["--attention", "flex"], 2, "attention 'flex' needs a CUDA device"),
+        (["--safety"], 3, "has no safety_checker/"),
+        (["--temperature", "0"], 0, ""),
+        (["--init-image", "right.png", "--keep-rows", "3"], 0, ""),
+    ],
+)
+def test_bad_input_is_one_line_and_the_right_code(
+    words: list[str],
+    code: int,
+    reason: str,
+    tiny_dalle_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, mode, size in (
+        ("right.png", "RGB", (32, 32)),
+        ("wide.png", "RGB", (64, 32)),
+        ("grey.png", "L", (32, 32)),
+    ):
+        Image.new(mode, size).save(name)
+    Path("text.png").write_text("no picture")
+    always = ["a panda", "-m", str(tiny_dalle_folder), "--reranker", "none", "--candidates", "1"]
+    assert main([*always, *words, "-q", "--device", "cpu"]) == code
+    error = capsys.readouterr().err
+    assert re.search(reason, error)
+    assert len(error.splitlines()) == (0 if code == 0 else 1)
+
+
+def test_parts_of_two_models_are_exit_code_3(
+    tiny_dalle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(tiny_dalle_folder, tmp_path / "model"))
+    config = folder / "dvae" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "vocabulary": 32}))
+    words = ["a panda", "-m", str(folder), "--reranker", "none", "-q", "-o", str(tmp_path / "out")]
+    assert main(words) == 3
+    error = capsys.readouterr().err
+    assert "dvae vocabulary is 32, transformer image_vocabulary is 64" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_finishing_early_and_previews_by_tokens(tiny_dalle_folder: Path) -> None:
+    cancel, events = Cancel(), []
+
+    def finish(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Progress) and event.step == 6:
+            cancel.finish_now()
+
+    [result] = generate(
+        "a panda",
+        model=str(tiny_dalle_folder),
+        candidates=1,
+        engine=Engine("cpu", reranker="none"),
+        watch=finish,
+        cancel=cancel,
+    )
+    assert result.unfinished == "step 6 of 16"
+    assert result.image is not None
+    assert result.image.getpixel((31, 31)) == (128, 128, 128)

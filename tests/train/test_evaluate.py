@@ -1,11 +1,14 @@
 import json
 import math
 import random
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from PIL import Image
 
 from pipelines.latent_diffusion import LatentDiffusion
@@ -49,8 +52,10 @@ class FakeDraft:
 
 
 class FakePipeline:
+    spec = SimpleNamespace(settings=("steps", "guidance", "sampler"))
+
     def begin(self, prompt: str, *, seeds: range, **settings: object) -> FakeDraft:
-        assert settings == {"steps": 3, "guidance": 0.0, "sampler": None}
+        assert settings == {"steps": 3, "guidance": 0.0}
         return FakeDraft(prompt, seeds)
 
 
@@ -67,7 +72,7 @@ class FakeReranker:
 
 def test_draw_judges_every_seed_and_failed_ones_are_wrong() -> None:
     prompt = world.Prompt("single_object", "a panda", Description((Thing("panda"),)))
-    plan = Plan(steps=3, guidance=0.0)
+    plan = Plan(steps=3, guidance=0.0, temperature=0.5)
     result = evaluate.draw(FakePipeline(), FakeReranker(), prompt, 4, plan)  # type: ignore[arg-type]
     assert result.right == [True, False, True, True]
     assert result.scores[1] == 0  # black
@@ -147,7 +152,8 @@ def test_changed_captions_are_fifteen_and_false() -> None:
 
 
 def test_a_random_autoencoder_has_a_low_ceiling(tiny_diffusion_folder: Path) -> None:
-    figures = evaluate.ceiling(tiny_diffusion_folder / "vae", 12)
+    vae = AutoencoderKL.from_pretrained(tiny_diffusion_folder / "vae", torch_dtype=torch.float32)
+    figures = evaluate.ceiling(evaluate.through_latents(vae.eval()), 12)
     assert figures.keys() == {"overall", *KINDS}
     assert figures["overall"].value == 0
     assert figures["overall"].number == 12
@@ -187,6 +193,39 @@ def test_the_command_with_tiny_networks(
     assert report["plan"]["prompts"] == 2
     with Image.open(sheet) as image:
         assert image.width > 8 * 256
+
+
+def test_a_pool_deals_candidates_in_turns() -> None:
+    first = drawn(3, [True, False, True, False], [0.1, 0.2, 0.3, 0.4])
+    second = drawn(3, [False, True, True, True], [0.5, 0.6, 0.7, 0.8])
+    [pool] = evaluate.pooled([[first], [second]])
+    assert (pool.prompt, pool.right) == (first.prompt, [True, True, True, True])
+    assert pool.scores == [0.1, 0.6, 0.3, 0.8]
+    [alone] = evaluate.pooled([[first]])
+    assert (alone.right, alone.scores) == (first.right, first.scores)
+
+
+def test_both_paths_and_their_pool_by_the_command(
+    tiny_diffusion_folder: Path,
+    tiny_clip_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    make_dalle_folder: Callable[..., Path],
+) -> None:
+    """As JSON and as text; settings go to the path that takes them."""
+    dalle = make_dalle_folder(tmp_path / "dalle", size=64)
+    few = ["--prompts", "2", "--seeds", "1", "--candidates", "2", "--best-prompts", "1"]
+    few += ["--scenes", "8", "--steps", "2", "--temperature", "0.5", "--device", "cpu"]
+    few += ["--clip", str(tiny_clip_folder), "-m", f"{tiny_diffusion_folder},{dalle}"]
+    assert evaluate.main([*few, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [Path(each["model"]) for each in report["models"]] == [tiny_diffusion_folder, dalle]
+    assert report["pool"]["overall"]["mean"]["number"] == 1
+    assert report["models"][1]["ceiling"]["overall"]["number"] == 8
+    assert evaluate.main(few) == 0
+    text = capsys.readouterr().out
+    assert text.count("one candidate right") == 2
+    assert f"pool of {tiny_diffusion_folder}, {dalle}: best of 2" in text
 
 
 def test_the_text_has_every_section() -> None:
