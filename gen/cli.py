@@ -147,15 +147,15 @@ def _dry_run(rows: Iterable[Row]) -> int:
 
 def _list_models() -> int:
     for spec in specs.SPECS.values():
-        there = "" if spec.folder.is_dir() else "  (its weights are not here)"
+        there = "" if spec.folder.exists() else "  (its weights are not here)"
         size = f"{spec.defaults.get('width')}x{spec.defaults.get('height')}"
         _print(f"{spec.name:16}{size:10} {spec.draws}; {spec.licence}{there}")
     for jury in rerank.specs.SPECS.values():
         there = "" if jury.folder.is_dir() else "  (its weights are not here)"
         _print(f"{jury.name:16}{'judges':10} {jury.judges}; {jury.licence}{there}")
     _print(
-        "any folder      with -m FOLDER: a Stable Diffusion 1.x or 2.x diffusers folder, "
-        "or one that salon-train made"
+        "any other       with -m PATH: a folder of Stable Diffusion 1.x, 2.x, XL or another "
+        "pipeline of diffusers, a single .safetensors file, or what salon-train made"
     )
     return DONE
 

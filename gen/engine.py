@@ -21,22 +21,23 @@ from gen.events import Cancel, Note, Progress, Watch, watch_nothing
 from gen.memory import BatchSize, free_on_host, held_by_process, peak_of_process
 from gen.metadata import Metadata, versions
 from gen.plan import Candidate, Plan, Survey, draw_seed, resolve
-from gen.request import MODEL_SETTINGS, Request
+from gen.request import LOADING_SETTINGS, MODEL_SETTINGS, Request
 from gen.result import Result
 from gen.run_folder import Job, RunFolder
 from gen.vocabulary import doubts
 from pipelines import specs
-from pipelines.specs import Spec, WeightsError
+from pipelines.specs import Additions, Spec, WeightsError
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from pipelines.any_pipeline import AnyPipeline
     from pipelines.dalle import Dalle
     from pipelines.drafts import Draft
     from pipelines.latent_diffusion import LatentDiffusion
     from rerank import Reranker
 
-    Pipeline = LatentDiffusion | Dalle
+    Pipeline = LatentDiffusion | Dalle | AnyPipeline
 
 NO_RERANKER = "none"
 PREVIEW_SHARE = 0.1  # of the time, at most
@@ -66,8 +67,8 @@ class Engine:
     reranker: str | None = None  # a name or a folder; "none": no jury; None: the shipped one
     batch_size: int | None = None  # None: what memory allows
     safety: bool = False  # pictures that the model's own safety checker flags have failed
-    _pipelines: dict[Path, "Pipeline"] = field(default_factory=dict, repr=False)
-    _hashes: dict[Path, str] = field(default_factory=dict, repr=False)
+    _pipelines: dict[tuple[Path, Additions], "Pipeline"] = field(default_factory=dict, repr=False)
+    _hashes: dict[tuple[Path, Additions], str] = field(default_factory=dict, repr=False)
     _jury: "Reranker | None" = field(default=None, repr=False)
 
     def draw(
@@ -111,10 +112,11 @@ class Engine:
 
     def pipeline(self, spec: Spec, watch: Watch | None = None) -> "Pipeline":
         """The pipeline of a model, loaded when first asked for."""
-        if spec.folder not in self._pipelines:
+        key = spec.folder, spec.additions
+        if key not in self._pipelines:
             with _loading("the model", watch):
-                self._pipelines[spec.folder] = load_pipeline(spec, self)
-        return self._pipelines[spec.folder]
+                self._pipelines[key] = load_pipeline(spec, self)
+        return self._pipelines[key]
 
     def jury_spec(self) -> rerank.specs.Spec | None:
         """The facts of the model that judges, None for no jury; WeightsError if there is none."""
@@ -131,14 +133,15 @@ class Engine:
 
     def model_hash(self, spec: Spec) -> str:
         """What tells a model's weights from others; WeightsError if they are not there."""
-        if spec.folder not in self._hashes:
+        key = spec.folder, spec.additions
+        if key not in self._hashes:
             if not spec.folder.exists():
                 raise WeightsError(
                     f"the weights of {spec.name} are not in {spec.folder}: install salon again, "
                     "or choose another model with -m"
                 )
-            self._hashes[spec.folder] = specs.files_hash(spec.folder)
-        return self._hashes[spec.folder]
+            self._hashes[key] = specs.spec_hash(spec)
+        return self._hashes[key]
 
 
 @dataclass
@@ -188,7 +191,9 @@ class _Sitting:
         """
         request = batch[0].request
         settings: dict[str, Any] = {
-            name: value for name, value in request.given().items() if name in MODEL_SETTINGS
+            name: value
+            for name, value in request.given().items()
+            if name in MODEL_SETTINGS and name not in LOADING_SETTINGS
         }
         seeds = [candidate.seed for candidate in batch]
         waiting = []
@@ -257,7 +262,7 @@ class _Sitting:
         jury = self.engine.jury(self.watch)
         pictures = [(result, image) for result in results if (image := result.open()) is not None]
         try:
-            scores = jury.score(self.plan.request.prompt, [image for _, image in pictures])
+            scores = jury.score(self.plan.words, [image for _, image in pictures])
         except Exception as error:
             _raise_unless_out_of_memory(error, candidates=1)
             raise
@@ -416,6 +421,12 @@ def generate(
     token_top_p: float | None = None,
     init_image: str | Path | None = None,
     keep_rows: int | None = None,
+    wildcards: str | Path | None = None,
+    clip_skip: int | None = None,
+    prompt_syntax: str | None = None,
+    lora: str | None = None,
+    vae: str | None = None,
+    embedding: str | None = None,
     outdir: str | Path | None = None,
     engine: Engine | None = None,
     watch: Watch | None = None,
@@ -448,6 +459,12 @@ def generate(
         "token_top_p": token_top_p,
         "init_image": None if init_image is None else str(init_image),
         "keep_rows": keep_rows,
+        "wildcards": None if wildcards is None else str(wildcards),
+        "clip_skip": clip_skip,
+        "prompt_syntax": prompt_syntax,
+        "lora": lora,
+        "vae": vae,
+        "embedding": embedding,
     }
     given = {name: value for name, value in asked.items() if value is not None}
     request = replace(Request(prompt) if isinstance(prompt, str) else prompt, **given)
@@ -490,12 +507,25 @@ def _seed_of_run(folder: RunFolder | None, fingerprint: str, watch: Watch | None
 
 def load_pipeline(spec: Spec, engine: Engine) -> "Pipeline":
     """Load a model's networks as the engine wants them. Takes seconds."""
+    from pipelines.any_pipeline import AnyPipeline
     from pipelines.dalle import Dalle
     from pipelines.latent_diffusion import LatentDiffusion
 
-    pipeline = Dalle if spec.kind == "dalle" else LatentDiffusion
-    return pipeline.from_pretrained(
-        spec.address, engine.device, engine.dtype, engine.attention, engine.safety
+    if spec.kind == "diffusers":
+        if engine.safety:
+            raise InputError(f"{spec.name} runs as it is in diffusers, unchecked: no --safety")
+        return AnyPipeline.from_pretrained(spec.address, engine.device, engine.dtype)
+    if spec.kind == "dalle":
+        return Dalle.from_pretrained(
+            spec.address, engine.device, engine.dtype, engine.attention, engine.safety
+        )
+    return LatentDiffusion.from_pretrained(
+        spec.address,
+        engine.device,
+        engine.dtype,
+        engine.attention,
+        engine.safety,
+        spec.additions,
     )
 
 

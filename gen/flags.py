@@ -15,6 +15,7 @@ from gen.run_folder import KEEP
 from gen.saving import MAX_UPSCALE, SUFFIX_OF_FORMAT
 from gen.settings import Setting, Value
 
+FLAGGED = [name for name, setting in SETTINGS.items() if setting.asked and name != "prompt"]
 EXAMPLES = """\
 examples:
   generate "a panda to the left of a red balloon" --candidates 16 --top-k 4 --seed 7
@@ -46,7 +47,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 def given_settings(options: argparse.Namespace) -> dict[str, Value]:
     """The settings on the command line but for prompts, read and checked."""
-    texts = {name: getattr(options, name) for name in SETTINGS if name != "prompt"}
+    texts = {name: getattr(options, name) for name in FLAGGED}
+    texts = {k: ",".join(text) if isinstance(text, list) else text for k, text in texts.items()}
     return {name: SETTINGS[name].read(text) for name, text in texts.items() if text is not None}
 
 
@@ -64,9 +66,9 @@ def build_parser() -> Parser:
     _add_prompts(parser)
     many = parser.add_argument_group("how many, by what")
     drawing = parser.add_argument_group("how to draw (what is not given is the model's default)")
-    for setting in SETTINGS.values():
-        if setting.name != "prompt":
-            _add_setting(drawing if setting.by_model else many, setting)
+    for name in FLAGGED:
+        setting = SETTINGS[name]
+        _add_setting(drawing if setting.by_model else many, setting)
     _add_saving(parser)
     _add_machine(parser)
     _add_telling(parser)
@@ -112,6 +114,10 @@ def _add_setting(group: argparse._ArgumentGroup, setting: Setting) -> None:
     shown, hidden = setting.flags, setting.alias_flags
     if setting.names is not None:
         group.add_argument(*shown, metavar="NAME", help=f"{setting.help}: {setting.rule()}")
+    elif setting.many:
+        group.add_argument(
+            *shown, action="append", metavar="FILE", help=f"{setting.help}; may be repeated"
+        )
     elif setting.kind is str:
         group.add_argument(*shown, metavar="TEXT", help=setting.help)
     else:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,21 +19,19 @@ A1111_KEY = "emb_params"
 SDXL_KEYS = ("clip_l", "clip_g")
 
 
-def add(
-    additions: Additions, networks: Networks, device: torch.device, dtype: torch.dtype
-) -> Networks:
+def add(additions: Additions, networks: Networks, device: torch.device) -> Networks:
     """The networks with all additions. Raises WeightsError for a file that does not fit."""
     for change in additions.loras:
         lora.merge(change, _by_name(networks))
     if additions.vae is not None:
-        vae = load_vae(additions.vae, networks.vae, device, dtype)
+        vae = load_vae(additions.vae, networks.vae, device, networks.vae.dtype)
         networks = replace(networks, vae=vae)
     for path in additions.embeddings:
         networks = _learn(path, networks)
     return networks
 
 
-def _by_name(networks: Networks) -> Mapping[str, torch.nn.Module]:
+def _by_name(networks: Networks) -> Mapping[str, Any]:
     names = ("text_encoder", "text_encoder_2")
     encoders = [reader.encoder for reader in networks.readers]
     return {"unet": networks.unet, **dict(zip(names, encoders, strict=False))}

@@ -30,6 +30,7 @@ from pipelines.specs import Spec, WeightsError, read_config
 from pipelines.weights import first_line, refuse
 
 LIBRARIES = ("diffusers", "transformers")
+THREAD = "stock pipeline"
 UNFINISHED = "it was stopped before it was finished"
 
 
@@ -293,7 +294,7 @@ class _Run:
     def step(self) -> None:
         """Let the call go on until its next `scheduler.step` is done; raises what it raises."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._call, daemon=True)
+            self._thread = threading.Thread(target=self._call, name=THREAD, daemon=True)
             self._thread.start()
         else:
             self._orders.put(True)
@@ -368,11 +369,11 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
     if not needs <= {"self", "prompt"} or "mask_image" in {p.name for p in takes}:
         raise WeightsError(f"{folder} holds a {kind.__name__}, which draws from more than text")
     entries = {part: entry for part, entry in index.items() if isinstance(entry, list)}
-    parts = {part: _load_part(folder, part, *entry, dtype) for part, entry in entries.items()}
+    parts = {part: _load_part(folder, part, entry, dtype) for part, entry in entries.items()}
     settings = {
         name: value
         for name, value in index.items()
-        if name in inspect.signature(kind.__init__).parameters and name not in parts
+        if name in inspect.signature(kind).parameters and name not in parts
     }
     if parts.get("scheduler") is None:
         raise WeightsError(f"{folder}: {kind.__name__} has no scheduler, so it has no steps")
@@ -382,16 +383,14 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
         raise WeightsError(f"{folder} does not fit together: {first_line(error)}") from error
 
 
-def _load_part(
-    folder: Path, part: str, library: str | None, class_name: str | None, dtype: torch.dtype
-) -> Any:
-    if library is None or class_name is None:
+def _load_part(folder: Path, part: str, entry: list[Any], dtype: torch.dtype) -> Any:
+    """One part of a pipeline; None for one that the pipeline does without."""
+    if entry == [None, None]:
         return None
-    kind = (
-        getattr(importlib.import_module(library), class_name, None)
-        if library in LIBRARIES
-        else None
-    )
+    library, class_name = (str(entry[0]), str(entry[-1])) if entry else ("", "")
+    kind = None
+    if library in LIBRARIES:
+        kind = getattr(importlib.import_module(library), class_name, None)
     if kind is None or not (folder / part).is_dir():
         raise WeightsError(
             f"{folder}: {part} is a {library}.{class_name}, which is not there; parts must be "

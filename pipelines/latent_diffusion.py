@@ -103,7 +103,7 @@ class LatentDiffusion:
         chosen_dtype = choose_dtype(chosen_device, dtype)
         checker = SafetyChecker.from_pretrained(spec.folder, chosen_device) if safety else None
         networks = load_networks(spec, chosen_device, chosen_dtype)
-        networks = add(additions, networks, chosen_device, chosen_dtype)
+        networks = add(additions, networks, chosen_device)
         ran = set_attention([networks.unet, networks.vae], attention, chosen_device, chosen_dtype)
         return cls(spec, networks, chosen_device, chosen_dtype, ran, checker)
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -58,7 +59,7 @@ class Target:
     name: str
 
 
-def merge(lora: Lora, networks: Mapping[str, torch.nn.Module]) -> None:
+def merge(lora: Lora, networks: Mapping[str, Any]) -> None:
     """Add the changes of a LoRA file to the weights of networks.
 
     `networks` are by the names of a diffusers folder. Raises WeightsError naming the first keys
@@ -124,9 +125,9 @@ def _split(key: str) -> tuple[str | None, str]:
     return None, ""
 
 
-def _targets(networks: Mapping[str, torch.nn.Module]) -> dict[str, Target]:
+def _targets(networks: Mapping[str, Any]) -> dict[str, Target]:
     """Every name that a file may give a module, and whose weight that is."""
-    targets = {}
+    targets: dict[str, Target] = {}
     for component, network in networks.items():
         original = unet_modules(network.config) if component == "unet" else {}
         for module, part in network.named_modules():
@@ -157,9 +158,10 @@ def _alphas_of_metadata(path: Path) -> Callable[[Target], float | None]:
         said = {}
 
     def alpha(target: Target) -> float | None:
-        patterns = said.get(f"{target.component}.alpha_pattern") or {}
-        module = target.name.removesuffix(".weight")
-        value = patterns.get(module, said.get(f"{target.component}.lora_alpha"))
+        value = said.get(f"{target.component}.lora_alpha")
+        patterns = said.get(f"{target.component}.alpha_pattern")
+        if isinstance(patterns, dict):
+            value = patterns.get(target.name.removesuffix(".weight"), value)
         return float(value) if isinstance(value, (int, float)) else None
 
     return alpha

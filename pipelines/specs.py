@@ -76,6 +76,17 @@ class Additions:
         vae = () if self.vae is None else (self.vae,)
         return (*(lora.path for lora in self.loras), *vae, *self.embeddings)
 
+    @property
+    def texts(self) -> dict[str, Any]:
+        """The settings that name these files; `read_additions` reads them."""
+        loras = ",".join(f"{lora.path}:{lora.weight:g}" for lora in self.loras)
+        embeddings = ",".join(map(str, self.embeddings))
+        return {
+            "lora": loras if self.loras else None,
+            "vae": None if self.vae is None else str(self.vae),
+            "embedding": embeddings if self.embeddings else None,
+        }
+
 
 NONE_ADDED = Additions()
 
@@ -162,7 +173,9 @@ SPECS: Mapping[str, Spec] = {
 
 
 def find(name_or_folder: str) -> Spec:
-    """The Spec of a known model, of a folder on disk, or of `org/name` in the local hub cache.
+    """The Spec of a known model, of a folder or file, or of `org/name` in the local hub cache.
+
+    `org/name@revision` is a branch, tag or commit of it.
 
     Raises WeightsError with the choices if there is no such thing, and with the reason if the
     folder is not a model that can be loaded. Never touches the network.
@@ -174,8 +187,8 @@ def find(name_or_folder: str) -> Spec:
         return read_spec(folder, name=folder.resolve().name)
     if folder.is_file():
         return read_single_file_spec(folder)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", name_or_folder):
-        return read_spec(_cached_folder(name_or_folder), name=name_or_folder)
+    if match := re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", name_or_folder):
+        return read_spec(_cached_folder(match[1], match[2]), name=name_or_folder)
     raise WeightsError(
         f"no model {name_or_folder!r}: it is no folder or file, and the known models are "
         f"{', '.join(SPECS)}"
@@ -217,17 +230,19 @@ def _existing(name: str) -> Path:
     return path
 
 
-def _cached_folder(repo_id: str) -> Path:
+def _cached_folder(repo_id: str, revision: str | None) -> Path:
     """The folder of a hub repository that was fetched before."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(repo_id, local_files_only=True))
+        return Path(snapshot_download(repo_id, revision=revision, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError):
+        named = repo_id if revision is None else f"{repo_id}@{revision}"
+        wanted = repo_id if revision is None else f"{repo_id} --revision {revision}"
         raise WeightsError(
-            f"{repo_id} is no folder and is not in the hub cache {constants.HF_HUB_CACHE}; "
-            f"fetch it with: hf download {repo_id}"
+            f"{named} is no folder and is not in the hub cache {constants.HF_HUB_CACHE}; "
+            f"fetch it with: hf download {wanted}"
         ) from None
 
 

@@ -5,6 +5,7 @@ text encoders.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -130,13 +131,13 @@ class Text:
             pooled = encoder.text_projection(out.last_hidden_state[:1, end])
         return Encoding(hidden.flatten(0, 1)[None], pooled)
 
-    def _layer(self, encoder: torch.nn.Module, out: object, clip_skip: int) -> torch.Tensor:
+    def _layer(self, encoder: Any, out: Any, clip_skip: int) -> torch.Tensor:
         """The hidden states (n, T, D) that the UNet listens to."""
         if self.pooled:
-            return out.hidden_states[-clip_skip - 1]  # type: ignore[attr-defined]
+            return out.hidden_states[-clip_skip - 1]
         if clip_skip == 1:
-            return out.last_hidden_state  # type: ignore[attr-defined]
-        return encoder.final_layer_norm(out.hidden_states[-clip_skip])  # type: ignore[attr-defined]
+            return out.last_hidden_state
+        return encoder.final_layer_norm(out.hidden_states[-clip_skip])
 
     def _chunks(self, reader: int, prompt: str, syntax: str) -> list[list[Token]]:
         """A prompt's tokens for one encoder, as many at a time as it reads; at least one chunk."""

@@ -89,19 +89,27 @@ def load_networks(spec: Spec, device: torch.device, dtype: torch.dtype) -> Netwo
     readers = tuple(Reader(_tokenizer(spec, _TOKENIZERS[part]), networks[part]) for part in texts)
     _check_fit(spec.folder, readers, unet, vae)
 
+    dtypes = dict.fromkeys(networks, dtype)
+    if dtype == torch.float16 and needs_float32(entries["unet"], entries["vae"]):
+        dtypes["vae"] = torch.float32
     if spec.folder.is_file():
-        _load_single_file(spec.folder, networks, entries, dtype)
+        _load_single_file(spec.folder, networks, entries, dtypes)
     else:
         files = {part: _component_file(spec.folder, part) for part in networks}
         headers = {part: read_header(file) for part, file in files.items()}
         for part, network in networks.items():
-            load_weights(network, files[part], headers[part], dtype)
+            load_weights(network, files[part], headers[part], dtypes[part])
     for reader in readers:
         fill_position_ids(reader.encoder)
     for network in networks.values():
         settle(network, device)
     zeros = bool(read_config(configs / "model_index.json").get("force_zeros_for_empty_prompt"))
     return Networks(readers, unet, vae, scheduler, zeros, {})
+
+
+def needs_float32(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> bool:
+    """Whether a VAE leaves the range of float16, as SDXL's own does and says."""
+    return unet.get("addition_embed_type") == "text_time" and bool(vae.get("force_upcast"))
 
 
 def load_vae(
@@ -122,9 +130,8 @@ def load_vae(
     if "encoder.conv_norm_out.weight" in header:
         load_weights(vae, file, header, dtype)
     else:
-        prefix = (
-            original_layout.VAE if any(k.startswith(original_layout.VAE) for k in header) else ""
-        )
+        is_part = any(key.startswith(original_layout.VAE) for key in header)
+        prefix = original_layout.VAE if is_part else ""
         pieces = original_layout.vae_pieces(prefix, config, vae.state_dict())
         read = {piece.key for piece in pieces.values()}
         unread = [key for key in header if key not in read and not key.startswith(f"{prefix}loss.")]
@@ -169,7 +176,7 @@ def _load_single_file(
     path: Path,
     networks: Mapping[str, torch.nn.Module],
     configs: Mapping[str, Mapping[str, Any]],
-    dtype: torch.dtype,
+    dtypes: Mapping[str, torch.dtype],
 ) -> None:
     """Fill all networks from one file in the original layout; every key of it is accounted for."""
     header = read_header(path)
@@ -186,7 +193,7 @@ def _load_single_file(
     ]
     refuse(path, "keys that no network of this layout has", unknown)
     for part, network in networks.items():
-        _fill(network, path, header, places[part], dtype)
+        _fill(network, path, header, places[part], dtypes[part])
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """LoRA files, other VAEs, learned words and skipped layers, against the stock pipelines."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +164,23 @@ def test_lora_is_the_product_of_its_matrices(folder: Path, tmp_path: Path) -> No
             assert (changed - weight).abs().max() > 0.1
 
 
+def test_alpha_may_be_in_the_metadata(folder: Path, tmp_path: Path) -> None:
+    (module, (up, down)), (other, pair) = list(matrices(folder, 1)["unet"].items())[:2]
+    state = {
+        f"unet.{module}.lora_B.weight": up,
+        f"unet.{module}.lora_A.weight": down,
+        f"unet.{other}.lora_B.weight": pair[0],
+        f"unet.{other}.lora_A.weight": pair[1],
+    }
+    said = {"unet.r": RANK, "unet.lora_alpha": ALPHA, "unet.alpha_pattern": {other: 1.0}}
+    path = tmp_path / "one.safetensors"
+    save_file(state, path, {"lora_adapter_metadata": json.dumps(said)})
+    before, after = load(folder).unet, load(folder, loras=(Lora(path),)).unet
+    for name, alpha, (b, a) in ((module, ALPHA, (up, down)), (other, 1.0, pair)):
+        weight, changed = (unet.get_parameter(f"{name}.weight") for unet in (before, after))
+        assert torch.allclose(changed - weight, alpha / RANK * (b @ a), atol=1e-4)
+
+
 def test_lora_for_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
     key = f"unet.{UNET_MODULES[0]}.lora_A.weight"
     other = f"unet.{UNET_MODULES[0]}.lora_B.weight"
@@ -198,10 +216,11 @@ def test_learned_words_are_those_of_the_stock_pipeline(folder: Path, tmp_path: P
     save_file({"<cat>": torch.randn(2, 16)}, path)
     stock = stock_of(folder)
     stock.load_textual_inversion(path)
-    ours = load(folder, embeddings=(path,))
-    expected = stock_latents(stock, "a <cat> on red")
-    assert (draw(ours, "a <cat> on red", guidance=1.0) - expected).abs().max() < 1e-3
-    assert (draw(load(folder), "a <cat> on red", guidance=1.0) - expected).abs().max() > 1e-3
+    prompt = "a <cat> on red"
+    expected, _ = stock.encode_prompt(prompt, "cpu", 1, do_classifier_free_guidance=False)
+    ours = load(folder, embeddings=(path,)).text.encode(prompt).hidden
+    assert (ours - expected).abs().max() < 1e-4
+    assert (load(folder).text.encode(prompt).hidden - expected).abs().max() > 0.1
 
 
 def test_another_vae(folder: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from transformers import (
     T5Tokenizer,
 )
 
-from pipelines.any_pipeline import UNFINISHED, AnyPipeline
+from pipelines.any_pipeline import THREAD, UNFINISHED, AnyPipeline
 from pipelines.specs import WeightsError
 
 SIZE: dict[str, Any] = {"width": 32, "height": 32}
@@ -168,11 +168,14 @@ def ours(folder: Path) -> AnyPipeline:
     return AnyPipeline.from_pretrained(folder, device="cpu")
 
 
+def threads() -> int:
+    return sum(thread.name == THREAD for thread in threading.enumerate())
+
+
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
-    before = threading.active_count()
     yield
-    assert threading.active_count() == before
+    assert threads() == 0
 
 
 def stock_picture(folder: Path, seed: int) -> np.ndarray:
@@ -241,12 +244,11 @@ def test_a_draft_that_is_split_or_raises_goes_on(
 
 
 def test_closing_ends_the_thread_within_a_step(ours: AnyPipeline) -> None:
-    before = threading.active_count()
     draft = ours.begin("a panda", seeds=[1], steps=STEPS, **SIZE)
     draft.step()
-    assert threading.active_count() == before + 1
+    assert threads() == 1
     draft.close()
-    assert threading.active_count() == before
+    assert threads() == 0
     draft.close()
     with pytest.raises(RuntimeError, match="closed"):
         draft.step()

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from pipelines import original_layout
 from pipelines.latent_diffusion import LatentDiffusion
 from pipelines.specs import WeightsError, find, read_config
-from pipelines.weights import openai_tokenizer
+from pipelines.weights import load_networks, openai_tokenizer
 
 NAMES = ("sd1", "sd2", "sdxl")
 EXTRA = {
@@ -104,6 +104,15 @@ def test_single_file_is_the_folder(
     settings: dict[str, Any] = {"seeds": [3], "steps": 2, "width": 64, "height": 64}
     pictures = [p("a lighthouse", "fog", **settings)[0] for p in (ours, theirs)]
     assert np.array_equal(np.asarray(pictures[0]), np.asarray(pictures[1]))
+
+
+def test_only_a_vae_that_leaves_its_range_is_not_in_half_precision(
+    model: tuple[str, Path, Path], reduced: None
+) -> None:
+    name, _, file = model
+    networks = load_networks(find(str(file)), torch.device("cpu"), torch.float16)
+    assert networks.unet.dtype == torch.float16
+    assert networks.vae.dtype == (torch.float32 if name == "sdxl" else torch.float16)
 
 
 def test_text_encoders_are_converted_as_diffusers_does(

@@ -142,6 +142,12 @@ def test_truncated_file_names_both_sizes(folder: Path, file: Path, part: float) 
         (struct.pack("<Q", 5000) + b'{"a', "file is incomplete (11 of at least 5008 bytes)"),
         (struct.pack("<Q", 4) + b"\xff\xfe{]", "its header is not readable"),
         (struct.pack("<Q", 12) + b'{"a": [1, 2]', "its header is not readable"),
+        (
+            struct.pack("<Q", 66)
+            + b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,0]}}',
+            "the bytes of a do not fit its shape",
+        ),
+        (struct.pack("<Q", 40_000) + b"[" * 40_000, "its header is not readable"),
         (b"\x93\x1f\xc2\x07\xee\x10\x99\xfa", "its header claims"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 3438\n",
