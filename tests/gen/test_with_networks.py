@@ -131,7 +131,7 @@ def test_previews_and_half_precision_on_a_cpu(tiny_diffusion_folder: Path) -> No
     assert pixels(result.image).shape == (64, 64, 3)
     notes = [event.text for event in events if isinstance(event, Note)]
     assert any("float32" in note for note in notes)
-    assert any("dropped: 'red red" in note for note in notes)
+    assert not any("dropped" in note for note in notes)  # it is read in two chunks
 
 
 def test_what_the_models_safety_checker_flags_has_failed(
