@@ -70,6 +70,7 @@ class Engine:
     _pipelines: dict[tuple[Path, Additions], "Pipeline"] = field(default_factory=dict, repr=False)
     _hashes: dict[tuple[Path, Additions], str] = field(default_factory=dict, repr=False)
     _jury: "Reranker | None" = field(default=None, repr=False)
+    _has_drawn: bool = field(default=False, repr=False)
 
     def draw(
         self,
@@ -172,13 +173,15 @@ class _Sitting:
         if dropped := pipeline.dropped_text(self.plan.request.prompt):
             self._tell_of_dropped_text(dropped, candidates[0].spec)
         on_cpu = getattr(pipeline.device, "type", None) == "cpu"
-        sizes = BatchSize(_pixels(candidates[0]), self.engine.batch_size, on_cpu=on_cpu)
+        early = on_cpu and not self.engine._has_drawn  # somebody has just started and waits
+        sizes = BatchSize(_pixels(candidates[0]), self.engine.batch_size, early=early)
         while candidates and not self.cancel.asked:
             size = sizes.choose(len(candidates), _free_memory(pipeline.device))
             batch, candidates = candidates[:size], candidates[size:]
             held, peak = held_by_process(), peak_of_process()
             for draft in self._finished_drafts(pipeline, batch, sizes):
                 self._collect(draft, pipeline)
+                self.engine._has_drawn = True
             if peak_of_process() > peak:
                 sizes.learn(size, peak_of_process() - held)
 

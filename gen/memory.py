@@ -9,7 +9,7 @@ import resource
 from pathlib import Path
 
 LARGEST = 16  # more at once gain little, and one micro-batch is what a kill can cost
-CPU_PIXELS = 8 * 64 * 64  # on a CPU more gain nothing, and the first pictures are there later
+EARLY = 4  # in the first micro-batch of a process on a CPU: its pictures are there early
 FIRST_GUESS = 8_000  # bytes per pixel of a candidate: Stable Diffusion 1.5 in float32 needs less
 SHARE = 0.5  # of the free memory; the rest is for others, and for what the guess left out
 
@@ -17,19 +17,22 @@ SHARE = 0.5  # of the free memory; the rest is for others, and for what the gues
 class BatchSize:
     """Chooses each micro-batch's size, and learns from the ones before.
 
-    `fixed` is what the user wants; only running out of memory makes it smaller.
+    `fixed` is what the user wants; only running out of memory makes it smaller. With `early` the
+    first micro-batch is small.
     """
 
-    def __init__(self, pixels: int, fixed: int | None = None, *, on_cpu: bool = False) -> None:
+    def __init__(self, pixels: int, fixed: int | None = None, *, early: bool = False) -> None:
         self._per_candidate = float(pixels * FIRST_GUESS)
-        useful = min(LARGEST, max(1, CPU_PIXELS // pixels)) if on_cpu else LARGEST
-        self._limit = useful if fixed is None else fixed
+        self._limit = LARGEST if fixed is None else fixed
         self._is_fixed = fixed is not None
+        self._is_early = early and fixed is None
 
     def choose(self, remaining: int, free: float) -> int:
         """The next size, from 1 to `remaining`, with so many bytes free."""
         fitting = remaining if self._is_fixed else int(free * SHARE / self._per_candidate)
-        return max(1, min(remaining, self._limit, fitting))
+        limit = min(self._limit, EARLY) if self._is_early else self._limit
+        self._is_early = False
+        return max(1, min(remaining, limit, fitting))
 
     def learn(self, size: int, taken: float) -> None:
         """A micro-batch of that size took at most so many bytes on the host.

@@ -23,7 +23,7 @@ from PIL import Image
 
 from pipelines import decoding, specs
 from pipelines.additions import add
-from pipelines.devices import choose_device, choose_dtype, set_attention
+from pipelines.devices import choose_device, choose_dtype, keep_freed_memory, set_attention
 from pipelines.drafts import check_indices, check_seeds
 from pipelines.prompt_weights import SYNTAXES
 from pipelines.safety import SafetyChecker
@@ -32,7 +32,6 @@ from pipelines.specs import NONE_ADDED, Additions, Spec, WeightsError
 from pipelines.text import Encoding, Text
 from pipelines.weights import Networks, load_networks
 
-CACHED_POSITIONS = 1024  # of latents at a time; out of its cache a CPU takes a tenth longer
 FLAGGED = "the model's own safety checker flagged it; without --safety it is shown"
 
 
@@ -102,6 +101,8 @@ class LatentDiffusion:
         chosen_device = choose_device(device)
         chosen_dtype = choose_dtype(chosen_device, dtype)
         checker = SafetyChecker.from_pretrained(spec.folder, chosen_device) if safety else None
+        if chosen_device.type == "cpu":
+            keep_freed_memory()
         networks = load_networks(spec, chosen_device, chosen_dtype)
         networks = add(additions, networks, chosen_device)
         ran = set_attention([networks.unet, networks.vae], attention, chosen_device, chosen_dtype)
@@ -269,14 +270,8 @@ class Condition:
         B = len(x_t)
         if self.negative is None:
             return self._evaluate(unet, x_t, t, [self.text] * B)
-        twice = torch.cat([x_t, x_t])
         encodings = [self.negative] * B + [self.text] * B
-        rows = 2 * B if x_t.is_cuda else max(2, CACHED_POSITIONS // x_t[0, 0].numel())
-        out = [
-            self._evaluate(unet, twice[i : i + rows], t, encodings[i : i + rows])
-            for i in range(0, 2 * B, rows)
-        ]
-        without, with_text = torch.cat(out).chunk(2)
+        without, with_text = self._evaluate(unet, torch.cat([x_t, x_t]), t, encodings).chunk(2)
         return without + self.guidance * (with_text - without)
 
     def _evaluate(

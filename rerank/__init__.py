@@ -1,4 +1,4 @@
-"""Judge pictures against text with CLIP.
+"""Judge pictures against text with CLIP and SigLIP.
 
     from rerank import Reranker
 
@@ -11,19 +11,41 @@ Importing this package loads no torch; `Reranker.load` does.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from rerank.extras import MissingExtraError
+from rerank.ranking import Ranked, Ranking, rank
 from rerank.specs import WeightsError
 
 if TYPE_CHECKING:
+    from rerank.aesthetic import AestheticHead
+    from rerank.index import Index
+    from rerank.panel import Member, Panel
     from rerank.preprocessing import BadImageError
-    from rerank.reranker import Ranked, Reranker, rank
+    from rerank.probe import LinearProbe
+    from rerank.reranker import Reranker
 
-__all__ = ["BadImageError", "Ranked", "Reranker", "WeightsError", "rank"]
+__all__ = [
+    "AestheticHead",
+    "BadImageError",
+    "Index",
+    "LinearProbe",
+    "Member",
+    "MissingExtraError",
+    "Panel",
+    "Ranked",
+    "Ranking",
+    "Reranker",
+    "WeightsError",
+    "rank",
+]
 
 _MODULE_OF = {
+    "AestheticHead": "rerank.aesthetic",
     "BadImageError": "rerank.preprocessing",
-    "Ranked": "rerank.reranker",
+    "Index": "rerank.index",
+    "LinearProbe": "rerank.probe",
+    "Member": "rerank.panel",
+    "Panel": "rerank.panel",
     "Reranker": "rerank.reranker",
-    "rank": "rerank.reranker",
 }
 
 

@@ -1,30 +1,33 @@
-"""The `rerank` command: a ranked table of pictures for a prompt."""
+"""The `rerank` command; the only part of the package that prints."""
 
 import argparse
+import csv
 import io
 import json
 import math
 import os
+import shutil
 import sys
 import warnings
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rerank.specs import DEFAULT, SPECS, WeightsError
+from rerank.extras import MissingExtraError
+from rerank.flags import parse
+from rerank.pictures import Encoded, list_pictures
+from rerank.ranking import Ranked, Ranking
+from rerank.specs import DEFAULT, WeightsError
 
 if TYPE_CHECKING:
-    import torch
-
-    from rerank.reranker import Ranked, Reranker
+    from rerank.checking import Checked
+    from rerank.reranker import Reranker
 
 DONE, BAD_INPUT, BAD_WEIGHTS, SOME_FAILED, NO_ROOM, INTERRUPTED = 0, 2, 3, 4, 5, 130
 UNFORESEEN = 1
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"})
-BATCH = 256  # files whose prepared pictures are in memory at a time
-
-Failures = list[tuple[Path, str]]
+TICK, CROSS = "✓", "✗"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,74 +35,329 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # file names need not be text
         if isinstance(stream, io.TextIOWrapper):  # None where it is closed
             stream.reconfigure(errors="backslashreplace")
-    arguments = build_parser().parse_args(argv)
+    options = parse(list(sys.argv[1:] if argv is None else argv))
+    commands = {
+        "rank": _rank,
+        "classify": _classify,
+        "index": _index,
+        "search": _search,
+        "calibrate": _calibrate,
+    }
     try:
-        return run(arguments)
+        return commands[options.command](options)
     except KeyboardInterrupt:
         return _fail(INTERRUPTED, "interrupted")
     except BrokenPipeError:  # the reader, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:
-        if arguments.debug:
+        if options.debug:
             raise
         return _fail(*_explain(error))
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="rerank", description="Rank pictures by how well they match a text, best first."
-    )
-    parser.add_argument("prompt", type=_prompt, help="what the pictures should show")
-    parser.add_argument(
-        "pictures", nargs="+", type=Path, metavar="PICTURE|FOLDER",
-        help="picture files, and folders whose pictures are taken",
-    )  # fmt: skip
-    parser.add_argument("-k", "--top-k", type=_count, metavar="K", help="show the best K only")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument(
-        "-m", "--model", default=DEFAULT,
-        help=f"{', '.join(SPECS)}, or the folder of a CLIP model (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: cuda where there is one)")
-    parser.add_argument("--debug", action="store_true", help="show a traceback on errors")
-    return parser
+# ---- rank
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Find the files, score them, print the table. Raises what `_explain` knows."""
-    files = list_files(arguments.pictures)
+@dataclass(frozen=True)
+class Judged:
+    """What `rerank PROMPT …` shows: the model's name, the files, their ranking, and the claims by
+    the index of a file."""
 
-    import torch
-    from PIL import Image
+    model: str
+    files: Sequence[Path]
+    ranking: Ranking
+    checked: "Mapping[int, Checked]"
+    unsplit: Sequence[str]
 
-    from rerank.reranker import Reranker, rank
 
-    # The library has its own, lower limit, which becomes one line per file.
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    jury = Reranker.load(arguments.model, arguments.device)
-    parts = len(jury.chunks(arguments.prompt))
-    if parts > 1:
-        _note(f"the prompt is longer than {jury.context} tokens: it is scored in {parts} parts")
-
-    try:
-        scored, failures = score_files(jury, arguments.prompt, files)
-    except torch.OutOfMemoryError as error:
-        raise MemoryError from error
-    ranking = rank([score for _, score in scored])[: arguments.top_k]
-    for path, reason in failures:
-        _note(f"{path} is left out: {reason}")
-    if arguments.top_k is not None and arguments.top_k > len(scored):
-        _note(f"{arguments.top_k} pictures were asked for, there are {len(scored)}")
-    paths = [path for path, _ in scored]
-    if arguments.json:
-        _print_json(arguments.prompt, jury.name, ranking, paths, failures)
+def _rank(options: argparse.Namespace) -> int:
+    """Find the files, score them, print the table."""
+    files = list_files(options.pictures)
+    judged = _judged(options, files)
+    ranking = judged.ranking
+    scored = [file for index, file in enumerate(files) if index not in ranking.failed]
+    _tell_failures(files, ranking.failed)
+    if options.top_k is not None and options.top_k > len(scored):
+        _note(f"{options.top_k} pictures were asked for, there are {len(scored)}")
+    if judged.unsplit:
+        _note(f"not checked: {'; '.join(judged.unsplit)}")
+    if options.json:
+        _print_json(options.prompt, judged)
+    elif options.csv:
+        _print_csv(judged)
     else:
-        _print_table(ranking, paths)
+        _print_table(judged)
+    if ranking.none_matches:
+        _note("none of these matches the prompt")
+    if options.copy_to is not None:
+        _copy(judged, options.copy_to)
+    if options.sheet is not None:
+        _draw_sheet(options.prompt, judged, options.sheet)
     if not scored:
         return BAD_INPUT
-    return SOME_FAILED if failures else DONE
+    return SOME_FAILED if ranking.failed else DONE
+
+
+def _judged(options: argparse.Namespace, files: Sequence[Path]) -> Judged:
+    models = options.model if options.model is not None else [(DEFAULT, 1.0)]
+    jury = _load(options, models[0][0])
+    parts = len(jury.chunks(options.prompt))
+    if parts > 1:
+        _note(f"the prompt is longer than {jury.context} tokens: it is scored in {parts} parts")
+    if len(models) > 1 or options.aesthetic is not None:
+        return _judged_by_panel(options, files, jury, models)
+    encoded = _encode(jury, files, options)
+    with _out_of_memory():
+        ranking = jury.top_k(
+            options.prompt,
+            encoded,
+            options.top_k if options.top_k is not None else max(1, len(files)),
+            diversity=options.diversity,
+            calibrate=_calibrates(options),
+            templates=options.template,
+        )
+        ranking.failed |= _without_number(jury.score(options.prompt, encoded), ranking.failed)
+        checked: dict[int, Checked] = {}
+        unsplit: tuple[str, ...] = ()
+        if options.claims:
+            unsplit = jury.claims(options.prompt).unsplit
+            shown = [each.index for each in ranking]
+            found = jury.check(options.prompt, Encoded(encoded.features[shown]))
+            checked = dict(zip(shown, found, strict=True))
+    return Judged(jury.name, files, ranking, checked, unsplit)
+
+
+def _judged_by_panel(
+    options: argparse.Namespace,
+    files: Sequence[Path],
+    jury: "Reranker",
+    models: Sequence[tuple[str, float]],
+) -> Judged:
+    from rerank.aesthetic import AestheticHead
+    from rerank.panel import Member, Panel
+
+    if options.diversity or _calibrates(options) or options.claims or options.template:
+        raise ValueError(
+            "--diversity, --calibrate, --claims and --template are for one model alone"
+        )
+    members = [Member(jury, models[0][1])]
+    members += [Member(_load(options, name), weight) for name, weight in models[1:]]
+    if options.aesthetic is not None:
+        file, weight = options.aesthetic
+        members.append(Member(AestheticHead.load(file, jury), weight))
+    with _out_of_memory():
+        opinions = Panel(members).judge(
+            options.prompt, files, progress=_counter(options, len(files)), skip_bad=True
+        )
+    ranking = opinions.ranking(options.top_k)
+    ranking.failed |= _without_number(opinions.scores, ranking.failed)
+    name = " + ".join(member.judge.name for member in members)
+    return Judged(name, files, ranking, {}, ())
+
+
+def _calibrates(options: argparse.Namespace) -> bool:
+    return options.calibrate or options.calibration is not None
+
+
+def _without_number(scores: Sequence[float], failed: Mapping[int, str]) -> dict[int, str]:
+    return {
+        index: "the model gives no finite score"
+        for index, score in enumerate(scores)
+        if index not in failed and not math.isfinite(score)
+    }
+
+
+def _print_table(judged: Judged) -> None:
+    for place, each in enumerate(judged.ranking, start=1):
+        columns = [f"{place:4}", f"{each.score:+.4f}"]
+        if each.probability is not None and each.percentile is not None:
+            columns.append(
+                f"{each.probability:4.0%} likely, above {each.percentile:.0f} % of others"
+            )
+        columns += [f"{name} {score:+.4f}" for name, score in each.parts.items()]
+        columns.append(str(judged.files[each.index]))
+        if each.alike:
+            columns.append(f"(and {len(each.alike)} like it)")
+        print("  ".join(columns), flush=True)
+        if each.index in judged.checked:
+            verdicts = judged.checked[each.index].verdicts
+            marks = [f"{TICK if v.holds else CROSS} {v.claim.text}" for v in verdicts]
+            print("      " + "  ".join(marks), flush=True)
+
+
+def _print_json(prompt: str, judged: Judged) -> None:
+    ranking = judged.ranking
+    table: dict[str, Any] = {"prompt": prompt, "model": judged.model, "parts": ranking.chunks}
+    if ranking.none_matches is not None:
+        table["none_matches"] = ranking.none_matches
+    if judged.checked:
+        table["unsplit"] = list(judged.unsplit)
+    table["results"] = [_to_json(place, each, judged) for place, each in enumerate(ranking, 1)]
+    table["failed"] = _failures(judged.files, ranking.failed)
+    print(json.dumps(table, indent=2), flush=True)
+
+
+def _to_json(place: int, each: Ranked, judged: Judged) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "rank": place,
+        "score": each.score,
+        "file": str(judged.files[each.index]),
+    }
+    if each.probability is not None:
+        row |= {"percentile": each.percentile, "probability": each.probability}
+    if each.alike:
+        row["alike"] = [str(judged.files[index]) for index in each.alike]
+    if each.parts:
+        row["parts"] = dict(each.parts)
+    if each.index in judged.checked:
+        found = judged.checked[each.index]
+        row["claims"] = [
+            {"kind": v.claim.kind, "claim": v.claim.text, "holds": v.holds} for v in found.verdicts
+        ]
+        row["fits_best"] = found.mended
+    return row
+
+
+def _print_csv(judged: Judged) -> None:
+    rows = [_to_json(place, each, judged) for place, each in enumerate(judged.ranking, start=1)]
+    text = io.StringIO()
+    columns = ["rank", "score", "percentile", "probability", "file"]
+    columns = [name for name in columns if not rows or name in rows[0]]
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    print(text.getvalue(), end="", flush=True)
+
+
+def _copy(judged: Judged, folder: Path) -> None:
+    """Copy the ranked files, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    width = max(2, len(str(len(judged.ranking))))
+    for place, each in enumerate(judged.ranking, start=1):
+        file = judged.files[each.index]
+        target = folder / f"{place:0{width}}-{file.name}"
+        shutil.copyfile(file, folder / f".{target.name}.new")
+        os.replace(folder / f".{target.name}.new", target)
+
+
+def _draw_sheet(prompt: str, judged: Judged, path: Path) -> None:
+    from rerank import sheet
+    from rerank.preprocessing import open_picture
+
+    pictures, captions = [], []
+    for place, each in enumerate(judged.ranking, start=1):
+        file = judged.files[each.index]
+        pictures.append(open_picture(file))
+        lines = [f"{place}.  {each.score:.4f}"]
+        if each.probability is not None:
+            lines[0] += f"   {each.probability:.0%} likely"
+        if each.index in judged.checked:
+            wrong = [v.claim.text for v in judged.checked[each.index].verdicts if not v.holds]
+            lines.append(f"not: {', '.join(wrong)}" if wrong else "all claims hold")
+        captions.append([*lines, file.name])
+    sheet.draw(prompt, pictures, captions).save(path)
+
+
+# ---- the other commands
+
+
+def _classify(options: argparse.Namespace) -> int:
+    """The likeliest label of each picture."""
+    files = list_files(options.pictures)
+    jury = _load(options, options.model)
+    encoded = _encode(jury, files, options)
+    with _out_of_memory():
+        found = jury.classify(encoded, options.label, templates=options.template)
+    _tell_failures(files, encoded.failed)
+    rows: list[dict[str, Any]] = [
+        {"file": str(file), "label": next(iter(chances)), "probabilities": chances}
+        for index, (file, chances) in enumerate(zip(files, found, strict=True))
+        if index not in encoded.failed
+    ]
+    if options.json:
+        failed = _failures(files, encoded.failed)
+        print(json.dumps({"model": jury.name, "results": rows, "failed": failed}, indent=2))
+    else:
+        for row in rows:
+            label, chance = next(iter(row["probabilities"].items()))
+            print(f"{chance:6.1%}  {label}  {row['file']}", flush=True)
+    if not rows:
+        return BAD_INPUT
+    return SOME_FAILED if encoded.failed else DONE
+
+
+def _index(options: argparse.Namespace) -> int:
+    """Make the index of a folder, or bring it up to date."""
+    from rerank.index import Index
+
+    jury = _load(options, options.model)
+    with _out_of_memory():
+        index, update = Index.build(
+            options.folder, jury, where=options.index, progress=_counter(options)
+        )
+    for path, why in update.failed.items():
+        _note(f"{path} is left out: {_reason(path, why)}")
+    print(
+        f"{len(index.entries)} pictures: {update.added} read, {update.kept} there already, "
+        f"{update.removed} forgotten"
+    )
+    return SOME_FAILED if update.failed else DONE
+
+
+def _search(options: argparse.Namespace) -> int:
+    """Find pictures in an index."""
+    from rerank.index import Index
+
+    if (options.query is None) == (options.like is None):
+        raise ValueError("say what to look for: a text, or --like PICTURE")
+    jury = _load(options, options.model)
+    index = Index.open(options.folder, jury, where=options.index)
+    found = index.search(options.like if options.query is None else options.query, options.top_k)
+    if options.json:
+        rows = [{"score": f.score, "file": str(f.path), "stale": f.stale} for f in found]
+        print(json.dumps({"model": jury.name, "results": rows}, indent=2))
+    else:
+        for place, each in enumerate(found, start=1):
+            stale = "  (changed or removed since)" if each.stale else ""
+            print(f"{place:4}  {each.score:+.4f}  {each.path}{stale}", flush=True)
+    if stale_files := index.stale():
+        _note(
+            f"{len(stale_files)} pictures are new, changed or gone: "
+            f"`rerank index {options.folder}` brings the index up to date"
+        )
+    return DONE
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    """Make a calibration.json."""
+    from rerank import calibrating, calibration
+
+    rows = calibrating.read_captions(options.captions)
+    jury = _load(options, options.model)
+    files = list(dict.fromkeys(file for file, _, _ in rows))
+    encoded = _encode(jury, files, options)
+    _tell_failures(files, encoded.failed)
+    pairs = [
+        calibrating.Pair(files.index(file), caption, matches)
+        for file, caption, matches in rows
+        if files.index(file) not in encoded.failed
+    ]
+    pairs = calibrating.with_wrong_ones(jury, pairs)
+    captions = [caption for _, caption, _ in rows]
+    made, quality = calibrating.make(
+        jury, encoded, pairs, captions, _counter(options, len(pairs), "pairs")
+    )
+    path = options.output if options.output is not None else jury.folder / calibration.FILE
+    calibration.write(made, path)
+    print(
+        f"{path}: on {quality.pairs} pairs held back, the expected calibration error is "
+        f"{quality.error:.3f}, and {quality.right:.1%} are told right"
+    )
+    return SOME_FAILED if encoded.failed else DONE
+
+
+# ---- what they share
 
 
 def list_files(arguments: Sequence[Path]) -> list[Path]:
@@ -109,80 +367,74 @@ def list_files(arguments: Sequence[Path]) -> list[Path]:
     """
     files: list[Path] = []
     for path in arguments:
-        if not path.is_dir():
+        if path.is_dir():
+            files += list_pictures(path)
+        else:
             files.append(path)  # also if it is not there: reported with the other bad ones
-            continue
-        found = sorted(
-            entry
-            for entry in path.iterdir()
-            if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".")
-        )
-        if not found:
-            raise ValueError(f"{path}: no pictures ({', '.join(sorted(SUFFIXES))}) in this folder")
-        files += found
     return files
 
 
-def score_files(
-    jury: "Reranker", prompt: str, files: Sequence[Path]
-) -> tuple[list[tuple[Path, float]], Failures]:
-    """The files that could be scored with their finite scores, and the others with the reason."""
-    from rerank.preprocessing import BadImageError
+def _load(options: argparse.Namespace, name: str) -> "Reranker":
+    from PIL import Image
 
-    scored: list[tuple[Path, float]] = []
-    failures: Failures = []
-    waiting = iter(files)
-    while batch := list(islice(waiting, BATCH)):
-        readable: list[Path] = []
-        pictures: list[torch.Tensor] = []
-        for path in batch:
-            try:
-                pictures.append(jury.prepare(path))
-                readable.append(path)
-            except BadImageError as error:
-                failures.append((path, str(error).removeprefix(f"{path}: ")))
-        for path, score in zip(readable, jury.score(prompt, pictures), strict=True):
-            if math.isfinite(score):
-                scored.append((path, score))
-            else:
-                failures.append((path, "the model gives no finite score"))
-    return scored, failures
+    from rerank.reranker import Reranker
+
+    # The library has its own, lower limit, which becomes one line per file.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    return Reranker.load(
+        name,
+        options.device,
+        exact=options.exact,
+        processor=options.processor,
+        calibration=getattr(options, "calibration", None),
+    )
 
 
-def _print_table(ranking: Sequence["Ranked"], paths: Sequence[Path]) -> None:
-    for place, ranked in enumerate(ranking, start=1):
-        print(f"{place:4}  {ranked.score:+.4f}  {paths[ranked.index]}", flush=True)
+def _encode(jury: "Reranker", files: Sequence[Path], options: argparse.Namespace) -> Encoded:
+    with _out_of_memory():
+        return jury.encode(files, progress=_counter(options, len(files)), skip_bad=True)
 
 
-def _print_json(
-    prompt: str,
-    model: str,
-    ranking: Sequence["Ranked"],
-    paths: Sequence[Path],
-    failures: Failures,
-) -> None:
-    table = {
-        "prompt": prompt,
-        "model": model,
-        "results": [
-            {"rank": place, "score": ranked.score, "file": str(paths[ranked.index])}
-            for place, ranked in enumerate(ranking, start=1)
-        ],
-        "failed": [{"file": str(path), "reason": reason} for path, reason in failures],
-    }
-    print(json.dumps(table, indent=2), flush=True)
+@contextmanager
+def _out_of_memory() -> Iterator[None]:
+    """Turns torch's own error into MemoryError."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError from error
 
 
-def _prompt(text: str) -> str:
-    if not text.strip():
-        raise argparse.ArgumentTypeError("the prompt is empty")
-    return text
+def _counter(
+    options: argparse.Namespace, total: int | None = None, what: str = "pictures"
+) -> Callable[[int], None] | None:
+    """Shows how many are done, on a terminal."""
+    if options.quiet or not sys.stderr.isatty():
+        return None
+    of = "" if total is None else f" of {total}"
+
+    def show(done: int) -> None:
+        end = "\r\033[K" if done == total else ""
+        print(f"\r{done}{of} {what}{end}", end="", file=sys.stderr, flush=True)
+
+    return show
 
 
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
+def _tell_failures(files: Sequence[Path], failed: Mapping[int, str]) -> None:
+    for index, why in sorted(failed.items()):
+        _note(f"{files[index]} is left out: {_reason(files[index], why)}")
+
+
+def _failures(files: Sequence[Path], failed: Mapping[int, str]) -> list[dict[str, str]]:
+    return [
+        {"file": str(files[index]), "reason": _reason(files[index], why)}
+        for index, why in sorted(failed.items())
+    ]
+
+
+def _reason(file: Path, why: str) -> str:
+    return why.removeprefix(f"{file}: ")
 
 
 def _explain(error: Exception) -> tuple[int, str]:
@@ -190,7 +442,7 @@ def _explain(error: Exception) -> tuple[int, str]:
     match error:
         case WeightsError():
             return BAD_WEIGHTS, str(error)
-        case ValueError() | OSError():
+        case ValueError() | OSError() | MissingExtraError():
             return BAD_INPUT, str(error)
         case MemoryError():
             return NO_ROOM, "out of memory: close other programs, or use --device cpu"

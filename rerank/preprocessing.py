@@ -1,13 +1,21 @@
-"""From pictures of any kind to what CLIP's vision tower reads.
+"""From pictures of any kind to what the vision tower reads.
 
 A picture is *prepared* (resized and cropped to the model's size, uint8) and then *normalised*, in
-one batch on the device. Pictures from PIL, files and NumPy are resized by PIL itself, so they are
-prepared bit for bit as by transformers' PIL image processor. Tensors are resized where they lie,
-in the same two passes with the same filter and the same rounding to uint8 after each. PIL keeps its
-filter in fixed point, so where a value lies half-way between two, up to 1 % of the subpixels differ
-from PIL's by 1 of 255 (from 64 to 224 pixels, where such values are many: 0.5 %).
+one batch on the device. There are two ways to prepare:
+
+- the fast one: PyTorch's antialiased filter, where the picture lies. It is PIL's algorithm in
+  another fixed point, so that single subpixels differ by 1 of 255, or by 2 in enlarged pictures.
+  JPEG files are decoded at a fraction of their size that is at least four times the model's.
+- `exact`: PIL's filter on the whole picture, bit for bit what transformers' PIL image processors
+  give.
+
+Rules for files and PIL images, in both: EXIF orientation is applied, transparency laid over white,
+16-bit grey scaled to 8 bits, CMYK and other colour spaces converted by PIL, the first frame taken
+of animations. Files of other formats than FORMATS, and pictures of more than MAX_PIXELS pixels or
+narrower than 1 : MAX_ASPECT are refused, before anything is decoded.
 """
 
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +29,14 @@ from torch.nn.functional import interpolate
 from rerank.specs import WeightsError
 from rerank.weights import read_json
 
-Picture: TypeAlias = Image.Image | str | os.PathLike[str] | np.ndarray | torch.Tensor
+Picture: TypeAlias = Image.Image | str | os.PathLike[str] | bytes | np.ndarray | torch.Tensor
 
 # What people have pictures in. PIL would also try the parsers of rare and dangerous formats.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 40_000_000
 MAX_ASPECT = 100  # the longer side over the shorter; a strip shows nothing after the centre crop
 ORIENTATION = 0x0112  # EXIF tag
+JPEG_MARGIN = 4  # times the size that is read, which a JPEG decoded at a fraction still has
 RESAMPLERS = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bicubic"}
 
 
@@ -44,6 +53,7 @@ class Preprocessing:
     resample   PIL's filter
     scale      from 0..255 to what mean and std are given in, mostly 1/255
     mean, std  of each of R, G, B
+    exact      resize by PIL, bit for bit
     """
 
     resize: int | tuple[int, int]
@@ -52,6 +62,7 @@ class Preprocessing:
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    exact: bool = False
 
     def prepare(self, picture: Picture, device: torch.device) -> torch.Tensor:
         """One picture as (3, H, W) uint8 at the model's size.
@@ -61,16 +72,46 @@ class Preprocessing:
         """
         if isinstance(picture, torch.Tensor):
             return self.prepare_batch(picture[None], device)[0]
-        if isinstance(picture, np.ndarray):
-            image = _from_array(picture)
-        elif isinstance(picture, Image.Image):
-            image = to_rgb(picture)
-        elif isinstance(picture, str | os.PathLike):
-            image = open_picture(picture)
-        else:
+        image = self._opened(picture)
+        if self.exact:
+            return self._by_pil(image)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # rows of RGB, the fastest
+        return self._by_torch(pixels[None])[0]
+
+    def prepare_batch(self, pictures: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """(B, 3, H, W) of any size as (B, 3, H, W) uint8 at the model's size on `device`.
+
+        The values are uint8, or floats in [0, 1], which are rounded to 8 bits.
+        """
+        if pictures.ndim != 4 or pictures.shape[1] != 3:
             raise ValueError(
-                f"a picture is a PIL image, path, array or tensor, not {picture!r:.80}"
+                "picture tensors have the shape (3, H, W), or (B, 3, H, W) for a batch, "
+                f"not {tuple(pictures.shape)}"
             )
+        height, width = pictures.shape[2:]
+        _check_size(height, width, "picture tensor")
+        pictures = _to_bytes(pictures.to(device))
+        if not self.exact:
+            return self._by_torch(pictures)
+        arrays = pictures.permute(0, 2, 3, 1).cpu().numpy()
+        return torch.stack([self._by_pil(Image.fromarray(array)) for array in arrays]).to(device)
+
+    def _opened(self, picture: Picture) -> Image.Image:
+        """A picture of any kind but a tensor, as RGB."""
+        if isinstance(picture, np.ndarray):
+            return _from_array(picture)
+        if isinstance(picture, Image.Image):
+            return to_rgb(picture)
+        if not isinstance(picture, str | os.PathLike | bytes):
+            raise ValueError(
+                "a picture is a PIL image, path, bytes of a file, array or tensor, "
+                f"not {picture!r:.80}"
+            )
+        enough = self.resize if isinstance(self.resize, int) else max(self.resize)
+        return open_picture(picture, None if self.exact else JPEG_MARGIN * enough)
+
+    def _by_pil(self, image: Image.Image) -> torch.Tensor:
+        """RGB → (3, H, W) uint8."""
         height, width = self._resized(image.height, image.width)
         if (height, width) != (image.height, image.width):
             image = image.resize((width, height), self.resample)
@@ -78,17 +119,10 @@ class Preprocessing:
         image = image.crop((left, top, right, bottom))
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
-    def prepare_batch(self, pictures: torch.Tensor, device: torch.device) -> torch.Tensor:
-        """(B, 3, H, W) uint8 of any size as (B, 3, H, W) uint8 at the model's size on `device`."""
-        if pictures.dtype != torch.uint8 or pictures.ndim != 4 or pictures.shape[1] != 3:
-            raise ValueError(
-                "picture tensors are uint8 of shape (3, H, W), or (B, 3, H, W) for a batch, "
-                f"not {pictures.dtype} of shape {tuple(pictures.shape)}"
-            )
-        height, width = pictures.shape[2:]
-        _check_size(height, width, "picture tensor")
-        height, width = self._resized(height, width)
-        pictures = _resize(pictures.to(device), height, width, RESAMPLERS[self.resample])
+    def _by_torch(self, pictures: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) uint8 → the same at the model's size."""
+        height, width = self._resized(*pictures.shape[2:])
+        pictures = _resize(pictures, height, width, RESAMPLERS[self.resample])
         top, left, bottom, right = self._centre(height, width)
         return pictures[:, :, top:bottom, left:right]
 
@@ -111,7 +145,7 @@ class Preprocessing:
         return top, left, top + self.crop[0], left + self.crop[1]
 
 
-def read_preprocessing(folder: Path, image_size: int) -> Preprocessing:
+def read_preprocessing(folder: Path, image_size: int, *, exact: bool = False) -> Preprocessing:
     """The preprocessing of a model folder whose vision tower reads `image_size` pixels a side.
 
     Reads preprocessor_config.json, or the part of processor_config.json that newer tools write.
@@ -124,7 +158,7 @@ def read_preprocessing(folder: Path, image_size: int) -> Preprocessing:
         path = folder / "processor_config.json"
         config = read_json(path).get("image_processor", {})
     try:
-        preprocessing = _from_config(config)
+        preprocessing = _from_config(config, exact)
     except KeyError as error:
         raise WeightsError(f"{path}: has no {error}") from error
     except (AttributeError, TypeError, ValueError) as error:
@@ -141,30 +175,47 @@ def read_preprocessing(folder: Path, image_size: int) -> Preprocessing:
     return preprocessing
 
 
-def open_picture(path: str | os.PathLike[str]) -> Image.Image:
-    """A file as an RGB image; of an animation, the first frame. Raises BadImageError."""
-    path = Path(path)
-    if not path.is_file():  # also keeps us from waiting on a named pipe
-        raise BadImageError(f"{path}: no such picture file")
+def open_picture(source: str | os.PathLike[str] | bytes, enough: int | None = None) -> Image.Image:
+    """A file, or the bytes of one, as an RGB image; of an animation, the first frame.
+
+    `enough` allows a JPEG to be decoded at a fraction of its size that leaves the shorter edge at
+    least that long. Raises BadImageError.
+    """
+    name, file = _named(source)
     try:
-        opened = Image.open(path, formats=FORMATS)
+        opened = Image.open(file, formats=FORMATS)
     except MemoryError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise BadImageError(f"{path}: not a picture in one of {', '.join(FORMATS)}") from error
+        raise BadImageError(f"{name}: not a picture in one of {', '.join(FORMATS)}") from error
     except Exception as error:  # decoders meet damaged files with every kind of exception
-        raise BadImageError(f"{path}: {error}") from error
+        raise BadImageError(f"{name}: {_reason(error)}") from error
     with opened:
-        return to_rgb(opened)
+        if enough is not None and opened.format == "JPEG" and opened.mode == "RGB":
+            _check_size(opened.height, opened.width, name)  # of the whole picture
+            longer = enough * max(opened.size) // max(1, min(opened.size))
+            size = (longer, enough) if opened.width > opened.height else (enough, longer)
+            opened.draft("RGB", size)
+        return to_rgb(opened, name)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def _named(source: str | os.PathLike[str] | bytes) -> tuple[str, Path | io.BytesIO]:
+    """What to call a source in messages, and what PIL opens."""
+    if isinstance(source, bytes):
+        return f"picture of {len(source)} bytes", io.BytesIO(source)
+    path = Path(source)
+    if not path.is_file():  # also keeps us from waiting on a named pipe
+        raise BadImageError(f"{path}: no such picture file")
+    return str(path), path
+
+
+def to_rgb(image: Image.Image, name: str = "") -> Image.Image:
     """Any PIL image as RGB, turned upright by its EXIF tag. Raises BadImageError.
 
     Transparency is laid over white; 16-bit greys are scaled to 8 bits; CMYK and the other colour
     spaces are converted by PIL. 32-bit modes (I, F) are refused: nothing says what white is there.
     """
-    name = getattr(image, "filename", "") or "picture"
+    name = name or getattr(image, "filename", "") or "picture"
     _check_size(image.height, image.width, name)  # from the header: nothing is decoded yet
     if image.mode in ("I", "F"):
         raise BadImageError(f"{name}: mode {image.mode} has no known white; convert it to 8 bits")
@@ -182,7 +233,27 @@ def to_rgb(image: Image.Image) -> Image.Image:
     except MemoryError:
         raise
     except Exception as error:  # decoders meet damaged files with every kind of exception
-        raise BadImageError(f"{name}: {error}") from error
+        raise BadImageError(f"{name}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """An error in a line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _to_bytes(pictures: torch.Tensor) -> torch.Tensor:
+    """uint8, or floats in [0, 1], as uint8."""
+    if pictures.dtype == torch.uint8:
+        return pictures
+    if not pictures.is_floating_point():
+        raise ValueError(f"picture tensors are uint8, or floats in [0, 1], not {pictures.dtype}")
+    if pictures.numel() > 0:
+        low, high = pictures.aminmax()
+        if not (low >= 0 and high <= 1):  # also where they are not numbers
+            raise ValueError(
+                f"float picture tensors are in [0, 1], not from {low.item():g} to {high.item():g}"
+            )
+    return (pictures.float() * 255).round().to(torch.uint8)
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -206,6 +277,10 @@ def _check_size(height: int, width: int, name: str) -> None:
 
 def _resize(pictures: torch.Tensor, height: int, width: int, mode: str) -> torch.Tensor:
     """PIL's resize for (B, 3, H, W) uint8: first across, then down, each pass rounded to uint8."""
+    if pictures.shape[2:] == (height, width) or len(pictures) == 0:
+        return pictures.new_empty(0, 3, height, width) if len(pictures) == 0 else pictures
+    if pictures.device.type == "cpu":  # has kernels for bytes
+        return interpolate(pictures, (height, width), mode=mode, antialias=True)
     for size in ((pictures.shape[2], width), (height, width)):
         if size != tuple(pictures.shape[2:]):
             resized = interpolate(pictures.float(), size, mode=mode, antialias=True)
@@ -213,7 +288,7 @@ def _resize(pictures: torch.Tensor, height: int, width: int, mode: str) -> torch
     return pictures
 
 
-def _from_config(config: dict[str, Any]) -> Preprocessing:
+def _from_config(config: dict[str, Any], exact: bool) -> Preprocessing:
     """Raises KeyError, TypeError or ValueError for what we cannot follow."""
     if not config.get("do_resize", True):
         raise ValueError("do_resize is false")
@@ -224,7 +299,9 @@ def _from_config(config: dict[str, Any]) -> Preprocessing:
     if isinstance(size, int):  # as old files have it
         size = {"shortest_edge": size}
     resize = size["shortest_edge"] if "shortest_edge" in size else (size["height"], size["width"])
-    crop = config["crop_size"] if config.get("do_center_crop", True) else size
+    # Where it is not said, CLIP crops; SigLIP does not, and has no size for it.
+    crops = config.get("do_center_crop", "crop_size" in config)
+    crop = config["crop_size"] if crops else size
     if isinstance(crop, int):
         crop = {"height": crop, "width": crop}
     normalised = config.get("do_normalize", True)
@@ -235,4 +312,5 @@ def _from_config(config: dict[str, Any]) -> Preprocessing:
         scale=config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0,
         mean=tuple(config["image_mean"]) if normalised else (0.0, 0.0, 0.0),
         std=tuple(config["image_std"]) if normalised else (1.0, 1.0, 1.0),
+        exact=exact,
     )

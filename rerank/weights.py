@@ -1,4 +1,4 @@
-"""Load a `transformers.CLIPModel` folder and verify every tensor.
+"""Load the folder of a `transformers` CLIP or SigLIP model and verify every tensor.
 
 `from_pretrained` only warns when keys are missing and goes on with random numbers; here whatever
 does not fit exactly is a WeightsError that names it.
@@ -6,14 +6,24 @@ does not fit exactly is a WeightsError that names it.
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTokenizer,
+    PreTrainedTokenizerFast,
+    SiglipConfig,
+    SiglipModel,
+)
 
 from rerank.specs import WeightsError
+from rerank.texts import TextReader
+
+Model: TypeAlias = CLIPModel | SiglipModel
 
 # Constant buffers that transformers wrote into its files before 4.31 and builds itself since.
 OLD_BUFFERS = frozenset(
@@ -21,7 +31,7 @@ OLD_BUFFERS = frozenset(
 )
 
 
-def load_clip(folder: Path) -> CLIPModel:
+def load_model(folder: Path) -> Model:
     """The model of a folder, verified, in fp32 on the CPU, ready for inference.
 
     Raises WeightsError when a file is missing or damaged, when keys or shapes differ from what
@@ -30,7 +40,7 @@ def load_clip(folder: Path) -> CLIPModel:
     config = _read_config(folder)
     tensors = _read_tensors(folder)
     with torch.device("meta"):  # no memory, no time, no random numbers for weights to be replaced
-        model = CLIPModel(config)
+        model = CLIPModel(config) if isinstance(config, CLIPConfig) else SiglipModel(config)
     _verify(tensors, {key: value.shape for key, value in model.state_dict().items()}, folder)
     model.load_state_dict({key: value.float() for key, value in tensors.items()}, assign=True)
     for tower in (model.text_model, model.vision_model):  # the only tensors that no file holds
@@ -39,12 +49,27 @@ def load_clip(folder: Path) -> CLIPModel:
     return model.eval().requires_grad_(False)
 
 
-def load_tokenizer(folder: Path, model: CLIPModel) -> CLIPTokenizer:
+def load_text_reader(folder: Path, model: Model) -> TextReader:
     """The tokenizer of a folder, checked against the model that will read its ids.
 
     Raises WeightsError when its files are missing, when it has ids beyond the model's vocabulary,
     or when the model would read the text at another place than the end token.
     """
+    if isinstance(model, CLIPModel):
+        reader = _clip_reader(folder, model)
+    else:
+        reader = _siglip_reader(folder, model)
+    highest = max(reader.tokenizer.get_vocab().values())
+    vocabulary = model.config.text_config.vocab_size
+    if highest >= vocabulary:
+        raise WeightsError(
+            f"{folder}: the tokenizer has ids up to {highest}, the model a vocabulary of "
+            f"{vocabulary}"
+        )
+    return reader
+
+
+def _clip_reader(folder: Path, model: CLIPModel) -> TextReader:
     names = ("tokenizer.json", "vocab.json", "merges.txt")
     found = {name for name in names if (folder / name).is_file()}
     if "tokenizer.json" not in found and found != {"vocab.json", "merges.txt"}:
@@ -56,22 +81,47 @@ def load_tokenizer(folder: Path, model: CLIPModel) -> CLIPTokenizer:
         raise WeightsError(f"{folder}: cannot read the tokenizer ({_first_line(error)})") from error
 
     config = model.config.text_config
-    highest = max(tokenizer.get_vocab().values())
-    if highest >= config.vocab_size:
-        raise WeightsError(
-            f"{folder}: the tokenizer has ids up to {highest}, the model a vocabulary of "
-            f"{config.vocab_size}"
-        )
     # With eos_token_id 2, as old config files say whatever their vocabulary, the model takes the
     # feature at the highest id, else at the first eos_token_id; where there is none, at the start
     # token, and then all texts have one and the same feature.
+    highest = max(tokenizer.get_vocab().values())
     end_read = highest if config.eos_token_id == 2 else config.eos_token_id
-    if tokenizer.eos_token_id != end_read:
+    end = tokenizer.eos_token_id
+    if end != end_read and highest < config.vocab_size:
         raise WeightsError(
-            f"{folder}: texts end with token {tokenizer.eos_token_id}, but with eos_token_id "
+            f"{folder}: texts end with token {end}, but with eos_token_id "
             f"{config.eos_token_id} in config.json the model looks for token {end_read}"
         )
-    return tokenizer
+    context = config.max_position_embeddings
+    # Filled up with the end token: the model reads the feature at the first one, and its
+    # attention is causal, so that what follows is never seen.
+    return TextReader(tokenizer, (tokenizer.bos_token_id,), (end,), end, context)
+
+
+def _siglip_reader(folder: Path, model: SiglipModel) -> TextReader:
+    if not (folder / "tokenizer.json").is_file():
+        raise WeightsError(
+            f"{folder}: no tokenizer.json (spiece.model alone is not read: save the tokenizer with "
+            "a `tokenizers` backend)"
+        )
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        raise WeightsError(f"{folder}: cannot read the tokenizer ({_first_line(error)})") from error
+    if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
+        raise WeightsError(f"{folder}: the tokenizer names no token that ends or fills texts")
+    settings = folder / "tokenizer_config.json"
+    kind = read_json(settings).get("tokenizer_class") if settings.is_file() else None
+    return TextReader(
+        tokenizer,
+        (),
+        (tokenizer.eos_token_id,),
+        tokenizer.pad_token_id,
+        model.config.text_config.max_position_embeddings,
+        fixed=True,
+        lower=True,
+        plain=kind in ("SiglipTokenizer", "SiglipTokenizerFast"),
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -87,15 +137,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _read_config(folder: Path) -> CLIPConfig:
+def _read_config(folder: Path) -> CLIPConfig | SiglipConfig:
     path = folder / "config.json"
     values = read_json(path)
-    if values.get("model_type") != "clip":
-        raise WeightsError(f"{path}: model_type is {values.get('model_type')!r}, not 'clip'")
+    kinds = {"clip": CLIPConfig, "siglip": SiglipConfig}
+    kind = values.get("model_type")
+    if kind not in kinds:
+        raise WeightsError(f"{path}: model_type is {kind!r}, not {' or '.join(map(repr, kinds))}")
     try:
-        config = CLIPConfig.from_dict(values)
+        config = kinds[kind].from_dict(values)
     except Exception as error:  # its validation has exception classes of its own
-        raise WeightsError(f"{path}: not a CLIP configuration ({_first_line(error)})") from error
+        raise WeightsError(f"{path}: not a configuration ({_first_line(error)})") from error
     config._attn_implementation = "sdpa"  # whatever the file asks for, no foreign kernel is fetched
     return config
 
@@ -132,7 +184,7 @@ def _verify(
     if missing := sorted(expected.keys() - tensors.keys()):
         raise WeightsError(f"{folder}: {len(missing)} weights are missing: {_listed(missing)}")
     if extra := sorted(tensors.keys() - expected.keys()):
-        raise WeightsError(f"{folder}: {len(extra)} weights are not CLIP's: {_listed(extra)}")
+        raise WeightsError(f"{folder}: {len(extra)} weights are not the model's: {_listed(extra)}")
     misshapen = [
         f"{key} {tuple(tensors[key].shape)} instead of {tuple(shape)}"
         for key, shape in expected.items()

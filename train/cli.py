@@ -7,10 +7,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from train.configs import CONFIGS, Config
 from train.loop import Schedule, Task, train
 from train.shipping import SHIPPED
+
+if TYPE_CHECKING:
+    from pipelines.latent_diffusion import LatentDiffusion
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,6 +50,17 @@ def _parser() -> argparse.ArgumentParser:
         step("statistics", _statistics, "how often each kind of scene and phrasing comes"), 10_000
     )
     counting(step("judge", _judge, "how well the judge tells right pictures from wrong ones"), 1000)
+    for name, function, help in (
+        ("calibrate", _calibrate, "learn what the jury's scores mean, into its calibration.json"),
+        ("jury", _jury, "what the jury's probabilities and ticks are worth"),
+    ):
+        sub = step(name, function, help)
+        sub.add_argument("--clip", help="a known CLIP or a folder; default: the shipped one")
+        sub.add_argument("-m", "--model", help="the painter; default: the shipped one")
+        sub.add_argument("--scenes", type=int, default=400, help="rendered ones (400)")
+        sub.add_argument(
+            "--prompts", type=int, default=60, help="drawn, 4 of each; 0 for none (60)"
+        )
     running(step("tokenizer", _tokenizer, "learn the tokenizer from captions"))
     for name in TASKS:
         sub = running(step(name, _network, f"train the {name}; continues where it stopped"))
@@ -77,6 +92,42 @@ def _judge(arguments: argparse.Namespace) -> None:
     from train.stickers.trial import main_figures
 
     print(main_figures(arguments.number))
+
+
+def _calibrate(arguments: argparse.Namespace) -> None:
+    from rerank import Reranker, calibration
+    from train.jury import calibrate
+
+    jury = Reranker.load(arguments.clip)
+    made, quality = calibrate(
+        jury,
+        _painter(arguments),
+        scenes=arguments.scenes,
+        prompts=arguments.prompts,
+    )
+    path = jury.folder / calibration.FILE
+    calibration.write(made, path)
+    print(
+        f"{path}: on {quality.pairs} pairs held back, the expected calibration error is "
+        f"{quality.error:.3f}, and {quality.right:.1%} are told right"
+    )
+
+
+def _jury(arguments: argparse.Namespace) -> None:
+    from rerank import Reranker
+    from train.jury import main_figures
+
+    jury, painter = Reranker.load(arguments.clip), _painter(arguments)
+    print(main_figures(jury, painter, scenes=arguments.scenes, prompts=arguments.prompts))
+
+
+def _painter(arguments: argparse.Namespace) -> LatentDiffusion | None:
+    if arguments.prompts == 0:
+        return None
+    from pipelines.latent_diffusion import LatentDiffusion
+    from pipelines.specs import DEFAULT_MODEL
+
+    return LatentDiffusion.from_pretrained(arguments.model or DEFAULT_MODEL)
 
 
 def _atlas(arguments: argparse.Namespace) -> None:

@@ -16,10 +16,11 @@ def test_small_pictures_go_together_and_large_ones_do_not() -> None:
     assert BatchSize(64 * 64).choose(3, 0) == 1
 
 
-def test_a_cpu_draws_no_more_at_once_than_brings_speed() -> None:
-    assert BatchSize(64 * 64, on_cpu=True).choose(100, 8 * GB) == 8
-    assert BatchSize(512 * 512, on_cpu=True).choose(100, 80 * GB) == 1
-    assert BatchSize(512 * 512, fixed=3, on_cpu=True).choose(100, 80 * GB) == 3
+def test_the_first_pictures_may_come_early() -> None:
+    sizes = BatchSize(64 * 64, early=True)
+    assert [sizes.choose(100, 8 * GB) for _ in range(3)] == [4, 16, 16]
+    assert BatchSize(64 * 64, early=True).choose(3, 8 * GB) == 3
+    assert BatchSize(64 * 64, fixed=6, early=True).choose(100, 8 * GB) == 6
 
 
 def test_it_learns_from_what_a_micro_batch_took() -> None:

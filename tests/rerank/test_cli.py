@@ -1,3 +1,5 @@
+import csv
+import io
 import json
 import subprocess
 import sys
@@ -5,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from rerank import Reranker, cli, specs
+from rerank import Reranker, cli, specs, towers
 
 
 @pytest.fixture
@@ -133,7 +136,7 @@ def test_bad_k(rerank: Command, folder: Path, k: str) -> None:
 def test_empty_prompt(rerank: Command, folder: Path, prompt: str) -> None:
     code, _, errors = rerank(prompt, folder)
     assert code == 2
-    assert errors[-1].endswith("the prompt is empty")
+    assert errors[-1].endswith("the text is empty")
 
 
 def test_equal_pictures_keep_their_order(rerank: Command, folder: Path) -> None:
@@ -155,12 +158,14 @@ def test_long_prompt_is_noted(rerank: Command, folder: Path, jury: Reranker) -> 
 def test_a_score_that_is_not_finite_is_an_error(
     rerank: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Reranker.score
+    original = towers.image_features
 
-    def first_fails(jury: Reranker, prompt: str, images: list[object]) -> list[float]:
-        return [float("nan"), *original(jury, prompt, images)[1:]]  # type: ignore[arg-type]
+    def first_fails(model: object, pixels: torch.Tensor) -> torch.Tensor:
+        features = original(model, pixels)  # type: ignore[arg-type]
+        features[0] = torch.nan
+        return features
 
-    monkeypatch.setattr(Reranker, "score", first_fails)
+    monkeypatch.setattr(towers, "image_features", first_fails)
     code, output, errors = rerank("a red panda", folder)
     assert code == 4
     assert "a.png" not in output
@@ -197,7 +202,7 @@ def test_exit_codes(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "score_files", fail)
+    monkeypatch.setattr(cli, "list_files", fail)
     assert rerank("a red panda", folder)[0] == code
 
 
@@ -214,3 +219,157 @@ def test_a_reader_that_leaves_early(folder: Path, tiny_clip_folder: Path) -> Non
     process.stdout.close()
     _, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, b"")
+
+
+# ---- what else can be asked for
+
+
+def test_csv(rerank: Command, folder: Path) -> None:
+    code, output, _ = rerank("a red panda", folder, "--csv", "--top-k", 2)
+    _, table, _ = rerank("a red panda", folder, "--json", "--top-k", 2)
+    assert code == 0
+    rows = list(csv.DictReader(io.StringIO(output)))
+    for row, result in zip(rows, json.loads(table)["results"], strict=True):
+        assert {**row, "rank": int(row["rank"]), "score": float(row["score"])} == result
+
+
+def test_copies_have_their_rank_in_front(rerank: Command, folder: Path, tmp_path: Path) -> None:
+    code, output, _ = rerank("a red panda", folder, "-k", 3, "--copy-to", tmp_path / "best" / "few")
+    assert code == 0
+    files = [Path(line.split()[-1]) for line in output.splitlines()]
+    copies = sorted((tmp_path / "best" / "few").iterdir())
+    assert [copy.name for copy in copies] == [f"{i:02}-{f.name}" for i, f in enumerate(files, 1)]
+    assert [copy.read_bytes() for copy in copies] == [file.read_bytes() for file in files]
+
+
+def test_sheet(rerank: Command, folder: Path, tmp_path: Path) -> None:
+    code, _, _ = rerank("a red panda", folder, "--claims", "--sheet", tmp_path / "sheet.png")
+    assert code == 0
+    with Image.open(tmp_path / "sheet.png") as page:
+        assert min(page.size) > 400
+
+
+def test_claims(rerank: Command, folder: Path, jury: Reranker) -> None:
+    prompt = "two red apples to the left of a cat at dusk"
+    code, output, errors = rerank(prompt, folder / "a.png", "--claims")
+    assert (code, errors) == (0, ["rerank: not checked: at dusk"])
+    [checked] = jury.check(prompt, [folder / "a.png"])
+    marks = [f"{'✓' if v.holds else '✗'} {v.claim.text}" for v in checked.verdicts]
+    assert output.splitlines()[1].strip() == "  ".join(marks)
+    _, output, _ = rerank(prompt, folder / "a.png", "--claims", "--json")
+    table = json.loads(output)
+    assert table["unsplit"] == ["at dusk"]
+    assert table["results"][0]["fits_best"] == checked.mended
+    assert [row["holds"] for row in table["results"][0]["claims"]] == [
+        verdict.holds for verdict in checked.verdicts
+    ]
+
+
+def test_diversity(rerank: Command, folder: Path) -> None:
+    (folder / "copy.png").write_bytes((folder / "a.png").read_bytes())
+    code, output, _ = rerank("a red panda", folder, "--diversity", "0.01", "--json", "-k", 4)
+    assert code == 0
+    results = json.loads(output)["results"]
+    groups = [{result["file"], *result.get("alike", [])} for result in results]
+    assert any(group >= {str(folder / "copy.png"), str(folder / "a.png")} for group in groups)
+    assert rerank("a red panda", folder, "--diversity", "2")[0] == 2
+
+
+def test_templates(rerank: Command, folder: Path, jury: Reranker) -> None:
+    words = ["--template", "a {}", "--template", "the {} on the left"]
+    _, output, _ = rerank("panda", folder / "a.png", *words, "--json")
+    expected = jury.score("panda", [folder / "a.png"], templates=words[1::2])
+    assert json.loads(output)["results"][0]["score"] == pytest.approx(expected[0], abs=1e-6)
+    assert rerank("panda", folder, "--template", "no place")[0] == 2
+
+
+def test_calibrate_without_calibration(rerank: Command, folder: Path) -> None:
+    code, _, errors = rerank("a red panda", folder, "--calibrate")
+    assert code == 3
+    assert "rerank calibrate" in errors[0]
+
+
+def test_a_calibration_from_captions(rerank: Command, damaged: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(30):
+        array = rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)
+        Image.fromarray(array).save(tmp_path / f"{number}.png")
+        caption = f"a {('red', 'blue')[number % 2]} {('panda', 'apple', 'balloon')[number % 3]}"
+        rows.append({"file": f"{number}.png", "caption": caption})
+    captions = tmp_path / "captions.jsonl"
+    captions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rerank.model = damaged
+    code, output, errors = rerank("calibrate", captions)
+    assert (code, errors) == (0, [])
+    assert output.startswith(f"{damaged / 'calibration.json'}: on 18 pairs held back")
+    code, output, errors = rerank("a red panda", tmp_path / "1.png", "--calibrate", "--json")
+    assert code == 0
+    table = json.loads(output)
+    assert 0 <= table["results"][0]["probability"] <= 1
+    assert table["none_matches"] == (table["results"][0]["probability"] < 0.5)
+    assert errors == ["rerank: none of these matches the prompt"] * table["none_matches"]
+
+
+def test_several_models(rerank: Command, folder: Path, damaged: Path) -> None:
+    code, output, _ = rerank("a red panda", folder, "-m", f"{damaged}=0.5", "--json")
+    assert code == 0
+    table = json.loads(output)
+    assert table["model"] == f"{damaged.name} + {rerank.model.name}"
+    assert set(table["results"][0]["parts"]) == {damaged.name, rerank.model.name}
+    assert rerank("a red panda", folder, "-m", damaged, "--claims")[0] == 2
+    assert rerank("a red panda", folder, "-m", f"{damaged}=0")[0] == 2
+
+
+def test_classify(rerank: Command, folder: Path, jury: Reranker) -> None:
+    labels = ["--label", "a panda", "--label", "an apple"]
+    (folder / "f.png").write_bytes(b"")
+    code, output, errors = rerank("classify", folder, *labels)
+    assert code == 4
+    assert len(output.splitlines()) == 5
+    assert errors[0].startswith(f"rerank: {folder / 'f.png'} is left out")
+    code, output, _ = rerank("classify", folder / "a.png", *labels, "--json")
+    [expected] = jury.classify([folder / "a.png"], labels[1::2])
+    [result] = json.loads(output)["results"]
+    assert result["probabilities"] == pytest.approx(expected)
+    assert result["label"] == max(expected, key=lambda label: expected[label])
+    assert rerank("classify", folder, "--label", "x", "--label", "x")[0] == 2
+
+
+def test_index_and_search(rerank: Command, folder: Path, jury: Reranker) -> None:
+    assert rerank("search", "a red panda", folder)[0] == 2
+    code, output, _ = rerank("index", folder)
+    assert (code, output) == (0, "5 pictures: 5 read, 0 there already, 0 forgotten\n")
+    code, output, errors = rerank("search", "a red panda", folder, "-k", 2)
+    assert (code, errors) == (0, [])
+    files = sorted(folder.glob("[a-e].*"))
+    expected = [str(files[each.index]) for each in jury.top_k("a red panda", files, 2)]
+    assert [line.split()[-1] for line in output.splitlines()] == expected
+    _, output, _ = rerank("search", folder, "--like", folder / "c.webp", "-k", 1, "--json")
+    assert json.loads(output)["results"][0]["file"] == str(folder / "c.webp")
+    (folder / "a.png").unlink()
+    code, output, errors = rerank("search", "a red panda", folder)
+    assert "a.png  (changed or removed since)" in output
+    assert errors == [
+        f"rerank: 1 pictures are new, changed or gone: `rerank index {folder}` brings the index up "
+        "to date"
+    ]
+    assert rerank("search", folder)[0] == 2
+    assert rerank("search", "x", folder, "--like", folder / "b.jpg")[0] == 2
+
+
+def test_a_prompt_that_is_a_command(rerank: Command, folder: Path) -> None:
+    code, output, _ = rerank("rank", "search", folder, "--json")
+    assert code == 0
+    assert json.loads(output)["prompt"] == "search"
+
+
+@pytest.mark.parametrize("command", ["rank", "classify", "index", "search", "calibrate"])
+def test_help(rerank: Command, command: str) -> None:
+    code = 0
+    try:
+        cli.main([command, "--help"])
+    except SystemExit as stopped:
+        code = int(stopped.code or 0)
+    assert code == 0
+    assert "--device" in rerank.capsys.readouterr().out

@@ -6,8 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from rerank import Ranked, Reranker, rank
+from rerank import BadImageError, Ranked, Reranker, rank, towers
 from rerank.reranker import CACHED_TEXTS
+from rerank.weights import Model
 
 PROMPTS = ("a red panda", "two blue apples, left of a balloon!", "Ünïcødé 🐼", "")
 SIZES = [(32, 32), (33, 32), (64, 64), (200, 77), (77, 200), (17, 23), (640, 480)]
@@ -25,7 +26,7 @@ def as_tensor(arrays: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(arrays).permute(0, 3, 1, 2)
 
 
-def test_equal_to_transformers(tiny_clip_folder: Path, jury: Reranker) -> None:
+def test_equal_to_transformers(tiny_clip_folder: Path) -> None:
     from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
     images = [Image.fromarray(pictures(1, *size)[0]) for size in SIZES]
@@ -40,6 +41,7 @@ def test_equal_to_transformers(tiny_clip_folder: Path, jury: Reranker) -> None:
     cosines = expected.text_embeds @ expected.image_embeds.T
     assert cosines.std() > 0.01  # else being equal would mean nothing
 
+    jury = Reranker.load(tiny_clip_folder, "cpu", exact=True)
     ours = jury.similarity(PROMPTS, images)
     torch.testing.assert_close(ours, cosines, atol=1e-5, rtol=0)
     for row, prompt in enumerate(PROMPTS):
@@ -143,15 +145,14 @@ def test_rank() -> None:
 def test_a_picture_without_a_finite_score_is_seen_and_never_ranked(
     jury: Reranker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = jury._model.get_image_features
+    original = towers.image_features
 
-    def fail_on_black(pixels: torch.Tensor) -> object:
-        output = original(pixels)
-        black = (pixels < -1).flatten(1).all(1)
-        output.pooler_output[black] = torch.nan
-        return output
+    def fail_on_black(model: Model, pixels: torch.Tensor) -> torch.Tensor:
+        features = original(model, pixels)
+        features[(pixels < -1).flatten(1).all(1)] = torch.nan
+        return features
 
-    monkeypatch.setattr(jury._model, "get_image_features", fail_on_black)
+    monkeypatch.setattr(towers, "image_features", fail_on_black)
     arrays = pictures(5)
     others = jury.score("a panda", arrays[[0, 1, 3, 4]])
     arrays[2] = 0
@@ -203,7 +204,7 @@ def test_long_texts_are_the_weighted_mean_of_their_chunks(jury: Reranker) -> Non
     assert len(chunks) > 2
     assert " ".join(chunks).split() == text.split()
     features = jury.text_features(chunks)
-    lengths = [len(jury._tokenizer(chunk).input_ids) for chunk in chunks]
+    lengths = [len(jury._reader.tokenizer(chunk).input_ids) for chunk in chunks]
     assert max(lengths) <= jury.context
     mean = sum(length * feature for length, feature in zip(lengths, features, strict=True))
     expected = mean / mean.norm()
@@ -242,3 +243,131 @@ def test_gpu_scores_are_those_of_the_cpu(tiny_clip_folder: Path, jury: Reranker)
     arrays = pictures(4)
     expected = jury.score("a red panda", arrays)
     assert on_gpu.score("a red panda", arrays) == pytest.approx(expected, abs=1e-4)
+
+
+# ---- many pictures
+
+
+def test_encoded_pictures_take_the_place_of_pictures(jury: Reranker) -> None:
+    arrays = pictures(5)
+    encoded = jury.encode(arrays)
+    assert len(encoded) == 5
+    assert jury.encode(encoded) is encoded
+    assert jury.score("a panda", encoded) == jury.score("a panda", arrays)
+    assert jury.top_k("a panda", encoded, 2) == jury.top_k("a panda", arrays, 2)
+
+
+def test_a_folder_and_bytes(jury: Reranker, tmp_path: Path) -> None:
+    arrays = pictures(3)
+    for number, array in enumerate(arrays):
+        Image.fromarray(array).save(tmp_path / f"{number}.png")
+    expected = jury.score("a panda", arrays)
+    assert jury.score("a panda", tmp_path) == expected
+    assert jury.score("a panda", str(tmp_path)) == expected
+    assert jury.score("a panda", [p.read_bytes() for p in sorted(tmp_path.iterdir())]) == expected
+
+
+def test_floats_score_as_bytes(jury: Reranker) -> None:
+    tensor = as_tensor(pictures(3))
+    assert jury.score("a panda", tensor.float() / 255) == jury.score("a panda", tensor)
+
+
+def test_bad_pictures_are_raised_or_skipped(jury: Reranker, tmp_path: Path) -> None:
+    array = pictures(1)[0]
+    images = [array, tmp_path / "gone.png", array, b"nothing"]
+    with pytest.raises(BadImageError, match=r"gone\.png"):
+        jury.score("a panda", images)
+    encoded = jury.encode(images, skip_bad=True)
+    assert list(encoded.failed) == [1, 3]
+    assert "no such picture file" in encoded.failed[1]
+    ranking = jury.top_k("a panda", encoded, 9)
+    assert [each.index for each in ranking] == [0, 2]
+    assert ranking.failed == encoded.failed
+
+
+def test_progress(jury: Reranker) -> None:
+    for images in (pictures(40), as_tensor(pictures(40))):
+        done: list[int] = []
+        jury.score("a panda", images, progress=done.append)
+        assert done[-1] == 40
+        assert len(done) > 1
+
+
+def test_memory_running_out_is_healed(
+    tiny_clip_folder: Path, jury: Reranker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = Reranker.load(tiny_clip_folder, "cpu")
+    encode, sizes = towers.image_features, []
+
+    def short_of_memory(model: Model, pixels: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(pixels))
+        if len(pixels) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(model, pixels)
+
+    expected = jury.score("a panda", pictures(40))
+    monkeypatch.setattr(towers, "image_features", short_of_memory)
+    assert fresh.score("a panda", pictures(40)) == pytest.approx(expected, abs=1e-6)
+    assert sizes[:4] == [16, 8, 4, 2]
+    assert max(sizes[4:]) == 2  # what did not fit is not tried again
+
+    def no_memory(model: Model, pixels: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+
+    monkeypatch.setattr(towers, "image_features", no_memory)
+    with pytest.raises(RuntimeError, match="can't allocate"):
+        fresh.score("a panda", pictures(4))
+
+
+def test_the_class_token_is_that_of_the_whole_network(jury: Reranker) -> None:
+    pixels = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        expected = jury._model.vision_model(pixels).pooler_output
+        ours = towers.class_token(jury._model, pixels)  # type: ignore[arg-type]
+    torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-5)
+
+
+# ---- labels and templates
+
+
+def test_classes_are_the_softmax_of_the_logits(jury: Reranker) -> None:
+    labels = ["a panda", "an apple", "a balloon"]
+    arrays = pictures(4)
+    logits = torch.tensor([jury.logits(label, arrays) for label in labels])
+    expected = logits.softmax(0).T
+    for row, found in zip(expected, jury.classify(arrays, labels), strict=True):
+        assert found == pytest.approx(dict(zip(labels, row.tolist(), strict=True)), abs=1e-6)
+        assert list(found.values()) == sorted(found.values(), reverse=True)
+    for wrong in ([], ["a", "a"]):
+        with pytest.raises(ValueError, match="labels are different texts"):
+            jury.classify(arrays, wrong)
+
+
+def test_templates_are_the_mean_of_their_features(jury: Reranker) -> None:
+    templates = ["a {}", "the {} on the left", "{}, red"]
+    features = jury.text_features([t.replace("{}", "panda") for t in templates])
+    mean = features.mean(0)
+    [found] = jury.text_features(["panda"], templates)
+    torch.testing.assert_close(found, mean / mean.norm())
+    scores = jury.score("panda", pictures(2), templates=templates)
+    assert scores == pytest.approx((jury.image_features(pictures(2)) @ found).tolist(), abs=1e-6)
+    for wrong in (["no place"], ["{} and {}"], "a {}"):
+        with pytest.raises(ValueError, match="template"):
+            jury.text_features(["panda"], wrong)
+
+
+def test_the_ranking_says_in_how_many_parts_a_prompt_was_scored(jury: Reranker) -> None:
+    assert jury.top_k("a panda", pictures(1), 1).chunks == 1
+    assert jury.top_k("a red panda " * 20, pictures(1), 1).chunks > 1
+
+
+def test_check_and_claims(jury: Reranker) -> None:
+    prompt = "two red apples to the left of a cat"
+    checked = jury.check(prompt, pictures(2))
+    assert [[v.claim for v in each.verdicts] for each in checked] == [
+        list(jury.claims(prompt).claims)
+    ] * 2
+    for image, each in zip(pictures(2), checked, strict=True):
+        before, after = (jury.score(text, [image])[0] for text in (prompt, each.mended))
+        assert after >= before
+        assert (after == before) == all(verdict.holds for verdict in each.verdicts)

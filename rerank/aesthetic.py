@@ -1,0 +1,86 @@
+"""How good a picture looks, whatever it shows: a small head on CLIP's features."""
+
+import re
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch.nn.functional import linear
+
+from rerank.pictures import Images
+from rerank.reranker import Reranker
+from rerank.specs import WeightsError
+
+
+class AestheticHead:
+    """A chain of linear layers on the features of length 1 of the CLIP model it was trained with.
+
+    The file is safetensors with the weights and biases of the layers, in the order of the numbers
+    in their names (`layers.0.weight`, `layers.0.bias`, `layers.2.weight`, …), the last one giving
+    one number. What stands between them is in the file's metadata under "activation": "relu", or
+    "none", which is also meant where it says nothing (LAION's predictors have none).
+    """
+
+    def __init__(
+        self, jury: Reranker, layers: list[tuple[torch.Tensor, torch.Tensor]], relu: bool, name: str
+    ) -> None:
+        self.name = name
+        self.encoder = jury
+        self._layers = [(w.float().to(jury.device), b.float().to(jury.device)) for w, b in layers]
+        self._relu = relu
+
+    @classmethod
+    def load(cls, file: str | Path, jury: Reranker) -> "AestheticHead":
+        """The head in a file, for the features of `jury`. Raises WeightsError for one that does
+        not fit."""
+        file = Path(file)
+        try:
+            with safe_open(file, framework="pt") as opened:
+                tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+                activation = (opened.metadata() or {}).get("activation", "none")
+        except (OSError, SafetensorError) as error:
+            raise WeightsError(f"{file}: cannot be read as safetensors ({error})") from error
+        if activation not in ("none", "relu"):
+            raise WeightsError(f"{file}: activation is {activation!r}, not 'none' or 'relu'")
+        return cls(jury, _layers(tensors, file, jury), activation == "relu", file.stem)
+
+    def score(self, prompt: str, images: Images) -> list[float]:
+        """One number per picture, on the scale that the head was trained to; the prompt is not
+        looked at."""
+        values = self.encoder.image_features(images)
+        for number, (weight, bias) in enumerate(self._layers):
+            if self._relu and number > 0:
+                values = values.relu()
+            values = linear(values, weight, bias)
+        return values[:, 0].tolist()
+
+
+def _layers(
+    tensors: dict[str, torch.Tensor], file: Path, jury: Reranker
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Weights and biases in order, each fitting the one before."""
+    names = sorted({key.rpartition(".")[0] for key in tensors}, key=_number)
+    expected = {f"{name}{kind}" for name in names for kind in (".weight", ".bias")}
+    bare = {key.lstrip(".") for key in expected}
+    if not tensors or {key.lstrip(".") for key in tensors} != bare:
+        raise WeightsError(f"{file}: holds {', '.join(sorted(tensors))[:80]}, not linear layers")
+    width = jury.image_features([]).shape[1]
+    layers = []
+    for name in names:
+        prefix = f"{name}." if name else ""
+        weight, bias = tensors[f"{prefix}weight"], tensors[f"{prefix}bias"]
+        if weight.ndim != 2 or weight.shape[1] != width or bias.shape != weight.shape[:1]:
+            raise WeightsError(
+                f"{file}: {prefix}weight has the shape {tuple(weight.shape)}; {width} values come "
+                f"in, from {jury.name} or the layer before"
+            )
+        width = weight.shape[0]
+        layers.append((weight, bias))
+    if width != 1:
+        raise WeightsError(f"{file}: the last layer gives {width} values, not one")
+    return layers
+
+
+def _number(name: str) -> int:
+    found = re.findall(r"\d+", name)
+    return int(found[-1]) if found else 0

@@ -1,0 +1,220 @@
+"""The words of the `rerank` command. Imports no torch."""
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from rerank.specs import DEFAULT, SPECS
+
+COMMANDS = {
+    "rank": "rank pictures by how well they match a text (what `rerank PROMPT …` does)",
+    "classify": "tell which of several labels fits each picture best",
+    "index": "read the pictures of a folder once, for searches",
+    "search": "find the pictures of an indexed folder that are like a text or a picture",
+    "calibrate": "learn what scores mean, from pictures with captions",
+}
+EXAMPLES = """\
+examples:
+  rerank "a red fox" pictures/*.png --top-k 4 --copy-to best --sheet best.png
+  rerank "a panda to the left of a red balloon" pictures --claims --calibrate
+  rerank classify pictures --label "a dog" --label "a cat" --template "a photo of {}."
+  rerank index pictures; rerank search "a red fox" pictures
+  rerank calibrate captions.jsonl -m MODEL_FOLDER
+
+exit codes: 0 done, 2 bad input, 3 weights, 4 some pictures could not be read, 5 no room,
+130 interrupted
+"""
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """What the command line says; `command` is one of COMMANDS."""
+    command = "rank"
+    if words and words[0] in COMMANDS:
+        command, *words = words
+    options = build_parser(command).parse_args(words)
+    options.command = command
+    return options
+
+
+def build_parser(command: str = "rank") -> argparse.ArgumentParser:
+    """The parser of one of COMMANDS."""
+    parser = argparse.ArgumentParser(
+        prog="rerank" if command == "rank" else f"rerank {command}",
+        description=f"{COMMANDS[command][0].upper()}{COMMANDS[command][1:]}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = {
+        "rank": _add_rank,
+        "classify": _add_classify,
+        "index": _add_index,
+        "search": _add_search,
+        "calibrate": _add_calibrate,
+    }
+    add[command](parser)
+    _add_machine(parser)
+    return parser
+
+
+def _add_rank(parser: argparse.ArgumentParser) -> None:
+    others = "\n".join(
+        f"  rerank {name:10} {text}" for name, text in COMMANDS.items() if name != "rank"
+    )
+    parser.description = "Rank pictures by how well they match a text, best first."
+    parser.epilog = f"other commands, each with its own --help:\n{others}\n\n{EXAMPLES}"
+    parser.add_argument("prompt", type=_prompt, help="what the pictures should show")
+    _add_pictures(parser)
+    parser.add_argument("-k", "--top-k", type=_count, metavar="K", help="show the best K only")
+    parser.add_argument(
+        "--diversity", type=_share, default=0.0, metavar="X",
+        help="from 0 (default: by score alone) to 1 (as different from each other as can be)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--calibrate", action="store_true", help="say what the scores mean: percentile, probability"
+    )
+    parser.add_argument(
+        "--calibration", type=Path, metavar="FILE",
+        help="do so by this file instead of the model's own calibration.json",
+    )  # fmt: skip
+    parser.add_argument(
+        "--claims", action="store_true", help="tick or cross each claim of the prompt"
+    )
+    _add_templates(parser)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON object")
+    form.add_argument("--csv", action="store_true", help="print comma-separated values")
+    parser.add_argument(
+        "--copy-to", type=Path, metavar="FOLDER", help="copy the ranked files, their rank in front"
+    )
+    parser.add_argument(
+        "--sheet", type=Path, metavar="FILE", help="draw the ranked pictures on one page"
+    )
+    parser.add_argument(
+        "-m", "--model", type=_weighted, action="append", metavar="MODEL[=WEIGHT]",
+        help=f"{', '.join(SPECS)}, or the folder of a CLIP or SigLIP model (default: {DEFAULT}); "
+        "several are averaged",
+    )  # fmt: skip
+    parser.add_argument(
+        "--aesthetic", type=_weighted, metavar="FILE[=WEIGHT]",
+        help="average with a head on the first model's features (safetensors)",
+    )  # fmt: skip
+
+
+def _add_classify(parser: argparse.ArgumentParser) -> None:
+    _add_pictures(parser)
+    parser.add_argument(
+        "--label", type=_prompt, action="append", required=True, metavar="TEXT",
+        help="what a picture may show; at least two of these",
+    )  # fmt: skip
+    _add_templates(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_model(parser)
+
+
+def _add_index(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="its pictures, and those of the folders inside")
+    _add_where(parser)
+    _add_model(parser)
+
+
+def _add_search(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("query", nargs="?", type=_prompt, help="what to look for")
+    parser.add_argument("folder", type=Path, help="a folder that has been indexed")
+    parser.add_argument("--like", type=Path, metavar="PICTURE", help="look for pictures like this")
+    parser.add_argument(
+        "-k", "--top-k", type=_count, default=10, metavar="K", help="show so many (default: 10)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_where(parser)
+    _add_model(parser)
+
+
+def _add_calibrate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "captions", type=Path,
+        help='a JSON object a line: {"file": "a.png", "caption": "a fox"}, with "matches": false '
+        "where the caption is wrong; files are relative to this one",
+    )  # fmt: skip
+    parser.add_argument(
+        "-o", "--output", type=Path, help="default: calibration.json in the model's folder"
+    )
+    _add_model(parser)
+
+
+def _add_pictures(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "pictures", nargs="+", type=Path, metavar="PICTURE|FOLDER",
+        help="picture files, and folders whose pictures are taken",
+    )  # fmt: skip
+
+
+def _add_templates(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--template", action="append", default=[], metavar="TEXT",
+        help='put the text in place of {}, as in "a photo of {}."; the mean of several',
+    )  # fmt: skip
+
+
+def _add_where(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--index",
+        type=Path,
+        metavar="FOLDER",
+        help="where it lies (default: .rerank in the folder)",
+    )
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-m", "--model", default=DEFAULT,
+        help=f"{', '.join(SPECS)}, or the folder of a CLIP or SigLIP model (default: %(default)s)",
+    )  # fmt: skip
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--processor", metavar="MODEL", help="take tokenizer and preprocessing from there"
+    )
+    parser.add_argument(
+        "--exact", action="store_true", help="resize bit for bit as PIL does; slower"
+    )
+    parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: cuda where there is one)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress on a terminal")
+    parser.add_argument("--debug", action="store_true", help="show a traceback on errors")
+
+
+def _prompt(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the text is empty")
+    return text
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
+
+
+def _weighted(text: str) -> tuple[str, float]:
+    """`name=2` → ("name", 2.0)."""
+    name, equals, number = text.rpartition("=")
+    if not equals:
+        return text, 1.0
+    try:
+        weight = float(number)
+    except ValueError:
+        return text, 1.0  # a path with a = in it
+    if not (weight > 0 and math.isfinite(weight)):
+        raise argparse.ArgumentTypeError(f"{text!r}: a weight is above 0")
+    return name, weight

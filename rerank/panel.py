@@ -1,0 +1,145 @@
+"""Several judges together."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Protocol
+
+import torch
+
+from rerank.pictures import Encoded, Images, list_pictures
+from rerank.ranking import Ranking, rank
+from rerank.reranker import Progress, Reranker
+
+BLOCK = 256  # pictures that all members see before the next are read
+
+
+class Judge(Protocol):
+    """What can be a member: a Reranker, an AestheticHead, or anything with these."""
+
+    @property
+    def name(self) -> str:
+        """What its scores are called."""
+        ...
+
+    @property
+    def encoder(self) -> Reranker:
+        """The model whose features it scores."""
+        ...
+
+    def score(self, prompt: str, images: Encoded) -> list[float]:
+        """One number per picture."""
+        ...
+
+
+@dataclass(frozen=True)
+class Member:
+    """A judge and its weight, above 0."""
+
+    judge: Judge
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """What a panel thinks of N pictures: `scores` of all members together, the raw ones of each by
+    its name, and index → why, for pictures that could not be read."""
+
+    scores: list[float]
+    parts: dict[str, list[float]]
+    failed: dict[int, str]
+
+    def ranking(self, k: int | None = None) -> Ranking:
+        """The k best, best first, or all of them."""
+        return Ranking(
+            (
+                replace(each, parts={name: raw[each.index] for name, raw in self.parts.items()})
+                for each in rank(self.scores)[:k]
+            ),
+            failed=self.failed,
+        )
+
+
+class Panel:
+    """Judges whose opinions are averaged.
+
+    Each member's scores are standardised over the pictures of one prompt (mean 0, deviation 1),
+    since one's cosines and another's points cannot be added; the panel's score is their weighted
+    mean. So it compares pictures of one call with each other, and nothing else.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        """Raises ValueError for no members, equal names or weights that are not above 0."""
+        names = [member.judge.name for member in members]
+        if not members or len(set(names)) != len(names):
+            raise ValueError(f"a panel has members of different names, not {names}")
+        if any(not member.weight > 0 for member in members):
+            raise ValueError("the weights of a panel's members are above 0")
+        self.members = tuple(members)
+
+    def judge(
+        self,
+        prompt: str,
+        images: Images,
+        *,
+        progress: Progress | None = None,
+        skip_bad: bool = False,
+    ) -> Opinions:
+        """What each member thinks; `progress` and `skip_bad` as in `Reranker.encode`."""
+        parts: dict[str, list[float]] = {member.judge.name: [] for member in self.members}
+        failed: dict[int, str] = {}
+        done = 0
+        for block in _blocks(images):
+            # Members that share a model, such as a CLIP and a head on it, share its features.
+            seen = {id(member.judge.encoder): member.judge.encoder for member in self.members}
+            encoded = {key: each.encode(block, skip_bad=skip_bad) for key, each in seen.items()}
+            for member in self.members:
+                pictures = encoded[id(member.judge.encoder)]
+                parts[member.judge.name] += member.judge.score(prompt, pictures)
+                failed |= {done + index: why for index, why in pictures.failed.items()}
+            done += len(pictures)
+            if progress is not None:
+                progress(done)
+        return Opinions(self._mean(parts), parts, failed)
+
+    def score(self, prompt: str, images: Images) -> list[float]:
+        """The weighted mean of the members' standardised scores; nan where one gave no number."""
+        return self.judge(prompt, images).scores
+
+    def top_k(self, prompt: str, images: Images, k: int) -> Ranking:
+        """The k best pictures, best first, with each member's raw score in `parts`."""
+        if k < 1:
+            raise ValueError(f"k is {k}; at least 1 picture must be asked for")
+        return self.judge(prompt, images).ranking(k)
+
+    def _mean(self, parts: dict[str, list[float]]) -> list[float]:
+        weights = torch.tensor([member.weight for member in self.members], dtype=torch.float64)
+        table = torch.stack([standardised(parts[m.judge.name]) for m in self.members])  # (M, N)
+        return (weights @ table / weights.sum()).tolist()
+
+
+def standardised(scores: Sequence[float]) -> torch.Tensor:
+    """Scores (N,) with mean 0 and deviation 1 over the finite ones; all 0 where they are equal."""
+    values = torch.tensor(scores, dtype=torch.float64)
+    finite = values[values.isfinite()]
+    if len(finite) == 0:
+        return values
+    spread = finite.std(correction=0)
+    return (values - finite.mean()) / spread if spread > 1e-9 else values - finite.mean()
+
+
+def _blocks(images: Images) -> Iterator[Images]:
+    """The pictures a block at a time, since an iterable can be read only once."""
+    if isinstance(images, Encoded):
+        raise ValueError("encoded pictures belong to one model; a panel takes the pictures")
+    if isinstance(images, str | os.PathLike):
+        images = list_pictures(images)
+    if isinstance(images, torch.Tensor):
+        yield from images.split(BLOCK)
+        return
+    if not isinstance(images, Iterable):
+        raise ValueError(f"images are a list of pictures, not one {type(images).__name__}")
+    iterator = iter(images)
+    while block := list(islice(iterator, BLOCK)):
+        yield block

@@ -1,0 +1,88 @@
+"""Many pictures: those of a folder, and streams of them that threads decode ahead."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+
+    from rerank.preprocessing import Picture
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"})
+DECODERS = os.cpu_count() or 4  # threads
+AHEAD = 64  # pictures that wait, decoded, for their turn
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Pictures as the model sees them, to be judged any number of times.
+
+    features  (N, D) of length 1, on the model's device; nan where a picture failed
+    failed    index → why, for pictures that could not be read
+    """
+
+    features: "torch.Tensor"
+    failed: dict[int, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+# A folder, whose pictures are taken sorted by name; any iterable, read once; one tensor.
+Images: TypeAlias = "Iterable[Picture] | torch.Tensor | str | os.PathLike[str] | Encoded"
+
+
+def list_pictures(folder: str | os.PathLike[str], *, deep: bool = False) -> list[Path]:
+    """The picture files of a folder, sorted; `deep` takes those of its folders too.
+
+    Told by their suffix; hidden ones are left out. Raises ValueError for what is not a folder, and
+    for a folder without any.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: not a folder; images are a list of pictures, not one")
+    found = sorted(
+        path
+        for path in (folder.rglob("*") if deep else folder.iterdir())
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if not found:
+        raise ValueError(f"{folder}: no pictures ({', '.join(sorted(SUFFIXES))}) in this folder")
+    return found
+
+
+def ahead(
+    items: Iterable[Item], work: Callable[[Item], Result], errors: type[Exception]
+) -> Iterator[Result | Exception]:
+    """The results of `work` in the order of the items, made by threads a little ahead.
+
+    Exceptions of the kind `errors` take the place of their result; others are raised. At most AHEAD
+    items are in memory, however many there are.
+    """
+
+    def outcome(item: Item) -> Result | Exception:
+        try:
+            return work(item)
+        except errors as error:
+            return error
+
+    waiting: deque[Future[Result | Exception]] = deque()
+    pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
+    try:
+        for item in items:
+            waiting.append(pool.submit(outcome, item))
+            if len(waiting) >= AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
