@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import rerank.specs
 from gen.errors import InputError, RoomError
-from gen.events import Cancel, Note, Progress, Watch, watch_nothing
+from gen.events import Cancel, Loading, Note, Progress, Watch, watch_nothing
 from gen.memory import BatchSize, free_on_host, held_by_process, peak_of_process
 from gen.metadata import Metadata, versions
 from gen.plan import Candidate, Plan, Survey, draw_seed, resolve
@@ -67,6 +67,9 @@ class Engine:
     reranker: str | None = None  # a name or a folder; "none": no jury; None: the shipped one
     batch_size: int | None = None  # None: what memory allows
     safety: bool = False  # pictures that the model's own safety checker flags have failed
+    offload: str | None = None  # none, model, sequential: what waits off the GPU
+    vae_tiling: bool = False  # decode large pictures in tiles
+    compiled: bool = False  # spend minutes on faster networks
     _pipelines: dict[tuple[Path, Additions], "Pipeline"] = field(default_factory=dict, repr=False)
     _hashes: dict[tuple[Path, Additions], str] = field(default_factory=dict, repr=False)
     _jury: "Reranker | None" = field(default=None, repr=False)
@@ -115,8 +118,11 @@ class Engine:
         """The pipeline of a model, loaded when first asked for."""
         key = spec.folder, spec.additions
         if key not in self._pipelines:
+            watch = watch_nothing if watch is None else watch
+            if spec.forbids_commerce:
+                watch(Note(f"the licence of {spec.name}, {spec.licence}, forbids commercial use"))
             with _loading("the model", watch):
-                self._pipelines[key] = load_pipeline(spec, self)
+                self._pipelines[key] = load_pipeline(spec, self, watch)
         return self._pipelines[key]
 
     def jury_spec(self) -> rerank.specs.Spec | None:
@@ -128,7 +134,7 @@ class Engine:
     def jury(self, watch: Watch | None = None) -> "Reranker":
         """The model that judges, loaded when first asked for."""
         if self._jury is None:
-            with _loading("the jury", watch):
+            with _loading("the jury", watch_nothing if watch is None else watch):
                 self._jury = load_jury(self)
         return self._jury
 
@@ -174,7 +180,7 @@ class _Sitting:
             self._tell_of_dropped_text(dropped, candidates[0].spec)
         on_cpu = getattr(pipeline.device, "type", None) == "cpu"
         early = on_cpu and not self.engine._has_drawn  # somebody has just started and waits
-        sizes = BatchSize(_pixels(candidates[0]), self.engine.batch_size, early=early)
+        sizes = BatchSize(candidates[0].pixels, self.engine.batch_size, early=early)
         while candidates and not self.cancel.asked:
             size = sizes.choose(len(candidates), _free_memory(pipeline.device))
             batch, candidates = candidates[:size], candidates[size:]
@@ -508,19 +514,32 @@ def _seed_of_run(folder: RunFolder | None, fingerprint: str, watch: Watch | None
     return seed
 
 
-def load_pipeline(spec: Spec, engine: Engine) -> "Pipeline":
+def load_pipeline(spec: Spec, engine: Engine, watch: Watch) -> "Pipeline":
     """Load a model's networks as the engine wants them. Takes seconds."""
     from pipelines.any_pipeline import AnyPipeline
     from pipelines.dalle import Dalle
     from pipelines.latent_diffusion import LatentDiffusion
 
+    def progress(loaded: int, total: int) -> None:
+        watch(Loading(spec.name, loaded, total))
+
+    _refuse_what_it_lacks(spec, engine)
     if spec.kind == "diffusers":
-        if engine.safety:
-            raise InputError(f"{spec.name} runs as it is in diffusers, unchecked: no --safety")
-        return AnyPipeline.from_pretrained(spec.address, engine.device, engine.dtype)
+        return AnyPipeline.from_pretrained(
+            spec.address,
+            engine.device,
+            engine.dtype,
+            offload=engine.offload,
+            vae_tiling=engine.vae_tiling,
+        )
     if spec.kind == "dalle":
         return Dalle.from_pretrained(
-            spec.address, engine.device, engine.dtype, engine.attention, engine.safety
+            spec.address,
+            engine.device,
+            engine.dtype,
+            engine.attention,
+            engine.safety,
+            progress=progress,
         )
     return LatentDiffusion.from_pretrained(
         spec.address,
@@ -529,7 +548,23 @@ def load_pipeline(spec: Spec, engine: Engine) -> "Pipeline":
         engine.attention,
         engine.safety,
         spec.additions,
+        offload=engine.offload,
+        vae_tiling=engine.vae_tiling,
+        compiled=engine.compiled,
+        progress=progress,
     )
+
+
+def _refuse_what_it_lacks(spec: Spec, engine: Engine) -> None:
+    """Raise InputError for a wish that only other kinds of models fulfil."""
+    wishes = {
+        "--safety": engine.safety and spec.kind == "diffusers",
+        "--compile": engine.compiled and spec.kind != "latent_diffusion",
+        "--offload": engine.offload not in (None, "none") and spec.kind == "dalle",
+        "--vae-tiling": engine.vae_tiling and spec.kind == "dalle",
+    }
+    if lacking := [flag for flag, is_lacking in wishes.items() if is_lacking]:
+        raise InputError(f"{spec.name} runs without {', '.join(lacking)}: leave that out")
 
 
 def load_jury(engine: Engine) -> "Reranker":
@@ -538,6 +573,21 @@ def load_jury(engine: Engine) -> "Reranker":
 
     device = None if engine.device == "auto" else engine.device
     return Reranker.load(engine.reranker, device)
+
+
+def choose_machine(engine: Engine) -> tuple[str, str, float, float]:
+    """Where networks would run, in which number format, and the bytes free there and on the host.
+
+    Raises InputError for a device or dtype that there is not.
+    """
+    from pipelines.devices import choose_device, choose_dtype
+    from pipelines.offloading import check_offload
+
+    with _loading("nothing", watch_nothing):
+        device = choose_device(engine.device)
+        dtype = choose_dtype(device, engine.dtype)
+        check_offload(engine.offload, device)
+    return str(device), str(dtype).removeprefix("torch."), _free_memory(device), free_on_host()
 
 
 def describe_devices() -> tuple[str, str]:
@@ -553,15 +603,8 @@ def describe_devices() -> tuple[str, str]:
     return ", ".join(dict.fromkeys([str(best), *names, threads])), attention
 
 
-def _pixels(candidate: Candidate) -> int:
-    defaults, request = candidate.spec.defaults, candidate.request
-    width = defaults["width"] if request.width is None else request.width
-    height = defaults["height"] if request.height is None else request.height
-    return width * height
-
-
 @contextmanager
-def _loading(what: str, watch: Watch | None) -> Iterator[None]:
+def _loading(what: str, watch: Watch) -> Iterator[None]:
     """Turn what loading warns of into notes, and a wrong device or dtype into an InputError."""
     collecting = gc.isenabled()
     gc.disable()  # looking for garbage among all that importing leaves costs a quarter of its time
@@ -577,10 +620,9 @@ def _loading(what: str, watch: Watch | None) -> Iterator[None]:
         finally:
             if collecting:
                 gc.enable()
-    if watch is not None:
-        for warning in caught:
-            if issubclass(warning.category, UserWarning):
-                watch(Note(str(warning.message)))
+    for warning in caught:
+        if issubclass(warning.category, UserWarning):
+            watch(Note(str(warning.message)))
 
 
 def _raise_unless_out_of_memory(

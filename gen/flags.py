@@ -14,6 +14,7 @@ from gen.request import SETTINGS
 from gen.run_folder import KEEP
 from gen.saving import MAX_UPSCALE, SUFFIX_OF_FORMAT
 from gen.settings import Setting, Value
+from pipelines.needs import OFFLOAD
 
 FLAGGED = [name for name, setting in SETTINGS.items() if setting.asked and name != "prompt"]
 EXAMPLES = """\
@@ -171,6 +172,22 @@ def _add_machine(parser: Parser) -> None:
     )
     group.add_argument("--attention", metavar="NAME", help="auto (default), xformers, sdpa")
     group.add_argument(
+        "--offload",
+        choices=OFFLOAD,
+        help="keep what is not running off the GPU: whole networks (model), or all but a layer "
+        "(sequential, many times slower); default: none",
+    )
+    group.add_argument(
+        "--vae-tiling",
+        action="store_true",
+        help="decode large pictures in tiles: less memory, tones may change a little",
+    )
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="let torch.compile spend minutes on the first picture to draw later ones faster",
+    )
+    group.add_argument(
         "--batch-size",
         type=_whole_number(1, 4096),
         metavar="N",
@@ -188,6 +205,7 @@ def _add_telling(parser: Parser) -> None:
     flags = {
         "--json": "one JSON object per prompt on standard output",
         "--dry-run": "only print the resolved requests, a JSON object a line",
+        "--plan": "only print what memory and time drawing would need; exit 5 if it does not fit",
         "--list-models": "the known models",
         "--env": "versions, devices and weights, for bug reports",
         "--quiet": "nothing but errors, and JSON if asked for",
@@ -197,6 +215,12 @@ def _add_telling(parser: Parser) -> None:
     for flag, text in flags.items():
         short = {"--quiet": ["-q"], "--verbose": ["-v"]}.get(flag, [])
         group.add_argument(*short, flag, action="store_true", help=text)
+    group.add_argument(
+        "--pull",
+        metavar="ORG/NAME",
+        help="fetch a model from the Hugging Face hub, or ORG/NAME@REVISION; nothing else here "
+        "uses the network",
+    )
     group.add_argument("--version", action="version", version=f"salon {salon_version()}")
     group.add_argument("-h", "--help", action="help", help="this text")
 

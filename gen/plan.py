@@ -21,6 +21,7 @@ from pipelines.specs import Additions, Spec
 
 DEFAULT_CANDIDATES = 16
 DEFAULT_TOP_K = 4
+UNKNOWN_SIZE = 1024  # pixels a side of what a pipeline of diffusers draws by its own default
 INIT_IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
 
 
@@ -37,6 +38,17 @@ class Candidate:
         """What names the picture within its prompt."""
         assert self.request.seed is not None
         return self.request.seed
+
+    @property
+    def pixels(self) -> int:
+        """How many its picture has."""
+        defaults = self.spec.defaults
+        asked = {"width": self.request.width, "height": self.request.height}
+        width, height = (
+            defaults.get(name, UNKNOWN_SIZE) if size is None else size
+            for name, size in asked.items()
+        )
+        return int(width * height)
 
 
 @dataclass(frozen=True)

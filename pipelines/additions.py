@@ -64,7 +64,7 @@ def _read_vectors(path: Path, readers: tuple[Reader, ...]) -> tuple[str, list[to
     vectors = []
     with path.open("rb") as file:
         for key, reader in zip(keys, readers, strict=True):
-            rows = read_tensor(file, header[key]).float()
+            rows = read_tensor(file, header[key], torch.float32)
             rows = rows[None] if rows.ndim == 1 else rows
             width = reader.encoder.config.hidden_size
             if rows.ndim != 2 or rows.shape[1] != width:

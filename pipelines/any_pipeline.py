@@ -26,6 +26,7 @@ from pipelines import decoding, specs
 from pipelines.devices import choose_device, choose_dtype
 from pipelines.drafts import check_indices, check_seeds
 from pipelines.headers import read_header
+from pipelines.offloading import check_offload
 from pipelines.specs import Spec, WeightsError, read_config
 from pipelines.weights import first_line, refuse
 
@@ -50,16 +51,33 @@ class AnyPipeline:
         folder: str | Path,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
+        *,
+        offload: str | None = None,
+        vae_tiling: bool = False,
     ) -> "AnyPipeline":
         """Load a diffusers folder of any pipeline that has a scheduler and draws from a prompt.
 
+        `offload` and `vae_tiling` as in `LatentDiffusion.from_pretrained`.
+
         Raises WeightsError for what is missing, damaged or not a class of diffusers or
-        transformers, and ValueError for a device or dtype that there is not.
+        transformers, and ValueError for a device, dtype or offload that there is not, and for tiles
+        where there is no VAE that makes them.
         """
         spec = specs.find(str(folder))
         chosen_device = choose_device(device)
         chosen_dtype = choose_dtype(chosen_device, dtype)
-        stock = _load(spec.folder, chosen_dtype).to(chosen_device)
+        offload = check_offload(offload, chosen_device)
+        stock = _load(spec.folder, chosen_dtype)
+        if vae_tiling and not hasattr(getattr(stock, "vae", None), "enable_tiling"):
+            raise ValueError(f"{type(stock).__name__} has no VAE that decodes in tiles")
+        if vae_tiling:
+            stock.vae.enable_tiling()
+        if offload == "none":
+            stock.to(chosen_device)
+        elif offload == "model":
+            stock.enable_model_cpu_offload(device=chosen_device)
+        else:
+            stock.enable_sequential_cpu_offload(device=chosen_device)
         stock.set_progress_bar_config(disable=True)
         return cls(spec, stock, chosen_device, chosen_dtype)
 

@@ -23,14 +23,21 @@ from PIL import Image
 
 from pipelines import decoding, specs
 from pipelines.additions import add
-from pipelines.devices import choose_device, choose_dtype, keep_freed_memory, set_attention
+from pipelines.devices import (
+    choose_device,
+    choose_dtype,
+    compile_networks,
+    keep_freed_memory,
+    set_attention,
+)
 from pipelines.drafts import check_indices, check_seeds
+from pipelines.offloading import check_offload, offload_networks
 from pipelines.prompt_weights import SYNTAXES
 from pipelines.safety import SafetyChecker
 from pipelines.samplers import SAMPLERS, check_sampler, make_scheduler
 from pipelines.specs import NONE_ADDED, Additions, Spec, WeightsError
 from pipelines.text import Encoding, Text
-from pipelines.weights import Networks, load_networks
+from pipelines.weights import Networks, Progress, load_networks, tell_nobody
 
 FLAGGED = "the model's own safety checker flagged it; without --safety it is shown"
 
@@ -63,6 +70,7 @@ class LatentDiffusion:
         self.text = Text(
             networks.readers,
             spec.context,
+            device,
             pooled=self.takes_sizes,
             long=spec.long_prompts,
             words=networks.words,
@@ -79,6 +87,11 @@ class LatentDiffusion:
         attention: str | None = None,
         safety: bool = False,
         additions: Additions = NONE_ADDED,
+        *,
+        offload: str | None = None,
+        vae_tiling: bool = False,
+        compiled: bool = False,
+        progress: Progress = tell_nobody,
     ) -> "LatentDiffusion":
         """Load a known model by name, or Stable Diffusion 1.x, 2.x or XL from where it is.
 
@@ -89,9 +102,14 @@ class LatentDiffusion:
         folder's own safety checker flags has failed; else the checker is not loaded. `additions`
         are LoRA files, another VAE, and words learned by textual inversion.
 
+        `offload` keeps what is not running off the GPU, one of none, model, sequential; with
+        `vae_tiling` large pictures are decoded in tiles, which takes less memory and may change
+        their tones a little; `compiled` spends minutes of the first picture on faster ones.
+        `progress` is told how many bytes of how many are loaded.
+
         Raises WeightsError for weights that are incomplete, damaged or do not fit together, or
-        without a checker that was asked for, and ValueError for a device, dtype or attention that
-        there is not.
+        without a checker that was asked for, and ValueError for a device, dtype, attention or
+        offload that there is not.
         """
         spec = replace(specs.find(str(folder)), additions=additions)
         if spec.kind != "latent_diffusion":
@@ -100,12 +118,21 @@ class LatentDiffusion:
             )
         chosen_device = choose_device(device)
         chosen_dtype = choose_dtype(chosen_device, dtype)
+        offload = check_offload(offload, chosen_device)
+        if compiled and offload == "sequential":
+            raise ValueError("offload 'sequential' moves every layer, so nothing can be compiled")
         checker = SafetyChecker.from_pretrained(spec.folder, chosen_device) if safety else None
         if chosen_device.type == "cpu":
             keep_freed_memory()
-        networks = load_networks(spec, chosen_device, chosen_dtype)
-        networks = add(additions, networks, chosen_device)
+        stays = chosen_device if offload == "none" else torch.device("cpu")
+        networks = add(additions, load_networks(spec, stays, chosen_dtype, progress), stays)
         ran = set_attention([networks.unet, networks.vae], attention, chosen_device, chosen_dtype)
+        if offload != "none":
+            offload_networks(networks.all, offload, chosen_device)
+        if vae_tiling:
+            networks.vae.enable_tiling()
+        if compiled:
+            compile_networks([networks.unet, networks.vae.decoder], chosen_device)
         return cls(spec, networks, chosen_device, chosen_dtype, ran, checker)
 
     def begin(
@@ -212,7 +239,8 @@ class LatentDiffusion:
             own, channels = self.spec.folder / "vae", self.vae.config.latent_channels
             replaced = self.spec.additions.vae is not None
             stored = None if replaced else decoding.read_latent_rgb(own, channels)
-            self._latent_rgb = decoding.fit_latent_rgb(self.vae) if stored is None else stored
+            fitted = decoding.fit_latent_rgb(self.vae, self.device) if stored is None else stored
+            self._latent_rgb = fitted
         return self._latent_rgb
 
     def _condition(

@@ -88,7 +88,9 @@ def merge(lora: Lora, networks: Mapping[str, Any]) -> None:
     alphas = _alphas_of_metadata(lora.path)
     with lora.path.open("rb") as file, torch.no_grad():
         for target, parts in found.items():
-            tensors = {role: read_tensor(file, header[key]).float() for role, key in parts.items()}
+            tensors = {
+                role: read_tensor(file, header[key], torch.float32) for role, key in parts.items()
+            }
             weight = networks[target.component].get_parameter(target.name)
             rank = len(tensors["down"])
             alpha = alphas(target) if "alpha" not in tensors else float(tensors["alpha"])

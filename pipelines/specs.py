@@ -12,6 +12,8 @@ from pipelines.samplers import sampler_of_scheduler
 
 DEFAULT_MODEL = "stickers"
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
+HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+PULLED = "pulled.json"  # beside fetched files: where they are from, and their hashes
 DIFFUSION_SETTINGS = (
     "negative_prompt",
     "width",
@@ -47,6 +49,14 @@ CODE_KEYS = frozenset(
         "_attn_implementation_internal",
         "attn_implementation",
     }
+)
+
+
+# Licences, as the hub names them, that forbid commercial use.
+NON_COMMERCIAL = frozenset(
+    f"cc-by-{terms}-{version}"
+    for terms in ("nc", "nc-sa", "nc-nd")
+    for version in ("2.0", "3.0", "4.0")
 )
 
 
@@ -131,6 +141,11 @@ class Spec:
         return str(self.folder.resolve())
 
     @property
+    def forbids_commerce(self) -> bool:
+        """Whether the licence of the weights is known to forbid commercial use."""
+        return self.licence.lower() in NON_COMMERCIAL
+
+    @property
     def vocabulary(self) -> Path | None:
         """The list of words that the model was trained on, where the folder has one."""
         path = self.folder / "vocabulary.json"
@@ -187,12 +202,24 @@ def find(name_or_folder: str) -> Spec:
         return read_spec(folder, name=folder.resolve().name)
     if folder.is_file():
         return read_single_file_spec(folder)
-    if match := re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", name_or_folder):
-        return read_spec(_cached_folder(match[1], match[2]), name=name_or_folder)
+    if HUB_NAME.fullmatch(name_or_folder):
+        folder = _cached_folder(*split_revision(name_or_folder))
+        return read_spec(folder, name=name_or_folder)
     raise WeightsError(
         f"no model {name_or_folder!r}: it is no folder or file, and the known models are "
         f"{', '.join(SPECS)}"
     )
+
+
+def split_revision(name: str) -> tuple[str, str | None]:
+    """`org/name@revision` as a repository of the hub and a branch, tag or commit of it.
+
+    Raises WeightsError for what is no such name.
+    """
+    match = HUB_NAME.fullmatch(name)
+    if match is None:
+        raise WeightsError(f"{name!r} is no name on the hub: write org/name or org/name@revision")
+    return match[1], match[2]
 
 
 def read_additions(lora: str | None, vae: str | None, embedding: str | None) -> Additions:
@@ -239,10 +266,9 @@ def _cached_folder(repo_id: str, revision: str | None) -> Path:
         return Path(snapshot_download(repo_id, revision=revision, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError):
         named = repo_id if revision is None else f"{repo_id}@{revision}"
-        wanted = repo_id if revision is None else f"{repo_id} --revision {revision}"
         raise WeightsError(
             f"{named} is no folder and is not in the hub cache {constants.HF_HUB_CACHE}; "
-            f"fetch it with: hf download {wanted}"
+            f"fetch it with: generate --pull {named}"
         ) from None
 
 
@@ -374,10 +400,15 @@ def read_spec(folder: Path, name: str) -> Spec:
         context=read_context(folder),
         size_multiple=vae_factor,  # the UNet pads what does not halve evenly
         max_size=max(2048, width * vae_factor, height * vae_factor),
-        licence="not known here; see where the folder came from",
+        licence=_licence(folder),
         draws=f"what {name} was trained on",
         long_prompts=True,
     )
+
+
+def _licence(folder: Path) -> str:
+    licence = read_pulled(folder).get("licence")
+    return "not known here; see where the folder came from" if licence is None else str(licence)
 
 
 def _drawing_defaults(unet: Mapping[str, Any], scheduler: Mapping[str, Any]) -> dict[str, Any]:
@@ -416,7 +447,7 @@ def _read_any_spec(folder: Path, name: str, class_name: object) -> Spec:
         context=0,
         size_multiple=16,
         max_size=4096,
-        licence="not known here; see where the folder came from",
+        licence=_licence(folder),
         draws=f"what {name} was trained on",
     )
 
@@ -437,7 +468,7 @@ def _read_dalle_spec(folder: Path, name: str) -> Spec:
         context=context,
         size_multiple=max(1, size // max(1, grid)),
         max_size=size,
-        licence="not known here; see where the folder came from",
+        licence=_licence(folder),
         draws=f"what {name} was trained on",
     )
 
@@ -470,7 +501,7 @@ def files_hash(folder: Path) -> str:
 
     Of a single file they are those of its own SHA-256, which other tools write into pictures too.
     It tells whether two pictures came from the same weights. Safety checkers do not count: they
-    draw nothing.
+    draw nothing. Raises WeightsError for a file that is not any more what was fetched.
     """
     if folder.is_file():
         with folder.open("rb") as file:
@@ -480,9 +511,22 @@ def files_hash(folder: Path) -> str:
         for path in folder.rglob("*.safetensors")
         if "safety_checker" not in path.relative_to(folder).parts
     )
+    fetched = read_pulled(folder).get("files", {})
     total = hashlib.sha256()
     for relative, path in paths:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+        expected = fetched.get(relative, {}).get("sha256", digest)
+        if digest != expected:
+            raise WeightsError(
+                f"{path} is damaged: its sha256 is {digest}, that of what was fetched was "
+                f"{expected}; delete {path.resolve()} and fetch it again with generate --pull"
+            )
         total.update(f"{relative} {digest}\n".encode())
     return total.hexdigest()[:10]
+
+
+def read_pulled(folder: Path) -> dict[str, Any]:
+    """What `generate --pull` recorded of the files in a folder; {} if they are from elsewhere."""
+    path = folder / PULLED
+    return read_config(path) if path.is_file() else {}

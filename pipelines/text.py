@@ -51,6 +51,7 @@ class Text:
         self,
         readers: Sequence[Reader],
         context: int,
+        device: torch.device,
         *,
         pooled: bool,
         long: bool = False,
@@ -58,6 +59,7 @@ class Text:
     ) -> None:
         self.readers = tuple(readers)
         self.context = context
+        self.device = device
         self.pooled = pooled
         self.long = long
         self.words = words
@@ -118,7 +120,7 @@ class Text:
             padding = [tokenizer.pad_token_id] * (self.context - 2 - len(chunk))
             ids = [token.id for token in chunk]
             rows.append([tokenizer.bos_token_id, *ids, tokenizer.eos_token_id, *padding])
-        out = encoder(torch.tensor(rows, device=encoder.device), output_hidden_states=True)
+        out = encoder(torch.tensor(rows, device=self.device), output_hidden_states=True)
         hidden = torch.stack(
             [
                 _weighed(states, [token.weight for token in chunk])

@@ -6,7 +6,7 @@ built from their configs here and their weights read from safetensors files, and
 
 import gzip
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,10 +24,15 @@ from transformers.models.clip.tokenization_clip import CLIPTokenizer
 from pipelines import original_layout
 from pipelines.dvae import DiscreteVae, DvaeConfig, TowerConfig
 from pipelines.headers import AGAIN, Tensor, read_header, weights_file
+from pipelines.needs import needs_float32
 from pipelines.original_layout import Piece
 from pipelines.specs import Spec, WeightsError, read_config, text_components
 from pipelines.transformer import Transformer, TransformerConfig
 
+READ_AT_ONCE = 2**22  # bytes of a file
+# Networks of convolutions, with their channels last: the VAE decodes a quarter faster so, the UNet
+# a twentieth.
+LAST = (AutoencoderKL, UNet2DConditionModel)
 OPENAI_MERGES = 49_408 - 2 - 2 * 256  # of all tokens, those that are no byte and no mark
 FLOAT_TYPES = {
     "F64": torch.float64,
@@ -43,6 +48,40 @@ EXTRA_KEY_ENDINGS = {
 EXTRA_KEY_BEGINNINGS = {
     "model_ema.": "a second, averaged copy of the weights for training on",
 }
+
+
+Progress = Callable[[int, int], None]  # told the bytes that are loaded, and all there will be
+
+
+def tell_nobody(loaded: int, total: int) -> None:
+    """Nobody wants to know how loading goes on."""
+
+
+class _Count:
+    """Adds up the bytes of networks while they are loaded."""
+
+    def __init__(
+        self,
+        networks: Mapping[str, torch.nn.Module],
+        dtypes: Mapping[str, torch.dtype],
+        tell: Progress,
+    ) -> None:
+        self.loaded = 0
+        self.total = sum(
+            dtypes[part].itemsize * weight.numel()
+            for part, network in networks.items()
+            for weight in network.state_dict().values()
+        )
+        self.tell = tell
+
+    def add(self, weight: torch.Tensor) -> None:
+        """One more is there."""
+        self.loaded += weight.nbytes
+        self.tell(self.loaded, self.total)
+
+
+def _count_nothing(weight: torch.Tensor) -> None:
+    """For networks that are loaded in no time."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +103,15 @@ class Networks:
     zeros_for_no_negative: bool  # instead of what the text encoders say of an empty text
     words: Mapping[str, tuple[tuple[int, ...], ...]]  # learned ones → their ids for each reader
 
+    @property
+    def all(self) -> list[torch.nn.Module]:
+        """Everything with weights, in the order in which it runs."""
+        return [*(reader.encoder for reader in self.readers), self.unet, self.vae]
 
-def load_networks(spec: Spec, device: torch.device, dtype: torch.dtype) -> Networks:
+
+def load_networks(
+    spec: Spec, device: torch.device, dtype: torch.dtype, progress: Progress = tell_nobody
+) -> Networks:
     """Load the folder or single file of `spec`, as `dtype` whatever it holds, onto `device`.
 
     Raises WeightsError, in one line, for anything that is missing, damaged or does not fit.
@@ -92,24 +138,20 @@ def load_networks(spec: Spec, device: torch.device, dtype: torch.dtype) -> Netwo
     dtypes = dict.fromkeys(networks, dtype)
     if dtype == torch.float16 and needs_float32(entries["unet"], entries["vae"]):
         dtypes["vae"] = torch.float32
+    added = _Count(networks, dtypes, progress).add
     if spec.folder.is_file():
-        _load_single_file(spec.folder, networks, entries, dtypes)
+        _load_single_file(spec.folder, networks, entries, dtypes, added)
     else:
         files = {part: _component_file(spec.folder, part) for part in networks}
         headers = {part: read_header(file) for part, file in files.items()}
         for part, network in networks.items():
-            load_weights(network, files[part], headers[part], dtypes[part])
+            load_weights(network, files[part], headers[part], dtypes[part], added)
     for reader in readers:
         fill_position_ids(reader.encoder)
     for network in networks.values():
         settle(network, device)
     zeros = bool(read_config(configs / "model_index.json").get("force_zeros_for_empty_prompt"))
     return Networks(readers, unet, vae, scheduler, zeros, {})
-
-
-def needs_float32(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> bool:
-    """Whether a VAE leaves the range of float16, as SDXL's own does and says."""
-    return unet.get("addition_embed_type") == "text_time" and bool(vae.get("force_upcast"))
 
 
 def load_vae(
@@ -144,9 +186,6 @@ def load_vae(
 def settle(network: torch.nn.Module, device: torch.device) -> None:
     """Bring a filled network to where it runs, ready to run."""
     network.to(device).eval().requires_grad_(False)
-    if isinstance(network, (AutoencoderKL, UNet2DConditionModel)):
-        # the VAE decodes a quarter faster so, the UNet a twentieth
-        network.to(memory_format=torch.channels_last)
 
 
 _VAE_STEM = "diffusion_pytorch_model"
@@ -177,6 +216,7 @@ def _load_single_file(
     networks: Mapping[str, torch.nn.Module],
     configs: Mapping[str, Mapping[str, Any]],
     dtypes: Mapping[str, torch.dtype],
+    added: Callable[[torch.Tensor], None],
 ) -> None:
     """Fill all networks from one file in the original layout; every key of it is accounted for."""
     header = read_header(path)
@@ -193,7 +233,7 @@ def _load_single_file(
     ]
     refuse(path, "keys that no network of this layout has", unknown)
     for part, network in networks.items():
-        _fill(network, path, header, places[part], dtypes[part])
+        _fill(network, path, header, places[part], dtypes[part], added)
 
 
 @dataclass(frozen=True)
@@ -206,7 +246,9 @@ class DalleNetworks:
     dvae: DiscreteVae
 
 
-def load_dalle(spec: Spec, device: torch.device, dtype: torch.dtype) -> DalleNetworks:
+def load_dalle(
+    spec: Spec, device: torch.device, dtype: torch.dtype, progress: Progress = tell_nobody
+) -> DalleNetworks:
     """Load the folder of `spec`, half-precision files included, as `dtype` onto `device`.
 
     Raises WeightsError, in one line, for anything that is missing, damaged or does not fit.
@@ -227,16 +269,17 @@ def load_dalle(spec: Spec, device: torch.device, dtype: torch.dtype) -> DalleNet
     tokenizer = load_tokenizer(folder / "tokenizer")
     _check_dalle_fit(folder, tokenizer, text_encoder, transformer, dvae)
 
-    parts = {"text_encoder": text_encoder, "transformer": transformer, "dvae": dvae}
+    parts: dict[str, torch.nn.Module] = {"transformer": transformer, "dvae": dvae}
+    if text_encoder is not None:
+        parts["text_encoder"] = text_encoder
+    added = _Count(parts, dict.fromkeys(parts, dtype), progress).add
     for part, network in parts.items():
-        if network is not None:
-            file = weights_file(folder / part, "model", "pytorch_model")
-            load_weights(network, file, read_header(file), dtype)
+        file = weights_file(folder / part, "model", "pytorch_model")
+        load_weights(network, file, read_header(file), dtype, added)
     if text_encoder is not None:
         fill_position_ids(text_encoder)
     for network in parts.values():
-        if network is not None:
-            network.to(device).eval().requires_grad_(False)
+        settle(network, device)
     return DalleNetworks(tokenizer, text_encoder, transformer, dvae)
 
 
@@ -328,7 +371,11 @@ def first_line(error: Exception) -> str:
 
 
 def load_weights(
-    network: torch.nn.Module, path: Path, header: Mapping[str, Tensor], dtype: torch.dtype
+    network: torch.nn.Module,
+    path: Path,
+    header: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    added: Callable[[torch.Tensor], None] = _count_nothing,
 ) -> None:
     """Put the tensors of a file into a network as `dtype`; both must agree on every key and shape.
 
@@ -341,7 +388,7 @@ def load_weights(
     pieces = {name: Piece(key) for key, name in names.items() if name in expected}
     refuse(path, "missing keys", sorted(expected - pieces.keys()))
     refuse(path, "keys that the network does not have", unknown)
-    _fill(network, path, header, pieces, dtype)
+    _fill(network, path, header, pieces, dtype, added)
 
 
 def _fill(
@@ -350,12 +397,9 @@ def _fill(
     header: Mapping[str, Tensor],
     pieces: Mapping[str, Piece],
     dtype: torch.dtype,
+    added: Callable[[torch.Tensor], None] = _count_nothing,
 ) -> None:
-    """Read each weight of a network from its place in a file.
-
-    One tensor at a time is held in the file's own number format, so loading takes hardly more
-    memory than the network.
-    """
+    """Read each weight of a network from its place in a file."""
     missing = sorted({piece.key for piece in pieces.values() if piece.key not in header})
     refuse(path, "missing keys", missing)
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
@@ -369,27 +413,44 @@ def _fill(
     refuse(path, "keys of the wrong shape", misshapen)
     refuse(path, "keys that are not floating point", wrong_type)
 
+    layout = torch.channels_last if isinstance(network, LAST) else torch.contiguous_format
     state, not_finite = {}, []
     with path.open("rb") as file:
         for name, tensor in tensors.items():
-            value = read_tensor(file, tensor).to(dtype)
+            value = read_tensor(file, tensor, dtype, layout)
             if not bool(value.isfinite().all()):
                 not_finite.append(pieces[name].key)
             state[name] = (value.T.contiguous() if pieces[name].transposed else value).reshape(
                 expected[name]
             )
+            added(value)
     refuse(path, "keys with NaN or infinite values", not_finite)
     network.load_state_dict(state, strict=True, assign=True)
 
 
-def read_tensor(file: BinaryIO, tensor: Tensor) -> torch.Tensor:
-    """One tensor of an open safetensors file, in the file's own number format."""
-    data = bytearray(tensor.stop - tensor.start)
+def read_tensor(
+    file: BinaryIO,
+    tensor: Tensor,
+    dtype: torch.dtype,
+    layout: torch.memory_format = torch.contiguous_format,
+) -> torch.Tensor:
+    """One tensor of an open safetensors file, as `dtype`; `layout` is that of four dimensions.
+
+    It is converted a few rows at a time, so that no second copy of it is ever in memory.
+    """
+    layout = layout if len(tensor.shape) == 4 else torch.contiguous_format
+    value = torch.empty(tensor.shape, dtype=dtype, memory_format=layout)
+    if value.numel() == 0:
+        return value
+    rows = value if value.ndim else value[None]
+    bytes_each = (tensor.stop - tensor.start) // len(rows)
+    step = max(1, READ_AT_ONCE // bytes_each)
     file.seek(tensor.start)
-    file.readinto(data)  # type: ignore[attr-defined]
-    if not data:
-        return torch.empty(tensor.shape, dtype=FLOAT_TYPES[tensor.dtype])
-    return torch.frombuffer(data, dtype=FLOAT_TYPES[tensor.dtype]).reshape(tensor.shape)
+    for part in rows.split(step):
+        data = bytearray(bytes_each * len(part))
+        file.readinto(data)  # type: ignore[attr-defined]
+        part.copy_(torch.frombuffer(data, dtype=FLOAT_TYPES[tensor.dtype]).reshape(part.shape))
+    return value
 
 
 def _cut(tensor: Tensor, piece: Piece) -> Tensor:

@@ -13,7 +13,7 @@ from gradio.processing_utils import save_file_to_cache
 
 from gen.engine import Outcome
 from gen.errors import InputError, RoomError
-from gen.events import Note, Progress, Watch
+from gen.events import Event, Loading, Note, Watch
 from gen.models import DEFAULT_MODEL, SPECS, WEIGHTS_ERRORS, Spec
 from gen.plan import DEFAULT_CANDIDATES, DEFAULT_TOP_K
 from gen.request import EXACT_IN_JSON, SETTINGS, Request
@@ -159,9 +159,12 @@ def _watch(progress: gr.Progress, notes: list[str]) -> Watch:
     """Move the bar with the engine's progress, and collect its notes."""
     progress(0, desc="getting ready")
 
-    def watch(event: Progress | Note) -> None:
+    def watch(event: Event) -> None:
         if isinstance(event, Note):
             notes.append(event.text)
+            return
+        if isinstance(event, Loading):
+            progress(event.loaded / max(1, event.total), desc=f"loading {event.model}")
             return
         part = event.drawing * event.step / event.steps if event.steps else 0
         made = f"{event.made} of {event.candidates} candidates"

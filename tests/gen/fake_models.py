@@ -14,6 +14,7 @@ from PIL import Image
 
 import gen.engine
 import rerank.specs
+from gen.events import Watch
 from pipelines import specs
 
 SETTINGS = ("negative_prompt", "width", "height", "steps", "guidance", "sampler", "schedule")
@@ -198,7 +199,9 @@ class Studio:
         """The default model's."""
         return self.pipelines["fake"]
 
-    def _load_pipeline(self, model: specs.Spec, engine: gen.engine.Engine) -> FakePipeline:
+    def _load_pipeline(
+        self, model: specs.Spec, engine: gen.engine.Engine, watch: Watch
+    ) -> FakePipeline:
         self.loads.append(model.name)
         return self.pipelines[model.name]
 

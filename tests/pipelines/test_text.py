@@ -10,6 +10,7 @@ import torch
 from pipelines.latent_diffusion import LatentDiffusion
 from pipelines.text import Text
 
+CPU = torch.device("cpu")
 CONTEXT = 32
 
 
@@ -79,7 +80,7 @@ def test_the_shorter_prompt_is_stretched(pipeline: LatentDiffusion) -> None:
 
 
 def test_a_model_of_one_chunk_says_what_it_drops(text: Text) -> None:
-    short = Text(text.readers, CONTEXT, pooled=False)
+    short = Text(text.readers, CONTEXT, CPU, pooled=False)
     assert short.token_count("a panda") == 4
     assert short.token_count("") == 2
     words = ["panda"] * 30
@@ -113,9 +114,8 @@ def test_pooled_vector_is_that_of_the_end(
             eos_token_id=tokenizer.eos_token_id,
         )
     ).eval()
-    text = Text(
-        [Reader(tokenizer, encoder)], CONTEXT, pooled=True, words={"cat": ((len(tokenizer),),)}
-    )
+    words = {"cat": ((len(tokenizer),),)}
+    text = Text([Reader(tokenizer, encoder)], CONTEXT, CPU, pooled=True, words=words)
     ids = [tokenizer.bos_token_id, len(tokenizer), *[tokenizer.eos_token_id] * (CONTEXT - 2)]
     with torch.inference_mode():
         expected = encoder(torch.tensor([ids])).text_embeds
