@@ -118,9 +118,9 @@ class LatentDiffusion:
             )
         chosen_device = choose_device(device)
         chosen_dtype = choose_dtype(chosen_device, dtype)
-        offload = check_offload(offload, chosen_device)
         if compiled and offload == "sequential":
             raise ValueError("offload 'sequential' moves every layer, so nothing can be compiled")
+        offload = check_offload(offload, chosen_device)
         checker = SafetyChecker.from_pretrained(spec.folder, chosen_device) if safety else None
         if chosen_device.type == "cpu":
             keep_freed_memory()

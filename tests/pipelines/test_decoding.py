@@ -182,3 +182,26 @@ def test_stored_map(tmp_path: Path) -> None:
         (tmp_path / "latent_rgb.json").write_text(json.dumps(content))
         with pytest.raises(WeightsError, match="latent_rgb"):
             decoding.read_latent_rgb(tmp_path, channels=4)
+
+
+def test_one_picture_that_does_not_fit_is_decoded_in_tiles(
+    vae: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latents = torch.nn.functional.interpolate(torch.randn(1, 4, 4, 4), (16, 16), mode="bilinear")
+    real = type(vae.decoder).forward
+
+    def only_tiles(decoder: Any, sample: torch.Tensor, *others: Any) -> torch.Tensor:
+        if max(sample.shape[2:]) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(decoder, sample, *others)
+
+    with torch.inference_mode():
+        vae.enable_tiling()
+        [expected] = decoding.decode(vae, latents)
+        vae.disable_tiling()
+        monkeypatch.setattr(type(vae.decoder), "forward", only_tiles)
+        [picture] = decoding.decode(vae, latents)
+    assert picture is not None
+    assert expected is not None
+    assert torch.equal(picture, expected)
+    assert not vae.use_tiling

@@ -685,3 +685,24 @@ def test_scheduler_copies_go_into_deques_and_tuples() -> None:
     assert torch.equal(twin.c, value[0])
     twin.a.append(1)
     assert len(scheduler.a) == 3
+
+
+def test_compiled_networks_draw_the_same(
+    tiny_diffusion_folder: Path, pipeline: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced as ever, but run as they are: translating to C++ takes minutes."""
+    compile_network = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda network: compile_network(network, backend="eager")
+    )
+    compiled = LatentDiffusion.from_pretrained(tiny_diffusion_folder, "cpu", compiled=True)
+    pictures = [p("a panda", seeds=[1, 2], steps=2) for p in (pipeline, compiled)]
+    for one, other in zip(*pictures, strict=True):
+        assert np.abs(np.asarray(one, int) - np.asarray(other, int)).max() <= 1
+    with pytest.raises(ValueError, match="nothing can be compiled"):
+        LatentDiffusion.from_pretrained(
+            tiny_diffusion_folder, "cpu", offload="sequential", compiled=True
+        )
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ValueError, match="needs a C\\+\\+ compiler"):
+        LatentDiffusion.from_pretrained(tiny_diffusion_folder, "cpu", compiled=True)

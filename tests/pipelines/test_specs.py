@@ -101,7 +101,9 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_hub_name_that_is_not_cached_says_how_to_fetch_it(hub_cache: Path) -> None:
     with pytest.raises(WeightsError, match="generate --pull some-org/some-model"):
         find("some-org/some-model")
-    with pytest.raises(WeightsError, match=r"model@v1 is no folder .* --revision v1"):
+    with pytest.raises(
+        WeightsError, match=r"model@v1 is no folder .* --pull some-org/some-model@v1"
+    ):
         find("some-org/some-model@v1")
 
 
