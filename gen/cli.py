@@ -19,14 +19,15 @@ from gen.again import make_again, read_plan
 from gen.engine import Engine, Outcome, run
 from gen.environment import describe
 from gen.errors import InputError, RoomError
-from gen.events import Cancel, Event, Note, Progress
+from gen.events import Cancel, Event, Loading, Note, Progress
+from gen.forecast import foresee
 from gen.models import WEIGHTS_ERRORS
 from gen.plan import Survey, draw_seed
 from gen.prompt_file import PromptFile, Row
 from gen.request import Request
 from gen.run_folder import RunFolder
-from gen.saving import Export
-from pipelines import specs
+from gen.saving import Export, check_room, no_room
+from pipelines import hub, specs
 
 DONE, BUG, BAD_INPUT, BAD_WEIGHTS, SOME_FAILED, NO_ROOM, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 PROMPT_SHOWN = 90  # characters
@@ -56,11 +57,15 @@ def _command(options: argparse.Namespace) -> int:
         return _list_models()
     if options.env:
         return _tell_environment()
+    if options.pull is not None:
+        return _pull(options)
     if options.again is not None:
         return _again(options)
     rows, survey = _checked_rows(options)
     if options.dry_run:
         return _dry_run(rows)
+    if options.plan:
+        return _tell_needs(options, rows)
     return _draw(options, rows, survey)
 
 
@@ -145,17 +150,55 @@ def _dry_run(rows: Iterable[Row]) -> int:
     return DONE
 
 
+def _tell_needs(options: argparse.Namespace, rows: Iterable[Row]) -> int:
+    engine, survey = _engine(options), Survey()
+    plans = [survey.add(row.request) for row in rows]
+    forecast = foresee(plans, engine)
+    for line in forecast.lines():
+        _print(line)
+    return DONE if forecast.fits else NO_ROOM
+
+
+def _pull(options: argparse.Namespace) -> int:
+    """Fetch a model; what is here already is not fetched again."""
+    from tqdm import tqdm
+
+    repository = hub.look_up(options.pull)
+    check_room(repository.folder, repository.missing())
+    with tqdm(
+        total=repository.size,
+        disable=True if options.quiet else None,
+        unit="B",
+        unit_scale=True,
+        leave=False,
+    ) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.update(done - bar.n)
+
+        try:
+            folder = hub.pull(repository, show)
+        except OSError as error:
+            raise no_room(repository.folder, error) from error
+    if not options.quiet:
+        licence = "no licence is named" if repository.licence is None else repository.licence
+        size = repository.size / 1e9
+        _print(f"{repository.name} at {repository.commit}: {size:.2f} GB, {licence}, in {folder}")
+        _print(f'draw with it: generate "a lighthouse" -m {options.pull}')
+    return DONE
+
+
 def _list_models() -> int:
     for spec in specs.SPECS.values():
-        there = "" if spec.folder.is_dir() else "  (its weights are not here)"
+        there = "" if spec.folder.exists() else "  (its weights are not here)"
         size = f"{spec.defaults.get('width')}x{spec.defaults.get('height')}"
         _print(f"{spec.name:16}{size:10} {spec.draws}; {spec.licence}{there}")
     for jury in rerank.specs.SPECS.values():
         there = "" if jury.folder.is_dir() else "  (its weights are not here)"
         _print(f"{jury.name:16}{'judges':10} {jury.judges}; {jury.licence}{there}")
     _print(
-        "any folder      with -m FOLDER: a Stable Diffusion 1.x or 2.x diffusers folder, "
-        "or one that salon-train made"
+        "any other       with -m PATH: a folder of Stable Diffusion 1.x, 2.x, XL or another "
+        "pipeline of diffusers, a single .safetensors file, or what salon-train made"
     )
     return DONE
 
@@ -174,6 +217,9 @@ def _engine(options: argparse.Namespace) -> Engine:
         options.reranker,
         options.batch_size,
         options.safety,
+        options.offload,
+        options.vae_tiling,
+        options.compile,
     )
 
 
@@ -222,6 +268,11 @@ class _Screen:
         """Follow the engine."""
         if isinstance(event, Note):
             self.warn(event.text)
+            return
+        if isinstance(event, Loading):
+            share = event.loaded / max(1, event.total)
+            self._bar.set_postfix_str(f"loading {event.model} {share:.0%}", refresh=False)
+            self._bar.refresh()
             return
         self._move_bar(event)
         if self._verbose and event.step == event.steps:

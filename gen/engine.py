@@ -17,26 +17,27 @@ from typing import TYPE_CHECKING, Any
 
 import rerank.specs
 from gen.errors import InputError, RoomError
-from gen.events import Cancel, Note, Progress, Watch, watch_nothing
+from gen.events import Cancel, Loading, Note, Progress, Watch, watch_nothing
 from gen.memory import BatchSize, free_on_host, held_by_process, peak_of_process
 from gen.metadata import Metadata, versions
 from gen.plan import Candidate, Plan, Survey, draw_seed, resolve
-from gen.request import MODEL_SETTINGS, Request
+from gen.request import LOADING_SETTINGS, MODEL_SETTINGS, Request
 from gen.result import Result
 from gen.run_folder import Job, RunFolder
 from gen.vocabulary import doubts
 from pipelines import specs
-from pipelines.specs import Spec, WeightsError
+from pipelines.specs import Additions, Spec, WeightsError
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from pipelines.any_pipeline import AnyPipeline
     from pipelines.dalle import Dalle
     from pipelines.drafts import Draft
     from pipelines.latent_diffusion import LatentDiffusion
     from rerank import Reranker
 
-    Pipeline = LatentDiffusion | Dalle
+    Pipeline = LatentDiffusion | Dalle | AnyPipeline
 
 NO_RERANKER = "none"
 PREVIEW_SHARE = 0.1  # of the time, at most
@@ -66,8 +67,11 @@ class Engine:
     reranker: str | None = None  # a name or a folder; "none": no jury; None: the shipped one
     batch_size: int | None = None  # None: what memory allows
     safety: bool = False  # pictures that the model's own safety checker flags have failed
-    _pipelines: dict[Path, "Pipeline"] = field(default_factory=dict, repr=False)
-    _hashes: dict[Path, str] = field(default_factory=dict, repr=False)
+    offload: str | None = None  # none, model, sequential: what waits off the GPU
+    vae_tiling: bool = False  # decode large pictures in tiles
+    compiled: bool = False  # spend minutes on faster networks
+    _pipelines: dict[tuple[Path, Additions], "Pipeline"] = field(default_factory=dict, repr=False)
+    _hashes: dict[tuple[Path, Additions], str] = field(default_factory=dict, repr=False)
     _jury: "Reranker | None" = field(default=None, repr=False)
     _has_drawn: bool = field(default=False, repr=False)
 
@@ -112,10 +116,14 @@ class Engine:
 
     def pipeline(self, spec: Spec, watch: Watch | None = None) -> "Pipeline":
         """The pipeline of a model, loaded when first asked for."""
-        if spec.folder not in self._pipelines:
+        key = spec.folder, spec.additions
+        if key not in self._pipelines:
+            watch = watch_nothing if watch is None else watch
+            if spec.forbids_commerce:
+                watch(Note(f"the licence of {spec.name}, {spec.licence}, forbids commercial use"))
             with _loading("the model", watch):
-                self._pipelines[spec.folder] = load_pipeline(spec, self)
-        return self._pipelines[spec.folder]
+                self._pipelines[key] = load_pipeline(spec, self, watch)
+        return self._pipelines[key]
 
     def jury_spec(self) -> rerank.specs.Spec | None:
         """The facts of the model that judges, None for no jury; WeightsError if there is none."""
@@ -126,20 +134,21 @@ class Engine:
     def jury(self, watch: Watch | None = None) -> "Reranker":
         """The model that judges, loaded when first asked for."""
         if self._jury is None:
-            with _loading("the jury", watch):
+            with _loading("the jury", watch_nothing if watch is None else watch):
                 self._jury = load_jury(self)
         return self._jury
 
     def model_hash(self, spec: Spec) -> str:
         """What tells a model's weights from others; WeightsError if they are not there."""
-        if spec.folder not in self._hashes:
-            if not spec.folder.is_dir():
+        key = spec.folder, spec.additions
+        if key not in self._hashes:
+            if not spec.folder.exists():
                 raise WeightsError(
                     f"the weights of {spec.name} are not in {spec.folder}: install salon again, "
                     "or choose another model with -m"
                 )
-            self._hashes[spec.folder] = specs.files_hash(spec.folder)
-        return self._hashes[spec.folder]
+            self._hashes[key] = specs.spec_hash(spec)
+        return self._hashes[key]
 
 
 @dataclass
@@ -171,7 +180,7 @@ class _Sitting:
             self._tell_of_dropped_text(dropped, candidates[0].spec)
         on_cpu = getattr(pipeline.device, "type", None) == "cpu"
         early = on_cpu and not self.engine._has_drawn  # somebody has just started and waits
-        sizes = BatchSize(_pixels(candidates[0]), self.engine.batch_size, early=early)
+        sizes = BatchSize(candidates[0].pixels, self.engine.batch_size, early=early)
         while candidates and not self.cancel.asked:
             size = sizes.choose(len(candidates), _free_memory(pipeline.device))
             batch, candidates = candidates[:size], candidates[size:]
@@ -191,7 +200,9 @@ class _Sitting:
         """
         request = batch[0].request
         settings: dict[str, Any] = {
-            name: value for name, value in request.given().items() if name in MODEL_SETTINGS
+            name: value
+            for name, value in request.given().items()
+            if name in MODEL_SETTINGS and name not in LOADING_SETTINGS
         }
         seeds = [candidate.seed for candidate in batch]
         waiting = []
@@ -260,7 +271,7 @@ class _Sitting:
         jury = self.engine.jury(self.watch)
         pictures = [(result, image) for result in results if (image := result.open()) is not None]
         try:
-            scores = jury.score(self.plan.request.prompt, [image for _, image in pictures])
+            scores = jury.score(self.plan.words, [image for _, image in pictures])
         except Exception as error:
             _raise_unless_out_of_memory(error, candidates=1)
             raise
@@ -419,6 +430,12 @@ def generate(
     token_top_p: float | None = None,
     init_image: str | Path | None = None,
     keep_rows: int | None = None,
+    wildcards: str | Path | None = None,
+    clip_skip: int | None = None,
+    prompt_syntax: str | None = None,
+    lora: str | None = None,
+    vae: str | None = None,
+    embedding: str | None = None,
     outdir: str | Path | None = None,
     engine: Engine | None = None,
     watch: Watch | None = None,
@@ -451,6 +468,12 @@ def generate(
         "token_top_p": token_top_p,
         "init_image": None if init_image is None else str(init_image),
         "keep_rows": keep_rows,
+        "wildcards": None if wildcards is None else str(wildcards),
+        "clip_skip": clip_skip,
+        "prompt_syntax": prompt_syntax,
+        "lora": lora,
+        "vae": vae,
+        "embedding": embedding,
     }
     given = {name: value for name, value in asked.items() if value is not None}
     request = replace(Request(prompt) if isinstance(prompt, str) else prompt, **given)
@@ -491,15 +514,57 @@ def _seed_of_run(folder: RunFolder | None, fingerprint: str, watch: Watch | None
     return seed
 
 
-def load_pipeline(spec: Spec, engine: Engine) -> "Pipeline":
+def load_pipeline(spec: Spec, engine: Engine, watch: Watch) -> "Pipeline":
     """Load a model's networks as the engine wants them. Takes seconds."""
+    from pipelines.any_pipeline import AnyPipeline
     from pipelines.dalle import Dalle
     from pipelines.latent_diffusion import LatentDiffusion
 
-    pipeline = Dalle if spec.kind == "dalle" else LatentDiffusion
-    return pipeline.from_pretrained(
-        spec.address, engine.device, engine.dtype, engine.attention, engine.safety
+    def progress(loaded: int, total: int) -> None:
+        watch(Loading(spec.name, loaded, total))
+
+    _refuse_what_it_lacks(spec, engine)
+    if spec.kind == "diffusers":
+        return AnyPipeline.from_pretrained(
+            spec.address,
+            engine.device,
+            engine.dtype,
+            offload=engine.offload,
+            vae_tiling=engine.vae_tiling,
+        )
+    if spec.kind == "dalle":
+        return Dalle.from_pretrained(
+            spec.address,
+            engine.device,
+            engine.dtype,
+            engine.attention,
+            engine.safety,
+            progress=progress,
+        )
+    return LatentDiffusion.from_pretrained(
+        spec.address,
+        engine.device,
+        engine.dtype,
+        engine.attention,
+        engine.safety,
+        spec.additions,
+        offload=engine.offload,
+        vae_tiling=engine.vae_tiling,
+        compiled=engine.compiled,
+        progress=progress,
     )
+
+
+def _refuse_what_it_lacks(spec: Spec, engine: Engine) -> None:
+    """Raise InputError for a wish that only other kinds of models fulfil."""
+    wishes = {
+        "--safety": engine.safety and spec.kind == "diffusers",
+        "--compile": engine.compiled and spec.kind != "latent_diffusion",
+        "--offload": engine.offload not in (None, "none") and spec.kind == "dalle",
+        "--vae-tiling": engine.vae_tiling and spec.kind == "dalle",
+    }
+    if lacking := [flag for flag, is_lacking in wishes.items() if is_lacking]:
+        raise InputError(f"{spec.name} runs without {', '.join(lacking)}: leave that out")
 
 
 def load_jury(engine: Engine) -> "Reranker":
@@ -508,6 +573,21 @@ def load_jury(engine: Engine) -> "Reranker":
 
     device = None if engine.device == "auto" else engine.device
     return Reranker.load(engine.reranker, device)
+
+
+def choose_machine(engine: Engine) -> tuple[str, str, float, float]:
+    """Where networks would run, in which number format, and the bytes free there and on the host.
+
+    Raises InputError for a device or dtype that there is not.
+    """
+    from pipelines.devices import choose_device, choose_dtype
+    from pipelines.offloading import check_offload
+
+    with _loading("nothing", watch_nothing):
+        device = choose_device(engine.device)
+        dtype = choose_dtype(device, engine.dtype)
+        check_offload(engine.offload, device)
+    return str(device), str(dtype).removeprefix("torch."), _free_memory(device), free_on_host()
 
 
 def describe_devices() -> tuple[str, str]:
@@ -523,15 +603,8 @@ def describe_devices() -> tuple[str, str]:
     return ", ".join(dict.fromkeys([str(best), *names, threads])), attention
 
 
-def _pixels(candidate: Candidate) -> int:
-    defaults, request = candidate.spec.defaults, candidate.request
-    width = defaults["width"] if request.width is None else request.width
-    height = defaults["height"] if request.height is None else request.height
-    return width * height
-
-
 @contextmanager
-def _loading(what: str, watch: Watch | None) -> Iterator[None]:
+def _loading(what: str, watch: Watch) -> Iterator[None]:
     """Turn what loading warns of into notes, and a wrong device or dtype into an InputError."""
     collecting = gc.isenabled()
     gc.disable()  # looking for garbage among all that importing leaves costs a quarter of its time
@@ -547,10 +620,9 @@ def _loading(what: str, watch: Watch | None) -> Iterator[None]:
         finally:
             if collecting:
                 gc.enable()
-    if watch is not None:
-        for warning in caught:
-            if issubclass(warning.category, UserWarning):
-                watch(Note(str(warning.message)))
+    for warning in caught:
+        if issubclass(warning.category, UserWarning):
+            watch(Note(str(warning.message)))
 
 
 def _raise_unless_out_of_memory(

@@ -32,7 +32,16 @@ class Note:
     text: str
 
 
-Event = Progress | Note
+@dataclass(frozen=True)
+class Loading:
+    """How many bytes of a model's weights are in memory."""
+
+    model: str
+    loaded: int
+    total: int
+
+
+Event = Progress | Note | Loading
 Watch = Callable[[Event], None]
 
 

@@ -14,7 +14,9 @@ from gen.request import SETTINGS
 from gen.run_folder import KEEP
 from gen.saving import MAX_UPSCALE, SUFFIX_OF_FORMAT
 from gen.settings import Setting, Value
+from pipelines.needs import OFFLOAD
 
+FLAGGED = [name for name, setting in SETTINGS.items() if setting.asked and name != "prompt"]
 EXAMPLES = """\
 examples:
   generate "a panda to the left of a red balloon" --candidates 16 --top-k 4 --seed 7
@@ -46,7 +48,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 def given_settings(options: argparse.Namespace) -> dict[str, Value]:
     """The settings on the command line but for prompts, read and checked."""
-    texts = {name: getattr(options, name) for name in SETTINGS if name != "prompt"}
+    texts = {name: getattr(options, name) for name in FLAGGED}
+    texts = {k: ",".join(text) if isinstance(text, list) else text for k, text in texts.items()}
     return {name: SETTINGS[name].read(text) for name, text in texts.items() if text is not None}
 
 
@@ -64,9 +67,9 @@ def build_parser() -> Parser:
     _add_prompts(parser)
     many = parser.add_argument_group("how many, by what")
     drawing = parser.add_argument_group("how to draw (what is not given is the model's default)")
-    for setting in SETTINGS.values():
-        if setting.name != "prompt":
-            _add_setting(drawing if setting.by_model else many, setting)
+    for name in FLAGGED:
+        setting = SETTINGS[name]
+        _add_setting(drawing if setting.by_model else many, setting)
     _add_saving(parser)
     _add_machine(parser)
     _add_telling(parser)
@@ -112,6 +115,10 @@ def _add_setting(group: argparse._ArgumentGroup, setting: Setting) -> None:
     shown, hidden = setting.flags, setting.alias_flags
     if setting.names is not None:
         group.add_argument(*shown, metavar="NAME", help=f"{setting.help}: {setting.rule()}")
+    elif setting.many:
+        group.add_argument(
+            *shown, action="append", metavar="FILE", help=f"{setting.help}; may be repeated"
+        )
     elif setting.kind is str:
         group.add_argument(*shown, metavar="TEXT", help=setting.help)
     else:
@@ -165,6 +172,22 @@ def _add_machine(parser: Parser) -> None:
     )
     group.add_argument("--attention", metavar="NAME", help="auto (default), xformers, sdpa")
     group.add_argument(
+        "--offload",
+        choices=OFFLOAD,
+        help="keep what is not running off the GPU: whole networks (model), or all but a layer "
+        "(sequential, many times slower); default: none",
+    )
+    group.add_argument(
+        "--vae-tiling",
+        action="store_true",
+        help="decode large pictures in tiles: less memory, tones may change a little",
+    )
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="let torch.compile spend minutes on the first picture to draw later ones faster",
+    )
+    group.add_argument(
         "--batch-size",
         type=_whole_number(1, 4096),
         metavar="N",
@@ -182,6 +205,7 @@ def _add_telling(parser: Parser) -> None:
     flags = {
         "--json": "one JSON object per prompt on standard output",
         "--dry-run": "only print the resolved requests, a JSON object a line",
+        "--plan": "only print what memory and time drawing would need; exit 5 if it does not fit",
         "--list-models": "the known models",
         "--env": "versions, devices and weights, for bug reports",
         "--quiet": "nothing but errors, and JSON if asked for",
@@ -191,6 +215,12 @@ def _add_telling(parser: Parser) -> None:
     for flag, text in flags.items():
         short = {"--quiet": ["-q"], "--verbose": ["-v"]}.get(flag, [])
         group.add_argument(*short, flag, action="store_true", help=text)
+    group.add_argument(
+        "--pull",
+        metavar="ORG/NAME",
+        help="fetch a model from the Hugging Face hub, or ORG/NAME@REVISION; nothing else here "
+        "uses the network",
+    )
     group.add_argument("--version", action="version", version=f"salon {salon_version()}")
     group.add_argument("-h", "--help", action="help", help="this text")
 

@@ -39,6 +39,8 @@ TEXT_ORDER = (
     "Size",
     "Model hash",
     "Model",
+    "VAE",
+    "Clip skip",
     "RNG",
     "Version",
     "Temperature",
@@ -52,6 +54,7 @@ TEXT_ORDER = (
     "Rerank rank",
     "Log likelihood",
     "Unfinished",
+    "Template",
 )
 TEXT_PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
 TEXT_PAIRS_MIN = 3  # a last line with fewer is part of the prompt
@@ -150,7 +153,7 @@ class Metadata:
             values |= {"width": int(size[1]), "height": int(size[2])}
             del rest["Size"]
         rest |= _old_sampler(rest.get("Sampler", ""))
-        for name in ("steps", "sampler", "schedule", "guidance", "seed"):
+        for name in ("steps", "sampler", "schedule", "guidance", "seed", "clip_skip"):
             setting = SETTINGS[name]
             try:
                 values[name] = setting.read(rest[setting.label])

@@ -11,15 +11,17 @@ from typing import Any
 
 from PIL import Image
 
+from gen import wildcards
 from gen.errors import InputError
 from gen.request import MAX_SEED, MODEL_SETTINGS, RANDOM_SEED, SETTINGS, Request
 from gen.settings import Value
-from pipelines import specs
+from pipelines import prompt_weights, specs
 from pipelines.samplers import check_sampler
-from pipelines.specs import Spec
+from pipelines.specs import Additions, Spec
 
 DEFAULT_CANDIDATES = 16
 DEFAULT_TOP_K = 4
+UNKNOWN_SIZE = 1024  # pixels a side of what a pipeline of diffusers draws by its own default
 INIT_IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
 
 
@@ -36,6 +38,17 @@ class Candidate:
         """What names the picture within its prompt."""
         assert self.request.seed is not None
         return self.request.seed
+
+    @property
+    def pixels(self) -> int:
+        """How many its picture has."""
+        defaults = self.spec.defaults
+        asked = {"width": self.request.width, "height": self.request.height}
+        width, height = (
+            defaults.get(name, UNKNOWN_SIZE) if size is None else size
+            for name, size in asked.items()
+        )
+        return int(width * height)
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,15 @@ class Plan:
         """How many candidates are made."""
         assert self.request.candidates is not None
         return self.request.candidates
+
+    @property
+    def words(self) -> str:
+        """The prompt without signs that weigh its words: what pictures are judged by."""
+        syntax = self.request.prompt_syntax
+        if not any("prompt_syntax" in spec.settings for spec, _ in self.models):
+            syntax = "plain"
+        default = prompt_weights.SYNTAXES[0]
+        return prompt_weights.plain(self.request.prompt, default if syntax is None else syntax)
 
     @property
     def top_k(self) -> int:
@@ -102,6 +124,12 @@ def resolve(request: Request, find: Callable[[str], Spec] = specs.find) -> Plan:
         path = str(Path(request.init_image).expanduser().resolve())
         whole = replace(whole, init_image=path)
 
+    if request.template is None:
+        whole = _with_choices_made(whole)
+    additions = _read_additions(request)
+    whole = replace(whole, **additions.texts)  # likewise
+    chosen = [replace(s, additions=additions) if "lora" in s.settings else s for s in chosen]
+
     models = tuple((spec, _for_model(whole, spec)) for spec in chosen)
     for spec, own in models:
         _check_size(own, request, spec)
@@ -126,6 +154,25 @@ def _for_model(request: Request, spec: Spec) -> Request:
         name: value for name, value in spec.defaults.items() if name in spec.settings
     }
     return replace(request, model=spec.address, **foreign).with_defaults(defaults)
+
+
+def _with_choices_made(request: Request) -> Request:
+    """The request with the prompt that its seed makes of a template; the template is kept too."""
+    assert request.seed is not None
+    folder = None if request.wildcards is None else Path(request.wildcards)
+    prompt = wildcards.expand(request.prompt, request.seed, folder)
+    made = replace(request, wildcards=None)
+    if prompt == request.prompt.strip():
+        return made
+    return replace(made, prompt=prompt, template=request.prompt)
+
+
+def _read_additions(request: Request) -> Additions:
+    """The files that the request adds to its models."""
+    try:
+        return specs.read_additions(request.lora, request.vae, request.embedding)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def _check_size(own: Request, asked: Request, spec: Spec) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 from gen.errors import InputError
 from gen.settings import Setting, Value
-from pipelines import samplers
+from pipelines import prompt_weights, samplers
 
 MAX_SEED = 2**63 - 1
 RANDOM_SEED = -1
@@ -27,6 +27,11 @@ def schedule_names() -> dict[str, str]:
     """What may be written for a schedule, likewise."""
     ours = {name: name for name in samplers.SCHEDULES}
     return ours | {schedule.a1111: name for name, schedule in samplers.SCHEDULES.items()}
+
+
+def syntax_names() -> dict[str, str]:
+    """The ways to read brackets."""
+    return {name: name for name in prompt_weights.SYNTAXES}
 
 
 @dataclass(frozen=True)
@@ -158,6 +163,63 @@ class Request:
         ),
     ] = None
 
+    wildcards: Annotated[
+        str | None,
+        Setting("a folder with a file of lines for each __name__ in prompts", local=True),
+    ] = None
+    template: Annotated[
+        str | None,
+        Setting("the prompt before its choices were made", "Template", asked=False),
+    ] = None
+    clip_skip: Annotated[
+        int | None,
+        Setting(
+            "from which layer of the text encoders to read, counted from the end; 1: the usual one",
+            "Clip skip",
+            low=1,
+            high=12,
+            by_model=True,
+        ),
+    ] = None
+    prompt_syntax: Annotated[
+        str | None,
+        Setting(
+            "how brackets in prompts are read; a1111, the default: as weights",
+            names=syntax_names,
+            by_model=True,
+        ),
+    ] = None
+    lora: Annotated[
+        str | None,
+        Setting(
+            "a LoRA file that changes the model, with its weight: FILE.safetensors:0.8",
+            by_model=True,
+            local=True,
+            loads=True,
+            many=True,
+        ),
+    ] = None
+    vae: Annotated[
+        str | None,
+        Setting(
+            "a file or folder with another VAE for the model",
+            "VAE",
+            by_model=True,
+            local=True,
+            loads=True,
+        ),
+    ] = None
+    embedding: Annotated[
+        str | None,
+        Setting(
+            "a file with a word that was learned by textual inversion",
+            by_model=True,
+            local=True,
+            loads=True,
+            many=True,
+        ),
+    ] = None
+
     def __post_init__(self) -> None:
         """Check every field; raises InputError, so that a Request that exists is a sound one."""
         for name, setting in SETTINGS.items():
@@ -215,6 +277,7 @@ def _settings_of_fields() -> dict[str, Setting]:
 
 SETTINGS = _settings_of_fields()
 MODEL_SETTINGS = tuple(name for name, setting in SETTINGS.items() if setting.by_model)
+LOADING_SETTINGS = tuple(name for name, setting in SETTINGS.items() if setting.loads)
 _NAME_OF_KEY = {key: name for name, setting in SETTINGS.items() for key in (name, *setting.aliases)}
 
 

@@ -62,10 +62,26 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
+def check_room(folder: Path, size: int) -> None:
+    """Raise RoomError unless so many bytes fit on the disk where a folder is, or will be."""
+    free = _free(folder)
+    if free < size:
+        raise RoomError(
+            f"{size / 1e9:.1f} GB are to be written to {folder}, {free / 1e9:.1f} GB are free: "
+            "make room, or set HF_HUB_CACHE to a folder on another disk"
+        )
+
+
 def no_room(path: Path, error: OSError) -> RoomError:
     """The line that says what could not be written, and how much room there is."""
-    free = shutil.disk_usage(path.parent).free / 1e6
+    free = _free(path.parent) / 1e6
     return RoomError(
         f"cannot write {path}: {error.strerror} ({free:.0f} MB free); what was saved before is "
         "kept: make room and run the same command again"
     )
+
+
+def _free(folder: Path) -> int:
+    """Bytes free on the disk where a folder is, or will be."""
+    there = next(path for path in (folder, *folder.parents) if path.is_dir())
+    return shutil.disk_usage(there).free

@@ -30,6 +30,9 @@ class Setting:
     high: float | None = None
     by_model: bool = False  # only some models take it, and each has its own default
     local: bool = False  # only for who sits at this machine: it has to do with a file by its name
+    loads: bool = False  # it changes the model while it loads, not how a prompt is drawn
+    asked: bool = True  # people say it; else it is only recorded, and has no flag
+    many: bool = False  # its flag may be repeated; the texts are joined by commas
     names: Callable[[], Mapping[str, str]] | None = None  # what may be written → its value
     name: str = ""  # filled in from the field of Request, as is kind
     kind: type[Value] = str

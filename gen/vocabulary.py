@@ -14,14 +14,14 @@ def doubts(plan: Plan, jury: rerank.specs.Spec | None) -> Iterator[str]:
     """One line for each model that does not know all words of the prompt, with the way out."""
     told: set[str] = set()
     for spec in {spec.name: spec for spec, _ in plan.models}.values():
-        if words := unknown_words(plan.request.prompt, spec.vocabulary):
+        if words := unknown_words(plan.words, spec.vocabulary):
             told.update(words)
             yield (
                 f"{spec.name} does not know {_listed(words)}: it draws {spec.draws}; for other "
                 "things name the folder of a large checkpoint with -m FOLDER"
             )
     if jury is not None:
-        words = unknown_words(plan.request.prompt, jury.folder / "vocabulary.json")
+        words = unknown_words(plan.words, jury.folder / "vocabulary.json")
         if unheard := [word for word in words if word not in told]:
             yield (
                 f"the jury {jury.name} does not know {_listed(unheard)}: name the folder of "

@@ -27,7 +27,7 @@ from pipelines.devices import choose_device, choose_dtype
 from pipelines.drafts import check_indices, check_seeds
 from pipelines.specs import Spec, WeightsError
 from pipelines.token_sampling import draw_tokens
-from pipelines.weights import DalleNetworks, load_dalle
+from pipelines.weights import DalleNetworks, Progress, load_dalle, tell_nobody
 
 REMEMBERED_PROMPTS = 8
 GREY = 128  # what is not drawn yet, in previews
@@ -67,6 +67,8 @@ class Dalle:
         dtype: str | torch.dtype | None = None,
         attention: str | None = None,
         safety: bool = False,
+        *,
+        progress: Progress = tell_nobody,
     ) -> "Dalle":
         """Load a known model by name, or a folder with a model_index.json that says Dalle.
 
@@ -74,6 +76,7 @@ class Dalle:
         elsewhere, `attention` one of auto, xformers, sdpa, flex. No folder of this kind has a
         safety checker, so `safety` is a WeightsError, as is a folder that is incomplete, damaged or
         does not fit together. Raises ValueError for a device, dtype or attention that there is not.
+        `progress` is told how many bytes of how many are loaded.
         """
         spec = specs.find(str(folder))
         if spec.kind != "dalle":
@@ -83,7 +86,7 @@ class Dalle:
         chosen_device = choose_device(device)
         chosen_dtype = choose_dtype(chosen_device, dtype)
         kernel = choose_kernel(attention, chosen_device)
-        networks = load_dalle(spec, chosen_device, chosen_dtype)
+        networks = load_dalle(spec, chosen_device, chosen_dtype, progress)
         return cls(spec, networks, chosen_device, chosen_dtype, kernel)
 
     def begin(

@@ -20,12 +20,13 @@ CHUNK_PIXELS = 2**20
 def decode(vae: AutoencoderKL, latents: torch.Tensor) -> list[torch.Tensor | None]:
     """Pictures of scaled latents (N, C, h, w): uint8 (3, H, W) each, on the device of the VAE.
 
-    Works in chunks that halve when memory runs out; raises only if one alone does not fit. A
-    picture that is not finite is tried again in float32, alone, and is None if that fails too.
+    Works in chunks that halve when memory runs out; one that does not fit alone is decoded in
+    tiles, and only if those do not fit either, this raises. A picture that is not finite is tried
+    again in float32, alone, and is None if that fails too.
     """
 
     def paint(rows: torch.Tensor) -> list[torch.Tensor | None]:
-        decoded = _decode_rows(vae, rows)  # (n, 3, H, W), about −1 to 1
+        decoded = _decode_or_tile(vae, rows)  # (n, 3, H, W), about −1 to 1
         finite = decoded.isfinite().flatten(1).all(dim=1).tolist()
         pixels = _to_uint8(decoded / 2 + 0.5)
         return [
@@ -70,6 +71,20 @@ def in_chunks(
                 raise
             chunk = len(part) // 2
     return pictures
+
+
+def _decode_or_tile(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
+    """One row that memory is too short for is decoded in overlapping tiles."""
+    try:
+        return _decode_rows(vae, latents)
+    except Exception as error:
+        if len(latents) > 1 or vae.use_tiling or not is_out_of_memory(error):
+            raise
+    vae.enable_tiling()
+    try:
+        return _decode_rows(vae, latents)
+    finally:
+        vae.disable_tiling()
 
 
 def _decode_rows(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
@@ -162,12 +177,15 @@ def solve_latent_rgb(latents: torch.Tensor, rgb: torch.Tensor) -> LatentRgb:
 
 
 @torch.inference_mode()
-def fit_latent_rgb(vae: AutoencoderKL, samples: int = 8) -> LatentRgb:
-    """The map of a VAE that came without one, from how it decodes random patches of colour."""
+def fit_latent_rgb(vae: AutoencoderKL, device: torch.device, samples: int = 8) -> LatentRgb:
+    """The map of a VAE that came without one, from how it decodes random patches of colour.
+
+    It runs on `device`, wherever its weights lie meanwhile.
+    """
     generator = torch.Generator().manual_seed(0)
     shape = (samples, vae.config.latent_channels, 4, 4)
     patches = torch.randn(shape, generator=generator)
     latents = patches.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)  # (n, C, 16, 16)
-    latents = latents.to(vae.device)
+    latents = latents.to(device)
     rgb = torch.cat([_decode_rows(vae, row) for row in latents.split(1)])
     return solve_latent_rgb(latents, (rgb / 2 + 0.5).clamp(0, 1))

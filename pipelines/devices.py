@@ -1,6 +1,8 @@
 """Where the networks run: device, number format, attention kernels, and what running out is."""
 
 import importlib.util
+import os
+import shutil
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -92,6 +94,18 @@ def set_attention(
             )
             running.add("sdpa")
     return "+".join(sorted(running, reverse=True))
+
+
+def compile_networks(networks: Iterable[torch.nn.Module], device: torch.device) -> None:
+    """Let torch.compile translate networks when they first run, and again for each new size.
+
+    Raises ValueError on a CPU without the C++ compiler that it needs there.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if device.type == "cpu" and shutil.which(compiler) is None:
+        raise ValueError(f"compiling needs a C++ compiler, and {compiler!r} is not installed")
+    for network in networks:
+        network.compile()
 
 
 def _head_sizes(network: torch.nn.Module) -> set[int]:

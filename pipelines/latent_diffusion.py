@@ -21,20 +21,23 @@ from typing import Any
 import torch
 from PIL import Image
 
-from pipelines import decoding, prompts, specs
-from pipelines.devices import choose_device, choose_dtype, set_attention
+from pipelines import decoding, specs
+from pipelines.additions import add
+from pipelines.devices import choose_device, choose_dtype, compile_networks, set_attention
 from pipelines.drafts import check_indices, check_seeds
+from pipelines.offloading import check_offload, offload_networks
+from pipelines.prompt_weights import SYNTAXES
 from pipelines.safety import SafetyChecker
 from pipelines.samplers import SAMPLERS, check_sampler, make_scheduler
-from pipelines.specs import Spec, WeightsError
-from pipelines.weights import Networks, load_networks
+from pipelines.specs import NONE_ADDED, Additions, Spec, WeightsError
+from pipelines.text import Encoding, Text
+from pipelines.weights import Networks, Progress, load_networks, tell_nobody
 
-REMEMBERED_PROMPTS = 8
 FLAGGED = "the model's own safety checker flagged it; without --safety it is shown"
 
 
 class LatentDiffusion:
-    """A text encoder, a UNet and a VAE that turn prompts into pictures.
+    """Text encoders, a UNet and a VAE that turn prompts into pictures.
 
     `device`, `dtype` and `attention` say what really runs; `spec` holds the defaults of every
     setting.
@@ -54,12 +57,19 @@ class LatentDiffusion:
         self.dtype = dtype
         self.attention = attention
         self.checker = checker
-        self.tokenizer = networks.tokenizer
-        self.text_encoder = networks.text_encoder
         self.unet = networks.unet
         self.vae = networks.vae
         self.scheduler_config = networks.scheduler
-        self._encodings: dict[str, torch.Tensor] = {}
+        self.takes_sizes = networks.unet.config.addition_embed_type == "text_time"
+        self.text = Text(
+            networks.readers,
+            spec.context,
+            device,
+            pooled=self.takes_sizes,
+            long=spec.long_prompts,
+            words=networks.words,
+        )
+        self.zeros_for_no_negative = networks.zeros_for_no_negative
         self._latent_rgb: decoding.LatentRgb | None = None
 
     @classmethod
@@ -70,26 +80,51 @@ class LatentDiffusion:
         dtype: str | torch.dtype | None = None,
         attention: str | None = None,
         safety: bool = False,
+        additions: Additions = NONE_ADDED,
+        *,
+        offload: str | None = None,
+        vae_tiling: bool = False,
+        compiled: bool = False,
+        progress: Progress = tell_nobody,
     ) -> "LatentDiffusion":
-        """Load a known model by name, or a Stable Diffusion 1.x or 2.x diffusers folder.
+        """Load a known model by name, or Stable Diffusion 1.x, 2.x or XL from where it is.
+
+        That is a diffusers folder, or a single safetensors file in the original layout.
 
         `device` None is the best there is, `dtype` None half precision on CUDA and float32
         elsewhere, `attention` one of auto, xformers, sdpa. With `safety` a picture that the
-        folder's own safety checker flags has failed; else the checker is not loaded. Raises
-        WeightsError for a folder that is incomplete, damaged or does not fit together, or has no
-        checker that was asked for, and ValueError for a device, dtype or attention that there is
-        not.
+        folder's own safety checker flags has failed; else the checker is not loaded. `additions`
+        are LoRA files, another VAE, and words learned by textual inversion.
+
+        `offload` keeps what is not running off the GPU, one of none, model, sequential; with
+        `vae_tiling` large pictures are decoded in tiles, which takes less memory and may change
+        their tones a little; `compiled` spends minutes of the first picture on faster ones.
+        `progress` is told how many bytes of how many are loaded.
+
+        Raises WeightsError for weights that are incomplete, damaged or do not fit together, or
+        without a checker that was asked for, and ValueError for a device, dtype, attention or
+        offload that there is not.
         """
-        spec = specs.find(str(folder))
+        spec = replace(specs.find(str(folder)), additions=additions)
         if spec.kind != "latent_diffusion":
             raise WeightsError(
                 f"{spec.folder} holds no latent_diffusion model, but a {spec.kind} model"
             )
         chosen_device = choose_device(device)
         chosen_dtype = choose_dtype(chosen_device, dtype)
+        if compiled and offload == "sequential":
+            raise ValueError("offload 'sequential' moves every layer, so nothing can be compiled")
+        offload = check_offload(offload, chosen_device)
         checker = SafetyChecker.from_pretrained(spec.folder, chosen_device) if safety else None
-        networks = load_networks(spec, chosen_device, chosen_dtype)
+        stays = chosen_device if offload == "none" else torch.device("cpu")
+        networks = add(additions, load_networks(spec, stays, chosen_dtype, progress), stays)
         ran = set_attention([networks.unet, networks.vae], attention, chosen_device, chosen_dtype)
+        if offload != "none":
+            offload_networks(networks.all, offload, chosen_device)
+        if vae_tiling:
+            networks.vae.enable_tiling()
+        if compiled:
+            compile_networks([networks.unet, networks.vae.decoder], chosen_device)
         return cls(spec, networks, chosen_device, chosen_dtype, ran, checker)
 
     def begin(
@@ -104,10 +139,15 @@ class LatentDiffusion:
         guidance: float | None = None,
         sampler: str | None = None,
         schedule: str | None = None,
+        clip_skip: int | None = None,
+        prompt_syntax: str | None = None,
     ) -> "Draft":
         """Start one candidate per seed. What is None is the model's default in `spec.defaults`.
 
         A guidance of at most 1 follows the prompt without comparing it with `negative_prompt`.
+        `clip_skip` 1 listens to the layer of the text encoders that the model was trained with, 2
+        to the one before that, and so on. `prompt_syntax` "a1111", the default, reads brackets as
+        weights (pipelines/prompt_weights.py), "plain" as any other signs.
         Raises ValueError with the rule for a value that cannot be.
         """
         defaults = self.spec.defaults
@@ -117,7 +157,12 @@ class LatentDiffusion:
         guidance = defaults["guidance"] if guidance is None else guidance
         sampler = defaults["sampler"] if sampler is None else sampler
         schedule = defaults["schedule"] if schedule is None else schedule
+        clip_skip = 1 if clip_skip is None else clip_skip
         self._check(seeds, width, height, guidance)
+        self.text.check_clip_skip(clip_skip)
+        syntax = SYNTAXES[0] if prompt_syntax is None else prompt_syntax
+        if syntax not in SYNTAXES:
+            raise ValueError(f"no prompt_syntax {syntax!r}; choose from {', '.join(SYNTAXES)}")
         check_sampler(sampler, schedule, steps)
 
         scheduler = make_scheduler(sampler, schedule, self.scheduler_config)
@@ -131,7 +176,9 @@ class LatentDiffusion:
         latents = noise.to(self.device) * scheduler.init_noise_sigma
         return Draft(
             pipeline=self,
-            condition=self._condition(prompt, negative_prompt, guidance),
+            condition=self._condition(
+                prompt, negative_prompt, guidance, (width, height), clip_skip, syntax
+            ),
             size=(width, height),
             stochastic=SAMPLERS[sampler].stochastic,
             state=State(tuple(seeds), latents, None, generators, scheduler, 0),
@@ -149,6 +196,8 @@ class LatentDiffusion:
         guidance: float | None = None,
         sampler: str | None = None,
         schedule: str | None = None,
+        clip_skip: int | None = None,
+        prompt_syntax: str | None = None,
     ) -> list[Image.Image | None]:
         """One picture per seed; None where there is none to show. See `begin`."""
         with self.begin(
@@ -161,56 +210,57 @@ class LatentDiffusion:
             guidance=guidance,
             sampler=sampler,
             schedule=schedule,
+            clip_skip=clip_skip,
+            prompt_syntax=prompt_syntax,
         ) as draft:
             draft.step(draft.total)
             return draft.images()
 
     def token_count(self, prompt: str) -> int:
         """How many tokens a prompt has, with the two that begin and end it, before any cut."""
-        return prompts.token_count(self.tokenizer, prompt)
+        return self.text.token_count(prompt)
 
     def dropped_text(self, prompt: str) -> str:
         """The end of a prompt that is beyond the context and is not read; "" if all of it is."""
-        return prompts.dropped_text(self.tokenizer, prompt, self.spec.context)
-
-    @torch.inference_mode()
-    def encode(self, text: str) -> torch.Tensor:
-        """The text encoder's hidden states (1, T, D) of one text; the last few are remembered."""
-        if text in self._encodings:
-            self._encodings[text] = self._encodings.pop(text)  # now the latest
-            return self._encodings[text]
-        tokens = self.tokenizer(
-            text,
-            padding="max_length",
-            max_length=self.spec.context,
-            truncation=True,
-            return_tensors="pt",
-        )
-        hidden = self.text_encoder(tokens.input_ids.to(self.device))[0]
-        self._encodings[text] = hidden
-        if len(self._encodings) > REMEMBERED_PROMPTS:
-            del self._encodings[next(iter(self._encodings))]
-        return hidden
+        return self.text.dropped(prompt)
 
     @property
     def latent_rgb(self) -> decoding.LatentRgb:
         """The linear map of previews: stored with the VAE, else fitted when first needed."""
         if self._latent_rgb is None:
-            stored = decoding.read_latent_rgb(
-                self.spec.folder / "vae", self.vae.config.latent_channels
-            )
-            self._latent_rgb = decoding.fit_latent_rgb(self.vae) if stored is None else stored
+            own, channels = self.spec.folder / "vae", self.vae.config.latent_channels
+            replaced = self.spec.additions.vae is not None
+            stored = None if replaced else decoding.read_latent_rgb(own, channels)
+            fitted = decoding.fit_latent_rgb(self.vae, self.device) if stored is None else stored
+            self._latent_rgb = fitted
         return self._latent_rgb
 
-    def _condition(self, prompt: str, negative_prompt: str | None, guidance: float) -> "Condition":
+    def _condition(
+        self,
+        prompt: str,
+        negative_prompt: str | None,
+        guidance: float,
+        size: tuple[int, int],
+        clip_skip: int,
+        syntax: str,
+    ) -> "Condition":
+        text = self.text.encode(prompt, clip_skip, syntax)
+        negative = embedding = sizes = None
+        if self.takes_sizes:
+            width, height = size  # as if cut from a picture of just this size
+            sizes = torch.tensor([[height, width, 0, 0, height, width]], device=self.device)
         embedded = self.unet.config.time_cond_proj_dim
         if embedded is not None:
-            w = guidance_embedding(guidance - 1, embedded).to(self.device, self.dtype)
-            return Condition(self.encode(prompt), None, guidance, w)
-        if guidance <= 1:
-            return Condition(self.encode(prompt), None, guidance, None)
-        negative = "" if negative_prompt is None else negative_prompt
-        return Condition(self.encode(prompt), self.encode(negative), guidance, None)
+            embedding = guidance_embedding(guidance - 1, embedded).to(self.device, self.dtype)
+        elif guidance > 1 and negative_prompt is None and self.zeros_for_no_negative:
+            negative = text.zeros()
+        elif guidance > 1:
+            said = "" if negative_prompt is None else negative_prompt
+            negative = self.text.encode(said, clip_skip, syntax)
+            length = max(text.hidden.shape[1], negative.hidden.shape[1])
+            text = self.text.stretched(text, length, clip_skip)
+            negative = self.text.stretched(negative, length, clip_skip)
+        return Condition(text, negative, guidance, embedding, sizes)
 
     def _check(self, seeds: Sequence[int], width: int, height: int, guidance: float) -> None:
         check_seeds(seeds)
@@ -229,22 +279,38 @@ class LatentDiffusion:
 class Condition:
     """What all candidates are drawn after. One row, so dropping candidates changes nothing."""
 
-    text: torch.Tensor  # (1, T, D)
-    negative: torch.Tensor | None  # (1, T, D); None draws without comparing
+    text: Encoding
+    negative: Encoding | None  # None draws without comparing
     guidance: float
     embedding: torch.Tensor | None  # (1, K), for a UNet that was distilled to take guidance so
+    sizes: torch.Tensor | None  # (1, 6), for a UNet that is told what its picture was cut from
 
     def predict(self, unet: Any, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """The UNet's output (B, C, h, w) in float32, guided (Ho and Salimans, arXiv 2207.12598)."""
-        B, dtype = len(x_t), self.text.dtype  # asking the UNet walks all its parameters
+        B = len(x_t)
         if self.negative is None:
-            text = self.text.expand(B, -1, -1)
-            w = None if self.embedding is None else self.embedding.expand(B, -1)
-            return unet(x_t.to(dtype), t, text, timestep_cond=w, return_dict=False)[0].float()
-        both = torch.cat([self.negative.expand(B, -1, -1), self.text.expand(B, -1, -1)])
-        out = unet(torch.cat([x_t, x_t]).to(dtype), t, both, return_dict=False)[0].float()
-        without, with_text = out.chunk(2)
+            return self._evaluate(unet, x_t, t, [self.text] * B)
+        encodings = [self.negative] * B + [self.text] * B
+        without, with_text = self._evaluate(unet, torch.cat([x_t, x_t]), t, encodings).chunk(2)
         return without + self.guidance * (with_text - without)
+
+    def _evaluate(
+        self, unet: Any, x_t: torch.Tensor, t: torch.Tensor, encodings: list[Encoding]
+    ) -> torch.Tensor:
+        """The UNet's output for rows that each have an encoding."""
+        B, dtype = len(x_t), self.text.hidden.dtype  # asking the UNet walks all its parameters
+        added = None
+        if self.sizes is not None:
+            pooled = [encoding.pooled for encoding in encodings if encoding.pooled is not None]
+            added = {"text_embeds": torch.cat(pooled), "time_ids": self.sizes.expand(B, -1)}
+        return unet(
+            x_t.to(dtype),
+            t,
+            torch.cat([encoding.hidden for encoding in encodings]),
+            timestep_cond=None if self.embedding is None else self.embedding.expand(B, -1),
+            added_cond_kwargs=added,
+            return_dict=False,
+        )[0].float()
 
 
 @dataclass(frozen=True)

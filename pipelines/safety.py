@@ -15,14 +15,13 @@ from torch.nn.functional import cosine_similarity
 from transformers import CLIPConfig, CLIPImageProcessorPil
 
 from pipelines import decoding
+from pipelines.headers import read_header, weights_file
 from pipelines.specs import WeightsError, read_config
 from pipelines.weights import (
     building,
     fill_position_ids,
     first_line,
     load_weights,
-    read_header,
-    weights_file,
 )
 
 SPECIAL_CARE = 0.01  # how far a special concept that is near lowers the other thresholds

@@ -4,31 +4,43 @@ diffusers and transformers fill missing keys with random numbers and only warn, 
 built from their configs here and their weights read from safetensors files, and nothing else.
 """
 
+import gzip
 import json
-import struct
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers.models.clip.configuration_clip import CLIPTextConfig
-from transformers.models.clip.modeling_clip import CLIPTextModel
+from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
+from pipelines import original_layout
 from pipelines.cpu import speed_up
 from pipelines.dvae import DiscreteVae, DvaeConfig, TowerConfig
-from pipelines.specs import Spec, WeightsError, read_config
+from pipelines.headers import AGAIN, Tensor, read_header, weights_file
+from pipelines.needs import needs_float32
+from pipelines.original_layout import Piece
+from pipelines.specs import Spec, WeightsError, read_config, text_components
 from pipelines.transformer import Transformer, TransformerConfig
 
-FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
-MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
-AGAIN = "copy or download it again"
+READ_AT_ONCE = 2**22  # bytes of a file
+# Networks of convolutions, with their channels last: the VAE decodes a quarter faster so, the UNet
+# a twentieth.
+LAST = (AutoencoderKL, UNet2DConditionModel)
+OPENAI_MERGES = 49_408 - 2 - 2 * 256  # of all tokens, those that are no byte and no mark
+FLOAT_TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
 
 # Keys that a file may hold beyond the network's own, by how they end or begin, and why.
 EXTRA_KEY_ENDINGS = {
@@ -39,59 +51,192 @@ EXTRA_KEY_BEGINNINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """What a safetensors header says of one tensor."""
+Progress = Callable[[int, int], None]  # told the bytes that are loaded, and all there will be
 
-    dtype: str
-    shape: tuple[int, ...]
+
+def tell_nobody(loaded: int, total: int) -> None:
+    """Nobody wants to know how loading goes on."""
+
+
+class _Count:
+    """Adds up the bytes of networks while they are loaded."""
+
+    def __init__(
+        self,
+        networks: Mapping[str, torch.nn.Module],
+        dtypes: Mapping[str, torch.dtype],
+        tell: Progress,
+    ) -> None:
+        self.loaded = 0
+        self.total = sum(
+            dtypes[part].itemsize * weight.numel()
+            for part, network in networks.items()
+            for weight in network.state_dict().values()
+        )
+        self.tell = tell
+
+    def add(self, weight: torch.Tensor) -> None:
+        """One more is there."""
+        self.loaded += weight.nbytes
+        self.tell(self.loaded, self.total)
+
+
+def _count_nothing(weight: torch.Tensor) -> None:
+    """For networks that are loaded in no time."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One of the text encoders of a model, and the tokenizer whose tokens it reads."""
+
+    tokenizer: CLIPTokenizer
+    encoder: CLIPTextModel | CLIPTextModelWithProjection
 
 
 @dataclass(frozen=True)
 class Networks:
     """The parts of a latent diffusion model, in evaluation mode on one device and dtype."""
 
-    tokenizer: CLIPTokenizer
-    text_encoder: CLIPTextModel
+    readers: tuple[Reader, ...]
     unet: UNet2DConditionModel
     vae: AutoencoderKL
     scheduler: Mapping[str, Any]  # scheduler_config.json
+    zeros_for_no_negative: bool  # instead of what the text encoders say of an empty text
+    words: Mapping[str, tuple[tuple[int, ...], ...]]  # learned ones → their ids for each reader
+
+    @property
+    def all(self) -> list[torch.nn.Module]:
+        """Everything with weights, in the order in which it runs."""
+        return [*(reader.encoder for reader in self.readers), self.unet, self.vae]
 
 
-def load_networks(spec: Spec, device: torch.device, dtype: torch.dtype) -> Networks:
-    """Load the folder of `spec`, half-precision files included, as `dtype` onto `device`.
+def load_networks(
+    spec: Spec, device: torch.device, dtype: torch.dtype, progress: Progress = tell_nobody
+) -> Networks:
+    """Load the folder or single file of `spec`, as `dtype` whatever it holds, onto `device`.
 
     Raises WeightsError, in one line, for anything that is missing, damaged or does not fit.
     """
-    folder = spec.folder
-    if not folder.is_dir():
-        raise WeightsError(f"the weights of {spec.name!r} are not there: {folder} does not exist")
-    configs = {part: read_config(folder / part / "config.json") for part in _WEIGHT_NAMES}
-    scheduler = read_config(folder / "scheduler" / "scheduler_config.json")
+    if not spec.folder.exists():
+        raise WeightsError(
+            f"the weights of {spec.name!r} are not there: {spec.folder} does not exist"
+        )
+    configs = spec.configs
+    texts = text_components(configs)
+    entries = {
+        part: read_config(configs / part / "config.json") for part in (*texts, "unet", "vae")
+    }
+    scheduler = _read_scheduler(spec)
+    with building(spec.folder):
+        networks = {
+            part: _TEXT_CLASSES[part](CLIPTextConfig.from_dict(entries[part])) for part in texts
+        }
+        networks["unet"] = unet = UNet2DConditionModel.from_config(entries["unet"])
+        networks["vae"] = vae = AutoencoderKL.from_config(entries["vae"])
+    readers = tuple(Reader(_tokenizer(spec, _TOKENIZERS[part]), networks[part]) for part in texts)
+    _check_fit(spec.folder, readers, unet, vae)
+
+    dtypes = dict.fromkeys(networks, dtype)
+    if dtype == torch.float16 and needs_float32(entries["unet"], entries["vae"]):
+        dtypes["vae"] = torch.float32
+    added = _Count(networks, dtypes, progress).add
+    if spec.folder.is_file():
+        _load_single_file(spec.folder, networks, entries, dtypes, added)
+    else:
+        files = {part: _component_file(spec.folder, part) for part in networks}
+        headers = {part: read_header(file) for part, file in files.items()}
+        for part, network in networks.items():
+            load_weights(network, files[part], headers[part], dtypes[part], added)
+    for reader in readers:
+        fill_position_ids(reader.encoder)
+    for network in networks.values():
+        settle(network, device)
+    zeros = bool(read_config(configs / "model_index.json").get("force_zeros_for_empty_prompt"))
+    return Networks(readers, unet, vae, scheduler, zeros, {})
+
+
+def load_vae(
+    path: Path, own: AutoencoderKL, device: torch.device, dtype: torch.dtype
+) -> AutoencoderKL:
+    """A VAE to put in the place of a model's own, from a diffusers folder or a single file.
+
+    A single file has the config of the one that it replaces, and the names of diffusers or the
+    original ones, with or without the prefix that they have in a whole model. Raises WeightsError.
+    """
+    config = read_config(path / "config.json") if path.is_dir() else dict(own.config)
+    file = weights_file(path, *[_VAE_STEM] * 2) if path.is_dir() else path
+    header = read_header(file)
+    with building(path):
+        vae = AutoencoderKL.from_config(config)
+    channels, own_channels = vae.config.latent_channels, own.config.latent_channels
+    check_pairs(path, [("its latent_channels", channels, "the model's", own_channels)])
+    if "encoder.conv_norm_out.weight" in header:
+        load_weights(vae, file, header, dtype)
+    else:
+        is_part = any(key.startswith(original_layout.VAE) for key in header)
+        prefix = original_layout.VAE if is_part else ""
+        pieces = original_layout.vae_pieces(prefix, config, vae.state_dict())
+        read = {piece.key for piece in pieces.values()}
+        unread = [key for key in header if key not in read and not key.startswith(f"{prefix}loss.")]
+        refuse(file, "keys that the network does not have", unread)
+        _fill(vae, file, header, pieces, dtype)
+    settle(vae, device)
+    return vae
+
+
+def settle(network: torch.nn.Module, device: torch.device) -> None:
+    """Bring a filled network to where it runs, ready to run."""
+    network.to(device).eval().requires_grad_(False)
+    if device.type == "cpu":
+        speed_up([network])
+
+
+_VAE_STEM = "diffusion_pytorch_model"
+_TEXT_CLASSES = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+_TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
+
+
+def _read_scheduler(spec: Spec) -> dict[str, Any]:
+    """The scheduler's config, with what a single file says about itself in place of the usual."""
+    scheduler = read_config(spec.configs / "scheduler" / "scheduler_config.json")
+    if spec.prediction_type is not None:
+        scheduler["prediction_type"] = spec.prediction_type
     if scheduler.get("prediction_type", "epsilon") not in ("epsilon", "v_prediction"):
         raise WeightsError(
-            f"{folder}/scheduler predicts {scheduler['prediction_type']!r}; "
+            f"{spec.folder}/scheduler predicts {scheduler['prediction_type']!r}; "
             "what can be drawn with is 'epsilon' and 'v_prediction'"
         )
-    files = {part: weights_file(folder / part, *names) for part, names in _WEIGHT_NAMES.items()}
-    headers = {part: read_header(file) for part, file in files.items()}
-    with building(folder):
-        text_encoder = CLIPTextModel(CLIPTextConfig.from_dict(configs["text_encoder"]))
-        unet = UNet2DConditionModel.from_config(configs["unet"])
-        vae = AutoencoderKL.from_config(configs["vae"])
-    tokenizer = load_tokenizer(folder / "tokenizer")
-    _check_fit(folder, tokenizer, text_encoder, unet, vae)
+    return scheduler
 
-    for part, network in (("text_encoder", text_encoder), ("unet", unet), ("vae", vae)):
-        load_weights(network, files[part], headers[part], dtype)
-    fill_position_ids(text_encoder)
-    for network in (text_encoder, unet, vae):
-        network.to(device).eval().requires_grad_(False)
-    for network in (unet, vae):  # the VAE decodes a quarter faster so, the UNet a twentieth
-        network.to(memory_format=torch.channels_last)
-    if device.type == "cpu":
-        speed_up([text_encoder, unet, vae])
-    return Networks(tokenizer, text_encoder, unet, vae, scheduler)
+
+def _component_file(folder: Path, part: str) -> Path:
+    stem = "model" if part in _TEXT_CLASSES else "diffusion_pytorch_model"
+    return weights_file(folder / part, stem, "pytorch_model" if stem == "model" else stem)
+
+
+def _load_single_file(
+    path: Path,
+    networks: Mapping[str, torch.nn.Module],
+    configs: Mapping[str, Mapping[str, Any]],
+    dtypes: Mapping[str, torch.dtype],
+    added: Callable[[torch.Tensor], None],
+) -> None:
+    """Fill all networks from one file in the original layout; every key of it is accounted for."""
+    header = read_header(path)
+    layout = original_layout.identify(path, header)
+    places = {
+        part: original_layout.pieces(layout, part, configs[part], network.state_dict())
+        for part, network in networks.items()
+    }
+    read = {piece.key for pieces in places.values() for piece in pieces.values()}
+    unknown = [
+        key
+        for key in header
+        if key not in read and not may_ignore(key) and not original_layout.is_unread(key)
+    ]
+    refuse(path, "keys that no network of this layout has", unknown)
+    for part, network in networks.items():
+        _fill(network, path, header, places[part], dtypes[part], added)
 
 
 @dataclass(frozen=True)
@@ -104,7 +249,9 @@ class DalleNetworks:
     dvae: DiscreteVae
 
 
-def load_dalle(spec: Spec, device: torch.device, dtype: torch.dtype) -> DalleNetworks:
+def load_dalle(
+    spec: Spec, device: torch.device, dtype: torch.dtype, progress: Progress = tell_nobody
+) -> DalleNetworks:
     """Load the folder of `spec`, half-precision files included, as `dtype` onto `device`.
 
     Raises WeightsError, in one line, for anything that is missing, damaged or does not fit.
@@ -125,18 +272,17 @@ def load_dalle(spec: Spec, device: torch.device, dtype: torch.dtype) -> DalleNet
     tokenizer = load_tokenizer(folder / "tokenizer")
     _check_dalle_fit(folder, tokenizer, text_encoder, transformer, dvae)
 
-    parts = {"text_encoder": text_encoder, "transformer": transformer, "dvae": dvae}
+    parts: dict[str, torch.nn.Module] = {"transformer": transformer, "dvae": dvae}
+    if text_encoder is not None:
+        parts["text_encoder"] = text_encoder
+    added = _Count(parts, dict.fromkeys(parts, dtype), progress).add
     for part, network in parts.items():
-        if network is not None:
-            file = weights_file(folder / part, "model", "pytorch_model")
-            load_weights(network, file, read_header(file), dtype)
+        file = weights_file(folder / part, "model", "pytorch_model")
+        load_weights(network, file, read_header(file), dtype, added)
     if text_encoder is not None:
         fill_position_ids(text_encoder)
     for network in parts.values():
-        if network is not None:
-            network.to(device).eval().requires_grad_(False)
-    if device.type == "cpu":
-        speed_up(network for network in parts.values() if network is not None)
+        settle(network, device)
     return DalleNetworks(tokenizer, text_encoder, transformer, dvae)
 
 
@@ -161,6 +307,30 @@ def _dvae_config(entries: Mapping[str, Any]) -> DvaeConfig:
         for name in ("encoder", "decoder")
     }
     return DvaeConfig(**{**entries, **towers})
+
+
+def _tokenizer(spec: Spec, part: str) -> CLIPTokenizer:
+    if spec.folder.is_dir():
+        return load_tokenizer(spec.folder / part)
+    return openai_tokenizer(read_config(spec.configs / part / "tokenizer_config.json"))
+
+
+def openai_tokenizer(config: Mapping[str, Any]) -> CLIPTokenizer:
+    """The tokenizer of OpenAI's CLIP, from the list of its merges in the repository.
+
+    After the 256 bytes, and the same at the end of a word, each merge adds a piece. The file goes
+    on with merges of a larger vocabulary, which CLIP does not use.
+    """
+    with gzip.open(original_layout.VOCABULARY, "rt", encoding="utf-8") as file:
+        lines = file.read().split("\n")[1 : OPENAI_MERGES + 1]
+    merges = [(left, right) for left, right in (line.split() for line in lines)]
+    letters = sorted(ByteLevel.alphabet())  # one for each byte, in the order of their numbers
+    pieces = [*letters, *(letter + "</w>" for letter in letters)]
+    pieces += [left + right for left, right in merges] + ["<|startoftext|>", "<|endoftext|>"]
+    settings = {name: config[name] for name in ("pad_token", "model_max_length")}
+    return CLIPTokenizer(
+        vocab={piece: i for i, piece in enumerate(pieces)}, merges=merges, **settings
+    )
 
 
 def load_tokenizer(folder: Path) -> CLIPTokenizer:
@@ -203,93 +373,104 @@ def first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-# How diffusers and transformers name the weights, and the pickles that we refuse in their place.
-_WEIGHT_NAMES = {
-    "text_encoder": ("model", "pytorch_model"),
-    "unet": ("diffusion_pytorch_model", "diffusion_pytorch_model"),
-    "vae": ("diffusion_pytorch_model", "diffusion_pytorch_model"),
-}
-
-
-def weights_file(folder: Path, stem: str, pickle_stem: str) -> Path:
-    """The safetensors file of one component; a half-precision variant where it is the only one."""
-    for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
-        if (folder / name).is_file():
-            return folder / name
-    for pickled in (folder / f"{pickle_stem}.bin", folder / f"{pickle_stem}.ckpt"):
-        if pickled.is_file():
-            raise WeightsError(
-                f"{pickled} is a pickle, which can run any code; only safetensors are loaded: "
-                f"get {folder}/{stem}.safetensors instead"
-            )
-    raise WeightsError(f"{folder}/{stem}.safetensors is missing: {AGAIN}")
-
-
-def read_header(path: Path) -> dict[str, Tensor]:
-    """The names, dtypes and shapes in a safetensors file, after checking that it is all there.
-
-    Reads the header only. Raises WeightsError with the sizes for a file that was cut off, and
-    with what it is instead for a Git LFS pointer or a web page.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        if start == b"version ":
-            raise WeightsError(f"{path} is a Git LFS pointer, not the weights: run git lfs pull")
-        if start.lstrip()[:1] == b"<":
-            raise WeightsError(f"{path} is a web page, not weights: {AGAIN}")
-        if size < 8:
-            raise WeightsError(f"{path}: file is incomplete ({size} of at least 8 bytes); {AGAIN}")
-        (length,) = struct.unpack("<Q", start)
-        if length > MAX_HEADER_BYTES:
-            raise WeightsError(f"{path} is no safetensors file: its header claims {length} bytes")
-        if 8 + length > size:
-            raise WeightsError(
-                f"{path}: file is incomplete ({size} of at least {8 + length} bytes); {AGAIN}"
-            )
-        header = file.read(length)
-    try:
-        entries = json.loads(header)
-        entries.pop("__metadata__", None)
-        tensors = {k: Tensor(e["dtype"], tuple(e["shape"])) for k, e in entries.items()}
-        expected = 8 + length + max((e["data_offsets"][1] for e in entries.values()), default=0)
-    except (ValueError, TypeError, AttributeError, LookupError):
-        raise WeightsError(f"{path} is no safetensors file: its header is not readable") from None
-    if size < expected:
-        raise WeightsError(f"{path}: file is incomplete ({size} of {expected} bytes); {AGAIN}")
-    return tensors
-
-
 def load_weights(
-    network: torch.nn.Module, path: Path, header: Mapping[str, Tensor], dtype: torch.dtype
+    network: torch.nn.Module,
+    path: Path,
+    header: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    added: Callable[[torch.Tensor], None] = _count_nothing,
 ) -> None:
     """Put the tensors of a file into a network as `dtype`; both must agree on every key and shape.
 
     Raises WeightsError naming the first keys that are missing, extra, misshapen, not floating
     point or not finite.
     """
-    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    expected = network.state_dict().keys()
     names = {key: current_name(key, expected) for key in header}
     unknown = [key for key, name in names.items() if name not in expected and not may_ignore(key)]
-    wanted = {key: name for key, name in names.items() if name in expected}
-    misshapen = [
-        f"{key} is {list(header[key].shape)}, not {list(expected[name])}"
-        for key, name in wanted.items()
-        if header[key].shape != expected[name]
-    ]
-    wrong_type = [key for key in wanted if header[key].dtype not in FLOAT_TYPES]
-    _refuse(path, "missing keys", sorted(expected.keys() - set(wanted.values())))
-    _refuse(path, "keys that the network does not have", unknown)
-    _refuse(path, "keys of the wrong shape", misshapen)
-    _refuse(path, "keys that are not floating point", wrong_type)
+    pieces = {name: Piece(key) for key, name in names.items() if name in expected}
+    refuse(path, "missing keys", sorted(expected - pieces.keys()))
+    refuse(path, "keys that the network does not have", unknown)
+    _fill(network, path, header, pieces, dtype, added)
 
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise WeightsError(f"{path} cannot be read: {error}") from error
-    state = {name: tensors[key].to(dtype) for key, name in wanted.items()}
-    _refuse(path, "keys with NaN or infinite values", [k for k in state if not _finite(state[k])])
+
+def _fill(
+    network: torch.nn.Module,
+    path: Path,
+    header: Mapping[str, Tensor],
+    pieces: Mapping[str, Piece],
+    dtype: torch.dtype,
+    added: Callable[[torch.Tensor], None] = _count_nothing,
+) -> None:
+    """Read each weight of a network from its place in a file."""
+    missing = sorted({piece.key for piece in pieces.values() if piece.key not in header})
+    refuse(path, "missing keys", missing)
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    tensors = {name: _cut(header[piece.key], piece) for name, piece in pieces.items()}
+    misshapen = [
+        f"{pieces[name].key} is {list(tensor.shape)}, not {list(expected[name])}"
+        for name, tensor in tensors.items()
+        if not _same_but_for_ones(tensor.shape, expected[name])
+    ]
+    wrong_type = [pieces[name].key for name, t in tensors.items() if t.dtype not in FLOAT_TYPES]
+    refuse(path, "keys of the wrong shape", misshapen)
+    refuse(path, "keys that are not floating point", wrong_type)
+
+    layout = torch.channels_last if isinstance(network, LAST) else torch.contiguous_format
+    state, not_finite = {}, []
+    with path.open("rb") as file:
+        for name, tensor in tensors.items():
+            value = read_tensor(file, tensor, dtype, layout)
+            if not bool(value.isfinite().all()):
+                not_finite.append(pieces[name].key)
+            state[name] = (value.T.contiguous() if pieces[name].transposed else value).reshape(
+                expected[name]
+            )
+            added(value)
+    refuse(path, "keys with NaN or infinite values", not_finite)
     network.load_state_dict(state, strict=True, assign=True)
+
+
+def read_tensor(
+    file: BinaryIO,
+    tensor: Tensor,
+    dtype: torch.dtype,
+    layout: torch.memory_format = torch.contiguous_format,
+) -> torch.Tensor:
+    """One tensor of an open safetensors file, as `dtype`; `layout` is that of four dimensions.
+
+    It is converted a few rows at a time, so that no second copy of it is ever in memory.
+    """
+    layout = layout if len(tensor.shape) == 4 else torch.contiguous_format
+    value = torch.empty(tensor.shape, dtype=dtype, memory_format=layout)
+    if value.numel() == 0:
+        return value
+    rows = value if value.ndim else value[None]
+    bytes_each = (tensor.stop - tensor.start) // len(rows)
+    step = max(1, READ_AT_ONCE // bytes_each)
+    file.seek(tensor.start)
+    for part in rows.split(step):
+        data = bytearray(bytes_each * len(part))
+        file.readinto(data)  # type: ignore[attr-defined]
+        part.copy_(torch.frombuffer(data, dtype=FLOAT_TYPES[tensor.dtype]).reshape(part.shape))
+    return value
+
+
+def _cut(tensor: Tensor, piece: Piece) -> Tensor:
+    """The part of a tensor's bytes that a piece is."""
+    shape = tensor.shape[::-1] if piece.transposed else tensor.shape
+    if piece.third is None:
+        return replace(tensor, shape=shape)
+    length = (tensor.stop - tensor.start) // 3
+    start = tensor.start + piece.third * length
+    rows = (shape[0] // 3, *shape[1:]) if shape else shape
+    return replace(tensor, shape=rows, start=start, stop=start + length)
+
+
+def _same_but_for_ones(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    """Whether only ones at the end differ: a 1x1 convolution is a linear map."""
+    longest = max(len(shape), len(expected))
+    return shape + (1,) * (longest - len(shape)) == expected + (1,) * (longest - len(expected))
 
 
 def save_network(network: torch.nn.Module, config: Any, folder: Path) -> None:
@@ -301,14 +482,11 @@ def save_network(network: torch.nn.Module, config: Any, folder: Path) -> None:
     save_file(state, folder / "model.safetensors", {"format": "pt"})
 
 
-def _refuse(path: Path, what: str, keys: Collection[str], shown: int = 3) -> None:
+def refuse(path: Path, what: str, keys: Collection[str], shown: int = 3) -> None:
+    """Raise WeightsError naming the first of `keys`, if there are any."""
     if keys:
         more = f" and {len(keys) - shown} more" if len(keys) > shown else ""
         raise WeightsError(f"{path} has {what}: {', '.join(list(keys)[:shown])}{more}")
-
-
-def _finite(tensor: torch.Tensor) -> bool:
-    return bool(tensor.isfinite().all())
 
 
 _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v."}
@@ -335,26 +513,32 @@ def may_ignore(key: str) -> bool:
 
 def _check_fit(
     folder: Path,
-    tokenizer: CLIPTokenizer,
-    text_encoder: CLIPTextModel,
+    readers: tuple[Reader, ...],
     unet: UNet2DConditionModel,
     vae: AutoencoderKL,
 ) -> None:
-    """Raise WeightsError naming both numbers where two parts of a folder do not fit together."""
-    width, channels = text_encoder.config.hidden_size, vae.config.latent_channels
-    into, out = unet.config.in_channels, unet.config.out_channels
-    pairs = (
-        (
-            "text_encoder hidden_size",
-            width,
-            "unet cross_attention_dim",
-            unet.config.cross_attention_dim,
-        ),
-        ("vae latent_channels", channels, "unet in_channels", into),
-        ("vae latent_channels", channels, "unet out_channels", out),
-    )
-    _check_pairs(folder, pairs)
-    _check_tokenizer(folder, tokenizer, "text_encoder vocab_size", text_encoder.config.vocab_size)
+    """Raise WeightsError naming both numbers where two parts of a model do not fit together."""
+    width = sum(reader.encoder.config.hidden_size for reader in readers)
+    channels, config = vae.config.latent_channels, unet.config
+    pairs = [
+        ("text_encoder hidden_size", width, "unet cross_attention_dim", config.cross_attention_dim),
+        ("vae latent_channels", channels, "unet in_channels", config.in_channels),
+        ("vae latent_channels", channels, "unet out_channels", config.out_channels),
+    ]
+    if config.addition_embed_type == "text_time":
+        pooled = readers[-1].encoder.config.projection_dim
+        pairs.append(
+            (
+                "text_encoder_2 projection_dim with six sizes",
+                pooled + 6 * config.addition_time_embed_dim,
+                "unet projection_class_embeddings_input_dim",
+                config.projection_class_embeddings_input_dim,
+            )
+        )
+    check_pairs(folder, pairs)
+    for reader in readers:
+        size = reader.encoder.config.vocab_size
+        _check_tokenizer(folder, reader.tokenizer, "text_encoder vocab_size", size)
 
 
 def _check_dalle_fit(
@@ -384,11 +568,12 @@ def _check_dalle_fit(
             ("text_encoder positions", length, "transformer text_length", config.text_length),
         ]
         reader, vocabulary = "text_encoder vocab_size", text.vocab_size
-    _check_pairs(folder, pairs)
+    check_pairs(folder, pairs)
     _check_tokenizer(folder, tokenizer, reader, vocabulary)
 
 
-def _check_pairs(folder: Path, pairs: Iterable[tuple[str, int, str, int | None]]) -> None:
+def check_pairs(folder: Path, pairs: Iterable[tuple[str, int, str, int | None]]) -> None:
+    """Raise WeightsError naming both numbers of the first pair that differs."""
     for left, left_size, right, right_size in pairs:
         if left_size != right_size:
             raise WeightsError(

@@ -34,6 +34,7 @@ from PIL import (  # the formats' modules by name, else Pillow loads those of al
 )
 from torch.nn.functional import interpolate
 
+from rerank import open_clip
 from rerank.specs import WeightsError
 from rerank.weights import read_json
 
@@ -156,16 +157,18 @@ class Preprocessing:
 def read_preprocessing(folder: Path, image_size: int, *, exact: bool = False) -> Preprocessing:
     """The preprocessing of a model folder whose vision tower reads `image_size` pixels a side.
 
-    Reads preprocessor_config.json, or the part of processor_config.json that newer tools write.
+    Reads preprocessor_config.json, the part of processor_config.json that newer tools write, or
+    what OpenCLIP says.
     Raises WeightsError when both are missing, or when pictures would not come out at that size.
     """
-    path = folder / "preprocessor_config.json"
-    if path.is_file() or not (folder / "processor_config.json").is_file():
-        config = read_json(path)
-    else:
-        path = folder / "processor_config.json"
-        config = read_json(path).get("image_processor", {})
+    names = ("preprocessor_config.json", "processor_config.json", open_clip.CONFIG)
+    path = next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
+    config = read_json(path)
     try:
+        if path.name == "processor_config.json":
+            config = config.get("image_processor", {})
+        elif path.name == open_clip.CONFIG:
+            config = open_clip.read_preprocessing(config)
         preprocessing = _from_config(config, exact)
     except KeyError as error:
         raise WeightsError(f"{path}: has no {error}") from error

@@ -79,5 +79,5 @@ def _in_hub_cache(repository: str) -> Path:
     except (LocalEntryNotFoundError, HFValidationError) as error:
         raise WeightsError(
             f"no folder {repository!r}, and no such model in the local hub cache: "
-            f"fetch it with `hf download {repository}`, or choose from {', '.join(SPECS)}"
+            f"fetch it with `generate --pull {repository}`, or choose from {', '.join(SPECS)}"
         ) from error

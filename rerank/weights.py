@@ -1,10 +1,11 @@
-"""Load the folder of a `transformers` CLIP or SigLIP model and verify every tensor.
+"""Load a CLIP or SigLIP model and verify every tensor: a folder of transformers or of OpenCLIP.
 
 `from_pretrained` only warns when keys are missing and goes on with random numbers; here whatever
 does not fit exactly is a WeightsError that names it.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,10 +21,12 @@ from transformers import (
     SiglipModel,
 )
 
+from rerank import open_clip
 from rerank.specs import WeightsError
 from rerank.texts import TextReader
 
 Model: TypeAlias = CLIPModel | SiglipModel
+Config: TypeAlias = CLIPConfig | SiglipConfig
 
 # Constant buffers that transformers wrote into its files before 4.31 and builds itself since.
 OLD_BUFFERS = frozenset(
@@ -37,8 +40,12 @@ def load_model(folder: Path) -> Model:
     Raises WeightsError when a file is missing or damaged, when keys or shapes differ from what
     config.json says, or when a weight is not finite.
     """
-    config = _read_config(folder)
-    tensors = _read_tensors(folder)
+    if is_open_clip(folder):
+        config: Config = open_clip.read_config(read_json(folder / open_clip.CONFIG), folder)
+        tensors = open_clip.converted(_read_tensors([folder / open_clip.WEIGHTS]))
+    else:
+        config = _read_config(folder)
+        tensors = _read_tensors(_weight_files(folder))
     with torch.device("meta"):  # no memory, no time, no random numbers for weights to be replaced
         model = CLIPModel(config) if isinstance(config, CLIPConfig) else SiglipModel(config)
     _verify(tensors, {key: value.shape for key, value in model.state_dict().items()}, folder)
@@ -137,7 +144,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _read_config(folder: Path) -> CLIPConfig | SiglipConfig:
+def _read_config(folder: Path) -> Config:
     path = folder / "config.json"
     values = read_json(path)
     kinds = {"clip": CLIPConfig, "siglip": SiglipConfig}
@@ -152,9 +159,14 @@ def _read_config(folder: Path) -> CLIPConfig | SiglipConfig:
     return config
 
 
-def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+def is_open_clip(folder: Path) -> bool:
+    """Whether a folder is OpenCLIP's; many hold the same model in both formats."""
+    return (folder / open_clip.CONFIG).is_file() and not (folder / "config.json").is_file()
+
+
+def _read_tensors(paths: Iterable[Path]) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}
-    for path in _weight_files(folder):
+    for path in paths:
         try:
             tensors.update(load_file(path))
         except FileNotFoundError as error:

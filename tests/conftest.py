@@ -361,6 +361,12 @@ def write_clip_folder(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def make_tokenizer() -> Callable[..., tuple[int, int, int, int]]:
+    """`write_tokenizer`, for tests that write folders of their own."""
+    return write_tokenizer
+
+
+@pytest.fixture(scope="session")
 def make_diffusion_folder() -> Callable[..., Path]:
     """`write_diffusion_folder`, for tests that need another kind than the shared one."""
     return write_diffusion_folder

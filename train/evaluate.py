@@ -30,6 +30,7 @@ from tqdm import tqdm
 import rerank.specs
 from gen.engine import Engine
 from pipelines import specs
+from pipelines.any_pipeline import AnyPipeline
 from pipelines.dalle import Dalle
 from pipelines.dvae import DiscreteVae
 from pipelines.latent_diffusion import LatentDiffusion
@@ -54,7 +55,7 @@ SHEET_SCALE = 4
 SHEET_COLUMNS = 8
 DECODED = 32  # pictures in one pass through the autoencoder
 
-Pipeline = LatentDiffusion | Dalle
+Pipeline = LatentDiffusion | Dalle | AnyPipeline
 
 
 @dataclass(frozen=True)

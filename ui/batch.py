@@ -33,6 +33,7 @@ class Live:
         """Take in what the engine tells."""
         if isinstance(event, Note):
             self.notes.append(event.text)
+        if not isinstance(event, Progress):
             return
         self.progress = event
         for place, preview in enumerate(event.previews or (), start=event.made):

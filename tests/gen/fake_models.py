@@ -16,6 +16,7 @@ from PIL import Image
 import gen.engine
 import rerank.reranker  # now: it takes over the default's name when it is imported
 import rerank.specs
+from gen.events import Watch
 from pipelines import specs
 
 SETTINGS = ("negative_prompt", "width", "height", "steps", "guidance", "sampler", "schedule")
@@ -217,7 +218,9 @@ class Studio:
         """The default model's."""
         return self.pipelines["fake"]
 
-    def _load_pipeline(self, model: specs.Spec, engine: gen.engine.Engine) -> FakePipeline:
+    def _load_pipeline(
+        self, model: specs.Spec, engine: gen.engine.Engine, watch: Watch
+    ) -> FakePipeline:
         self.loads.append(model.name)
         return self.pipelines[model.name]
 

@@ -101,9 +101,10 @@ def test_another_tools_text() -> None:
         guidance=6.5,
         sampler="dpmpp_2m",
         schedule="karras",
+        clip_skip=2,
     )
     assert (record.model, record.model_hash) == ("v1-5", "6ce0161689")
-    assert record.extra == {"Lora hashes": "a: 1, b: 2", "Clip skip": "2"}
+    assert record.extra == {"Lora hashes": "a: 1, b: 2"}
 
 
 def test_what_cannot_be_used_of_another_tools_text_survives() -> None:

@@ -1,5 +1,8 @@
 """From a request to the exact candidates."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from gen.errors import InputError
@@ -108,3 +111,19 @@ def test_a_survey_counts_and_tells_runs_apart() -> None:
             survey.add(Request(prompt, candidates=5))
     assert (surveys[0].prompts, surveys[0].candidates) == (2, 10)
     assert surveys[0].fingerprint == surveys[1].fingerprint != surveys[2].fingerprint
+
+
+def test_choices_are_made_once_and_the_template_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "animals.txt").write_text("fox\nowl\n")
+    template = "a {red|blue} __animals__"
+    request = Request(template, seed=7, wildcards=str(tmp_path))
+    made = resolve(request).request
+    assert made.prompt in {f"a {c} {a}" for c in ("red", "blue") for a in ("fox", "owl")}
+    assert (made.template, made.wildcards) == (template, None)
+    assert resolve(made).request == made
+    literal = resolve(Request(r"\{a|b\}", seed=7)).request
+    assert literal.prompt == "{a|b}"
+    assert resolve(literal).request == literal
+    prompts = {resolve(replace(request, seed=seed)).request.prompt for seed in range(30)}
+    assert len(prompts) == 4
+    assert resolve(Request("a fox", seed=7)).request.template is None

@@ -1,8 +1,11 @@
+import sys
 from pathlib import Path
 
 import pytest
 
 from pipelines.latent_diffusion import LatentDiffusion
+
+sys.path.insert(0, str(Path(__file__).parent))  # for reduced_models
 
 
 @pytest.fixture(scope="session")

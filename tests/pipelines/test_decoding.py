@@ -69,11 +69,11 @@ def test_one_picture_that_does_not_fit_and_other_errors_are_raised(
     error: Exception = MemoryError()
     with pytest.raises(MemoryError):
         decoding.decode(vae, latents)
-    assert sizes == [5, 2, 1]
+    assert sizes == [5, 2, 1, 1]  # the last time in tiles
     error = RuntimeError("a mistake")
     with pytest.raises(RuntimeError, match="a mistake"):
         decoding.decode(vae, latents)
-    assert sizes == [5, 2, 1, 5]
+    assert sizes == [5, 2, 1, 1, 5]
 
 
 def test_large_pictures_are_decoded_few_at_a_time(
@@ -152,9 +152,11 @@ def test_least_squares_finds_a_linear_map() -> None:
 
 
 def test_map_is_fitted_to_the_decoder(vae: Any) -> None:
-    fitted = decoding.fit_latent_rgb(vae)
+    fitted = decoding.fit_latent_rgb(vae, vae.device)
     # LAPACK rounds by where its operands lie in memory, so not the same to the last bit.
-    assert torch.allclose(fitted.weight, decoding.fit_latent_rgb(vae).weight, atol=1e-6, rtol=0)
+    assert torch.allclose(
+        fitted.weight, decoding.fit_latent_rgb(vae, vae.device).weight, atol=1e-6, rtol=0
+    )
     flat = torch.zeros(1, 4, 8, 8)
     flat[0, 1] = 1.0
     with torch.inference_mode():
@@ -180,3 +182,26 @@ def test_stored_map(tmp_path: Path) -> None:
         (tmp_path / "latent_rgb.json").write_text(json.dumps(content))
         with pytest.raises(WeightsError, match="latent_rgb"):
             decoding.read_latent_rgb(tmp_path, channels=4)
+
+
+def test_one_picture_that_does_not_fit_is_decoded_in_tiles(
+    vae: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latents = torch.nn.functional.interpolate(torch.randn(1, 4, 4, 4), (16, 16), mode="bilinear")
+    real = type(vae.decoder).forward
+
+    def only_tiles(decoder: Any, sample: torch.Tensor, *others: Any) -> torch.Tensor:
+        if max(sample.shape[2:]) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(decoder, sample, *others)
+
+    with torch.inference_mode():
+        vae.enable_tiling()
+        [expected] = decoding.decode(vae, latents)
+        vae.disable_tiling()
+        monkeypatch.setattr(type(vae.decoder), "forward", only_tiles)
+        [picture] = decoding.decode(vae, latents)
+    assert picture is not None
+    assert expected is not None
+    assert torch.equal(picture, expected)
+    assert not vae.use_tiling

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines import decoding, latent_diffusion
+from pipelines import decoding, latent_diffusion, text
 from pipelines.latent_diffusion import Draft, LatentDiffusion
 from pipelines.samplers import SAMPLERS, make_scheduler
 
@@ -204,35 +204,26 @@ def test_begin_encodes_once_and_remembers(
     pipeline: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded = []
-    real = pipeline.text_encoder.forward
+    [reader] = pipeline.text.readers
+    real = reader.encoder.forward
 
     def counting(input_ids: torch.Tensor, **named: Any) -> Any:
         encoded.append(tuple(input_ids.shape))
         return real(input_ids, **named)
 
-    monkeypatch.setattr(pipeline.text_encoder, "forward", counting)
-    monkeypatch.setattr(pipeline, "_encodings", {})
+    monkeypatch.setattr(reader.encoder, "forward", counting)
+    monkeypatch.setattr(pipeline.text, "_remembered", {})
     pipeline.begin("the first", "not this", seeds=range(16)).step(2)
     assert encoded == [(1, 32), (1, 32)]
     pipeline.begin("the first", "not this", seeds=[1])
     assert len(encoded) == 2
-    for i in range(latent_diffusion.REMEMBERED_PROMPTS - 1):
-        pipeline.encode(f"other {i}")
-        pipeline.encode("the first")
-    assert len(pipeline._encodings) == latent_diffusion.REMEMBERED_PROMPTS
-    assert "not this" not in pipeline._encodings
-    pipeline.encode("other 0")
-    assert len(encoded) == 2 + latent_diffusion.REMEMBERED_PROMPTS - 1
-
-
-def test_text_beyond_the_context(pipeline: LatentDiffusion) -> None:
-    assert pipeline.token_count("a panda") == 4
-    assert pipeline.token_count("") == 2
-    words = ["panda"] * 30
-    assert pipeline.dropped_text(" ".join(words)) == ""
-    assert pipeline.dropped_text(" ".join([*words, "Left  of", "é!"])) == "Left  of é!"
-    kept = pipeline.encode(" ".join(words))
-    assert torch.equal(kept, pipeline.encode(" ".join([*words, "red"])))
+    for i in range(text.REMEMBERED - 1):
+        pipeline.text.encode(f"other {i}")
+        pipeline.text.encode("the first")
+    assert len(pipeline.text._remembered) == text.REMEMBERED
+    assert "not this" not in {prompt for prompt, *_ in pipeline.text._remembered}
+    pipeline.text.encode("other 0")
+    assert len(encoded) == 2 + text.REMEMBERED - 1
 
 
 # --- noise ---
@@ -694,3 +685,24 @@ def test_scheduler_copies_go_into_deques_and_tuples() -> None:
     assert torch.equal(twin.c, value[0])
     twin.a.append(1)
     assert len(scheduler.a) == 3
+
+
+def test_compiled_networks_draw_the_same(
+    tiny_diffusion_folder: Path, pipeline: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced as ever, but run as they are: translating to C++ takes minutes."""
+    compile_network = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda network: compile_network(network, backend="eager")
+    )
+    compiled = LatentDiffusion.from_pretrained(tiny_diffusion_folder, "cpu", compiled=True)
+    pictures = [p("a panda", seeds=[1, 2], steps=2) for p in (pipeline, compiled)]
+    for one, other in zip(*pictures, strict=True):
+        assert np.abs(np.asarray(one, int) - np.asarray(other, int)).max() <= 1
+    with pytest.raises(ValueError, match="nothing can be compiled"):
+        LatentDiffusion.from_pretrained(
+            tiny_diffusion_folder, "cpu", offload="sequential", compiled=True
+        )
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ValueError, match="needs a C\\+\\+ compiler"):
+        LatentDiffusion.from_pretrained(tiny_diffusion_folder, "cpu", compiled=True)

@@ -99,8 +99,12 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_hub_name_that_is_not_cached_says_how_to_fetch_it(hub_cache: Path) -> None:
-    with pytest.raises(WeightsError, match="hf download some-org/some-model"):
+    with pytest.raises(WeightsError, match="generate --pull some-org/some-model"):
         find("some-org/some-model")
+    with pytest.raises(
+        WeightsError, match=r"model@v1 is no folder .* --pull some-org/some-model@v1"
+    ):
+        find("some-org/some-model@v1")
 
 
 def test_hub_name_that_is_cached(hub_cache: Path, tiny_diffusion_folder: Path) -> None:
@@ -112,6 +116,9 @@ def test_hub_name_that_is_cached(hub_cache: Path, tiny_diffusion_folder: Path) -
     spec = find("some-org/some-model")
     assert spec.name == "some-org/some-model"
     assert spec.folder == repository / "snapshots" / commit
+    (repository / "refs" / "v1").write_text(commit)
+    for revision in ("v1", commit):
+        assert find(f"some-org/some-model@{revision}").folder == spec.folder
 
 
 @pytest.mark.parametrize("part", ["vae", "unet", "text_encoder", "tokenizer"])
@@ -140,8 +147,10 @@ def test_other_kinds_of_models_are_refused(folder: Path) -> None:
     edit(folder / "model_index.json", unet=["my_module", "MyUNet"])
     with pytest.raises(WeightsError, match="unet is a MyUNet; it must be a UNet2DConditionModel"):
         find(str(folder))
-    edit(folder / "model_index.json", _class_name="StableDiffusionXLPipeline")
-    with pytest.raises(WeightsError, match="holds a StableDiffusionXLPipeline"):
+    edit(folder / "model_index.json", _class_name="PixArtSigmaPipeline")
+    assert find(str(folder)).kind == "diffusers"
+    edit(folder / "model_index.json", _class_name="Surprise")
+    with pytest.raises(WeightsError, match="holds a Surprise"):
         find(str(folder))
 
 
@@ -181,3 +190,16 @@ def test_files_hash(folder: Path, tiny_diffusion_folder: Path) -> None:
 def test_sd2_like_folder(make_diffusion_folder: Callable[..., Path], tmp_path: Path) -> None:
     spec = find(str(make_diffusion_folder(tmp_path / "sd2", like_sd2=True)))
     assert (spec.defaults["width"], spec.size_multiple) == (64, 8)
+
+
+def test_distilled_models_are_told_by_their_configs(folder: Path) -> None:
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    turbo = {"_class_name": "EulerAncestralDiscreteScheduler", "prediction_type": "epsilon"}
+    edit(scheduler, **turbo, timestep_spacing="trailing")
+    drawn = find(str(folder)).defaults
+    assert (drawn["steps"], drawn["guidance"], drawn["sampler"]) == (4, 1.0, "euler_a")
+    edit(scheduler, prediction_type="v_prediction")
+    assert find(str(folder)).defaults["steps"] == 30
+    edit(folder / "unet" / "config.json", time_cond_proj_dim=8)
+    drawn = find(str(folder)).defaults
+    assert (drawn["steps"], drawn["sampler"]) == (4, "lcm")

@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pipelines.headers import read_header
 from pipelines.specs import WeightsError, find
-from pipelines.weights import Networks, load_networks, read_header
+from pipelines.weights import Networks, load_networks
 
 CPU = torch.device("cpu")
 UNET = Path("unet") / "diffusion_pytorch_model.safetensors"
@@ -28,6 +29,10 @@ def folder(tiny_diffusion_folder: Path, tmp_path: Path) -> Path:
 
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> Networks:
     return load_networks(find(str(folder)), CPU, dtype)
+
+
+def network(networks: Networks, part: str) -> torch.nn.Module:
+    return networks.readers[0].encoder if part == "text_encoder" else getattr(networks, part)
 
 
 def refusal(folder: Path) -> str:
@@ -52,14 +57,14 @@ def test_half_precision_files_load_whole_as_float32(folder: Path) -> None:
     networks = load(folder)
     assert load_file(folder / UNET)["conv_in.weight"].dtype == torch.float16
     for part, file in (("unet", UNET), ("vae", VAE), ("text_encoder", TEXT)):
-        loaded = dict(getattr(networks, part).state_dict())
+        loaded = dict(network(networks, part).state_dict())
         stored = {k.removeprefix("text_model."): v for k, v in load_file(folder / file).items()}
         assert loaded.keys() == stored.keys()
         for key, value in loaded.items():
             assert value.dtype == torch.float32
             assert torch.equal(value, stored[key].float())
-        assert not getattr(networks, part).training
-        assert not any(p.requires_grad for p in getattr(networks, part).parameters())
+        assert not network(networks, part).training
+        assert not any(p.requires_grad for p in network(networks, part).parameters())
 
 
 def test_text_encoder_equals_transformers_own_loading(folder: Path) -> None:
@@ -70,9 +75,9 @@ def test_text_encoder_equals_transformers_own_loading(folder: Path) -> None:
     theirs = CLIPTextModel.from_pretrained(folder / "text_encoder").eval()
     text = "a panda to the left of the red apple é"
     ids = tokenizer(text, return_tensors="pt").input_ids
-    assert networks.tokenizer(text).input_ids == ids[0].tolist()
+    assert networks.readers[0].tokenizer(text).input_ids == ids[0].tolist()
     with torch.inference_mode():
-        assert torch.equal(networks.text_encoder(ids)[0], theirs(ids)[0])
+        assert torch.equal(networks.readers[0].encoder(ids)[0], theirs(ids)[0])
 
 
 def test_old_and_new_spellings_of_keys(folder: Path) -> None:
@@ -102,8 +107,8 @@ def test_old_and_new_spellings_of_keys(folder: Path) -> None:
         rewrite(folder / TEXT, change)
         networks = load(folder)
         for part in ("text_encoder", "vae"):
-            ours = getattr(networks, part).state_dict()
-            for key, value in getattr(expected, part).state_dict().items():
+            ours = network(networks, part).state_dict()
+            for key, value in network(expected, part).state_dict().items():
                 assert torch.equal(ours[key], value)
 
 
@@ -113,9 +118,9 @@ def test_only_a_half_precision_variant(folder: Path) -> None:
 
 
 def test_old_tokenizer_files_are_enough(folder: Path) -> None:
-    expected = load(folder).tokenizer("a panda, 3 apples").input_ids
+    expected = load(folder).readers[0].tokenizer("a panda, 3 apples").input_ids
     (folder / "tokenizer" / "tokenizer.json").unlink()
-    assert load(folder).tokenizer("a panda, 3 apples").input_ids == expected
+    assert load(folder).readers[0].tokenizer("a panda, 3 apples").input_ids == expected
 
 
 @pytest.mark.parametrize("file", [UNET, VAE, TEXT])
@@ -137,6 +142,12 @@ def test_truncated_file_names_both_sizes(folder: Path, file: Path, part: float) 
         (struct.pack("<Q", 5000) + b'{"a', "file is incomplete (11 of at least 5008 bytes)"),
         (struct.pack("<Q", 4) + b"\xff\xfe{]", "its header is not readable"),
         (struct.pack("<Q", 12) + b'{"a": [1, 2]', "its header is not readable"),
+        (
+            struct.pack("<Q", 66)
+            + b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,0]}}',
+            "the bytes of a do not fit its shape",
+        ),
+        (struct.pack("<Q", 40_000) + b"[" * 40_000, "its header is not readable"),
         (b"\x93\x1f\xc2\x07\xee\x10\x99\xfa", "its header claims"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 3438\n",

@@ -29,7 +29,7 @@ def test_a_hub_name_is_looked_up_on_disk_only(
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(file_download, "get_hf_file_metadata", no_network)
-    with pytest.raises(specs.WeightsError, match="hf download someone/some-clip"):
+    with pytest.raises(specs.WeightsError, match="generate --pull someone/some-clip"):
         specs.find("someone/some-clip")
 
 
