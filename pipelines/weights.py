@@ -178,9 +178,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a folder, from tokenizer.json or, for CLIP's, vocab.json and merges.txt."""
     config = read_config(folder / "tokenizer_config.json")
     plain = config.get("tokenizer_class") == PLAIN_TOKENIZER
-    has_old_files = (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
-    if plain:
-        has_old_files = False
+    old_files = [folder / "vocab.json", folder / "merges.txt"]
+    has_old_files = not plain and all(file.is_file() for file in old_files)
     if not has_old_files and not (folder / "tokenizer.json").is_file():
         raise WeightsError(
             f"{folder} has neither tokenizer.json nor vocab.json and merges.txt: {AGAIN}"
