@@ -39,8 +39,10 @@ def read_bpe(path: Path) -> BpeModel:
         raise WeightsError(f"{path} is no YouTokenToMe model: it is too large for one")
     try:
         return _parse(int(word) for word in path.read_text(encoding="ascii").split())
-    except (ValueError, LookupError, StopIteration, OverflowError) as error:
-        raise WeightsError(f"{path} is no YouTokenToMe model: {error or 'it ends early'}") from None
+    except StopIteration:
+        raise WeightsError(f"{path} is no YouTokenToMe model: it ends early") from None
+    except (ValueError, LookupError, OverflowError) as error:
+        raise WeightsError(f"{path} is no YouTokenToMe model: {error}") from None
 
 
 def _parse(numbers: Iterator[int]) -> BpeModel:

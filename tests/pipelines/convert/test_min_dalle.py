@@ -48,7 +48,7 @@ def test_logits_of_the_reference(
 def test_pictures_of_the_reference(pipeline: Dalle) -> None:
     expected = reference("min_dalle_vqgan")
     pixels = pipeline.dvae.decode(expected["codes"])
-    assert torch.allclose(pixels[:, :, ::4, ::4], expected["pixels"], atol=TOLERANCE)
+    assert torch.allclose(pixels[:, :, ::4, ::4], expected["pixels"], atol=5e-5)  # through [0, 255]
 
 
 def test_tokens_of_the_reference(pipeline: Dalle) -> None:
