@@ -13,7 +13,13 @@ import torch
 
 from pipelines.attention import attend, attend_shared
 from pipelines.masks import Mask, image_visible
-from pipelines.transformer import KeysAndValues, Transformer, TransformerConfig
+from pipelines.transformer import (
+    Context,
+    ContextKeys,
+    KeysAndValues,
+    Transformer,
+    TransformerConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class LayerCache:
     slots: Slots
     text: KeysAndValues  # (P, H, T, c)
     image: torch.Tensor  # (2, P·N, H, slots, c): keys, then values
-    context: KeysAndValues | None  # (P, H, S, c), of cross-attention
+    context: ContextKeys | None  # of P prompts
 
 
 @dataclass
@@ -98,16 +104,16 @@ def prefill(
     present: torch.Tensor,
     image: torch.Tensor,
     candidates: int,
-    context: torch.Tensor | None = None,
+    context: Context | None = None,
 ) -> tuple[Cache, torch.Tensor]:
     """Read P prompts, and the n image tokens that all their candidates begin with, in one pass.
 
-    text (P, T) or (P, T, D), present (P, T), image (P, n), context (P, S, X). Returns the cache and
+    text (P, T) or (P, T, D), present (P, T), image (P, n), context of P rows. Returns the cache and
     the logits of image token n, (P, V).
     """
     config = transformer.config
     P, n = image.shape
-    T = config.text_length
+    shared = config.shared_length
     x = torch.cat(
         [transformer.embed_text(text, present), transformer.embed_image(image)], dim=1
     )  # (P, T + n, C)
@@ -115,13 +121,13 @@ def prefill(
     for mask, layer in zip(config.masks, transformer.blocks(), strict=True):
         q, k, v = layer.attention.project(layer.norm_1(x))
         projected = layer.project_context(context)
-        shown = transformer.visible(mask, T + n)
+        shown = transformer.visible(mask, x.shape[1])
         x = layer.finish(x, attend(q, k, v, shown, transformer.kernel), projected)
         slots = plan_slots(mask, config.grid, config.reach, x.device)
-        own = torch.stack([k[:, :, T:], v[:, :, T:]]).repeat_interleave(candidates, dim=1)
-        text_only = (k[:, :, :T].contiguous(), v[:, :, :T].contiguous())
+        own = torch.stack([k[:, :, shared:], v[:, :, shared:]]).repeat_interleave(candidates, dim=1)
+        text_only = (k[:, :, :shared].contiguous(), v[:, :, :shared].contiguous())
         layers.append(LayerCache(slots, text_only, _into_slots(own, slots), projected))
-    logits = transformer.image_logits(transformer.norm(x[:, -1]))
+    logits = transformer.image_logits(transformer.normed(x[:, -1]))
     return Cache(layers, P, fed=n), logits
 
 
@@ -143,14 +149,15 @@ def advance(
     """
     cache.fed = position + 1
     x = transformer.embed_next(tokens, position)  # (P·N, 1, C)
+    place = position + transformer.config.masks_begin_in_text  # in the grid of the masks
     for layer, memory in zip(transformer.blocks(), cache.layers, strict=True):
         q, k, v = layer.attention.project(layer.norm_1(x))
-        slot, seen = memory.slots.of[position], memory.slots.seen[position]
+        slot, seen = memory.slots.of[place], memory.slots.seen[place]
         memory.image[0, :, :, slot] = k[:, :, 0]
         memory.image[1, :, :, slot] = v[:, :, 0]
         own_k, own_v = memory.image[0, :, :, seen], memory.image[1, :, :, seen]
         x = layer.finish(x, attend_shared(q, *memory.text, own_k, own_v), memory.context)
-    return transformer.image_logits(transformer.norm(x[:, 0]))
+    return transformer.image_logits(transformer.normed(x[:, 0]))
 
 
 def bytes_per_candidate(

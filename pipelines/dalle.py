@@ -19,14 +19,17 @@ from types import TracebackType
 
 import torch
 from PIL import Image
+from torch.nn import functional
 
 from pipelines import decoding, prompts, specs
 from pipelines.attention import choose_kernel
+from pipelines.bart import BartEncoder
 from pipelines.cache import Cache, advance, prefill
 from pipelines.devices import choose_device, choose_dtype
 from pipelines.drafts import check_indices, check_seeds
 from pipelines.specs import Spec, WeightsError
 from pipelines.token_sampling import draw_tokens
+from pipelines.transformer import Context
 from pipelines.weights import DalleNetworks, Progress, load_dalle, tell_nobody
 
 REMEMBERED_PROMPTS = 8
@@ -37,7 +40,7 @@ class Dalle:
     """A text encoder, a transformer and a discrete VAE that turn prompts into pictures.
 
     `device`, `dtype` and `attention` say what really runs; `spec` holds the defaults of every
-    setting. `text_encoder` is None where the transformer reads text tokens.
+    setting. `text_encoder` is None where the transformer reads text tokens; `dvae` may be a VQGAN.
     """
 
     def __init__(
@@ -171,7 +174,7 @@ class Dalle:
             return draft.images()
 
     def token_count(self, prompt: str) -> int:
-        """How many tokens a prompt has, with the two that begin and end it, before any cut."""
+        """How many tokens a prompt has, with those that begin and end it, before any cut."""
         return prompts.token_count(self.tokenizer, prompt)
 
     def dropped_text(self, prompt: str) -> str:
@@ -191,14 +194,23 @@ class Dalle:
             truncation=True,
             return_tensors="pt",
         ).to(self.device)
-        read = encoded.input_ids
-        if self.text_encoder is not None:
-            read = self.text_encoder(read)[0]
-        text = Text(read, encoded.attention_mask.bool())
+        text = self._read(encoded.input_ids, encoded.attention_mask.bool())
         self._texts[prompt] = text
         if len(self._texts) > REMEMBERED_PROMPTS:
             del self._texts[next(iter(self._texts))]
         return text
+
+    def _read(self, ids: torch.Tensor, present: torch.Tensor) -> "Text":
+        """Tokens (1, S) as the transformer takes them: as they are, encoded, or as a context."""
+        if self.text_encoder is None:
+            return Text(ids, present)
+        if not isinstance(self.text_encoder, BartEncoder):
+            return Text(self.text_encoder(ids)[0], present)
+        length = int(present.sum())
+        states = self.text_encoder(ids[:, :length])
+        states = functional.pad(states, (0, 0, 0, ids.shape[1] - length))
+        nothing = ids.new_zeros(1, self.transformer.config.text_length)
+        return Text(nothing, nothing.bool(), Context(states, present))
 
     @torch.inference_mode()
     def tokens(self, image: str | Path | Image.Image) -> torch.Tensor:
@@ -254,13 +266,18 @@ class Text:
 
     read: torch.Tensor  # (P, T) int64 tokens, or (P, T, D) hidden states
     present: torch.Tensor  # (P, T) bool, False where the prompt has ended
+    context: Context | None = None  # of P rows, where the prompt is read by cross-attention
 
     @staticmethod
     def together(texts: Sequence["Text"]) -> "Text":
         """Several prompts as one."""
-        return Text(
-            torch.cat([text.read for text in texts]), torch.cat([text.present for text in texts])
-        )
+        read = torch.cat([text.read for text in texts])
+        present = torch.cat([text.present for text in texts])
+        contexts = [text.context for text in texts if text.context is not None]
+        if not contexts:
+            return Text(read, present)
+        states = torch.cat([context.states for context in contexts])
+        return Text(read, present, Context(states, torch.cat([c.present for c in contexts])))
 
 
 @dataclass(frozen=True)
@@ -421,6 +438,7 @@ class Draft:
             self._text.present,
             given[:, : self.total - 1],  # if all are given, there is nothing to draw
             candidates=len(state.seeds),
+            context=self._text.context,
         )
 
     def _replay(self) -> None:

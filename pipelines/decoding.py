@@ -12,6 +12,7 @@ from PIL import Image
 from pipelines.devices import is_out_of_memory
 from pipelines.dvae import DiscreteVae
 from pipelines.specs import WeightsError, read_config
+from pipelines.vqgan import Vqgan
 
 # More pictures at a time than this many pixels cost memory and bring no speed.
 CHUNK_PIXELS = 2**20
@@ -40,7 +41,7 @@ def decode(vae: AutoencoderKL, latents: torch.Tensor) -> list[torch.Tensor | Non
     )
 
 
-def decode_codes(dvae: DiscreteVae, codes: torch.Tensor) -> list[torch.Tensor | None]:
+def decode_codes(dvae: DiscreteVae | Vqgan, codes: torch.Tensor) -> list[torch.Tensor | None]:
     """Pictures of codes (N, h, w), likewise."""
 
     def paint(rows: torch.Tensor) -> list[torch.Tensor | None]:

@@ -1,14 +1,14 @@
 """Prompts as tokens: how many, and what is beyond the context."""
 
-from transformers.models.clip.tokenization_clip import CLIPTokenizer
+from transformers import PreTrainedTokenizerFast
 
 
-def token_count(tokenizer: CLIPTokenizer, prompt: str) -> int:
-    """How many tokens a prompt has, with the two that begin and end it, before any cut."""
+def token_count(tokenizer: PreTrainedTokenizerFast, prompt: str) -> int:
+    """How many tokens a prompt has, with those that begin and end it, before any cut."""
     return len(tokenizer(prompt, verbose=False).input_ids)
 
 
-def dropped_text(tokenizer: CLIPTokenizer, prompt: str, context: int) -> str:
+def dropped_text(tokenizer: PreTrainedTokenizerFast, prompt: str, context: int) -> str:
     """The end of a prompt that is beyond the context and is not read; "" if all of it is."""
     encoded = tokenizer(prompt, return_offsets_mapping=True, verbose=False)
     if len(encoded.input_ids) <= context:

@@ -29,15 +29,9 @@ DIFFUSION_SETTINGS = (
     "embedding",
 )
 ANY_SETTINGS = ("negative_prompt", "width", "height", "steps", "guidance")
-DALLE_SETTINGS = (
-    "negative_prompt",
-    "guidance",
-    "temperature",
-    "token_top_k",
-    "token_top_p",
-    "init_image",
-    "keep_rows",
-)
+SAMPLING_SETTINGS = ("guidance", "temperature", "token_top_k", "token_top_p")
+IMAGE_PROMPT_SETTINGS = ("init_image", "keep_rows")
+DALLE_SETTINGS = ("negative_prompt", *SAMPLING_SETTINGS, *IMAGE_PROMPT_SETTINGS)
 # Keys that make a loader run code from the folder, or fetch code for it.
 CODE_KEYS = frozenset(
     {
@@ -453,24 +447,56 @@ def _read_any_spec(folder: Path, name: str, class_name: object) -> Spec:
 
 
 def _read_dalle_spec(folder: Path, name: str) -> Spec:
-    """The Spec of a folder of the DALL·E path, from its JSON."""
+    """The Spec of a folder of the DALL·E path, from its JSON.
+
+    What a converted checkpoint is drawn with where its authors advise it, its licence and what it
+    draws are in model_index.json.
+    """
+    index = read_config(folder / "model_index.json")
     dvae = read_config(folder / "dvae" / "config.json")
     transformer = read_config(folder / "transformer" / "config.json")
     size, grid, context = dvae.get("size"), transformer.get("grid"), transformer.get("text_length")
+    if transformer.get("cross_attention_width") is not None:
+        context = read_config(folder / "text_encoder" / "config.json").get("length")
     if not (isinstance(size, int) and isinstance(grid, int) and isinstance(context, int)):
-        raise WeightsError(f"{folder}: dvae says no size, or transformer no grid or text_length")
+        raise WeightsError(
+            f"{folder}: dvae says no size, transformer no grid or text_length, or text_encoder no "
+            "length"
+        )
+    encodes = dvae.get("has_encoder", True)
+    settings = tuple(s for s in DALLE_SETTINGS if encodes or s not in IMAGE_PROMPT_SETTINGS)
     return Spec(
         name=name,
         folder=folder,
         kind="dalle",
-        settings=DALLE_SETTINGS,
-        defaults={"width": size, "height": size, "guidance": 1.0, "temperature": 1.0},
+        settings=settings,
+        defaults={
+            "width": size,
+            "height": size,
+            "guidance": 1.0,
+            "temperature": 1.0,
+            **_own_defaults(index, folder),
+        },
         context=context,
         size_multiple=max(1, size // max(1, grid)),
         max_size=size,
-        licence=_licence(folder),
-        draws=f"what {name} was trained on",
+        licence=str(index.get("licence", _licence(folder))),
+        draws=str(index.get("draws", f"what {name} was trained on")),
     )
+
+
+def _own_defaults(index: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The sampling defaults in model_index.json. Raises WeightsError for what is none."""
+    defaults = index.get("defaults", {})
+    numbers = isinstance(defaults, dict) and all(
+        name in SAMPLING_SETTINGS and isinstance(value, int | float)
+        for name, value in defaults.items()
+    )
+    if not numbers:
+        raise WeightsError(
+            f"{folder}/model_index.json: defaults must be numbers of {', '.join(SAMPLING_SETTINGS)}"
+        )
+    return dict(defaults)
 
 
 def read_context(folder: Path) -> int:

@@ -10,7 +10,7 @@ its own. This is teacher forcing, over all positions at once; `pipelines.cache` 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import nn
@@ -22,16 +22,18 @@ from pipelines.cpu import linear
 from pipelines.masks import Mask, paper_masks, visible
 
 KeysAndValues = tuple[torch.Tensor, torch.Tensor]
+FLOAT16_MAX = torch.finfo(torch.float16).max
 
 
 @dataclass(frozen=True)
 class TransformerConfig:
     """The defaults are the paper's network of 12 billion parameters.
 
-    Exactly one of `text_vocabulary` (text tokens in the stream, predicted too) and `prefix_width`
-    (hidden states of a text encoder, projected) is set. `cross_attention_width` adds attention to
-    other hidden states in each layer, and `extra_norms` a layer norm behind attention and MLP:
-    public checkpoints have them. Raises ValueError for what does not fit together.
+    Text positions hold text tokens, which are predicted too (`text_vocabulary`), or projected
+    hidden states of a text encoder (`prefix_width`). Where neither is set they hold their padding
+    tokens and nothing else: a start token, for networks that read the prompt by cross-attention
+    (`cross_attention_width`). The other fields are what public checkpoints do differently. Raises
+    ValueError for what does not fit together.
     """
 
     grid: int = 32  # image positions in a row, and rows
@@ -44,14 +46,25 @@ class TransformerConfig:
     masks: tuple[Mask, ...] = paper_masks(64)  # one for each layer
     reach: int = 5  # of the convolution masks
     cross_attention_width: int | None = None
-    extra_norms: bool = False
+    extra_norms: bool = False  # a layer norm behind each attention and behind, or in, the MLP
+    gated_mlp: bool = False  # a GLU, with the extra norm inside (NormFormer, as in DALL·E mini)
+    mlp_width: int | None = None  # None is four times as wide
+    embedding_norm: bool = False  # behind the embeddings
+    head_norm: bool = False  # a second one before the head
+    raster_positions: bool = False  # a learned position per image token, not per row and column
+    masks_begin_in_text: bool = False  # the last text position is the first of the masks' grid
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "masks", tuple(Mask(mask) for mask in self.masks))
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
-        if (self.text_vocabulary is None) == (self.prefix_width is None):
+        if self.text_vocabulary is not None and self.prefix_width is not None:
             raise ValueError("one of text_vocabulary and prefix_width must be set, not both")
+        sources = (self.text_vocabulary, self.prefix_width, self.cross_attention_width)
+        if sources == (None, None, None):
+            raise ValueError(
+                "one of text_vocabulary and prefix_width must be set, or cross_attention_width"
+            )
         if min(self.grid, self.image_vocabulary, self.text_length, len(self.masks)) < 1:
             raise ValueError("grid, vocabulary, text_length and masks must not be empty")
 
@@ -67,8 +80,29 @@ class TransformerConfig:
 
     @property
     def text_outputs(self) -> int:
-        """Text tokens that can be predicted: with the padding tokens, none for a prefix."""
+        """Text tokens that can be predicted: with the padding tokens; none where none are read."""
         return 0 if self.text_vocabulary is None else self.text_vocabulary + self.text_length
+
+    @property
+    def shared_length(self) -> int:
+        """Text positions that all image positions see, whatever the mask."""
+        return self.text_length - self.masks_begin_in_text
+
+
+@dataclass(frozen=True)
+class Context:
+    """What cross-attention reads."""
+
+    states: torch.Tensor  # (B, S, X)
+    present: torch.Tensor  # (B, S) bool, False where there is nothing to read
+
+
+class ContextKeys(NamedTuple):
+    """A context as one layer sees it."""
+
+    k: torch.Tensor  # (B, H, S, c)
+    v: torch.Tensor
+    shown: torch.Tensor  # (B, 1, 1, S) bool
 
 
 @dataclass(frozen=True)
@@ -90,15 +124,30 @@ class Transformer(nn.Module):
         width, text = config.width, config.text_length
         if config.prefix_width is not None:
             self.text_projection = nn.Linear(config.prefix_width, width)
-        else:
-            self.text_embedding = nn.Embedding(config.text_outputs - text, width)
+        elif config.text_vocabulary is not None:
+            self.text_embedding = nn.Embedding(config.text_vocabulary, width)
         self.padding = nn.Embedding(text, width)
         self.text_position = nn.Embedding(text, width)
         self.image_embedding = nn.Embedding(config.image_vocabulary, width)
-        self.row_position = nn.Embedding(config.grid, width)
-        self.column_position = nn.Embedding(config.grid, width)
-        self.layers = nn.ModuleList(Layer(config) for _ in config.masks)
+        if config.raster_positions:
+            self.image_position = nn.Embedding(config.image_length, width)
+        else:
+            self.row_position = nn.Embedding(config.grid, width)
+            self.column_position = nn.Embedding(config.grid, width)
+        self.embedding_norm = nn.LayerNorm(width) if config.embedding_norm else nn.Identity()
+        self.layers = nn.ModuleList(
+            Layer(
+                width,
+                config.heads,
+                config.mlp_width,
+                extra_norms=config.extra_norms,
+                gated_mlp=config.gated_mlp,
+                context_width=config.cross_attention_width,
+            )
+            for _ in config.masks
+        )
         self.norm = nn.LayerNorm(width)
+        self.head_norm = nn.LayerNorm(width) if config.head_norm else nn.Identity()
         self.head = nn.Linear(width, config.text_outputs + config.image_vocabulary)
         self.apply(_initialise)
         for layer in self.blocks():  # so that the sum over all layers keeps its size (GPT-2)
@@ -110,14 +159,14 @@ class Transformer(nn.Module):
         text: torch.Tensor,
         present: torch.Tensor,
         image: torch.Tensor,
-        context: torch.Tensor | None = None,
+        context: Context | None = None,
     ) -> Output:
         """Teacher forcing.
 
         text : (B, T) int64 tokens, or (B, T, D) hidden states for a prefix.
         present : (B, T) bool, False where the padding token of the position stands instead.
         image : (B, I) int64. The last token is only predicted.
-        context : (B, S, X) hidden states for cross-attention.
+        context : for cross-attention.
         """
         T = self.config.text_length
         x = torch.cat([self.embed_text(text, present), self.embed_image(image[:, :-1])], dim=1)
@@ -127,7 +176,7 @@ class Transformer(nn.Module):
                 x = checkpoint(layer, x, shown, context, self.kernel, use_reentrant=False)
             else:
                 x = layer(x, shown, context, self.kernel)
-        x = self.norm(x)
+        x = self.normed(x)
         image_logits = self.image_logits(x[:, T - 1 :])
         read = self.config.text_outputs
         if read == 0:
@@ -141,22 +190,37 @@ class Transformer(nn.Module):
 
     def embed_text(self, text: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """(B, T) tokens or (B, T, D) hidden states to (B, T, C)."""
-        projected = self.config.prefix_width is not None
-        x = self.text_projection(text) if projected else self.text_embedding(text)
-        x = torch.where(present[..., None], x, self.padding.weight)
-        return x + self.text_position.weight
+        x = self.padding.weight
+        if self.config.prefix_width is not None:
+            x = torch.where(present[..., None], self.text_projection(text), x)
+        elif self.config.text_vocabulary is not None:
+            x = torch.where(present[..., None], self.text_embedding(text), x)
+        else:
+            x = x.expand(len(text), -1, -1)
+        return self.embedding_norm(x + self.text_position.weight)
 
     def embed_image(self, image: torch.Tensor) -> torch.Tensor:
         """The first n tokens (B, n) to (B, n, C)."""
         position = torch.arange(image.shape[1], device=image.device)
-        row, column = position // self.config.grid, position % self.config.grid
-        return self.image_embedding(image) + (self.row_position(row) + self.column_position(column))
+        if self.config.raster_positions:
+            place = self.image_position(position)
+        else:
+            row, column = position // self.config.grid, position % self.config.grid
+            place = self.row_position(row) + self.column_position(column)
+        return self.embedding_norm(self.image_embedding(image) + place)
 
     def embed_next(self, image: torch.Tensor, position: int) -> torch.Tensor:
         """The tokens (B,) of one position to (B, 1, C)."""
-        row, column = divmod(position, self.config.grid)
-        place = self.row_position.weight[row] + self.column_position.weight[column]
-        return (self.image_embedding(image) + place)[:, None]
+        if self.config.raster_positions:
+            place = self.image_position.weight[position]
+        else:
+            row, column = divmod(position, self.config.grid)
+            place = self.row_position.weight[row] + self.column_position.weight[column]
+        return self.embedding_norm(self.image_embedding(image) + place)[:, None]
+
+    def normed(self, x: torch.Tensor) -> torch.Tensor:
+        """What the last layer gives, as the head reads it."""
+        return self.head_norm(self.norm(x))
 
     def image_logits(self, x: torch.Tensor) -> torch.Tensor:
         """(…, C) of normed states to (…, image vocabulary)."""
@@ -166,43 +230,57 @@ class Transformer(nn.Module):
     def visible(self, mask: Mask, length: int) -> torch.Tensor:
         """(length, length) bool: what the first positions see in a layer with this mask."""
         config = self.config
-        device = self.row_position.weight.device
-        return visible(mask, config.text_length, config.grid, config.reach, length, device)
+        device = self.padding.weight.device
+        return visible(mask, config.shared_length, config.grid, config.reach, length, device)
 
 
 class Layer(nn.Module):
-    """Attention and an MLP, each behind a layer norm and added to what was there."""
+    """Attention and an MLP, each behind a layer norm and added to what was there.
 
-    def __init__(self, config: TransformerConfig) -> None:
+    Between them there may be attention to a context of `context_width`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_width: int | None = None,
+        *,
+        extra_norms: bool = False,
+        gated_mlp: bool = False,
+        context_width: int | None = None,
+    ) -> None:
         super().__init__()
-        width, crossed = config.width, config.cross_attention_width
+        inside = 4 * width if mlp_width is None else mlp_width
         self.norm_1 = nn.LayerNorm(width)
-        self.attention = SelfAttention(width, config.heads)
-        self.post_1 = nn.LayerNorm(width) if config.extra_norms else nn.Identity()
-        if crossed is not None:
+        self.attention = SelfAttention(width, heads)
+        self.post_1 = nn.LayerNorm(width) if extra_norms else nn.Identity()
+        if context_width is not None:
             self.norm_cross = nn.LayerNorm(width)
-            self.cross_attention = CrossAttention(width, crossed, config.heads)
+            self.cross_attention = CrossAttention(width, context_width, heads)
+            self.post_cross = nn.LayerNorm(width) if extra_norms else nn.Identity()
         self.norm_2 = nn.LayerNorm(width)
-        self.mlp = Mlp(width)
-        self.post_2 = nn.LayerNorm(width) if config.extra_norms else nn.Identity()
+        self.mlp: Mlp | GatedMlp
+        self.mlp = GatedMlp(width, inside, extra_norms) if gated_mlp else Mlp(width, inside)
+        self.post_2 = nn.LayerNorm(width) if extra_norms and not gated_mlp else nn.Identity()
 
     def forward(
         self,
         x: torch.Tensor,
         shown: torch.Tensor,
-        context: torch.Tensor | None,
+        context: Context | None,
         kernel: str,
     ) -> torch.Tensor:
-        """x (B, L, C), shown (L, L) bool, context (B, S, X)."""
+        """x (B, L, C), shown (L, L) bool."""
         q, k, v = self.attention.project(self.norm_1(x))
         return self.finish(x, attend(q, k, v, shown, kernel), self.project_context(context))
 
-    def project_context(self, context: torch.Tensor | None) -> KeysAndValues | None:
+    def project_context(self, context: Context | None) -> ContextKeys | None:
         """What cross-attention reads of the context, if there is one."""
         return None if context is None else self.cross_attention.project(context)
 
     def finish(
-        self, x: torch.Tensor, attended: torch.Tensor, context: KeysAndValues | None
+        self, x: torch.Tensor, attended: torch.Tensor, context: ContextKeys | None
     ) -> torch.Tensor:
         """All that follows self-attention, for x (B, L, C) and its output (B, H, L, c).
 
@@ -210,8 +288,9 @@ class Layer(nn.Module):
         """
         x = x + self.post_1(self.attention.join(attended))
         if context is not None:
-            by_prompt = self.norm_cross(x).view(len(context[0]), -1, x.shape[-1])
-            x = x + self.cross_attention(by_prompt, *context).view(x.shape)
+            by_prompt = self.norm_cross(x).view(len(context.k), -1, x.shape[-1])
+            crossed = self.cross_attention(by_prompt, context).view(x.shape)
+            x = x + self.post_cross(crossed)
         return x + self.post_2(self.mlp(self.norm_2(x)))
 
 
@@ -232,7 +311,10 @@ class SelfAttention(nn.Module):
 
     def join(self, x: torch.Tensor) -> torch.Tensor:
         """(B, H, L, c) to (B, L, C)."""
-        return self.out(x.transpose(1, 2).flatten(2))
+        x = self.out(x.transpose(1, 2).flatten(2))
+        if x.dtype == torch.float16:  # large networks go beyond it, and a norm behind brings back
+            x = x.clamp(min=-FLOAT16_MAX, max=FLOAT16_MAX)
+        return x
 
 
 class CrossAttention(nn.Module):
@@ -245,29 +327,45 @@ class CrossAttention(nn.Module):
         self.kv = nn.Linear(context_width, 2 * width)
         self.out = nn.Linear(width, width)
 
-    def project(self, context: torch.Tensor) -> KeysAndValues:
-        """Keys and values (B, H, S, c)."""
-        B, S, _ = context.shape
-        k, v = self.kv(context).view(B, S, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
-        return k, v
+    def project(self, context: Context) -> ContextKeys:
+        """The context's keys and values."""
+        B, S, _ = context.states.shape
+        k, v = self.kv(context.states).view(B, S, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return ContextKeys(k, v, context.present[:, None, None])
 
-    def forward(self, x: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, context: ContextKeys) -> torch.Tensor:
         B, L, _ = x.shape
         q = self.q(x).view(B, L, self.heads, -1).transpose(1, 2)
-        attended = functional.scaled_dot_product_attention(q, k, v)
+        k, v, shown = context
+        attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=shown)
         return self.out(attended.transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):
-    """Four times as wide inside."""
+    """Wider inside, with the approximation of GELU by tanh."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, inside: int) -> None:
         super().__init__()
-        self.up = nn.Linear(width, 4 * width)
-        self.down = nn.Linear(4 * width, width)
+        self.up = nn.Linear(width, inside)
+        self.down = nn.Linear(inside, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.down(functional.gelu(self.up(x), approximate="tanh"))
+
+
+class GatedMlp(nn.Module):
+    """A gated linear unit (Shazeer, arXiv 2002.05202) with exact GELU and, where there are extra
+    norms, one inside (Shleifer et al., NormFormer, arXiv 2110.09456)."""
+
+    def __init__(self, width: int, inside: int, extra_norms: bool) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, inside)
+        self.up = nn.Linear(width, inside)
+        self.norm = nn.LayerNorm(inside) if extra_norms else nn.Identity()
+        self.down = nn.Linear(inside, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(self.norm(functional.gelu(self.gate(x)) * self.up(x)))
 
 
 def _initialise(module: nn.Module) -> None:

@@ -17,11 +17,13 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import save_file
 from tokenizers.pre_tokenizers import ByteLevel
+from transformers import PreTrainedTokenizerFast
 from transformers.models.clip.configuration_clip import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
 from pipelines import original_layout
+from pipelines.bart import BartConfig, BartEncoder
 from pipelines.cpu import speed_up
 from pipelines.dvae import DiscreteVae, DvaeConfig, TowerConfig
 from pipelines.headers import AGAIN, Tensor, read_header, weights_file
@@ -29,8 +31,10 @@ from pipelines.needs import needs_float32
 from pipelines.original_layout import Piece
 from pipelines.specs import Spec, WeightsError, read_config, text_components
 from pipelines.transformer import Transformer, TransformerConfig
+from pipelines.vqgan import Vqgan, VqganConfig
 
 READ_AT_ONCE = 2**22  # bytes of a file
+PLAIN_TOKENIZER = "PreTrainedTokenizerFast"  # all of it is in tokenizer.json
 # Networks of convolutions, with their channels last: the VAE decodes a quarter faster so, the UNet
 # a twentieth.
 LAST = (AutoencoderKL, UNet2DConditionModel)
@@ -243,10 +247,10 @@ def _load_single_file(
 class DalleNetworks:
     """The parts of a model of the DALL·E path, likewise."""
 
-    tokenizer: CLIPTokenizer
-    text_encoder: CLIPTextModel | None  # None where the transformer reads text tokens
+    tokenizer: PreTrainedTokenizerFast
+    text_encoder: CLIPTextModel | BartEncoder | None  # None where the transformer reads text tokens
     transformer: Transformer
-    dvae: DiscreteVae
+    dvae: DiscreteVae | Vqgan
 
 
 def load_dalle(
@@ -259,16 +263,10 @@ def load_dalle(
     folder = spec.folder
     if not folder.is_dir():
         raise WeightsError(f"the weights of {spec.name!r} are not there: {folder} does not exist")
-    transformer_config = _own_config(folder / "transformer")
-    dvae_config = _own_config(folder / "dvae")
-    reads_hidden_states = transformer_config.get("prefix_width") is not None
     with building(folder):
-        transformer = Transformer(TransformerConfig(**transformer_config))
-        dvae = DiscreteVae(_dvae_config(dvae_config))
-        text_encoder = None
-        if reads_hidden_states:
-            config = read_config(folder / "text_encoder" / "config.json")
-            text_encoder = CLIPTextModel(CLIPTextConfig.from_dict(config))
+        transformer = Transformer(TransformerConfig(**_own_config(folder / "transformer")))
+        dvae = _build_dvae(folder / "dvae")
+        text_encoder = _build_text_encoder(folder / "text_encoder", transformer.config)
     tokenizer = load_tokenizer(folder / "tokenizer")
     _check_dalle_fit(folder, tokenizer, text_encoder, transformer, dvae)
 
@@ -279,11 +277,29 @@ def load_dalle(
     for part, network in parts.items():
         file = weights_file(folder / part, "model", "pytorch_model")
         load_weights(network, file, read_header(file), dtype, added)
-    if text_encoder is not None:
+    if isinstance(text_encoder, CLIPTextModel):
         fill_position_ids(text_encoder)
     for network in parts.values():
         settle(network, device)
     return DalleNetworks(tokenizer, text_encoder, transformer, dvae)
+
+
+def _build_dvae(folder: Path) -> DiscreteVae | Vqgan:
+    """What makes pictures of codes, without its weights."""
+    if read_config(folder / "config.json").get("_class_name") == Vqgan.__name__:
+        return Vqgan(VqganConfig(**_own_config(folder)))
+    return DiscreteVae(_dvae_config(_own_config(folder)))
+
+
+def _build_text_encoder(
+    folder: Path, transformer: TransformerConfig
+) -> CLIPTextModel | BartEncoder | None:
+    """What the transformer reads prompts by, without its weights; None where it does so itself."""
+    if transformer.cross_attention_width is not None:
+        return BartEncoder(BartConfig(**_own_config(folder)))
+    if transformer.prefix_width is not None:
+        return CLIPTextModel(CLIPTextConfig.from_dict(read_config(folder / "config.json")))
+    return None
 
 
 def load_dvae(folder: Path) -> DiscreteVae:
@@ -333,19 +349,23 @@ def openai_tokenizer(config: Mapping[str, Any]) -> CLIPTokenizer:
     )
 
 
-def load_tokenizer(folder: Path) -> CLIPTokenizer:
-    """The tokenizer of a folder, from tokenizer.json or from vocab.json and merges.txt."""
-    read_config(folder / "tokenizer_config.json")
-    has_old_files = (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a folder, from tokenizer.json or, for CLIP's, vocab.json and merges.txt."""
+    config = read_config(folder / "tokenizer_config.json")
+    plain = config.get("tokenizer_class") == PLAIN_TOKENIZER
+    old_files = [folder / "vocab.json", folder / "merges.txt"]
+    has_old_files = not plain and all(file.is_file() for file in old_files)
     if not has_old_files and not (folder / "tokenizer.json").is_file():
         raise WeightsError(
             f"{folder} has neither tokenizer.json nor vocab.json and merges.txt: {AGAIN}"
         )
     try:
-        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        loader = PreTrainedTokenizerFast if plain else CLIPTokenizer
+        return loader.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the tokenizers library raises plain Exception on a damaged file
+        kind = PLAIN_TOKENIZER if plain else "CLIP tokenizer"
         raise WeightsError(
-            f"{folder} holds no CLIP tokenizer that can be read: {first_line(error)}"
+            f"{folder} holds no {kind} that can be read: {first_line(error)}"
         ) from error
 
 
@@ -543,10 +563,10 @@ def _check_fit(
 
 def _check_dalle_fit(
     folder: Path,
-    tokenizer: CLIPTokenizer,
-    text_encoder: CLIPTextModel | None,
+    tokenizer: PreTrainedTokenizerFast,
+    text_encoder: CLIPTextModel | BartEncoder | None,
     transformer: Transformer,
-    dvae: DiscreteVae,
+    dvae: DiscreteVae | Vqgan,
 ) -> None:
     """The same for a model of the DALL·E path."""
     codes, config = dvae.config, transformer.config
@@ -560,7 +580,11 @@ def _check_dalle_fit(
         ("dvae grid", codes.grid, "transformer grid", config.grid),
     ]
     reader, vocabulary = "transformer text_vocabulary", config.text_vocabulary
-    if text_encoder is not None:
+    if isinstance(text_encoder, BartEncoder):
+        width, crossed = text_encoder.config.width, config.cross_attention_width
+        pairs.append(("text_encoder width", width, "transformer cross_attention_width", crossed))
+        reader, vocabulary = "text_encoder vocabulary", text_encoder.config.vocabulary
+    elif text_encoder is not None:
         text = text_encoder.config
         width, length = text.hidden_size, text.max_position_embeddings
         pairs += [
@@ -582,7 +606,7 @@ def check_pairs(folder: Path, pairs: Iterable[tuple[str, int, str, int | None]])
 
 
 def _check_tokenizer(
-    folder: Path, tokenizer: CLIPTokenizer, reader: str, vocabulary: int | None
+    folder: Path, tokenizer: PreTrainedTokenizerFast, reader: str, vocabulary: int | None
 ) -> None:
     if vocabulary is not None and len(tokenizer) > vocabulary:
         raise WeightsError(

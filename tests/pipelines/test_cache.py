@@ -1,13 +1,14 @@
 """Decoding with a cache is teacher forcing done slowly: the same logits, whatever the mask."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from pipelines.cache import advance, bytes_per_candidate, plan_slots, prefill
 from pipelines.masks import Mask, image_visible
-from pipelines.transformer import Transformer, TransformerConfig
+from pipelines.transformer import Context, Transformer, TransformerConfig
 
 CPU = torch.device("cpu")
 CONFIG = TransformerConfig(
@@ -58,23 +59,40 @@ def test_layers_keep_no_more_than_can_be_seen(mask: Mask, slots: int) -> None:
     assert plan_slots(mask, 32, 5, CPU).count == slots
 
 
+LIKE_BART = {
+    "text_length": 1,
+    "text_vocabulary": None,
+    "cross_attention_width": 6,
+    "extra_norms": True,
+    "gated_mlp": True,
+    "mlp_width": 20,
+    "embedding_norm": True,
+    "raster_positions": True,
+}
+LIKE_RUDALLE = {"extra_norms": True, "head_norm": True, "masks_begin_in_text": True}
+CROSSED = {"cross_attention_width": 6}
+
+
 @EVERY_MASK
-@pytest.mark.parametrize("extras", [False, True])
-def test_every_position_as_in_one_pass(mask: Mask, extras: bool) -> None:
+@pytest.mark.parametrize("changes", [{}, CROSSED, LIKE_BART, LIKE_RUDALLE])
+def test_every_position_as_in_one_pass(mask: Mask, changes: dict[str, Any]) -> None:
     """Two prompts, three candidates each, in two layers of each kind of mask."""
-    crossed = 6 if extras else None
-    masks = (mask, Mask.FULL, mask)
-    transformer = make(
-        replace(CONFIG, masks=masks, cross_attention_width=crossed, extra_norms=extras)
-    )
+    transformer = make(replace(CONFIG, masks=(mask, Mask.FULL, mask), **changes))
     P, N = 2, 3
     text, present, image = draw_inputs(P, N)
-    context = torch.randn(P, 3, 6) if extras else None
+    T = transformer.config.text_length
+    text, present = text[:, :T], present[:, :T]
+    context = each_context = None
+    if transformer.config.cross_attention_width is not None:
+        context = Context(torch.randn(P, 3, 6), torch.tensor([[True] * 3, [True, False, False]]))
+        each_context = Context(
+            context.states.repeat_interleave(N, dim=0), context.present.repeat_interleave(N, dim=0)
+        )
     whole = transformer(
         text.repeat_interleave(N, dim=0),
         present.repeat_interleave(N, dim=0),
         image,
-        None if context is None else context.repeat_interleave(N, dim=0),
+        each_context,
     ).image
     cache, first = prefill(transformer, text, present, image[:P, :0], N, context)
     assert torch.allclose(first.repeat_interleave(N, dim=0), whole[:, 0], atol=TOLERANCE)
@@ -83,11 +101,27 @@ def test_every_position_as_in_one_pass(mask: Mask, extras: bool) -> None:
         assert torch.allclose(logits, whole[:, position + 1], atol=TOLERANCE)
 
 
+def test_absent_context_is_not_read() -> None:
+    """Two prompts of different lengths in one batch, against each alone and without padding."""
+    transformer = make(replace(CONFIG, masks=(Mask.FULL,), **LIKE_BART))
+    text, present, image = draw_inputs(2, 1)
+    text, present = text[:, :1], present[:, :1]
+    states = torch.randn(2, 3, 6)
+    shown = torch.tensor([[True] * 3, [True, False, False]])
+    together = transformer(text, present, image, Context(states, shown)).image
+    for row, length in ((0, 3), (1, 1)):
+        rows = slice(row, row + 1)
+        alone = Context(states[rows, :length], torch.ones(1, length, dtype=torch.bool))
+        found = transformer(text[rows], present[rows], image[rows], alone).image
+        assert torch.allclose(found, together[rows], atol=TOLERANCE)
+
+
 @EVERY_MASK
 @pytest.mark.parametrize("given", [1, 7, 12, 24])
-def test_given_tokens_are_read_in_one_pass(mask: Mask, given: int) -> None:
+@pytest.mark.parametrize("shifted", [False, True])
+def test_given_tokens_are_read_in_one_pass(mask: Mask, given: int, shifted: bool) -> None:
     """Also where a ring has gone round: what follows is as if they had been fed one by one."""
-    transformer = make(replace(CONFIG, masks=(mask, mask)))
+    transformer = make(replace(CONFIG, masks=(mask, mask), masks_begin_in_text=shifted))
     text, present, image = draw_inputs(1, 1)
     whole = transformer(text, present, image).image
     cache, logits = prefill(transformer, text, present, image[:, :given], candidates=2)

@@ -8,7 +8,7 @@ from torch.nn import functional
 from pipelines.attention import attend, attend_shared, choose_kernel
 from pipelines.masks import Mask, paper_masks, visible
 from pipelines.memory_plan import MemoryPlan
-from pipelines.transformer import Output, Transformer, TransformerConfig, token_loss
+from pipelines.transformer import Context, Output, Transformer, TransformerConfig, token_loss
 
 TINY = TransformerConfig(
     grid=4,
@@ -132,7 +132,7 @@ def test_gradient_checkpointing_changes_no_gradient(inputs: Inputs) -> None:
         transformer = make(replace(TINY, cross_attention_width=6)).train()
         transformer.gradient_checkpointing = switched_on
         text, present, image = inputs
-        context = torch.ones(3, 2, 6)
+        context = Context(torch.ones(3, 2, 6), torch.ones(3, 2, dtype=torch.bool))
         output = transformer(text, present, image, context)
         token_loss(output, text, present, image)["loss"].backward()
         gradients.append([p.grad for p in transformer.parameters()])
@@ -194,8 +194,8 @@ def test_choice_of_kernel() -> None:
 def test_configs_that_cannot_be() -> None:
     for changes, reason in (
         ({"heads": 3}, "no multiple of 3 heads"),
-        ({"text_vocabulary": None}, "one of text_vocabulary and prefix_width"),
-        ({"prefix_width": 4}, "one of text_vocabulary and prefix_width"),
+        ({"text_vocabulary": None}, "one of text_vocabulary and prefix_width must be set, or"),
+        ({"prefix_width": 4}, "one of text_vocabulary and prefix_width must be set, not both"),
         ({"masks": ()}, "must not be empty"),
     ):
         with pytest.raises(ValueError, match=reason):

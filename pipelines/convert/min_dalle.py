@@ -1,0 +1,309 @@
+"""DALL·E mini and mega, as min-dalle stores them.
+
+Dayma et al., DALL·E Mini (https://github.com/borisdayma/dalle-mini); in PyTorch by Brett Kuprel
+(https://github.com/kuprel/min-dalle). The token that drawing starts with is not in the files: the
+published configs say 16384, which comes after the image codes, and min-dalle from 0.4.11 on starts
+with 16383, which is a code.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pipelines.bart import BartConfig
+from pipelines.convert import vqgan
+from pipelines.convert.reading import read_tensors
+from pipelines.convert.recipe import Fill, Piece, Plan, Rows, refuse
+from pipelines.convert.tokenizer import write_tokenizer
+from pipelines.convert.writing import write_index, write_network
+from pipelines.masks import Mask
+from pipelines.specs import WeightsError, read_config
+from pipelines.transformer import TransformerConfig
+from pipelines.vqgan import VqganConfig
+from pipelines.weights import AGAIN
+
+HEADS = {(12, 1024): 16, (24, 2048): 32}  # by layers and width
+WORD_START = "Ġ"
+VQGAN = VqganConfig(norm_eps=1e-5, signed=False, has_encoder=False)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a download has what."""
+
+    encoder: Path
+    decoder: Path
+    words: Path
+    merges: Path
+    detokenizer: Path
+
+
+def find_files(folder: Path, variant: str | None) -> Files:
+    """The files of one model: of a copy of the hub repository, where `variant` says "mini" or
+    "mega" if both are there, or of the folder that min-dalle fills.
+
+    Raises WeightsError if there is none, or two to choose from.
+    """
+    layouts = {
+        "mini": (folder, "_mini", folder / "detoker.pt"),
+        "mega": (folder, "", folder / "detoker.pt"),
+        "mini as min-dalle keeps it": (folder / "dalle_bart_mini", "", folder / "vqgan/detoker.pt"),
+        "mega as min-dalle keeps it": (folder / "dalle_bart_mega", "", folder / "vqgan/detoker.pt"),
+    }
+    there = [
+        Files(
+            encoder,
+            place / f"decoder{suffix}.pt",
+            place / f"vocab{suffix}.json",
+            place / f"merges{suffix}.txt",
+            detokenizer,
+        )
+        for name, (place, suffix, detokenizer) in layouts.items()
+        if (encoder := place / f"encoder{suffix}.pt").is_file()
+        and (variant is None or name.startswith(variant))
+    ]
+    if len(there) == 1:
+        return there[0]
+    wanted = "encoder.pt or encoder_mini.pt" if variant is None else f"encoder of {variant}"
+    raise WeightsError(
+        f"{folder} holds both mini and mega: choose one by --variant"
+        if there
+        else f"{folder} holds no {wanted}: {AGAIN}"
+    )
+
+
+def convert(
+    folder: Path, dest: Path, *, variant: str | None, heads: int | None, start_token: int | None
+) -> None:
+    """Turn a download into one of our folders.
+
+    `heads` is needed where the widths do not tell it; `start_token` None is the first one after the
+    image codes. Raises WeightsError if something is missing or does not fit.
+    """
+    files = find_files(folder, variant)
+    encoder = read_tensors(files.encoder)
+    bart = read_encoder_config(encoder, files.encoder, heads)
+    write_network(dest / "text_encoder", bart, encoder_plan(bart), encoder, files.encoder)
+
+    source = read_tensors(files.detokenizer)
+    codes = vqgan.read_config(VQGAN, source, "embedding.weight")
+    codes_plan = vqgan.plan(codes, source, "embedding.weight", None)
+    write_network(dest / "dvae", codes, codes_plan, source, files.detokenizer)
+
+    decoder = read_tensors(files.decoder)
+    config = read_decoder_config(decoder, files.decoder, bart, codes, heads)
+    start = codes.vocabulary if start_token is None else start_token
+    rows = len(decoder["embed_tokens.weight"])
+    if not 0 <= start < rows:
+        raise WeightsError(f"{files.decoder} has {rows} tokens: it cannot start with {start}")
+    network = dest / "transformer"
+    write_network(network, config, decoder_plan(config, rows, start), decoder, files.decoder)
+
+    write_tokenizer(
+        dest / "tokenizer",
+        read_words(files.words, bart.vocabulary),
+        read_merges(files.merges),
+        unknown="<unk>",
+        padding="<pad>",
+        begin=["<s>"],
+        end="</s>",
+        word_start=WORD_START,
+        spaces=" +",
+        dropped="[^\\x00-\\x7f]",
+        fuse_unknown=False,
+        length=bart.length,
+    )
+    write_index(
+        dest,
+        licence="MIT; after DALL·E mini, Apache-2.0",
+        draws=f"what an English prompt says, {codes.size}x{codes.size}",
+        defaults={"guidance": 16.0, "temperature": 1.0, "token_top_k": 256},
+    )
+
+
+def read_encoder_config(
+    source: Mapping[str, torch.Tensor], path: Path, heads: int | None
+) -> BartConfig:
+    """The config that the shapes of an encoder tell. Raises WeightsError for what does not."""
+    tokens, positions, gate = "embed_tokens.weight", "embed_positions.weight", GATE
+    refuse(path, "is missing keys", {tokens, positions, gate} - source.keys())
+    vocabulary, width = source[tokens].shape
+    layers = _layers(source)
+    return BartConfig(
+        vocabulary=vocabulary,
+        length=len(source[positions]),
+        width=width,
+        heads=_heads(layers, width, path, heads),
+        layers=layers,
+        mlp_width=len(source[gate]),
+    )
+
+
+def read_decoder_config(
+    source: Mapping[str, torch.Tensor],
+    path: Path,
+    encoder: BartConfig,
+    codes: VqganConfig,
+    heads: int | None,
+) -> TransformerConfig:
+    """The config that the shapes of a decoder tell. Raises WeightsError for what does not."""
+    tokens, positions, gate = "embed_tokens.weight", "embed_positions.weight", GATE
+    refuse(path, "is missing keys", {tokens, positions, gate} - source.keys())
+    width = source[tokens].shape[1]
+    layers = _layers(source)
+    return TransformerConfig(
+        grid=codes.grid,
+        image_vocabulary=codes.vocabulary,
+        text_length=1,  # the start token, as the padding of an empty text
+        text_vocabulary=None,
+        width=width,
+        heads=_heads(layers, width, path, heads),
+        masks=(Mask.FULL,) * layers,
+        cross_attention_width=encoder.width,
+        extra_norms=True,
+        gated_mlp=True,
+        mlp_width=len(source[gate]),
+        embedding_norm=True,
+        raster_positions=True,
+    )
+
+
+GATE = "layers.0.glu.fc0.weight"
+
+
+def _layers(source: Mapping[str, torch.Tensor]) -> int:
+    found = (re.match(r"layers\.(\d+)\.", key) for key in source)
+    return len({match[1] for match in found if match is not None})
+
+
+def _heads(layers: int, width: int, path: Path, heads: int | None) -> int:
+    heads = HEADS.get((layers, width)) if heads is None else heads
+    if heads is None:
+        raise WeightsError(f"{path} has {layers} layers of width {width}: say how many --heads")
+    return heads
+
+
+def encoder_plan(config: BartConfig) -> Plan:
+    """How our encoder is made of theirs."""
+    width = config.width
+    recipe: dict[str, tuple[Piece, ...]] = {
+        "embedding.weight": (Rows("embed_tokens.weight", 0, config.vocabulary),),
+        "position.weight": (Rows("embed_positions.weight", 0, config.length),),
+        **_norm("embedding_norm", "layernorm_embedding", width),
+        **_unscaled_norm("norm", "final_ln", width),
+    }
+    for index in range(config.layers):
+        recipe |= _layer(f"layers.{index}", width, config.mlp_width)
+    return Plan(recipe)
+
+
+def decoder_plan(config: TransformerConfig, rows: int, start: int) -> Plan:
+    """How our transformer is made of a decoder that embeds `rows` tokens, one of them the start."""
+    width, codes, places, inside = (
+        config.width,
+        config.image_vocabulary,
+        config.image_length,
+        config.mlp_width,
+    )
+    assert inside is not None
+    tokens, positions, head = "embed_tokens.weight", "embed_positions.weight", "lm_head.weight"
+    recipe: dict[str, tuple[Piece, ...]] = {
+        "padding.weight": (Rows(tokens, start, start + 1, shared=start < codes),),
+        "text_position.weight": (Rows(positions, 0, 1),),
+        "image_embedding.weight": (Rows(tokens, 0, codes),),
+        # The last image token is only drawn, so there is no position for it.
+        "image_position.weight": (Rows(positions, 1, places), Fill(1, 0.0)),
+        **_norm("embedding_norm", "layernorm_embedding", width),
+        **_unscaled_norm("norm", "final_ln", width),
+        "head.weight": (Rows(head, 0, codes),),
+        "head.bias": (Fill(codes, 0.0),),
+    }
+    for index in range(len(config.masks)):
+        layer = f"layers.{index}"
+        recipe |= _layer(layer, width, inside)
+        recipe |= _unscaled_norm(
+            f"{layer}.norm_cross", f"{layer}.pre_encoder_attn_layer_norm", width
+        )
+        recipe |= _norm(f"{layer}.post_cross", f"{layer}.encoder_attn_layer_norm", width)
+        ours, theirs = f"{layer}.cross_attention", f"{layer}.encoder_attn"
+        recipe |= _linear(f"{ours}.q", (f"{theirs}.q_proj",), width)
+        recipe |= _linear(f"{ours}.kv", (f"{theirs}.k_proj", f"{theirs}.v_proj"), width)
+        recipe |= _linear(f"{ours}.out", (f"{theirs}.out_proj",), width)
+    return Plan(recipe, dropped=_undrawn(tokens, codes, rows, start) + _undrawn(head, codes, rows))
+
+
+def _undrawn(key: str, codes: int, rows: int, start: int = -1) -> tuple[Rows, ...]:
+    """The rows behind the image codes, but for the start token: none of them is ever drawn."""
+    if start < codes:
+        return (Rows(key, codes, rows),)
+    parts = (Rows(key, codes, start), Rows(key, start + 1, rows))
+    return tuple(part for part in parts if part.start < part.stop)
+
+
+def _layer(layer: str, width: int, inside: int) -> dict[str, tuple[Piece, ...]]:
+    """Self-attention and MLP, whose parts have the same names in encoder and decoder."""
+    ours, theirs = f"{layer}.attention", f"{layer}.self_attn"
+    projections = (f"{theirs}.q_proj", f"{theirs}.k_proj", f"{theirs}.v_proj")
+    return {
+        **_unscaled_norm(f"{layer}.norm_1", f"{layer}.pre_self_attn_layer_norm", width),
+        **_linear(f"{ours}.qkv", projections, width),
+        **_linear(f"{ours}.out", (f"{theirs}.out_proj",), width),
+        **_norm(f"{layer}.post_1", f"{layer}.self_attn_layer_norm", width),
+        **_unscaled_norm(f"{layer}.norm_2", f"{layer}.glu.ln0", width),
+        **_linear(f"{layer}.mlp.gate", (f"{layer}.glu.fc0",), inside),
+        **_linear(f"{layer}.mlp.up", (f"{layer}.glu.fc1",), inside),
+        **_unscaled_norm(f"{layer}.mlp.norm", f"{layer}.glu.ln1", inside),
+        **_linear(f"{layer}.mlp.down", (f"{layer}.glu.fc2",), width),
+    }
+
+
+def _linear(ours: str, theirs: tuple[str, ...], rows: int) -> dict[str, tuple[Piece, ...]]:
+    """One layer made of one or several below each other, which all lack a bias."""
+    return {
+        f"{ours}.weight": tuple(Rows(f"{key}.weight", 0, rows) for key in theirs),
+        f"{ours}.bias": (Fill(rows * len(theirs), 0.0),),
+    }
+
+
+def _norm(ours: str, theirs: str, rows: int) -> dict[str, tuple[Piece, ...]]:
+    return {f"{ours}.{end}": (Rows(f"{theirs}.{end}", 0, rows),) for end in ("weight", "bias")}
+
+
+def _unscaled_norm(ours: str, theirs: str, rows: int) -> dict[str, tuple[Piece, ...]]:
+    """A norm that was trained without a scale."""
+    return {
+        f"{ours}.weight": (Fill(rows, 1.0),),
+        f"{ours}.bias": (Rows(f"{theirs}.bias", 0, rows),),
+    }
+
+
+def read_words(path: Path, vocabulary: int) -> dict[str, int]:
+    """The tokens of a vocab.json. Raises WeightsError if it is none, or of another model."""
+    words = read_config(path)
+    if not all(isinstance(token, int) for token in words.values()):
+        raise WeightsError(f"{path} is no vocabulary: it must give each word a number")
+    missing = [word for word in ("<s>", "<pad>", "</s>", "<unk>", WORD_START) if word not in words]
+    refuse(path, "is missing tokens", missing)
+    if max(words.values()) >= vocabulary:
+        raise WeightsError(
+            f"{path} has tokens up to {max(words.values())}, the encoder {vocabulary}: they are "
+            "not of one model"
+        )
+    return words
+
+
+def read_merges(path: Path) -> list[tuple[str, str]]:
+    """The pairs of a merges.txt, whose first line is a comment.
+
+    Raises WeightsError if it is none.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path} is missing: {AGAIN}")
+    lines = path.read_text(encoding="utf-8").splitlines()[1:]
+    pairs = [tuple(line.split(" ")) for line in lines if line]
+    if not all(len(pair) == 2 for pair in pairs):
+        raise WeightsError(f"{path} is no list of merges: a line must be two pieces")
+    return [(pair[0], pair[1]) for pair in pairs]
