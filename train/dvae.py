@@ -167,7 +167,7 @@ def begin_with_squares(dvae: DiscreteVae, squares: torch.Tensor) -> None:
     """
     encoder, decoder, config = dvae.encoder, dvae.decoder, dvae.config
     pixels, code_width = squares.shape[1], config.code_width
-    wide_enough = config.encoder.widths[0] >= pixels and config.decoder.widths[0] >= 2 * code_width
+    wide_enough = config.encoder.widths[0] > pixels and config.decoder.widths[0] >= 2 * code_width
     one_square = config.encoder.patch == config.decoder.patch == config.factor
     if not (one_square and config.first_kernel == 1 and wide_enough):
         raise ValueError("only a network that sees one square at a time can begin with squares")
@@ -176,11 +176,18 @@ def begin_with_squares(dvae: DiscreteVae, squares: torch.Tensor) -> None:
             torch.nn.init.zeros_(module.last.weight)
 
     # Pixels are positive, so the encoder's ReLUs let them through to the last layer, which computes
-    # 2 x·s − |s|² for each square s: largest for the nearest.
+    # 2 x·s − |s|² for each square s: largest for the nearest. What is the same for all squares is
+    # left out, and the last digits of |s|² come through a channel that is always 1, so that half
+    # precision makes the same choices.
     torch.nn.init.dirac_(encoder.input.weight)
+    encoder.input.bias = torch.nn.Parameter(torch.eye(config.encoder.widths[0])[pixels])
     next_nearest = torch.cdist(squares, squares).topk(2, largest=False).values[:, 1] ** 2
     sharpness = MARGIN / next_nearest.median()
-    _set(encoder.output, 2 * sharpness * squares, -sharpness * (squares**2).sum(dim=1))
+    products = 2 * sharpness * (squares - squares.mean(dim=0))
+    lengths = -sharpness * (squares**2).sum(dim=1)
+    lengths -= lengths.mean()
+    coarse = lengths.half().float()
+    _set(encoder.output, torch.cat([products, (lengths - coarse)[:, None]], dim=1), coarse)
 
     # The decoder's logits are their mean and `code_width` principal components. Each component goes
     # through the ReLUs twice, with both signs.

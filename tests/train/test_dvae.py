@@ -1,4 +1,5 @@
 import random
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ TINY = DvaeRecipe(
         size=64,
         code_width=64,
         first_kernel=1,
-        encoder=TowerConfig(widths=(192,), blocks=1, kernel=1, patch=8),
+        encoder=TowerConfig(widths=(196,), blocks=1, kernel=1, patch=8),
         decoder=TowerConfig(widths=(128,), blocks=1, patch=8),
     ),
     first_pictures=24,
@@ -90,6 +91,10 @@ def test_it_begins_by_choosing_and_painting_the_nearest_square() -> None:
     nearest = torch.cdist(here, squares).argmin(dim=1)
     assert (task.dvae.encoder(other).argmax(dim=1).flatten() == nearest).float().mean() > 0.99
     assert usage(torch.bincount(nearest, minlength=64).float())["perplexity"] > 8
+
+    shipped = deepcopy(task.dvae).half().float()
+    same = shipped.encoder(other).argmax(dim=1) == task.dvae.encoder(other).argmax(dim=1)
+    assert same.float().mean() > 0.99
 
 
 def unsquared(squares: torch.Tensor) -> torch.Tensor:
