@@ -15,7 +15,7 @@ from gen.errors import InputError, RoomError
 from gen.models import WEIGHTS_ERRORS
 from gen.request import Request
 from ui.batch import Live, Visitors
-from ui.markup import Tile, counted, data_url, has_few_pixels, paragraphs, text, tiles
+from ui.markup import Tile, counted, data_url, paragraphs, text, tiles
 
 VISITORS = 32  # whose jobs may stand in the queue at once; each waits in a thread
 # On a phone the pictures are below the form.
@@ -109,8 +109,7 @@ class _Sheet:
             if place not in self._encoded or self._encoded[place][0] is not image:
                 self._encoded[place] = image, data_url(image)
             about = f"candidate {place + 1} in the making"
-            url, few = self._encoded[place][1], has_few_pixels(image)
-            pictures.append(Tile(url, about, few_pixels=few))
+            pictures.append(Tile(self._encoded[place][1], about, size=image.size))
         return tiles(pictures, "candidates in the making")
 
 

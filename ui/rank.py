@@ -9,7 +9,7 @@ from gen.errors import InputError, RoomError
 from gen.models import WEIGHTS_ERRORS
 from ui.batch import client_of
 from ui.desk import VISITORS
-from ui.markup import Tile, counted, data_url, has_few_pixels, paragraphs, percent, text, tiles
+from ui.markup import Tile, counted, data_url, paragraphs, percent, text, tiles
 from ui.pictures import decode
 from ui.studio import Studio, Verdict
 
@@ -88,5 +88,5 @@ def _tile(rank: int, name: str, data: bytes, verdict: Verdict) -> Tile:
         about=name,
         captions=[f"{rank}.", *match, f"{verdict.score:.3f}", name],
         claims=verdict.claims,
-        few_pixels=has_few_pixels(image),
+        size=image.size,
     )
