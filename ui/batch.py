@@ -1,7 +1,7 @@
 """What a visitor of the page has asked for: requests, drawn one after the other, looked at while
 they are in the making."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import CancelledError, wait
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -50,7 +50,7 @@ class Live:
 
 
 class Visitors:
-    """What each visitor of the page has in the making: one batch at a time."""
+    """What each visitor of the page has in the making at a desk: one batch at a time."""
 
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
@@ -94,7 +94,7 @@ class Batch:
         self._job: Job | None = None
         self._ended = False
 
-    def __iter__(self) -> Iterator[Live | Outcome]:
+    def events(self) -> Generator[Live | Outcome]:
         """What is in the making, again and again, and the outcome of each request in turn.
 
         Ends early when the user says so. Raises what `Studio.submit` and its jobs raise. Closed

@@ -2,6 +2,7 @@
 candidates in the making, and the two ways to end early."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from gen.errors import InputError, RoomError
 from gen.models import WEIGHTS_ERRORS
 from gen.request import Request
 from ui.batch import Live, Visitors
-from ui.markup import Tile, counted, data_url, has_few_pixels, paragraphs, text, tiles
+from ui.markup import Tile, counted, data_url, paragraphs, text, tiles
 
 VISITORS = 32  # whose jobs may stand in the queue at once; each waits in a thread
 # On a phone the pictures are below the form.
@@ -47,30 +48,30 @@ class Desk:
         yield self._working(paragraphs(["Getting ready …"]), ""), outcomes
         sheet, lines = _Sheet(), list[str]()
         problem = ""
+        batch = self.visitors.begin(visitor, list(requests.values()))
         try:
-            for event in self.visitors.begin(visitor, list(requests.values())):
-                if isinstance(event, Outcome):
-                    outcomes.append(event)
-                    lines += _failures(event)
-                    continue
-                place = f"{len(outcomes) + 1} of {len(requests)}: " if len(requests) > 1 else ""
-                yield self._working(_progress(event, place), sheet.markup(event)), outcomes
-                lines += [note for note in event.notes if note not in lines]
+            with closing(batch.events()) as events:
+                for event in events:
+                    if isinstance(event, Outcome):
+                        outcomes.append(event)
+                        lines += _failures(event)
+                        continue
+                    place = f"{len(outcomes) + 1} of {len(requests)}: " if len(requests) > 1 else ""
+                    yield self._working(_progress(event, place), sheet.markup(event)), outcomes
+                    lines += [note for note in event.notes if note not in lines]
         except (InputError, RoomError, *WEIGHTS_ERRORS) as error:
             problem = str(error)
-        finally:
-            self.visitors.leave(visitor)
         yield self._idle(paragraphs([_summary(outcomes), *lines])), outcomes
         if problem:
             raise gr.Error(text(problem), duration=None, print_exception=False)
 
     def connect(self) -> None:
         """The two ways to end early."""
-        for button, end in ((self.finish, self.visitors.finish_now), (self.stop, self._stop)):
+        for button, end in (
+            (self.finish, self.visitors.finish_now),
+            (self.stop, self.visitors.stop),
+        ):
             button.click(end, show_progress="hidden", queue=False, api_visibility="private")
-
-    def _stop(self, visitor: gr.Request) -> None:
-        self.visitors.stop(visitor)
 
     def _working(self, status: str, live: str) -> list[Any]:
         return [gr.Button(visible=False), gr.Row(visible=True), status, live]
@@ -108,8 +109,7 @@ class _Sheet:
             if place not in self._encoded or self._encoded[place][0] is not image:
                 self._encoded[place] = image, data_url(image)
             about = f"candidate {place + 1} in the making"
-            url, few = self._encoded[place][1], has_few_pixels(image)
-            pictures.append(Tile(url, about, few_pixels=few))
+            pictures.append(Tile(self._encoded[place][1], about, size=image.size))
         return tiles(pictures, "candidates in the making")
 
 

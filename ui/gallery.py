@@ -6,7 +6,7 @@ import gradio as gr
 
 from gen.history import Past
 from ui.files import address, opened
-from ui.markup import ON_CLICK, Tile, counted, has_few_pixels, paragraphs, tiles
+from ui.markup import ON_CLICK, Tile, counted, paragraphs, tiles
 from ui.studio import Studio
 from ui.view import View, build_view
 
@@ -75,5 +75,5 @@ def _tile(studio: Studio, past: Past) -> Tile:
         about=f"{short}, {counted(len(past.pictures), 'picture')}",
         captions=[short],
         name=str(past.number),
-        few_pixels=image is not None and has_few_pixels(image),
+        size=(1, 1) if image is None else image.size,
     )

@@ -34,7 +34,7 @@ class Tile:
     captions: Sequence[str] = ()
     claims: Sequence[tuple[str, bool]] = ()  # and whether each holds
     name: str = ""
-    few_pixels: bool = False
+    size: tuple[int, int] = (1, 1)  # in pixels, so that its room is kept while it is on its way
 
 
 def text(value: object) -> str:
@@ -55,15 +55,13 @@ def tiles(pictures: Sequence[Tile], label: str) -> str:
 
 def tile(picture: Tile) -> str:
     """One picture with its captions below."""
-    kind = "few-pixels" if picture.few_pixels else ""
     match picture.source:
         case None:
             shown = '<span class="missing">unreadable</span>'
         case "":
             shown = '<span class="missing"></span>'
         case source:
-            alt = text(picture.about)
-            shown = f'<img class="{kind}" src="{text(source)}" alt="{alt}" loading="lazy">'
+            shown = image_tag(source, picture.about, picture.size)
     captions = "".join(f"<span>{text(caption)}</span>" for caption in picture.captions)
     inner = f'{shown}<span class="captions">{captions}</span>{_claims(picture.claims)}'
     if not picture.name:
@@ -88,9 +86,14 @@ def data_url(image: Image.Image) -> str:
     return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
-def has_few_pixels(image: Image.Image) -> bool:
-    """Whether a picture is so small that it is shown enlarged."""
-    return max(image.size) <= FEW_PIXELS
+def image_tag(source: str, about: str, size: tuple[int, int]) -> str:
+    """A picture; one of few pixels is enlarged with each of them sharp."""
+    kind = "few-pixels" if max(size) <= FEW_PIXELS else ""
+    width, height = size
+    return (
+        f'<img class="{kind}" src="{text(source)}" alt="{text(about)}" '
+        f'width="{width}" height="{height}" loading="lazy">'
+    )
 
 
 def counted(number: int, noun: str) -> str:

@@ -17,7 +17,7 @@ from ui.desk import SHOW_RESULTS, VISITORS, Desk, build_buttons
 from ui.form import Form, build_form, examples
 from ui.markup import text
 from ui.pictures import MAX_BYTES
-from ui.queue import WAITING, WAITING_PER_CLIENT
+from ui.queue import WAITING
 from ui.studio import Studio
 from ui.view import View, build_view, nearby
 
@@ -32,10 +32,18 @@ THEME = gr.themes.Default(
     button_primary_text_color_dark="*neutral_900",
 )
 HEADER = "<h1>Salon</h1><p>Many candidates are painted; a jury hangs the best.</p>"
+MOST_ROWS = 50  # of a prompt file
 # What gradio keeps are uploads: how often it clears them, and how old they get.
 CACHE_SECONDS = (3600, 24 * 3600)
 # Nothing is counted or sent, and nothing of the disk is served, whatever the shell says.
 ENVIRONMENT = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_ALLOWED_PATHS": ""}
+
+
+class _TooManyRowsError(Exception):
+    """A prompt file is too long for a page; not an error of one of its rows."""
+
+    def __init__(self) -> None:
+        super().__init__(f"more than {MOST_ROWS} prompts: `generate -f` draws any number")
 
 
 def mount(app: FastAPI, studio: Studio) -> None:
@@ -61,7 +69,7 @@ def mount(app: FastAPI, studio: Studio) -> None:
 
 def build(studio: Studio) -> gr.Blocks:
     """The page, to be mounted. Its controls follow from the table of settings."""
-    visitors = Visitors(studio)
+    drawing, comparing = Visitors(studio), Visitors(studio)
     with gr.Blocks(title="Salon", analytics_enabled=False, delete_cache=CACHE_SECONDS) as page:
         gr.HTML(HEADER, elem_id="header")
         with gr.Tabs(elem_id="tabs") as tabs:
@@ -94,14 +102,15 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Tab("Rank", id="rank"):
                 rank.build(studio)
             with gr.Tab("Compare", id="compare"):
-                compare.build(studio, visitors, form)
+                compare.build(studio, comparing, form)
 
-        desk = Desk(visitors, *buttons, status, live)
+        desk = Desk(drawing, *buttons, status, live)
         desk.connect()
         _connect_drawing(studio, desk, form, view, file, draw_file)
         for each in (view, past):
             _connect_reusing(studio, desk, form, view, each, tabs)
-        page.unload(visitors.leave)
+        for visitors in (drawing, comparing):
+            page.unload(visitors.leave)
     return page
 
 
@@ -206,8 +215,8 @@ def _rows(
     found: dict[str, Request] = {}
 
     def accept(row: Row) -> None:
-        if len(found) == WAITING_PER_CLIENT:
-            raise InputError(f"more than {WAITING_PER_CLIENT} prompts: `generate -f` draws those")
+        if len(found) == MOST_ROWS:
+            raise _TooManyRowsError
         studio.plan(row.request)
         found[f"line {row.line}"] = row.request
 
@@ -215,7 +224,7 @@ def _rows(
         if path is None:
             raise InputError("choose a prompt file first")
         PromptFile(path, settings).check(accept)
-    except InputError as error:
+    except (InputError, _TooManyRowsError) as error:
         message = str(error).replace(path or "", Path(path or "").name)
         raise gr.Error(text(message), duration=None, print_exception=False) from error
     return found

@@ -9,11 +9,12 @@ from gen.errors import InputError, RoomError
 from gen.models import WEIGHTS_ERRORS
 from ui.batch import client_of
 from ui.desk import VISITORS
-from ui.markup import Tile, counted, data_url, has_few_pixels, paragraphs, percent, text, tiles
+from ui.markup import Tile, counted, data_url, paragraphs, percent, text, tiles
 from ui.pictures import decode
 from ui.studio import Studio, Verdict
 
 MOST_UPLOADS = 64
+MOST_BYTES = 64_000_000  # of all of them
 
 
 def build(studio: Studio) -> None:
@@ -58,6 +59,8 @@ def _ranked(studio: Studio, paths: Sequence[str], prompt: str, client: str) -> t
         raise InputError("prompt: empty: say what they should show")
     if not 0 < len(paths) <= MOST_UPLOADS:
         raise InputError(f"{len(paths)} pictures: 1 to {MOST_UPLOADS} are ranked at once")
+    if sum(Path(path).stat().st_size for path in paths) > MOST_BYTES:
+        raise InputError(f"these pictures are larger than {MOST_BYTES:,} bytes: rank fewer at once")
     files = [Path(path).read_bytes() for path in paths]
     names = [Path(path).name for path in paths]
     verdicts: list[Verdict] = studio.judge(prompt, files, client, closely=True).future.result()
@@ -85,5 +88,5 @@ def _tile(rank: int, name: str, data: bytes, verdict: Verdict) -> Tile:
         about=name,
         captions=[f"{rank}.", *match, f"{verdict.score:.3f}", name],
         claims=verdict.claims,
-        few_pixels=has_few_pixels(image),
+        size=image.size,
     )

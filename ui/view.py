@@ -15,7 +15,7 @@ from gen.metadata import Metadata
 from gen.request import SETTINGS, Request
 from ui.files import SHEETS, address, opened
 from ui.form import label_of
-from ui.markup import ON_CLICK, Tile, counted, has_few_pixels, paragraphs, percent, text, tiles
+from ui.markup import ON_CLICK, Tile, counted, image_tag, paragraphs, percent, text, tiles
 from ui.studio import Studio
 
 MOST_TILES = 200
@@ -158,11 +158,10 @@ class View:
         image = opened(self.studio.history.path(picture))
         if image is None:
             return paragraphs([f"{picture.file} is unreadable."])
-        kind = "few-pixels" if has_few_pixels(image) else ""
         source = text(address(picture))
+        shown = image_tag(address(picture), past.request.prompt, image.size)
         return (
-            f'<a href="{source}" target="_blank" aria-label="Open the file">'
-            f'<img class="large {kind}" src="{source}" alt="{text(past.request.prompt)}"></a>'
+            f'<a class="large" href="{source}" target="_blank">{shown}</a>'
             f'<p class="links"><a href="{source}" download>Download</a>'
             f'<a href="{source}" target="_blank">Open</a></p>'
         )
@@ -218,7 +217,7 @@ def picture_tile(studio: Studio, past: Past, picture: Picture, called: str = "")
         about=f"{past.request.prompt}, seed {picture.seed}",
         captions=[*([called] if called else []), *_captions(past, picture)],
         name=f"{past.number}/{picture.seed}",
-        few_pixels=image is not None and has_few_pixels(image),
+        size=(1, 1) if image is None else image.size,
     )
 
 

@@ -85,7 +85,6 @@ def tiny_models(tiny_diffusion_folder: Path) -> Iterator[None]:
 def site(
     tiny_models: None,
     tiny_clip_folder: Path,
-    free_port: int,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
     """The page on tiny models, served as `generate-ui` serves it."""
@@ -95,7 +94,7 @@ def site(
     path = tmp_path_factory.mktemp("ui")
     with RunFolder(path) as folder:
         studio = Studio(Engine(device="cpu", reranker=str(tiny_clip_folder)), folder)
-        with served(studio, "127.0.0.1", free_port) as url:
+        with served(studio, "127.0.0.1", 0) as url:
             yield Site(url, path)
             studio.stop()
 

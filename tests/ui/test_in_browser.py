@@ -44,9 +44,9 @@ def draw(page: Any, prompt: str, **fields: object) -> None:
 def drawn(page: Any, prompt: str, **fields: object) -> None:
     """The same, and wait for the pictures."""
     draw(page, prompt, **fields)
-    page.wait_for_selector("#draw-generate:visible", state="attached")
     page.wait_for_selector(f"#draw-heading >> text={prompt}")
     page.wait_for_selector("#draw-best .tile img")
+    page.wait_for_selector("#draw-generate:visible")
 
 
 def tab(page: Any, name: str) -> None:
@@ -205,6 +205,7 @@ def test_more_like_this_one(browser, quick) -> None:
     seed = page.inner_text("#draw-known dd >> nth=1")
     page.click("#draw-more")
     page.wait_for_selector("#draw-heading >> text=prompts were drawn")
+    page.wait_for_selector("#draw-generate:visible")  # all of them
     captions = page.locator("#draw-best .captions").all_inner_texts()
     assert any("Guidance 4.2" in caption for caption in captions)
     assert any("Sampler euler_a" in caption for caption in captions)

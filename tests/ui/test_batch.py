@@ -1,0 +1,88 @@
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+
+import fake_models
+import pytest
+
+from gen.engine import Engine, Outcome
+from gen.events import Progress
+from gen.request import Request
+from gen.run_folder import RunFolder
+from ui.studio import Studio
+
+batches = pytest.importorskip("ui.batch", reason="gradio is not installed")
+
+PATIENCE = 30
+FOX = Request("a fox", seed=1, candidates=2, top_k=1)
+LONG = Request("an elephant", seed=1, candidates=2, top_k=1, steps=200)
+
+
+@pytest.fixture
+def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fake_models.Studio:
+    return fake_models.Studio(tmp_path, monkeypatch.setattr, monkeypatch.setitem)
+
+
+@pytest.fixture
+def studio(fakes: fake_models.Studio, tmp_path: Path) -> Iterator[Studio]:
+    with RunFolder(tmp_path / "out") as folder:
+        studio = Studio(Engine(), folder)
+        yield studio
+        studio.stop()
+
+
+def test_requests_are_drawn_in_turn_and_their_matches_noted(studio: Studio) -> None:
+    events = list(batches.Batch(studio, [FOX, LONG], "me").events())
+    outcomes = [event for event in events if isinstance(event, Outcome)]
+    assert [o.plan.request.prompt for o in outcomes] == ["a fox", "an elephant"]
+    studio.history.refresh()
+    best = studio.history.find(outcomes[0].number).best[0]
+    assert best.match == pytest.approx(best.score)  # of the fake jury
+
+
+@pytest.mark.parametrize("end", ["finish_now", "stop"])
+def test_what_waits_is_taken_back(end: str, studio: Studio, fakes: fake_models.Studio) -> None:
+    go_on = threading.Event()
+    fakes.pipeline.on_step = lambda _: go_on.wait(PATIENCE)
+    other = studio.submit(LONG)
+    batch = batches.Batch(studio, [FOX, FOX], "me")
+    events = batch.events()
+    assert next(events).ahead == 1
+    getattr(batch, end)()
+    assert list(events) == []
+    go_on.set()
+    other.cancel.stop()
+    other.future.result(PATIENCE)
+    assert len(studio.queue) == 0
+
+
+def test_who_looks_no_more_wants_no_more(studio: Studio, fakes: fake_models.Studio) -> None:
+    fakes.pipeline.seconds_per_step = 0.02
+    with closing(batches.Batch(studio, [LONG, FOX], "me").events()) as events:
+        while (job := studio.queue.running) is None:
+            next(events)
+    job.future.result(PATIENCE)
+    assert job.cancel.stopped
+    assert fakes.pipeline.steps < 200
+
+
+def test_one_batch_at_a_time_at_a_desk(studio: Studio, fakes: fake_models.Studio) -> None:
+    fakes.pipeline.seconds_per_step = 0.02
+    visitors = batches.Visitors(studio)
+    visitor = SimpleNamespace(session_hash="s", client=None)
+    first = visitors.begin(visitor, [LONG, LONG]).events()
+    next(first)
+    second = visitors.begin(visitor, [FOX]).events()
+    assert sum(isinstance(event, Outcome) for event in first) <= 1
+    assert sum(isinstance(event, Outcome) for event in second) == 1
+
+
+def test_time_left() -> None:
+    live = batches.Live(FOX)
+    assert live.seconds_left is None
+    live(Progress("a fox", made=4, candidates=16, drawing=8, step=10, steps=20))
+    assert live.progress.share == 0.5
+    live.began = batches.perf_counter() - 3
+    assert live.seconds_left == pytest.approx(3, rel=0.2)
