@@ -40,14 +40,21 @@ class Form:
         return [self.prompt, self.models, *self.fields.values()]
 
     def asked(self, values: Sequence[Any]) -> dict[str, Any]:
-        """The settings that are filled in, but for those of models that are not chosen."""
+        """The settings that are filled in, but for those of models that are not chosen.
+
+        Raises InputError for a number that is none.
+        """
         prompt, models, *rest = values
         given = dict(zip(self.fields, rest, strict=True))
         chosen = specs_of(models)
         shown = {"prompt": prompt, "model": ",".join(models)} | {
             name: value for name, value in given.items() if taken(name, chosen)
         }
-        return {name: value for name, value in shown.items() if value not in (None, "")}
+        return {
+            name: SETTINGS[name].read(value) if isinstance(value, str) else value
+            for name, value in shown.items()
+            if value not in (None, "")
+        }
 
     def filled(self, request: Request, models: Sequence[str]) -> list[Any]:
         """What the controls become when a request's settings are to be used; `models` are chosen.
@@ -109,7 +116,7 @@ def _connect(form: Form) -> None:
         chosen, earlier = specs_of(models), specs_of(previous)
         fields = []
         for name, value in zip(names, values, strict=True):
-            untouched = not taken(name, earlier) or value == default_of(name, earlier)
+            untouched = not taken(name, earlier) or str(value) == str(default_of(name, earlier))
             fields.append(field_of(SETTINGS[name], chosen, None if untouched else value))
         return [models, *fields]
 
@@ -148,6 +155,9 @@ def field_of(setting: Setting, chosen: Sequence[Spec], value: Value | None = Non
         hint = "random" if setting.name == "seed" else None
         shown = None if default is None else str(default)
         return gr.Textbox(shown, max_lines=4, placeholder=hint, **facts)
+    if setting.by_model:  # may be left to the model, but an empty Number says 0
+        shown = None if default is None else str(default)
+        return gr.Textbox(shown, max_lines=1, placeholder="the model's own", **facts)
     return gr.Number(value=default, step=1 if setting.kind is int else 0.5, **facts)
 
 

@@ -211,7 +211,6 @@ def _rows(
 
     All rows are checked before any is drawn.
     """
-    settings = {name: v for name, v in form.asked(values).items() if name != "prompt"}
     found: dict[str, Request] = {}
 
     def accept(row: Row) -> None:
@@ -223,6 +222,7 @@ def _rows(
     try:
         if path is None:
             raise InputError("choose a prompt file first")
+        settings = {name: v for name, v in form.asked(values).items() if name != "prompt"}
         PromptFile(path, settings).check(accept)
     except (InputError, _TooManyRowsError) as error:
         message = str(error).replace(path or "", Path(path or "").name)

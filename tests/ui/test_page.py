@@ -50,7 +50,9 @@ def test_every_setting_of_a_model_has_a_field_with_its_default(studio: Studio) -
     of_files = {"init_image", "keep_rows", "lora", "vae", "embedding"}
     taken = {name for each in present for name in each.settings} - of_files
     assert fields.keys() == {"prompt", "model", "seed", "candidates", "top_k"} | taken
-    assert {name: fields[name].value for name in spec.defaults} == dict(spec.defaults)
+    assert {name: fields[name].value for name in spec.defaults} == {
+        name: str(value) for name, value in spec.defaults.items()
+    }
     assert fields["candidates"].value == 16
     assert fields["seed"].value is None
     assert all(field.label for field in fields.values())
@@ -73,7 +75,7 @@ def test_settings_follow_from_the_chosen_models(other: specs.Spec) -> None:
     assert default_of("guidance", [other]) == 9
     assert default_of("guidance", both) is None  # each its own
     assert not field_of(SETTINGS["steps"], [other]).visible
-    assert field_of(SETTINGS["temperature"], both).value == 0.5
+    assert field_of(SETTINGS["temperature"], both).value == "0.5"
     assert specs_of([]) == [SPECS[DEFAULT_MODEL]]
 
 
