@@ -38,10 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"convert: {options.source} makes no network: {error}", file=sys.stderr)
         return 3
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        print(f"convert: no room for {options.dest}: {error.strerror}", file=sys.stderr)
-        return 5
+        print(f"convert: {error}", file=sys.stderr)
+        return 5 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 2
     except KeyboardInterrupt:
         return 130
     print(f"{options.dest} is ready")

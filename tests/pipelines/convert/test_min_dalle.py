@@ -142,6 +142,25 @@ def test_files_that_are_not_there(download: Path, capsys: pytest.CaptureFixture[
     assert "is missing tokens: </s>, <pad>, <s> and 2 more" in error
 
 
+def test_merges_of_another_vocabulary(download: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (download / "merges_mini.txt").write_text("#version: 0.2\nt h\nq u\nlonely\n")
+    error = refusal(download, capsys)
+    assert "merges what is not in the vocabulary: lonely , q u" in error
+
+
+def test_the_folder_that_min_dalle_keeps(
+    download: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("encoder", "decoder", "vocab", "merges")
+    (download / "vqgan").mkdir()
+    (download / "detoker.pt").rename(download / "vqgan/detoker.pt")
+    for path in [p for name in names for p in download.glob(f"{name}_mini.*")]:
+        kept = download / "dalle_bart_mini" / path.name.replace("_mini", "")
+        kept.parent.mkdir(exist_ok=True)
+        path.rename(kept)
+    assert main([str(download), str(tmp_path / "model"), "--heads=4"]) == 0
+
+
 def test_start_tokens_that_there_are_not(
     download: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
