@@ -143,6 +143,7 @@ def change(path: Path, changes: dict[str, torch.Tensor | None]) -> None:
     [
         ({"to_logits.0.bias": None}, "is missing keys: to_logits.0.bias"),
         ({"text_embeddings.weight": None}, "is missing keys: text_embeddings.weight"),
+        ({"text_embeddings.weight": torch.ones(())}, "wrong shape: text_embeddings.weight is []"),
         (
             {"extra.weight": torch.ones(1)},
             "has keys that no network of this kind has: extra.weight",
