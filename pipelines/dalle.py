@@ -25,7 +25,7 @@ from pipelines import decoding, prompts, specs
 from pipelines.attention import choose_kernel
 from pipelines.bart import BartEncoder
 from pipelines.cache import Cache, advance, prefill
-from pipelines.devices import choose_device, choose_dtype, keep_freed_memory
+from pipelines.devices import choose_device, choose_dtype
 from pipelines.drafts import check_indices, check_seeds
 from pipelines.specs import Spec, WeightsError
 from pipelines.token_sampling import draw_tokens
@@ -86,8 +86,6 @@ class Dalle:
         chosen_device = choose_device(device)
         chosen_dtype = choose_dtype(chosen_device, dtype)
         kernel = choose_kernel(attention, chosen_device)
-        if chosen_device.type == "cpu":
-            keep_freed_memory()
         networks = load_dalle(spec, chosen_device, chosen_dtype)
         return cls(spec, networks, chosen_device, chosen_dtype, kernel)
 

@@ -1,6 +1,5 @@
 """Where the networks run: device, number format, attention kernels, and what running out is."""
 
-import ctypes
 import importlib.util
 import warnings
 from collections.abc import Iterable
@@ -10,11 +9,6 @@ import torch
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 ATTENTION = ("auto", "xformers", "sdpa")
-
-# Options of glibc's mallopt(3), and what they are set to, in bytes.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-KEPT_FREE = 2**28
-LARGEST_KEPT = 2**26  # what is larger goes back to the system when it is freed, as ever
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
@@ -59,19 +53,6 @@ def choose_dtype(device: torch.device, dtype: str | torch.dtype | None = None) -
         )
         return torch.float32
     return chosen
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep the memory that it has freed, for its next use, up to `KEPT_FREE`.
-
-    For networks on a CPU. By default glibc hands the activations of each step back to the system,
-    which then has to find and clear the same pages for the next: tens of thousands of page faults,
-    a third of a step's time. Does nothing where there is no glibc.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(_M_MMAP_THRESHOLD, LARGEST_KEPT)
-        libc.mallopt(_M_TRIM_THRESHOLD, KEPT_FREE)
 
 
 def set_attention(

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from pipelines import decoding, prompts, specs
-from pipelines.devices import choose_device, choose_dtype, keep_freed_memory, set_attention
+from pipelines.devices import choose_device, choose_dtype, set_attention
 from pipelines.drafts import check_indices, check_seeds
 from pipelines.safety import SafetyChecker
 from pipelines.samplers import SAMPLERS, check_sampler, make_scheduler
@@ -88,8 +88,6 @@ class LatentDiffusion:
         chosen_device = choose_device(device)
         chosen_dtype = choose_dtype(chosen_device, dtype)
         checker = SafetyChecker.from_pretrained(spec.folder, chosen_device) if safety else None
-        if chosen_device.type == "cpu":
-            keep_freed_memory()
         networks = load_networks(spec, chosen_device, chosen_dtype)
         ran = set_attention([networks.unet, networks.vae], attention, chosen_device, chosen_dtype)
         return cls(spec, networks, chosen_device, chosen_dtype, ran, checker)

@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from pipelines.attention import attend
+from pipelines.cpu import linear
 from pipelines.masks import Mask, paper_masks, visible
 
 KeysAndValues = tuple[torch.Tensor, torch.Tensor]
@@ -224,7 +225,7 @@ class Transformer(nn.Module):
     def image_logits(self, x: torch.Tensor) -> torch.Tensor:
         """(…, C) of normed states to (…, image vocabulary)."""
         read = self.config.text_outputs
-        return functional.linear(x, self.head.weight[read:], self.head.bias[read:])
+        return linear(x, self.head.weight[read:], self.head.bias[read:])
 
     def visible(self, mask: Mask, length: int) -> torch.Tensor:
         """(length, length) bool: what the first positions see in a layer with this mask."""

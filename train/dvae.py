@@ -7,7 +7,7 @@ are added for budgets of minutes: the error of differences between neighbouring 
 edges; a floor under the scales; a pull of the batch's mean choice towards using every code; and a
 start with codes that mean something. From the usual start the decoder learns coarse colours first,
 codes that it paints well attract more squares, and after 300 steps 40 of 2,048 do all the work. So
-the encoder begins with the typical squares of the world, and rests while the decoder learns them.
+the encoder is made to choose among the typical squares of the world, and only the decoder learns.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from train.stickers.renderer import SIZE, render
 from train.stickers.scene import draw_scene, pack_scene
 
 MEASURED = 2  # pictures of a batch that are decoded from their codes, to see what those are worth
-FIRST_MARGIN = 4.0  # nats between a square's own code and the next, at the start
-FIRST_SCALE = 0.3  # of logits, likewise
+MARGIN = 16.0  # nats between a typical square's own code and the next: little is left to chance
+FIRST_SCALE = 0.3  # of logits
 LLOYD_STEPS = 8
 DEAD = 0.02  # of a code's fair share: what is chosen less is not in use
 
@@ -68,8 +68,7 @@ class DvaeRecipe:
     temperature_share: float = 0.5  # of the budget, in which it is reached
     edge_weight: float = 1.0
     usage_weight: float = 0.05
-    first_pictures: int = 800  # whose squares the codes begin with; 0: the usual start
-    encoder_rests: float = 0.75  # of the budget, in which only the decoder learns
+    first_pictures: int = 800  # whose squares the codes stand for; 0: the encoder learns its codes
     smallest_scale: float = 0.1
     snap: bool = True
     packed_share: float = 0.5  # pictures full of things: more to learn from each
@@ -134,7 +133,7 @@ class DvaeTask(Task):
 
     @property
     def _encoder_learns(self) -> bool:
-        return self.recipe.first_pictures == 0 or self.fraction >= self.recipe.encoder_rests
+        return self.recipe.first_pictures == 0
 
     @torch.no_grad()
     def _measure(self, batch: torch.Tensor, codes: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -180,7 +179,7 @@ def begin_with_squares(dvae: DiscreteVae, squares: torch.Tensor) -> None:
     # 2 x·s − |s|² for each square s: largest for the nearest.
     torch.nn.init.dirac_(encoder.input.weight)
     next_nearest = torch.cdist(squares, squares).topk(2, largest=False).values[:, 1] ** 2
-    sharpness = FIRST_MARGIN / next_nearest.median()
+    sharpness = MARGIN / next_nearest.median()
     _set(encoder.output, 2 * sharpness * squares, -sharpness * (squares**2).sum(dim=1))
 
     # The decoder's logits are their mean and `code_width` principal components. Each component goes

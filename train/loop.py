@@ -27,7 +27,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from pipelines.devices import keep_freed_memory
+from pipelines.cpu import speed_up
 from train.muon import Muon
 
 STATE = "state.safetensors"
@@ -97,7 +97,7 @@ def train(task: Task, schedule: Schedule, folder: Path) -> Path:
     ema = EMAModel(task.parameters(), decay=schedule.ema_decay, foreach=True)
     progress = _load_state(folder / STATE, task, ema, optimizer)
     if accelerator.device.type == "cpu":
-        keep_freed_memory()
+        speed_up([task])
     ema.to(accelerator.device)
     model, optimizer = accelerator.prepare(task, optimizer)
     log = _Log(folder / "log.jsonl", progress)

@@ -1,6 +1,3 @@
-import ctypes
-import subprocess
-import sys
 import warnings
 
 import pytest
@@ -41,33 +38,6 @@ def test_float32_on_a_cpu_does_not_warn() -> None:
 def test_unknown_number_format_lists_the_choices(dtype: str | torch.dtype) -> None:
     with pytest.raises(ValueError, match="choose from float32, float16, bfloat16"):
         choose_dtype(CPU, dtype)
-
-
-COUNT_FAULTS = """
-import resource, torch
-from pipelines.devices import keep_freed_memory
-if {keep}:
-    keep_freed_memory()
-def fill_and_free():
-    torch.ones(10_000_000)  # 40 MB: more than glibc ever keeps by itself
-def faults():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(16):  # until the heap has grown to what it needs
-    fill_and_free()
-before = faults()
-for _ in range(8):
-    fill_and_free()
-print(faults() - before)
-"""
-
-
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="only glibc can be told")
-def test_freed_memory_that_is_kept_is_not_asked_for_again() -> None:
-    counts = [
-        int(subprocess.check_output([sys.executable, "-c", COUNT_FAULTS.format(keep=keep)]))
-        for keep in (False, True)
-    ]
-    assert counts[1] < counts[0] / 4
 
 
 def test_attention_on_a_cpu_is_sdpa() -> None:

@@ -104,13 +104,13 @@ def test_only_networks_of_single_squares_begin_with_them() -> None:
             begin_with_squares(DiscreteVae(replace(TINY.network, **changes)), squares)
 
 
-def test_the_encoder_rests_at_first() -> None:
-    task = DvaeTask(replace(TINY, encoder_rests=0.5))
-    batch = task.batch(random.Random(0), 4, CPU)
-    for task.fraction, learns in ((0.4, False), (0.6, True)):
-        task.zero_grad()
+def test_an_encoder_that_was_given_its_codes_keeps_them() -> None:
+    for recipe in (TINY, replace(TINY, first_pictures=0)):
+        task = DvaeTask(recipe)
+        batch = task.batch(random.Random(0), 4, CPU)
         task(batch, torch.Generator().manual_seed(0))["loss"].backward()
-        assert (task.dvae.encoder.output.weight.grad is not None) == learns
+        learns = task.dvae.encoder.output.weight.grad is not None
+        assert learns == (recipe.first_pictures == 0)
         assert task.dvae.decoder.output.weight.grad is not None
 
 
