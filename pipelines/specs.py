@@ -100,7 +100,7 @@ class Spec:
     """Facts about one model: what it takes, what it does when it is not told, what it can draw.
 
     `defaults` hold the size of its pictures too, whether or not that is one of its settings.
-    `context` counts text tokens with the two that begin and end a prompt. Width and height are
+    `context` counts text tokens with those that begin and end a prompt. Width and height are
     multiples of `size_multiple` from there to `max_size`, in pixels. `folder` holds the weights, or
     is a single file with all of them.
     """

@@ -375,6 +375,8 @@ def building(folder: Path) -> Iterator[None]:
     try:
         with torch.device("meta"):  # no time is spent on random numbers that are replaced
             yield
+    except WeightsError:
+        raise
     except Exception as error:  # several libraries check configs, with errors of their own
         raise WeightsError(
             f"{folder} has a config that builds no network: {first_line(error)}"

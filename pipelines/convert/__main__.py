@@ -20,7 +20,7 @@ SOURCE is a folder with one of:
   OpenAI's dVAE      encoder.pkl and decoder.pkl; the folder holds a dVAE and draws nothing alone
 
 DEST must not exist. Every key of the download is accounted for, and no code in it is run.
-Exit codes: 0 done, 2 bad input, 3 weights that do not fit, 5 no room."""
+Exit codes: 0 done, 2 bad input, 3 weights that do not fit, 5 no room, 130 interrupted."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,10 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"convert: {options.source} makes no network: {error}", file=sys.stderr)
         return 3
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        print(f"convert: no room for {options.dest}: {error.strerror}", file=sys.stderr)
-        return 5
+        print(f"convert: {error}", file=sys.stderr)
+        return 5 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 2
+    except KeyboardInterrupt:
+        return 130
     print(f"{options.dest} is ready")
     return 0
 

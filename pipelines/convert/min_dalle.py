@@ -16,7 +16,7 @@ import torch
 from pipelines.bart import BartConfig
 from pipelines.convert import vqgan
 from pipelines.convert.reading import read_tensors
-from pipelines.convert.recipe import Fill, Piece, Plan, Rows, refuse
+from pipelines.convert.recipe import Fill, Piece, Plan, Rows, refuse, shape_of
 from pipelines.convert.tokenizer import write_tokenizer
 from pipelines.convert.writing import write_index, write_network
 from pipelines.masks import Mask
@@ -26,6 +26,8 @@ from pipelines.vqgan import VqganConfig
 from pipelines.weights import AGAIN
 
 HEADS = {(12, 1024): 16, (24, 2048): 32}  # by layers and width
+# What tells the widths.
+TOKENS, POSITIONS, GATE = "embed_tokens.weight", "embed_positions.weight", "layers.0.glu.fc0.weight"
 WORD_START = "Ġ"
 VQGAN = VqganConfig(norm_eps=1e-5, signed=False, has_encoder=False)
 
@@ -47,23 +49,22 @@ def find_files(folder: Path, variant: str | None) -> Files:
 
     Raises WeightsError if there is none, or two to choose from.
     """
-    layouts = {
-        "mini": (folder, "_mini", folder / "detoker.pt"),
-        "mega": (folder, "", folder / "detoker.pt"),
-        "mini as min-dalle keeps it": (folder / "dalle_bart_mini", "", folder / "vqgan/detoker.pt"),
-        "mega as min-dalle keeps it": (folder / "dalle_bart_mega", "", folder / "vqgan/detoker.pt"),
-    }
+    layouts = (
+        ("mini", folder, "_mini", folder),
+        ("mega", folder, "", folder),
+        ("mini", folder / "dalle_bart_mini", "", folder / "vqgan"),
+        ("mega", folder / "dalle_bart_mega", "", folder / "vqgan"),
+    )
     there = [
         Files(
-            encoder,
+            place / f"encoder{suffix}.pt",
             place / f"decoder{suffix}.pt",
             place / f"vocab{suffix}.json",
             place / f"merges{suffix}.txt",
-            detokenizer,
+            vqgan_folder / "detoker.pt",
         )
-        for name, (place, suffix, detokenizer) in layouts.items()
-        if (encoder := place / f"encoder{suffix}.pt").is_file()
-        and (variant is None or name.startswith(variant))
+        for name, place, suffix, vqgan_folder in layouts
+        if variant in (None, name) and (place / f"encoder{suffix}.pt").is_file()
     ]
     if len(there) == 1:
         return there[0]
@@ -89,23 +90,24 @@ def convert(
     write_network(dest / "text_encoder", bart, encoder_plan(bart), encoder, files.encoder)
 
     source = read_tensors(files.detokenizer)
-    codes = vqgan.read_config(VQGAN, source, "embedding.weight")
+    codes = vqgan.read_config(VQGAN, source, files.detokenizer, "embedding.weight")
     codes_plan = vqgan.plan(codes, source, "embedding.weight", None)
     write_network(dest / "dvae", codes, codes_plan, source, files.detokenizer)
 
     decoder = read_tensors(files.decoder)
     config = read_decoder_config(decoder, files.decoder, bart, codes, heads)
     start = codes.vocabulary if start_token is None else start_token
-    rows = len(decoder["embed_tokens.weight"])
+    rows = len(decoder[TOKENS])
     if not 0 <= start < rows:
         raise WeightsError(f"{files.decoder} has {rows} tokens: it cannot start with {start}")
     network = dest / "transformer"
     write_network(network, config, decoder_plan(config, rows, start), decoder, files.decoder)
 
+    words = read_words(files.words, bart.vocabulary)
     write_tokenizer(
         dest / "tokenizer",
-        read_words(files.words, bart.vocabulary),
-        read_merges(files.merges),
+        words,
+        read_merges(files.merges, words),
         unknown="<unk>",
         padding="<pad>",
         begin=["<s>"],
@@ -128,17 +130,17 @@ def read_encoder_config(
     source: Mapping[str, torch.Tensor], path: Path, heads: int | None
 ) -> BartConfig:
     """The config that the shapes of an encoder tell. Raises WeightsError for what does not."""
-    tokens, positions, gate = "embed_tokens.weight", "embed_positions.weight", GATE
-    refuse(path, "is missing keys", {tokens, positions, gate} - source.keys())
-    vocabulary, width = source[tokens].shape
+    vocabulary, width = shape_of(source, path, TOKENS, 2)
+    length, _ = shape_of(source, path, POSITIONS, 2)
+    inside, _ = shape_of(source, path, GATE, 2)
     layers = _layers(source)
     return BartConfig(
         vocabulary=vocabulary,
-        length=len(source[positions]),
+        length=length,
         width=width,
         heads=_heads(layers, width, path, heads),
         layers=layers,
-        mlp_width=len(source[gate]),
+        mlp_width=inside,
     )
 
 
@@ -150,9 +152,8 @@ def read_decoder_config(
     heads: int | None,
 ) -> TransformerConfig:
     """The config that the shapes of a decoder tell. Raises WeightsError for what does not."""
-    tokens, positions, gate = "embed_tokens.weight", "embed_positions.weight", GATE
-    refuse(path, "is missing keys", {tokens, positions, gate} - source.keys())
-    width = source[tokens].shape[1]
+    _, width = shape_of(source, path, TOKENS, 2)
+    inside, _ = shape_of(source, path, GATE, 2)
     layers = _layers(source)
     return TransformerConfig(
         grid=codes.grid,
@@ -165,13 +166,10 @@ def read_decoder_config(
         cross_attention_width=encoder.width,
         extra_norms=True,
         gated_mlp=True,
-        mlp_width=len(source[gate]),
+        mlp_width=inside,
         embedding_norm=True,
         raster_positions=True,
     )
-
-
-GATE = "layers.0.glu.fc0.weight"
 
 
 def _layers(source: Mapping[str, torch.Tensor]) -> int:
@@ -190,8 +188,8 @@ def encoder_plan(config: BartConfig) -> Plan:
     """How our encoder is made of theirs."""
     width = config.width
     recipe: dict[str, tuple[Piece, ...]] = {
-        "embedding.weight": (Rows("embed_tokens.weight", 0, config.vocabulary),),
-        "position.weight": (Rows("embed_positions.weight", 0, config.length),),
+        "embedding.weight": (Rows(TOKENS, 0, config.vocabulary),),
+        "position.weight": (Rows(POSITIONS, 0, config.length),),
         **_norm("embedding_norm", "layernorm_embedding", width),
         **_unscaled_norm("norm", "final_ln", width),
     }
@@ -209,13 +207,13 @@ def decoder_plan(config: TransformerConfig, rows: int, start: int) -> Plan:
         config.mlp_width,
     )
     assert inside is not None
-    tokens, positions, head = "embed_tokens.weight", "embed_positions.weight", "lm_head.weight"
+    head = "lm_head.weight"
     recipe: dict[str, tuple[Piece, ...]] = {
-        "padding.weight": (Rows(tokens, start, start + 1, shared=start < codes),),
-        "text_position.weight": (Rows(positions, 0, 1),),
-        "image_embedding.weight": (Rows(tokens, 0, codes),),
+        "padding.weight": (Rows(TOKENS, start, start + 1, shared=start < codes),),
+        "text_position.weight": (Rows(POSITIONS, 0, 1),),
+        "image_embedding.weight": (Rows(TOKENS, 0, codes),),
         # The last image token is only drawn, so there is no position for it.
-        "image_position.weight": (Rows(positions, 1, places), Fill(1, 0.0)),
+        "image_position.weight": (Rows(POSITIONS, 1, places), Fill(1, 0.0)),
         **_norm("embedding_norm", "layernorm_embedding", width),
         **_unscaled_norm("norm", "final_ln", width),
         "head.weight": (Rows(head, 0, codes),),
@@ -232,7 +230,7 @@ def decoder_plan(config: TransformerConfig, rows: int, start: int) -> Plan:
         recipe |= _linear(f"{ours}.q", (f"{theirs}.q_proj",), width)
         recipe |= _linear(f"{ours}.kv", (f"{theirs}.k_proj", f"{theirs}.v_proj"), width)
         recipe |= _linear(f"{ours}.out", (f"{theirs}.out_proj",), width)
-    return Plan(recipe, dropped=_undrawn(tokens, codes, rows, start) + _undrawn(head, codes, rows))
+    return Plan(recipe, dropped=_undrawn(TOKENS, codes, rows, start) + _undrawn(head, codes, rows))
 
 
 def _undrawn(key: str, codes: int, rows: int, start: int = -1) -> tuple[Rows, ...]:
@@ -295,15 +293,19 @@ def read_words(path: Path, vocabulary: int) -> dict[str, int]:
     return words
 
 
-def read_merges(path: Path) -> list[tuple[str, str]]:
+def read_merges(path: Path, words: Mapping[str, int]) -> list[tuple[str, str]]:
     """The pairs of a merges.txt, whose first line is a comment.
 
-    Raises WeightsError if it is none.
+    Raises WeightsError if it is none, or if it makes what is not in the vocabulary.
     """
     if not path.is_file():
         raise WeightsError(f"{path} is missing: {AGAIN}")
-    lines = path.read_text(encoding="utf-8").splitlines()[1:]
-    pairs = [tuple(line.split(" ")) for line in lines if line]
-    if not all(len(pair) == 2 for pair in pairs):
-        raise WeightsError(f"{path} is no list of merges: a line must be two pieces")
-    return [(pair[0], pair[1]) for pair in pairs]
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
+    pairs = [(left, right) for left, _, right in (line.partition(" ") for line in lines if line)]
+    strange = [
+        f"{left} {right}"
+        for left, right in pairs
+        if not {left, right, left + right} <= words.keys()
+    ]
+    refuse(path, "merges what is not in the vocabulary", strange)
+    return pairs

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from pipelines.convert.reading import read_network
-from pipelines.convert.recipe import Plan, Rows, refuse
+from pipelines.convert.recipe import Plan, Rows, shape_of
 from pipelines.convert.writing import build, write_network
 from pipelines.dvae import DvaeConfig, TowerConfig
 
@@ -31,27 +31,25 @@ def convert(folder: Path, dest: Path) -> None:
 
 def read_config(source: Mapping[str, torch.Tensor], folder: Path) -> DvaeConfig:
     """The config that the shapes of both networks tell. Raises WeightsError for what does not."""
-    first, last = "encoder.blocks.input.w", "decoder.blocks.output.conv.w"
-    codes = "decoder.blocks.input.w"
-    refuse(folder, "is missing keys", {first, last, codes} - source.keys())
-    encoder, decoder = _tower(source, "encoder"), _tower(source, "decoder")
-    code_width, vocabulary = source[codes].shape[:2]
+    _, _, first_kernel, _ = shape_of(source, folder, "encoder.blocks.input.w", 4)
+    code_width, vocabulary, _, _ = shape_of(source, folder, "decoder.blocks.input.w", 4)
+    encoder, decoder = _tower(source, folder, "encoder"), _tower(source, folder, "decoder")
     return DvaeConfig(
         vocabulary=vocabulary,
         size=GRID * encoder.factor,
         code_width=code_width,
-        first_kernel=source[first].shape[2],
+        first_kernel=first_kernel,
         encoder=encoder,
         decoder=decoder,
     )
 
 
-def _tower(source: Mapping[str, torch.Tensor], part: str) -> TowerConfig:
+def _tower(source: Mapping[str, torch.Tensor], folder: Path, part: str) -> TowerConfig:
     """The widths of a half, which is told by the last convolution of the first block of a group."""
     pattern = re.compile(rf"{part}\.blocks\.group_(\d+)\.block_(\d+)\.res_path\.conv_4\.w")
     found = {
-        (int(match[1]), int(match[2])): value.shape[0]
-        for key, value in source.items()
+        (int(match[1]), int(match[2])): shape_of(source, folder, key, 4)[0]
+        for key in source
         if (match := pattern.fullmatch(key)) is not None
     }
     groups = sorted({group for group, _ in found})

@@ -6,6 +6,7 @@ list become records without behaviour, and the classes themselves are never impo
 """
 
 import pickle
+import re
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+from torch.serialization import safe_globals
 
 from pipelines.specs import WeightsError
 from pipelines.weights import AGAIN, first_line, read_header
@@ -96,25 +97,36 @@ def read_pickle(path: Path, harmless: Collection[str] = ()) -> Any:
     zipped = zipfile.is_zipfile(path)
     if zipped:
         _refuse_bomb(path)
-    try:
-        named = get_unsafe_globals_in_checkpoint(str(path)) if zipped else []
-        records = [name for name in named if name.startswith(tuple(harmless))]
-        refused = [name for name in named if name not in records]
-        if refused:
-            raise WeightsError(
-                f"{path} is refused: loading it would run {', '.join(sorted(refused)[:3])}, and "
-                "weights need no code"
-            )
-        with safe_globals([(Record, name) for name in records]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} is refused: it holds more than tensors ({_reason(error)})"
-        ) from None
-    except WeightsError:
-        raise
-    except Exception as error:  # a damaged file makes torch raise errors of many kinds
-        raise WeightsError(f"{path} cannot be read: {first_line(error)}; {AGAIN}") from None
+    records: set[str] = set()
+    while True:
+        try:
+            with safe_globals([(Record, name) for name in records]):
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        except pickle.UnpicklingError as error:
+            name = _blocked(error)
+            if name is None:
+                raise WeightsError(
+                    f"{path} is refused: it holds more than tensors ({_reason(error)})"
+                ) from None
+            if name in records or not name.startswith(tuple(harmless)):
+                raise WeightsError(
+                    f"{path} is refused: loading it would run {name}, and weights need no code"
+                ) from None
+            records.add(name)
+        except Exception as error:  # a damaged file makes torch raise errors of many kinds
+            raise WeightsError(f"{path} cannot be read: {first_line(error)}; {AGAIN}") from None
+
+
+def _blocked(error: pickle.UnpicklingError) -> str | None:
+    """The class or function that torch's unpickler says it will not load, if that is the reason."""
+    named = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return None if named is None else named[1]
+
+
+def _reason(error: pickle.UnpicklingError) -> str:
+    """What is in the way, out of the advice that torch puts round it."""
+    reason = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
+    return first_line(error) if reason is None else reason[1]
 
 
 def _is_pickle(path: Path) -> bool:
@@ -129,13 +141,6 @@ def _refuse_bomb(path: Path) -> None:
         claimed = sum(entry.file_size for entry in archive.infolist())
     if claimed > path.stat().st_size:
         raise WeightsError(f"{path} is refused: it would unpack to {claimed} bytes")
-
-
-def _reason(error: Exception) -> str:
-    """The line of torch's long explanation that says what was in the way."""
-    lines = str(error).splitlines()
-    telling = [line for line in lines if "Unsupported" in line or "GLOBAL" in line]
-    return (telling or lines or [type(error).__name__])[0].strip()[:120]
 
 
 def _parameters(network: Any, prefix: str) -> list[tuple[str, torch.Tensor]]:

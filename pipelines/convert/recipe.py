@@ -97,6 +97,16 @@ def source_shapes(plan: Plan, ours: Mapping[str, Shape]) -> dict[str, Shape]:
     return shapes
 
 
+def shape_of(source: Mapping[str, torch.Tensor], path: Path, key: str, dimensions: int) -> Shape:
+    """The shape of a tensor that tells a config. Raises WeightsError if it is no such tensor."""
+    if key not in source:
+        refuse(path, "is missing keys", [key])
+    shape = tuple(source[key].shape)
+    if len(shape) != dimensions or 0 in shape:
+        refuse(path, "has keys of the wrong shape", [f"{key} is {list(shape)}"])
+    return shape
+
+
 def refuse(path: Path, what: str, keys: Collection[str], shown: int = 3) -> None:
     """Raise WeightsError naming the first of `keys`, if there are any."""
     if keys:

@@ -14,7 +14,7 @@ import torch
 
 from pipelines.convert import vqgan
 from pipelines.convert.reading import only_file, read_tensors
-from pipelines.convert.recipe import Fill, Piece, Plan, Rows, refuse
+from pipelines.convert.recipe import Fill, Piece, Plan, Rows, shape_of
 from pipelines.convert.tokenizer import write_tokenizer
 from pipelines.convert.writing import write_index, write_network
 from pipelines.convert.yttm import SPACE, read_bpe
@@ -28,7 +28,7 @@ VERSIONS = {2: Mask.CONVOLUTION_TORUS, 3: Mask.CONVOLUTION_CLIPPED}
 HEADS = {(24, 2048): 16, (64, 3840): 60, (12, 768): 12}  # by layers and width
 MASKS = ("transformer.row_mask", "transformer.col_mask", "transformer.conv_mask")
 NEVER = -10_000.0  # the logit of a token that cannot be: its probability is exactly zero
-# What follows from C's isspace, and the sign that stands before words.
+# What C takes for a space, and the sign that stands before words.
 SPACES = f"[ \\t\\n\\v\\f\\r{SPACE}]+"
 
 
@@ -46,7 +46,7 @@ def convert(folder: Path, dest: Path, *, version: int | None, heads: int | None)
 
     path = only_file(folder, "a VQGAN", "*.ckpt")
     source = read_tensors(path)
-    codes = vqgan.read_config(VqganConfig(), source, "quantize.embed.weight")
+    codes = vqgan.read_config(VqganConfig(), source, path, "quantize.embed.weight")
     codes = replace(codes, size=config.grid * codes.factor)
     codes_plan = vqgan.plan(codes, source, "quantize.embed.weight", "quantize.proj")
     write_network(dest / "dvae", codes, codes_plan, source, path)
@@ -55,8 +55,8 @@ def convert(folder: Path, dest: Path, *, version: int | None, heads: int | None)
     _, _, begin, end = model.specials
     if (begin, end) != (2, 3) or config.text_vocabulary != len(model.tokens):
         raise WeightsError(
-            f"{folder / BPE} has {len(model.tokens)} tokens, the transformer reads "
-            f"{config.text_vocabulary}: they are not of one model"
+            f"{folder / BPE} has {len(model.tokens)} tokens and begins prompts with {begin}, the "
+            f"transformer reads {config.text_vocabulary} and 2: they are not of one model"
         )
     write_tokenizer(
         dest / "tokenizer",
@@ -87,19 +87,12 @@ def read_config(
 
     Raises WeightsError naming what is missing, or the mask that is another than ours.
     """
-    needed = {
-        "text_embeddings.weight",
-        "image_embeddings.weight",
-        "text_pos_embeddings.weight",
-        "image_row_embeddings.weight",
-    }
-    refuse(path, "is missing keys", needed - source.keys())
-    vocabulary, width = source["text_embeddings.weight"].shape
-    text_length = len(source["text_pos_embeddings.weight"]) - 1
-    grid = len(source["image_row_embeddings.weight"])
+    vocabulary, width = shape_of(source, path, "text_embeddings.weight", 2)
+    image_vocabulary, _ = shape_of(source, path, "image_embeddings.weight", 2)
+    text_length = shape_of(source, path, "text_pos_embeddings.weight", 2)[0] - 1
+    grid, _ = shape_of(source, path, "image_row_embeddings.weight", 2)
     beginning = "transformer.layers."
-    numbers = {key.split(".")[2] for key in source if key.startswith(beginning)}
-    layers = len(numbers)
+    layers = len({key.split(".")[2] for key in source if key.startswith(beginning)})
     if heads is None:
         heads = HEADS.get((layers, width))
     if heads is None:
@@ -111,7 +104,7 @@ def read_config(
         masks[-1] = VERSIONS[version]
     config = TransformerConfig(
         grid=grid,
-        image_vocabulary=len(source["image_embeddings.weight"]),
+        image_vocabulary=image_vocabulary,
         text_length=text_length + (version == 2),
         text_vocabulary=vocabulary - text_length,
         width=width,

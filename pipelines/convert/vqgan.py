@@ -3,10 +3,11 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
-from pipelines.convert.recipe import Plan, Rows
+from pipelines.convert.recipe import Plan, Rows, refuse, shape_of
 from pipelines.convert.writing import build
 from pipelines.vqgan import VqganConfig
 
@@ -15,30 +16,28 @@ TRAINING = ("loss.", "model_ema.")
 
 
 def read_config(
-    config: VqganConfig, source: Mapping[str, torch.Tensor], codebook: str
+    config: VqganConfig, source: Mapping[str, torch.Tensor], path: Path, codebook: str
 ) -> VqganConfig:
     """`config` with the widths and levels that the shapes of a download's decoder tell.
 
-    `codebook` is the key of the codes. A download that lacks what tells them gives a config that
-    will not fit, so that its keys are named then.
+    `codebook` is the key of the codes. Raises WeightsError naming what does not tell them.
     """
-    shapes = {key: tuple(value.shape) for key, value in source.items()}
-    vocabulary, code_width = shapes.get(codebook, (config.vocabulary, config.code_width))[:2]
-    into = shapes.get("decoder.conv_in.weight", (0, config.z_channels))
-    levels = _numbers(r"decoder\.up\.(\d+)\.", shapes) or range(len(config.multipliers))
-    widths = [
-        shapes.get(f"decoder.up.{n}.block.0.conv1.weight", (config.width,))[0] for n in levels
-    ]
-    blocks = _numbers(r"decoder\.up\.0\.block\.(\d+)\.", shapes)
+    vocabulary, code_width = shape_of(source, path, codebook, 2)
+    _, z_channels, _, _ = shape_of(source, path, "decoder.conv_in.weight", 4)
+    levels = range(len(_numbers(r"decoder\.up\.(\d+)\.", source)))
+    firsts = (f"decoder.up.{level}.block.0.conv1.weight" for level in levels)
+    widths = [shape_of(source, path, key, 4)[0] for key in firsts]
+    if not widths:
+        refuse(path, "is missing keys", ["decoder.up.0.block.0.conv1.weight"])
     return replace(
         config,
         vocabulary=vocabulary,
         code_width=code_width,
-        z_channels=into[1],
+        z_channels=z_channels,
         width=widths[0],
-        multipliers=tuple(width // max(1, widths[0]) for width in widths),
-        blocks=len(blocks) - 1 if blocks else config.blocks,
-        attention_levels=tuple(_numbers(r"decoder\.up\.(\d+)\.attn\.", shapes)),
+        multipliers=tuple(width // widths[0] for width in widths),
+        blocks=len(_numbers(r"decoder\.up\.0\.block\.(\d+)\.", source)) - 1,
+        attention_levels=tuple(_numbers(r"decoder\.up\.(\d+)\.attn\.", source)),
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from pipelines.convert.min_dalle import VQGAN, decoder_plan, encoder_plan, read_
 from pipelines.convert.recipe import source_shapes
 from pipelines.convert.writing import build
 from pipelines.dalle import Dalle, Text
+from pipelines.specs import WeightsError
 
 TOLERANCE = 1e-5
 
@@ -65,6 +67,36 @@ def test_what_the_folder_says(pipeline: Dalle) -> None:
     assert not {"init_image", "keep_rows"} & set(spec.settings)  # pictures cannot be encoded
     with pytest.raises(ValueError, match="this VQGAN has no encoder"):
         pipeline.tokens(Image.new("RGB", (256, 256)))
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "says"),
+    [
+        ("model_index.json", {"defaults": {"steps": 3}}, "defaults must be numbers of guidance"),
+        ("model_index.json", {"defaults": {"guidance": "16"}}, "defaults must be numbers"),
+        ("text_encoder/config.json", {"length": None}, "or text_encoder no length"),
+        (
+            "transformer/config.json",
+            {"cross_attention_width": 32},
+            "text_encoder width is 64, transformer cross_attention_width is 32",
+        ),
+        (
+            "dvae/config.json",
+            {"multipliers": [1, 1, 2, 2]},
+            "dvae grid is 32, transformer grid is 16",
+        ),
+        ("dvae/config.json", {"size": 250}, "size 250 is no multiple of 16"),
+    ],
+)
+def test_folders_that_do_not_fit_together(
+    file: str, changes: dict[str, Any], says: str, min_dalle_folder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(min_dalle_folder, tmp_path / "model"))
+    entries = json.loads((folder / file).read_text(encoding="utf-8"))
+    (folder / file).write_text(json.dumps(entries | changes), encoding="utf-8")
+    with pytest.raises(WeightsError) as error:
+        Dalle.from_pretrained(folder, device="cpu")
+    assert says in str(error.value)
 
 
 def test_guidance_and_token_by_token(pipeline: Dalle) -> None:
@@ -140,6 +172,25 @@ def test_files_that_are_not_there(download: Path, capsys: pytest.CaptureFixture[
     (download / "vocab_mini.json").write_text('{"a": 0}')
     error = refusal(download, capsys, "--variant=mini")
     assert "is missing tokens: </s>, <pad>, <s> and 2 more" in error
+
+
+def test_merges_of_another_vocabulary(download: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (download / "merges_mini.txt").write_text("#version: 0.2\nt h\nq u\nlonely\n")
+    error = refusal(download, capsys)
+    assert "merges what is not in the vocabulary: lonely , q u" in error
+
+
+def test_the_folder_that_min_dalle_keeps(
+    download: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("encoder", "decoder", "vocab", "merges")
+    (download / "vqgan").mkdir()
+    (download / "detoker.pt").rename(download / "vqgan/detoker.pt")
+    for path in [p for name in names for p in download.glob(f"{name}_mini.*")]:
+        kept = download / "dalle_bart_mini" / path.name.replace("_mini", "")
+        kept.parent.mkdir(exist_ok=True)
+        path.rename(kept)
+    assert main([str(download), str(tmp_path / "model"), "--heads=4"]) == 0
 
 
 def test_start_tokens_that_there_are_not(

@@ -143,6 +143,7 @@ def change(path: Path, changes: dict[str, torch.Tensor | None]) -> None:
     [
         ({"to_logits.0.bias": None}, "is missing keys: to_logits.0.bias"),
         ({"text_embeddings.weight": None}, "is missing keys: text_embeddings.weight"),
+        ({"text_embeddings.weight": torch.ones(())}, "wrong shape: text_embeddings.weight is []"),
         (
             {"extra.weight": torch.ones(1)},
             "has keys that no network of this kind has: extra.weight",
@@ -195,7 +196,9 @@ def test_a_vqgan_that_does_not_fit(download: Path, capsys: pytest.CaptureFixture
 def test_a_tokenizer_of_another_model(download: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = download / "bpe.model"
     model.write_text("2 1\n9601 4\n97 5\n4 5 6\n1 0 2 3\n")
-    assert "has 7 tokens, the transformer reads 60" in refusal(download, capsys)
+    assert "has 7 tokens and begins prompts with 2, the transformer reads 60" in refusal(
+        download, capsys
+    )
 
 
 @pytest.mark.parametrize(("version", "rows"), [(2, 129), (3, 128)])
