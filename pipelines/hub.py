@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from pipelines.specs import PULLED, WeightsError, split_revision
+from pipelines.specs import PULLED, WeightsError, hub_folder, split_revision
 
 SECONDS = 10  # to wait for an answer, or for more of one
 ATTEMPTS = 3  # at a file whose download breaks off
@@ -64,17 +64,11 @@ class Repository:
     @property
     def folder(self) -> Path:
         """Where its files are, or will be."""
-        return self._cache / "snapshots" / self.commit
-
-    @property
-    def _cache(self) -> Path:
-        from huggingface_hub import constants
-
-        return Path(constants.HF_HUB_CACHE) / f"models--{self.name.replace('/', '--')}"
+        return hub_folder(self.name) / "snapshots" / self.commit
 
     def blob(self, file: HubFile) -> Path:
         """Where the content of a file lies, whatever it is called."""
-        return self._cache / "blobs" / file.digest
+        return hub_folder(self.name) / "blobs" / file.digest
 
     def missing(self) -> int:
         """Bytes that are not here yet."""
@@ -83,7 +77,7 @@ class Repository:
     def note_revision(self) -> None:
         """Let the branch or tag that was asked for be found without the network."""
         if self.revision != self.commit:
-            path = self._cache / "refs" / self.revision
+            path = hub_folder(self.name) / "refs" / self.revision
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(self.commit, encoding="utf-8")
 
@@ -122,10 +116,13 @@ def look_up(name: str) -> Repository:
 def worth_fetching(files: Sequence[HubFile]) -> list[HubFile]:
     """What is loaded of a repository: no pickles, and each weight in one number format only.
 
-    Beside a diffusers folder, single files in the original layout hold the same weights again.
+    Beside a diffusers folder, single files in the original layout hold the same weights again, and
+    so do OpenCLIP's beside those of transformers.
     """
     files = [file for file in files if file.name.endswith(SUFFIXES)]
     names = {file.name for file in files}
+    if "model.safetensors" in names:
+        files = [file for file in files if file.name != "open_clip_model.safetensors"]
     if "model_index.json" in names:
         files = [
             file for file in files if "/" in file.name or not file.name.endswith(".safetensors")
@@ -159,12 +156,13 @@ def pull(repository: Repository, progress: Progress) -> Path:
         with blob.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
         recorded[file.name] = {"size": file.size, "sha256": digest}
-    record = {
+    record: dict[str, Any] = {
         "repository": repository.name,
         "commit": repository.commit,
-        "licence": repository.licence,
         "files": recorded,
     }
+    if repository.licence is not None:
+        record["licence"] = repository.licence
     text = json.dumps(record, indent=2) + "\n"
     (repository.folder / PULLED).write_text(text, encoding="utf-8")
     repository.note_revision()
