@@ -639,7 +639,7 @@ def _raise_unless_out_of_memory(
     if candidates == 1:
         raise RoomError(
             f"not enough memory for {what}: try a smaller --width and --height, "
-            "another --device, or a smaller model"
+            "--offload model on a GPU, another --device, or a smaller model"
         ) from error
 
 

@@ -23,6 +23,7 @@ from pipelines.specs import PULLED, WeightsError, hub_folder, split_revision
 SECONDS = 10  # to wait for an answer, or for more of one
 ATTEMPTS = 3  # at a file whose download breaks off
 PIECE = 2**20  # bytes
+MAX_ANSWER = 50 * 2**20  # bytes; a list of a hundred thousand files is shorter
 SUFFIXES = (".safetensors", ".json", ".txt", ".model")  # the last two are vocabularies
 VARIANT = re.compile(r"\.\w+((-\d{5}-of-\d{5})?\.safetensors)$")  # model.fp16.safetensors
 
@@ -37,13 +38,15 @@ class HubFile:
     size: int
     digest: str
 
-    def hash_of(self, content: Any, length: int) -> str:
-        """The hash of so long an open file that is to be compared with `digest`."""
-        if len(self.digest) == 64:
-            return hashlib.file_digest(content, "sha256").hexdigest()
-        blob = hashlib.sha1(b"blob %d\0" % length)
-        blob.update(content.read())
-        return blob.hexdigest()
+    def is_in(self, path: Path) -> bool:
+        """Whether a file on the disk has just this content."""
+        if path.stat().st_size != self.size:
+            return False
+        with path.open("rb") as content:
+            if len(self.digest) == 64:
+                return hashlib.file_digest(content, "sha256").hexdigest() == self.digest
+            blob = hashlib.sha1(b"blob %d\0" % self.size + content.read())
+            return blob.hexdigest() == self.digest
 
 
 @dataclass(frozen=True)
@@ -97,10 +100,12 @@ def look_up(name: str) -> Repository:
     path = f"api/models/{repository}/revision/{quote(wanted, safe='')}?blobs=true"
     with _open(f"{constants.ENDPOINT}/{path}", repository) as answer:
         try:
-            said = json.load(answer)
+            said = json.loads(answer.read(MAX_ANSWER))
             entries = [_file(entry) for entry in said["siblings"]]
             commit = str(said["sha"])
             licence = (said.get("cardData") or {}).get("license")
+        except (OSError, HTTPException) as error:
+            raise WeightsError(f"{constants.ENDPOINT} gives no whole answer: {error}") from error
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise WeightsError(
                 f"{constants.ENDPOINT} does not answer as a hub does: {error!r}"
@@ -137,8 +142,9 @@ def worth_fetching(files: Sequence[HubFile]) -> list[HubFile]:
 def pull(repository: Repository, progress: Progress) -> Path:
     """Fetch what is missing of a repository and record what it is; the folder of its files.
 
-    A download that was broken off goes on. Raises WeightsError when one breaks off again and again,
-    or is not what the hub says it is; OSError when it cannot be written.
+    Files that are here but damaged are fetched again. A download that was broken off goes on.
+    Raises WeightsError when one breaks off again and again, or is not what the hub says it is;
+    OSError when it cannot be written.
     """
     done = 0
 
@@ -148,7 +154,7 @@ def pull(repository: Repository, progress: Progress) -> Path:
     recorded = {}
     for file in repository.files:
         blob = repository.blob(file)
-        if not blob.is_file():
+        if not (blob.is_file() and file.is_in(blob)):
             _fetch(repository, file, blob, tell)
         done += file.size
         tell(0)
@@ -197,14 +203,12 @@ def _fetch(repository: Repository, file: HubFile, blob: Path, tell: Callable[[in
                     f"{url} breaks off: {error}; the same command goes on from "
                     f"{part.stat().st_size} of {file.size} bytes"
                 ) from error
-    with part.open("rb") as content:
+    if not file.is_in(part):
         size = part.stat().st_size
-        digest = file.hash_of(content, size)
-    if size != file.size or digest != file.digest:
         part.unlink()
         raise WeightsError(
-            f"{url} is not what the hub says: {size} bytes with the hash {digest}, not "
-            f"{file.size} with {file.digest}; try again"
+            f"{url} is not what the hub says: {size} bytes came, not the {file.size} with the hash "
+            f"{file.digest}; try again"
         )
     os.replace(part, blob)
 
@@ -212,12 +216,12 @@ def _fetch(repository: Repository, file: HubFile, blob: Path, tell: Callable[[in
 def _append(url: str, name: str, part: Path, size: int, tell: Callable[[int], None]) -> None:
     """Write what is missing of a file behind what is there."""
     there = part.stat().st_size if part.is_file() else 0
-    if there >= size:
+    if part.is_file() and there >= size:
         return
     with _open(url, name, start=there) as answer:
         goes_on = answer.status == 206
         with part.open("ab" if goes_on else "wb") as file:
-            while piece := answer.read(PIECE):
+            while piece := answer.read(min(PIECE, size - file.tell())):
                 file.write(piece)
                 tell(file.tell())
             file.flush()
@@ -260,5 +264,6 @@ def _open(url: str, name: str, start: int = 0) -> HTTPResponse:
 def _link(blob: Path, path: Path) -> None:
     """Give a blob the name that it has in the repository."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.is_symlink():
+    if not path.exists():
+        path.unlink(missing_ok=True)
         path.symlink_to(os.path.relpath(blob, path.parent))

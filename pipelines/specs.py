@@ -226,7 +226,7 @@ def split_revision(name: str) -> tuple[str, str | None]:
     Raises WeightsError for what is no such name.
     """
     match = HUB_NAME.fullmatch(name)
-    if match is None:
+    if match is None or ".." in name:
         raise WeightsError(f"{name!r} is no name on the hub: write org/name or org/name@revision")
     return match[1], match[2]
 
@@ -530,7 +530,7 @@ def files_hash(folder: Path) -> str:
         if digest != expected:
             raise WeightsError(
                 f"{path} is damaged: its sha256 is {digest}, that of what was fetched was "
-                f"{expected}; delete {path.resolve()} and fetch it again with generate --pull"
+                f"{expected}; fetch it again with generate --pull"
             )
         total.update(f"{relative} {digest}\n".encode())
     return total.hexdigest()[:10]
