@@ -13,6 +13,8 @@ from itertools import tee
 from types import FrameType
 from typing import Any
 
+import pipelines.public
+import rerank.public
 import rerank.specs
 from gen import flags, sheet
 from gen.again import make_again, read_plan
@@ -196,11 +198,21 @@ def _list_models() -> int:
     for jury in rerank.specs.SPECS.values():
         there = "" if jury.folder.is_dir() else "  (its weights are not here)"
         _print(f"{jury.name:16}{'judges':10} {jury.judges}; {jury.licence}{there}")
+    for model in pipelines.public.PUBLIC.values():
+        _list_public(model.name, model.draws, model.licence)
+    for judge in rerank.public.PUBLIC.values():
+        _list_public(judge.name, f"judges {judge.judges}", judge.licence)
     _print(
         "any other       with -m PATH: a folder of Stable Diffusion 1.x, 2.x, XL or another "
         "pipeline of diffusers, a single .safetensors file, or what salon-train made"
     )
     return DONE
+
+
+def _list_public(name: str, does: str, licence: str | None) -> None:
+    is_here = (specs.hub_folder(name) / "snapshots").is_dir()
+    there = "it is here" if is_here else "not here: --pull fetches it"
+    _print(f"{name}: {does}; {'licence: see its page' if licence is None else licence} ({there})")
 
 
 def _tell_environment() -> int:

@@ -106,6 +106,8 @@ class Engine:
 
         sitting.judge([result for result in job.results.values() if result.score is None])
         missing = [candidate for candidate in candidates.values() if sitting.lacks(candidate)]
+        if missing and jury is not None:
+            self.jury(watch)  # what is wrong with it shows now, not after the first pictures
         sitting.made = plan.count - len(missing)
         for spec in {spec.folder: spec for spec, _ in plan.models}.values():
             own = [candidate for candidate in missing if candidate.spec.folder == spec.folder]
@@ -119,8 +121,6 @@ class Engine:
         key = spec.folder, spec.additions
         if key not in self._pipelines:
             watch = watch_nothing if watch is None else watch
-            if spec.forbids_commerce:
-                watch(Note(f"the licence of {spec.name}, {spec.licence}, forbids commercial use"))
             with _loading("the model", watch):
                 self._pipelines[key] = load_pipeline(spec, self, watch)
         return self._pipelines[key]
@@ -639,7 +639,7 @@ def _raise_unless_out_of_memory(
     if candidates == 1:
         raise RoomError(
             f"not enough memory for {what}: try a smaller --width and --height, "
-            "another --device, or a smaller model"
+            "--offload model on a GPU, another --device, or a smaller model"
         ) from error
 
 

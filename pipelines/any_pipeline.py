@@ -64,6 +64,7 @@ class AnyPipeline:
         where there is no VAE that makes them.
         """
         spec = specs.find(str(folder))
+        specs.warn_of_licence(spec)
         chosen_device = choose_device(device)
         chosen_dtype = choose_dtype(chosen_device, dtype)
         offload = check_offload(offload, chosen_device)

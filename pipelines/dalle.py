@@ -86,6 +86,7 @@ class Dalle:
             raise WeightsError(f"{spec.folder} holds no Dalle, but a {spec.kind} model")
         if safety:
             raise WeightsError(f"{spec.folder} has no safety_checker/: draw without --safety")
+        specs.warn_of_licence(spec)
         chosen_device = choose_device(device)
         chosen_dtype = choose_dtype(chosen_device, dtype)
         kernel = choose_kernel(attention, chosen_device)

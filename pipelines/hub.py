@@ -18,11 +18,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from pipelines.specs import PULLED, WeightsError, split_revision
+from pipelines.specs import PULLED, WeightsError, hub_folder, split_revision
 
 SECONDS = 10  # to wait for an answer, or for more of one
 ATTEMPTS = 3  # at a file whose download breaks off
 PIECE = 2**20  # bytes
+MAX_ANSWER = 50 * 2**20  # bytes; a list of a hundred thousand files is shorter
 SUFFIXES = (".safetensors", ".json", ".txt", ".model")  # the last two are vocabularies
 VARIANT = re.compile(r"\.\w+((-\d{5}-of-\d{5})?\.safetensors)$")  # model.fp16.safetensors
 
@@ -37,13 +38,15 @@ class HubFile:
     size: int
     digest: str
 
-    def hash_of(self, content: Any, length: int) -> str:
-        """The hash of so long an open file that is to be compared with `digest`."""
-        if len(self.digest) == 64:
-            return hashlib.file_digest(content, "sha256").hexdigest()
-        blob = hashlib.sha1(b"blob %d\0" % length)
-        blob.update(content.read())
-        return blob.hexdigest()
+    def is_in(self, path: Path) -> bool:
+        """Whether a file on the disk has just this content."""
+        if path.stat().st_size != self.size:
+            return False
+        with path.open("rb") as content:
+            if len(self.digest) == 64:
+                return hashlib.file_digest(content, "sha256").hexdigest() == self.digest
+            blob = hashlib.sha1(b"blob %d\0" % self.size + content.read())
+            return blob.hexdigest() == self.digest
 
 
 @dataclass(frozen=True)
@@ -64,17 +67,11 @@ class Repository:
     @property
     def folder(self) -> Path:
         """Where its files are, or will be."""
-        return self._cache / "snapshots" / self.commit
-
-    @property
-    def _cache(self) -> Path:
-        from huggingface_hub import constants
-
-        return Path(constants.HF_HUB_CACHE) / f"models--{self.name.replace('/', '--')}"
+        return hub_folder(self.name) / "snapshots" / self.commit
 
     def blob(self, file: HubFile) -> Path:
         """Where the content of a file lies, whatever it is called."""
-        return self._cache / "blobs" / file.digest
+        return hub_folder(self.name) / "blobs" / file.digest
 
     def missing(self) -> int:
         """Bytes that are not here yet."""
@@ -83,7 +80,7 @@ class Repository:
     def note_revision(self) -> None:
         """Let the branch or tag that was asked for be found without the network."""
         if self.revision != self.commit:
-            path = self._cache / "refs" / self.revision
+            path = hub_folder(self.name) / "refs" / self.revision
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(self.commit, encoding="utf-8")
 
@@ -103,10 +100,12 @@ def look_up(name: str) -> Repository:
     path = f"api/models/{repository}/revision/{quote(wanted, safe='')}?blobs=true"
     with _open(f"{constants.ENDPOINT}/{path}", repository) as answer:
         try:
-            said = json.load(answer)
+            said = json.loads(answer.read(MAX_ANSWER))
             entries = [_file(entry) for entry in said["siblings"]]
             commit = str(said["sha"])
             licence = (said.get("cardData") or {}).get("license")
+        except (OSError, HTTPException) as error:
+            raise WeightsError(f"{constants.ENDPOINT} gives no whole answer: {error}") from error
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise WeightsError(
                 f"{constants.ENDPOINT} does not answer as a hub does: {error!r}"
@@ -122,10 +121,13 @@ def look_up(name: str) -> Repository:
 def worth_fetching(files: Sequence[HubFile]) -> list[HubFile]:
     """What is loaded of a repository: no pickles, and each weight in one number format only.
 
-    Beside a diffusers folder, single files in the original layout hold the same weights again.
+    Beside a diffusers folder, single files in the original layout hold the same weights again, and
+    so do OpenCLIP's beside those of transformers.
     """
     files = [file for file in files if file.name.endswith(SUFFIXES)]
     names = {file.name for file in files}
+    if "model.safetensors" in names:
+        files = [file for file in files if file.name != "open_clip_model.safetensors"]
     if "model_index.json" in names:
         files = [
             file for file in files if "/" in file.name or not file.name.endswith(".safetensors")
@@ -140,8 +142,9 @@ def worth_fetching(files: Sequence[HubFile]) -> list[HubFile]:
 def pull(repository: Repository, progress: Progress) -> Path:
     """Fetch what is missing of a repository and record what it is; the folder of its files.
 
-    A download that was broken off goes on. Raises WeightsError when one breaks off again and again,
-    or is not what the hub says it is; OSError when it cannot be written.
+    Files that are here but damaged are fetched again. A download that was broken off goes on.
+    Raises WeightsError when one breaks off again and again, or is not what the hub says it is;
+    OSError when it cannot be written.
     """
     done = 0
 
@@ -151,7 +154,7 @@ def pull(repository: Repository, progress: Progress) -> Path:
     recorded = {}
     for file in repository.files:
         blob = repository.blob(file)
-        if not blob.is_file():
+        if not (blob.is_file() and file.is_in(blob)):
             _fetch(repository, file, blob, tell)
         done += file.size
         tell(0)
@@ -159,12 +162,13 @@ def pull(repository: Repository, progress: Progress) -> Path:
         with blob.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
         recorded[file.name] = {"size": file.size, "sha256": digest}
-    record = {
+    record: dict[str, Any] = {
         "repository": repository.name,
         "commit": repository.commit,
-        "licence": repository.licence,
         "files": recorded,
     }
+    if repository.licence is not None:
+        record["licence"] = repository.licence
     text = json.dumps(record, indent=2) + "\n"
     (repository.folder / PULLED).write_text(text, encoding="utf-8")
     repository.note_revision()
@@ -199,14 +203,12 @@ def _fetch(repository: Repository, file: HubFile, blob: Path, tell: Callable[[in
                     f"{url} breaks off: {error}; the same command goes on from "
                     f"{part.stat().st_size} of {file.size} bytes"
                 ) from error
-    with part.open("rb") as content:
+    if not file.is_in(part):
         size = part.stat().st_size
-        digest = file.hash_of(content, size)
-    if size != file.size or digest != file.digest:
         part.unlink()
         raise WeightsError(
-            f"{url} is not what the hub says: {size} bytes with the hash {digest}, not "
-            f"{file.size} with {file.digest}; try again"
+            f"{url} is not what the hub says: {size} bytes came, not the {file.size} with the hash "
+            f"{file.digest}; try again"
         )
     os.replace(part, blob)
 
@@ -214,12 +216,12 @@ def _fetch(repository: Repository, file: HubFile, blob: Path, tell: Callable[[in
 def _append(url: str, name: str, part: Path, size: int, tell: Callable[[int], None]) -> None:
     """Write what is missing of a file behind what is there."""
     there = part.stat().st_size if part.is_file() else 0
-    if there >= size:
+    if part.is_file() and there >= size:
         return
     with _open(url, name, start=there) as answer:
         goes_on = answer.status == 206
         with part.open("ab" if goes_on else "wb") as file:
-            while piece := answer.read(PIECE):
+            while piece := answer.read(min(PIECE, size - file.tell())):
                 file.write(piece)
                 tell(file.tell())
             file.flush()
@@ -262,5 +264,6 @@ def _open(url: str, name: str, start: int = 0) -> HTTPResponse:
 def _link(blob: Path, path: Path) -> None:
     """Give a blob the name that it has in the repository."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.is_symlink():
+    if not path.exists():
+        path.unlink(missing_ok=True)
         path.symlink_to(os.path.relpath(blob, path.parent))

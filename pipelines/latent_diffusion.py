@@ -110,6 +110,7 @@ class LatentDiffusion:
             raise WeightsError(
                 f"{spec.folder} holds no latent_diffusion model, but a {spec.kind} model"
             )
+        specs.warn_of_licence(spec)
         chosen_device = choose_device(device)
         chosen_dtype = choose_dtype(chosen_device, dtype)
         if compiled and offload == "sequential":

@@ -3,11 +3,13 @@
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.public import PUBLIC
 from pipelines.samplers import sampler_of_scheduler
 
 DEFAULT_MODEL = "stickers"
@@ -197,8 +199,15 @@ def find(name_or_folder: str) -> Spec:
     if folder.is_file():
         return read_single_file_spec(folder)
     if HUB_NAME.fullmatch(name_or_folder):
-        folder = _cached_folder(*split_revision(name_or_folder))
-        return read_spec(folder, name=name_or_folder)
+        repository, revision = split_revision(name_or_folder)
+        spec = read_spec(_cached_folder(repository, revision), name=name_or_folder)
+        known = PUBLIC.get(repository)
+        if known is None:
+            return spec
+        spec = replace(spec, draws=known.draws)
+        if known.licence is None or "licence" in read_pulled(spec.folder):
+            return spec
+        return replace(spec, licence=known.licence)
     raise WeightsError(
         f"no model {name_or_folder!r}: it is no folder or file, and the known models are "
         f"{', '.join(SPECS)}"
@@ -211,7 +220,7 @@ def split_revision(name: str) -> tuple[str, str | None]:
     Raises WeightsError for what is no such name.
     """
     match = HUB_NAME.fullmatch(name)
-    if match is None:
+    if match is None or ".." in name:
         raise WeightsError(f"{name!r} is no name on the hub: write org/name or org/name@revision")
     return match[1], match[2]
 
@@ -401,8 +410,9 @@ def read_spec(folder: Path, name: str) -> Spec:
 
 
 def _licence(folder: Path) -> str:
-    licence = read_pulled(folder).get("licence")
-    return "not known here; see where the folder came from" if licence is None else str(licence)
+    """What the hub said when a folder was fetched."""
+    unknown = "not known here; see where the folder came from"
+    return str(read_pulled(folder).get("licence", unknown))
 
 
 def _drawing_defaults(unet: Mapping[str, Any], scheduler: Mapping[str, Any]) -> dict[str, Any]:
@@ -546,10 +556,25 @@ def files_hash(folder: Path) -> str:
         if digest != expected:
             raise WeightsError(
                 f"{path} is damaged: its sha256 is {digest}, that of what was fetched was "
-                f"{expected}; delete {path.resolve()} and fetch it again with generate --pull"
+                f"{expected}; fetch it again with generate --pull"
             )
         total.update(f"{relative} {digest}\n".encode())
     return total.hexdigest()[:10]
+
+
+def warn_of_licence(spec: Spec) -> None:
+    """Say, while a model is loaded, that its licence forbids commercial use."""
+    if spec.forbids_commerce:
+        warnings.warn(
+            f"the licence of {spec.name}, {spec.licence}, forbids commercial use", stacklevel=3
+        )
+
+
+def hub_folder(repository: str) -> Path:
+    """Where the hub's cache keeps a repository, if it does."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
 
 
 def read_pulled(folder: Path) -> dict[str, Any]:

@@ -381,13 +381,18 @@ def _load(options: argparse.Namespace, name: str) -> "Reranker":
 
     # The library has its own, lower limit, which becomes one line per file.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    return Reranker.load(
-        name,
-        options.device,
-        exact=options.exact,
-        processor=options.processor,
-        calibration=getattr(options, "calibration", None),
-    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        jury = Reranker.load(
+            name,
+            options.device,
+            exact=options.exact,
+            processor=options.processor,
+            calibration=getattr(options, "calibration", None),
+        )
+    for warning in caught:
+        _note(str(warning.message))
+    return jury
 
 
 def _encode(jury: "Reranker", files: Sequence[Path], options: argparse.Namespace) -> Encoded:

@@ -94,7 +94,7 @@ def read_config(values: Mapping[str, Any], path: object) -> CLIPConfig:
 
 
 def read_preprocessing(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What preprocessor_config.json would say. Raises KeyError or TypeError."""
+    """What preprocessor_config.json would say. Raises KeyError, TypeError or ValueError."""
     size, said = values["model_cfg"]["vision_cfg"]["image_size"], values["preprocess_cfg"]
     modes = {"bicubic": 3, "bilinear": 2}
     if said.get("resize_mode", "shortest") != "shortest":

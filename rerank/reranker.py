@@ -2,6 +2,7 @@
 arXiv 2303.15343)."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -91,14 +92,20 @@ class Reranker:
 
         Runs in fp32 on `device`, by default on CUDA where there is one, else on the CPU. `exact`
         resizes pictures bit for bit as transformers' PIL image processors. `processor` names
-        another folder for tokenizer and preprocessing, for models that come without (PickScore);
-        `calibration` another file than the model's own calibration.json, read when first needed.
+        another folder for tokenizer and preprocessing, for models that come without (PickScore's is
+        known); `calibration` another file than the model's own calibration.json, read when first
+        needed. Warns of a licence that forbids commercial use.
         Raises WeightsError when the weights are missing, damaged or do not fit, ValueError for a
         device that is not there.
         """
         spec = find(DEFAULT if name_or_folder is None else name_or_folder)
+        if spec.forbids_commerce:
+            warnings.warn(
+                f"the licence of {spec.name}, {spec.licence}, forbids commercial use", stacklevel=2
+            )
         chosen = _pick_device(device)
         model = load_model(spec.folder)
+        processor = spec.processor if processor is None else processor
         folder = spec.folder if processor is None else find(processor).folder
         size = model.config.vision_config.image_size
         return cls(

@@ -1,9 +1,21 @@
 """Facts about the CLIP models that can judge. Imports no torch."""
 
 import hashlib
+import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from rerank.public import PUBLIC
+
+HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+PULLED = "pulled.json"  # what `generate --pull` says of the files that it fetched
+# Licences, as the hub names them, that forbid commercial use.
+NON_COMMERCIAL = frozenset(
+    f"cc-by-{terms}-{version}"
+    for terms in ("nc", "nc-sa", "nc-nd")
+    for version in ("2.0", "3.0", "4.0")
+)
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
 
@@ -19,6 +31,12 @@ class Spec:
     folder: Path
     licence: str | None = None  # of the weights; None: not known to us
     judges: str | None = None  # what its scores can be trusted for, in one line
+    processor: str | None = None  # where tokenizer and preprocessing are, if not in the folder
+
+    @property
+    def forbids_commerce(self) -> bool:
+        """Whether the licence of the weights is known to forbid commercial use."""
+        return self.licence is not None and self.licence.lower() in NON_COMMERCIAL
 
 
 SPECS = {
@@ -38,8 +56,8 @@ DEFAULT = "stickers-clip"
 def find(name_or_folder: str | Path) -> Spec:
     """The Spec of a known name, of a folder on disk, or of `org/name` in the local hub cache.
 
-    Never reaches for the network. Raises WeightsError with the choices, or with the command that
-    fetches the model.
+    `org/name@revision` is a branch, tag or commit of it. Never reaches for the network. Raises
+    WeightsError with the choices, or with the command that fetches the model.
     """
     name = str(name_or_folder)
     if name in SPECS:
@@ -51,9 +69,14 @@ def find(name_or_folder: str | Path) -> Spec:
         return spec
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return Spec(name=folder.resolve().name, folder=folder)
-    if len(folder.parts) == 2 and not folder.is_absolute():
-        return Spec(name=name, folder=_in_hub_cache(name))
+        return Spec(folder.resolve().name, folder, _recorded_licence(folder))
+    if match := HUB_NAME.fullmatch(name):
+        folder, known = _in_hub_cache(match[1], match[2]), PUBLIC.get(match[1])
+        licence = _recorded_licence(folder)
+        if known is None:
+            return Spec(name, folder, licence)
+        licence = known.licence if licence is None else licence
+        return Spec(name, folder, licence, known.judges, known.processor)
     raise WeightsError(f"no model or folder {name!r}: choose from {', '.join(SPECS)}, or a folder")
 
 
@@ -70,14 +93,24 @@ def files_hash(folder: Path) -> str:
     return total.hexdigest()[:10]
 
 
-def _in_hub_cache(repository: str) -> Path:
+def _recorded_licence(folder: Path) -> str | None:
+    """What the hub said when the files of a folder were fetched."""
+    try:
+        licence = json.loads((folder / PULLED).read_text(encoding="utf-8")).get("licence")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return licence if isinstance(licence, str) else None
+
+
+def _in_hub_cache(repository: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(repository, local_files_only=True))
+        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError) as error:
+        name = repository if revision is None else f"{repository}@{revision}"
         raise WeightsError(
-            f"no folder {repository!r}, and no such model in the local hub cache: "
-            f"fetch it with `generate --pull {repository}`, or choose from {', '.join(SPECS)}"
+            f"no folder {name!r}, and no such model in the local hub cache: "
+            f"fetch it with `generate --pull {name}`, or choose from {', '.join(SPECS)}"
         ) from error

@@ -28,6 +28,16 @@ from rerank.texts import TextReader
 Model: TypeAlias = CLIPModel | SiglipModel
 Config: TypeAlias = CLIPConfig | SiglipConfig
 
+# Keys that make a loader run code from the folder, or fetch code for it.
+CODE_KEYS = frozenset(
+    {
+        "auto_map",
+        "trust_remote_code",
+        "_attn_implementation",
+        "_attn_implementation_internal",
+        "attn_implementation",
+    }
+)
 # Constant buffers that transformers wrote into its files before 4.31 and builds itself since.
 OLD_BUFFERS = frozenset(
     {"text_model.embeddings.position_ids", "vision_model.embeddings.position_ids"}
@@ -147,6 +157,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def _read_config(folder: Path) -> Config:
     path = folder / "config.json"
     values = read_json(path)
+    if asks := sorted(key for key in CODE_KEYS if values.get(key) not in (None, False)):
+        raise WeightsError(f"{path}: sets {asks[0]!r}, which would run code that came with it")
     kinds = {"clip": CLIPConfig, "siglip": SiglipConfig}
     kind = values.get("model_type")
     if kind not in kinds:

@@ -61,14 +61,14 @@ def test_two_models_share_the_candidates(studio: Studio) -> None:
     assert studio.pipelines["fake"].drawn == (0, 2, 4)
     assert studio.pipelines["other"].drawn == (1, 3)
     assert {result.seed: result.request.model for result in results}[3] == "other"
-    assert studio.loads == ["fake", "jury", "other"]
+    assert studio.loads == ["jury", "fake", "other"]
 
 
 def test_models_are_loaded_once(studio: Studio) -> None:
     engine = Engine()
     for seed in range(3):
         generate("a panda", candidates=1, seed=seed, engine=engine)
-    assert studio.loads == ["fake", "jury"]
+    assert studio.loads == ["jury", "fake"]
 
 
 def test_without_a_jury_the_order_of_making_holds(studio: Studio) -> None:

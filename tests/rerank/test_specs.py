@@ -54,3 +54,41 @@ def test_files_hash_follows_the_weights_alone(damaged: Path) -> None:
 def test_files_hash_is_the_one_that_pipelines_use(tiny_clip_folder: Path) -> None:
     # The packages may not import each other, but a manifest records both.
     assert specs.files_hash(tiny_clip_folder) == pipelines.specs.files_hash(tiny_clip_folder)
+
+
+def test_facts_that_both_packages_have_are_the_same() -> None:
+    import pipelines.public
+    import rerank.public
+    from rerank.weights import CODE_KEYS
+
+    assert specs.NON_COMMERCIAL == pipelines.specs.NON_COMMERCIAL
+    assert specs.PULLED == pipelines.specs.PULLED
+    assert specs.HUB_NAME == pipelines.specs.HUB_NAME
+    assert CODE_KEYS < pipelines.specs.CODE_KEYS
+    assert not rerank.public.PUBLIC.keys() & pipelines.public.PUBLIC.keys()
+
+
+def test_a_licence_that_forbids_commerce_is_said(damaged: Path) -> None:
+    from rerank import Reranker
+
+    (damaged / specs.PULLED).write_text('{"licence": "cc-by-nc-4.0"}')
+    with pytest.warns(UserWarning, match="cc-by-nc-4.0, forbids commercial use"):
+        Reranker.load(damaged, "cpu")
+
+
+def test_a_known_model_has_its_processor_and_licence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    for name in ("yuvalkirstain/PickScore_v1", "facebook/metaclip-b16-400m"):
+        repository = tmp_path / f"models--{name.replace('/', '--')}"
+        (repository / "snapshots" / ("0" * 40)).mkdir(parents=True)
+        (repository / "refs").mkdir()
+        (repository / "refs" / "v1").write_text("0" * 40)
+    processor = specs.find("yuvalkirstain/PickScore_v1@v1").processor
+    assert processor == "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+    assert specs.find("facebook/metaclip-b16-400m@v1").forbids_commerce
+    with pytest.raises(specs.WeightsError, match="generate --pull facebook/metaclip-b16-400m`"):
+        specs.find("facebook/metaclip-b16-400m")
