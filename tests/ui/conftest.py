@@ -72,7 +72,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def tiny_models(tiny_diffusion_folder: Path) -> Iterator[None]:
     """The tiny model in place of the shipped one."""
     with pytest.MonkeyPatch.context() as patch:
@@ -81,7 +81,7 @@ def tiny_models(tiny_diffusion_folder: Path) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def site(
     tiny_models: None,
     tiny_clip_folder: Path,
