@@ -199,14 +199,12 @@ def test_the_examples_work(
     capsys: pytest.CaptureFixture[str],
     tiny_diffusion_folder: Path,
     tiny_clip_folder: Path,
-    tiny_dalle_folder: Path,
 ) -> None:
     (tmp_path / "prompts").symlink_to(ROOT / "prompts")
     monkeypatch.chdir(tmp_path)
     folders = {
         "MODEL_FOLDER": str(tiny_diffusion_folder),
         "CLIP_FOLDER": str(tiny_clip_folder),
-        "DALLE_FOLDER": str(tiny_dalle_folder),
     }
     with ExitStack() as stack:
         if SERVER in "".join(block.text for block in SECTIONS[heading]):
