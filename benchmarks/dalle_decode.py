@@ -23,6 +23,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from pipelines.cache import advance, bytes_per_candidate, plan_slots, prefill
+from pipelines.cpu import speed_up
 from pipelines.masks import paper_masks
 from pipelines.token_sampling import draw_tokens
 from pipelines.transformer import Transformer, TransformerConfig
@@ -143,6 +144,7 @@ def compare(
     """Every side's seconds in each round, and the numbers of threads that suit them."""
     torch.manual_seed(0)
     network = Transformer(config).eval().requires_grad_(False)
+    speed_up([network])  # as `pipelines.weights` does with what it loads
     peer = gpt2_of(config)
     sides: dict[str, Callable[[], float]] = {
         "ours": lambda: timed(lambda: draw_ours(network, batch)),
