@@ -13,6 +13,7 @@ from rerank.ranking import Ranking, rank
 from rerank.reranker import Progress, Reranker
 
 BLOCK = 256  # pictures that all members see before the next are read
+ROUNDING = 1e-6  # scores of equal pictures may differ by so much
 
 
 class Judge(Protocol):
@@ -120,13 +121,15 @@ class Panel:
 
 
 def standardised(scores: Sequence[float]) -> torch.Tensor:
-    """Scores (N,) with mean 0 and deviation 1 over the finite ones; all 0 where they are equal."""
+    """Scores (N,) with mean 0 and deviation 1 over the finite ones; all 0 where those are equal."""
     values = torch.tensor(scores, dtype=torch.float64)
     finite = values[values.isfinite()]
     if len(finite) == 0:
         return values
     spread = finite.std(correction=0)
-    return (values - finite.mean()) / spread if spread > 1e-9 else values - finite.mean()
+    if spread < ROUNDING:
+        return values * 0
+    return (values - finite.mean()) / spread
 
 
 def _blocks(images: Images) -> Iterator[Images]:

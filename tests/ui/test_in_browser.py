@@ -125,6 +125,7 @@ def test_finish_now_keeps_the_candidates_as_they_are(browser, quick) -> None:
     page.click("#draw-finish")
     page.wait_for_selector("#draw-best .tile img")
     page.click("text=The other 12 candidates")
+    page.wait_for_selector("#draw-rest .tile img")
     captions = page.locator("#results .captions").all_inner_texts()
     assert len(captions) == 16
     assert all("unfinished: step" in caption for caption in captions)
@@ -142,6 +143,7 @@ def test_stop_keeps_what_is_finished(browser, quick) -> None:
     page.click("#draw-stop")
     page.wait_for_selector("#draw-best .tile img")
     page.click("text=The other")
+    page.wait_for_selector("#draw-rest .tile img")
     captions = page.locator("#results .captions").all_inner_texts()
     assert 4 <= len(captions) < 16
     assert len(captions) % 4 == 0
@@ -299,7 +301,7 @@ def test_comparing_two_settings(browser, quick) -> None:
 def test_a_model_has_its_own_settings(browser, quick) -> None:
     page = browser.open(quick.url)
     page.click("text=How to draw")
-    assert page.is_visible("#steps input")
+    page.wait_for_selector("#steps input")
     assert page.locator("#temperature").count() == 0 or not page.is_visible("#temperature")
     page.check("#model label:has-text('other') input")
     page.wait_for_selector("#temperature input")
