@@ -1,7 +1,7 @@
 """The two towers of a model: pixels and token ids to vectors of length 1."""
 
 import torch
-from torch.nn.functional import normalize, scaled_dot_product_attention
+from torch.nn.functional import normalize
 from transformers import CLIPModel, SiglipModel
 
 
@@ -22,8 +22,9 @@ def text_features(model: CLIPModel | SiglipModel, ids: torch.Tensor) -> torch.Te
 def class_token(model: CLIPModel, pixels: torch.Tensor) -> torch.Tensor:
     """(B, 3, H, W) → (B, W) of the vision tower.
 
-    Only the first token is read in the end, so the last layer computes no other: a twelfth less
-    work in the network for 12 layers, a seventh for 6.
+    Only the first token is read in the end, so the last layer computes no other: a sixth less
+    work in a network of 6 layers. Its keys and values are not made either, since
+    q · (K x) = (qᵀK) · x, and the sum of the weighted V x is V times the weighted sum of x.
     """
     tower = model.vision_model
     hidden = tower.pre_layrnorm(tower.embeddings(pixels))  # (B, T, W)
@@ -32,15 +33,14 @@ def class_token(model: CLIPModel, pixels: torch.Tensor) -> torch.Tensor:
         hidden = layer(hidden, None)
     attention, normed = last.self_attn, last.layer_norm1(hidden)
 
-    def heads(values: torch.Tensor) -> torch.Tensor:
-        return values.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)  # (B, H, T, W / H)
+    def per_head(values: torch.Tensor) -> torch.Tensor:
+        return values.unflatten(-1, (attention.num_heads, -1))  # (…, W) → (…, H, W / H)
 
-    mixed = scaled_dot_product_attention(
-        heads(attention.q_proj(normed[:, :1])),
-        heads(attention.k_proj(normed)),
-        heads(attention.v_proj(normed)),
-        scale=attention.scale,
-    )
-    token = hidden[:, :1] + attention.out_proj(mixed.transpose(1, 2).flatten(2))
+    queries = per_head(attention.q_proj(normed[:, 0]))
+    keys, values = (per_head(each.weight.T) for each in (attention.k_proj, attention.v_proj))
+    queries = torch.einsum("bhd,whd->bhw", queries, keys)  # K's bias is the same for each token
+    weights = (attention.scale * queries @ normed.mT).softmax(-1)  # (B, H, T)
+    mixed = torch.einsum("bhw,whd->bhd", weights @ normed, values).flatten(1)
+    token = hidden[:, 0] + attention.out_proj(mixed + attention.v_proj.bias)
     token = token + last.mlp(last.layer_norm2(token))
-    return tower.post_layernorm(token[:, 0])
+    return tower.post_layernorm(token)
