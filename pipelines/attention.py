@@ -84,26 +84,23 @@ def _blocks(visible: torch.Tensor) -> BlockMask:
     return create_block_mask(seen, None, None, L, L, device=str(visible.device))
 
 
-def attend_shared(
-    q: torch.Tensor,
-    shared_k: torch.Tensor,
-    shared_v: torch.Tensor,
-    own_k: torch.Tensor,
-    own_v: torch.Tensor,
-) -> torch.Tensor:
-    """One query each of P · N candidates, over keys that the N of a prompt share and its own.
+def attend_shared(q: torch.Tensor, shared: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """One query each of P · N candidates, over positions that the N of a prompt share and its own.
 
-    q (P·N, H, 1, c), shared (P, H, T, c), own (P·N, H, S, c); all of them are visible. The shared
-    keys are read once for all candidates, and never copied for each.
+    q (P·N, H, 1, c); shared (2, P, H, T, c) and own (2, P·N, H, S, c) are keys, then values; all
+    of them are visible. What is shared is read once for all candidates, and not copied for each.
     """
-    P, H, T, c = shared_k.shape
-    N, S = len(q) // P, own_k.shape[2]
+    _, P, H, T, c = shared.shape
+    N, S = len(q) // P, own.shape[3]
+    if N == 1:  # nobody to share with
+        k, v = torch.cat([shared, own], dim=3)
+        return functional.scaled_dot_product_attention(q, k, v)
     q = q * c**-0.5
     together = q.view(P, N, H, c).transpose(1, 2)  # (P, H, N, c)
     scores = q.new_empty(P, N, H, T + S)
-    scores[..., :T] = (together @ shared_k.mT).transpose(1, 2)
-    scores[..., T:] = (q @ own_k.mT).view(P, N, H, S)
+    scores[..., :T] = (together @ shared[0].mT).transpose(1, 2)
+    scores[..., T:] = (q @ own[0].mT).view(P, N, H, S)
     weights = scores.softmax(dim=-1)
-    from_shared = weights[..., :T].transpose(1, 2) @ shared_v  # (P, H, N, c)
-    from_own = weights[..., T:].reshape(P * N, H, 1, S) @ own_v
+    from_shared = weights[..., :T].transpose(1, 2) @ shared[1]  # (P, H, N, c)
+    from_own = weights[..., T:].reshape(P * N, H, 1, S) @ own[1]
     return from_shared.transpose(1, 2).reshape(P * N, H, 1, c) + from_own

@@ -16,7 +16,6 @@ from pipelines.masks import Mask, image_visible
 from pipelines.transformer import (
     Context,
     ContextKeys,
-    KeysAndValues,
     Transformer,
     TransformerConfig,
 )
@@ -54,8 +53,8 @@ class LayerCache:
     """What one layer remembers, of P prompts with N candidates each."""
 
     slots: Slots
-    text: KeysAndValues  # (P, H, T, c)
-    image: torch.Tensor  # (2, P·N, H, slots, c): keys, then values
+    text: torch.Tensor  # (2, P, H, T, c): keys, then values
+    image: torch.Tensor  # (2, P·N, H, slots, c)
     context: ContextKeys | None  # of P prompts
 
 
@@ -94,7 +93,7 @@ class Cache:
     @property
     def shared_bytes(self) -> int:
         """Memory that does not."""
-        tensors = [t for layer in self.layers for t in (*layer.text, *(layer.context or ()))]
+        tensors = [t for layer in self.layers for t in (layer.text, *(layer.context or ()))]
         return sum(tensor.nbytes for tensor in tensors)
 
 
@@ -119,13 +118,13 @@ def prefill(
     )  # (P, T + n, C)
     layers = []
     for mask, layer in zip(config.masks, transformer.blocks(), strict=True):
-        q, k, v = layer.attention.project(layer.norm_1(x))
+        q, k, v = qkv = layer.attention.project(layer.norm_1(x))
         projected = layer.project_context(context)
         shown = transformer.visible(mask, x.shape[1])
         x = layer.finish(x, attend(q, k, v, shown, transformer.kernel), projected)
         slots = plan_slots(mask, config.grid, config.reach, x.device)
-        own = torch.stack([k[:, :, shared:], v[:, :, shared:]]).repeat_interleave(candidates, dim=1)
-        text_only = (k[:, :, :shared].contiguous(), v[:, :, :shared].contiguous())
+        own = qkv[1:, :, :, shared:].repeat_interleave(candidates, dim=1)
+        text_only = qkv[1:, :, :, :shared].contiguous()
         layers.append(LayerCache(slots, text_only, _into_slots(own, slots), projected))
     logits = transformer.image_logits(transformer.normed(x[:, -1]))
     return Cache(layers, P, fed=n), logits
@@ -151,12 +150,11 @@ def advance(
     x = transformer.embed_next(tokens, position)  # (P·N, 1, C)
     place = position + transformer.config.masks_begin_in_text  # in the grid of the masks
     for layer, memory in zip(transformer.blocks(), cache.layers, strict=True):
-        q, k, v = layer.attention.project(layer.norm_1(x))
+        qkv = layer.attention.project(layer.norm_1(x))
         slot, seen = memory.slots.of[place], memory.slots.seen[place]
-        memory.image[0, :, :, slot] = k[:, :, 0]
-        memory.image[1, :, :, slot] = v[:, :, 0]
-        own_k, own_v = memory.image[0, :, :, seen], memory.image[1, :, :, seen]
-        x = layer.finish(x, attend_shared(q, *memory.text, own_k, own_v), memory.context)
+        memory.image[:, :, :, slot] = qkv[1:, :, :, 0]
+        attended = attend_shared(qkv[0], memory.text, memory.image[:, :, :, seen])
+        x = layer.finish(x, attended, memory.context)
     return transformer.image_logits(transformer.normed(x[:, 0]))
 
 

@@ -55,10 +55,14 @@ def linear(
 
 def _by_parts(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """(R, in) to (R, out), one part of the outputs in each thread."""
-    parts = weight.unflatten(0, (torch.get_num_threads(), -1))  # (P, out / P, in)
-    columns = rows.T.expand(len(parts), -1, -1)  # `parts @ rows.T` would be one product again
-    products = torch.bmm(parts, columns).flatten(0, 1).T
-    return products if bias is None else products + bias
+    threads = torch.get_num_threads()
+    parts = weight.view(threads, -1, weight.shape[1])
+    columns = rows.t().expand(threads, -1, -1)  # `parts @ rows.T` would be one product again
+    if bias is None:
+        products = torch.bmm(parts, columns)
+    else:
+        products = torch.baddbmm(bias.view(threads, -1, 1), parts, columns)
+    return products.view(-1, len(rows)).t()
 
 
 @cache

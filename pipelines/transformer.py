@@ -303,11 +303,10 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(B, L, C) to queries, keys and values (B, H, L, c)."""
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, L, C) to queries, keys and values (3, B, H, L, c)."""
         B, L, _ = x.shape
-        q, k, v = self.qkv(x).view(B, L, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        return q, k, v
+        return self.qkv(x).view(B, L, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
 
     def join(self, x: torch.Tensor) -> torch.Tensor:
         """(B, H, L, c) to (B, L, C)."""

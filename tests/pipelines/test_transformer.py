@@ -170,18 +170,16 @@ def test_kernels_agree_on_a_gpu(kernel: str, dtype: torch.dtype, tolerance: floa
         assert torch.allclose(found, expected, atol=tolerance, rtol=tolerance)
 
 
-def test_shared_keys_are_as_good_as_copies() -> None:
-    """Two prompts with three candidates each, against plain attention over copied keys."""
+@pytest.mark.parametrize("candidates", [1, 3])
+def test_shared_keys_are_as_good_as_copies(candidates: int) -> None:
+    """Two prompts with some candidates each, against plain attention over copied keys."""
     generator = torch.Generator().manual_seed(0)
-    q = torch.randn(6, 4, 1, 8, generator=generator)
-    shared_k, shared_v = torch.randn(2, 2, 4, 5, 8, generator=generator)
-    own_k, own_v = torch.randn(2, 6, 4, 3, 8, generator=generator)
-    copied = [
-        torch.cat([shared.repeat_interleave(3, dim=0), own], dim=2)
-        for shared, own in ((shared_k, own_k), (shared_v, own_v))
-    ]
-    expected = functional.scaled_dot_product_attention(q, *copied)
-    assert torch.allclose(attend_shared(q, shared_k, shared_v, own_k, own_v), expected, atol=1e-5)
+    q = torch.randn(2 * candidates, 4, 1, 8, generator=generator)
+    shared = torch.randn(2, 2, 4, 5, 8, generator=generator)
+    own = torch.randn(2, 2 * candidates, 4, 3, 8, generator=generator)
+    k, v = torch.cat([shared.repeat_interleave(candidates, dim=1), own], dim=3)
+    expected = functional.scaled_dot_product_attention(q, k, v)
+    assert torch.allclose(attend_shared(q, shared, own), expected, atol=1e-5)
 
 
 def test_choice_of_kernel() -> None:
