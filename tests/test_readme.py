@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from accelerate.commands.launch import launch_command_parser
 
 from gen import cli
 from gen.engine import Engine
@@ -129,6 +130,10 @@ class Reader:
                 assert script == f"{folder}/bin/activate"
             case ["torchrun", "--nproc-per-node", _, "-m", "--", *rest]:
                 self.run(["python", "-m", *rest])
+            case ["accelerate", "launch", *rest]:
+                launched = launch_command_parser().parse_args(rest)
+                assert launched.module
+                self.run(["python", "-m", launched.training_script, *launched.training_script_args])
             case ["python", "-m", module, *rest]:
                 self.understand([module, *rest], lambda: run_module(module))
             case [name, *rest]:
@@ -242,6 +247,7 @@ def test_every_command_is_shown() -> None:
         "make everything",
         'pip install -e ".[all]"',
         "python -m train.evaluate --slow",
+        "accelerate launch --use_fsdp --fsdp_vresion 2 -m train dalle",
     ],
 )
 def test_a_wrong_example_would_be_found(

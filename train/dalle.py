@@ -24,7 +24,7 @@ from pipelines.cache import advance, prefill
 from pipelines.dvae import DiscreteVae
 from pipelines.masks import Mask
 from pipelines.token_sampling import draw_tokens
-from pipelines.transformer import Transformer, TransformerConfig, token_loss
+from pipelines.transformer import Layer, Transformer, TransformerConfig, token_loss
 from pipelines.weights import save_network
 from train.diffusion import ENCODED_TOGETHER, SHEET_PROMPTS, save_text_encoder
 from train.loop import Task
@@ -78,6 +78,8 @@ class DalleBatch:
 class DalleTask(Task):
     """Trains the transformer; text encoder and discrete VAE stay as they are."""
 
+    blocks = (Layer,)
+
     def __init__(
         self,
         recipe: DalleRecipe,
@@ -130,9 +132,10 @@ class DalleTask(Task):
         self, prompts: Sequence[str], seed: int, guidance: float = 2.0, temperature: float = 1.0
     ) -> torch.Tensor:
         """(N, 3, H, W) uint8."""
-        dvae, transformer, N = self.frozen[0], self.transformer, len(prompts)
-        tokens, present = tokenize(self.tokenizer, [*prompts, *[""] * N])
+        transformer, N = self.transformer, len(prompts)
         device = transformer.head.weight.device
+        dvae = self.frozen[0].to(device)
+        tokens, present = tokenize(self.tokenizer, [*prompts, *[""] * N])
         text = self.read(tokens.to(device))
         nothing = torch.zeros(2 * N, 0, dtype=torch.int64, device=device)
         cache, logits = prefill(transformer, text, present.to(device), nothing, candidates=1)

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from PIL import Image
@@ -101,6 +103,7 @@ class DiffusionBatch:
 class DiffusionTask(Task):
     """Trains the UNet; text encoder and autoencoder stay as they are."""
 
+    blocks = (ResnetBlock2D, BasicTransformerBlock)
     alphas_cumprod: torch.Tensor
 
     def __init__(
@@ -165,7 +168,8 @@ class DiffusionTask(Task):
         self, prompts: list[str], seed: int, guidance: float = 3.0, steps: int = 20
     ) -> torch.Tensor:
         """(N, 3, H, W) uint8."""
-        vae, device = self.frozen[0], self.alphas_cumprod.device
+        device = self.alphas_cumprod.device
+        vae = self.frozen[0].to(device)
         scheduler = DDIMScheduler.from_config(SCHEDULER)
         scheduler.set_timesteps(steps)
         text = self.encode(tokenize(self.tokenizer, prompts + [""] * len(prompts)).to(device))

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from pipelines.cpu import speed_up
+from train import sharding
 from train.muon import Muon
 
 STATE = "state.safetensors"
@@ -56,6 +58,8 @@ class Task(torch.nn.Module):
     it needs are kept out of sight of `parameters()`."""
 
     fraction = 0.0  # of the budget that is spent, for schedules of a task's own; the loop sets it
+    # Kinds of modules that compute one after the other: a sharded training has one whole at a time.
+    blocks: tuple[type[torch.nn.Module], ...] = ()
 
     def batch(self, rng: random.Random, size: int, device: torch.device) -> Any:
         """Draw `size` training examples with `rng` as the only source of chance."""
@@ -81,26 +85,29 @@ def train(task: Task, schedule: Schedule, folder: Path) -> Path:
 
     Raises
     ------
-    ValueError : neither or both of steps and minutes, a state of other tensors, or parameters that
-        accelerate is told to shard.
+    ValueError : neither or both of steps and minutes, a state of other tensors, or a sharding that
+        is asked for and not possible.
     """
     if (schedule.steps is None) == (schedule.minutes is None):
         raise ValueError("say how long to train: either steps or minutes")
-    _refuse_sharding()
-    folder.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(
-        mixed_precision=schedule.mixed_precision, gradient_accumulation_steps=schedule.accumulation
+        mixed_precision=schedule.mixed_precision,
+        gradient_accumulation_steps=schedule.accumulation,
+        fsdp_plugin=sharding.plan(task, schedule.mixed_precision),
     )
+    folder.mkdir(parents=True, exist_ok=True)
+    main = accelerator.is_main_process
+    copied = sharding.whole_copy(task) if accelerator.is_fsdp2 and main else None
+    if accelerator.device.type == "cpu":
+        speed_up([task])
     optimizer: torch.optim.Optimizer = Muon(
         task, schedule.learning_rate, weight_decay=schedule.weight_decay
     )
+    model, optimizer = accelerator.prepare(task, optimizer)  # from here on perhaps sharded
     ema = EMAModel(task.parameters(), decay=schedule.ema_decay, foreach=True)
     progress = _load_state(folder / STATE, task, ema, optimizer)
-    if accelerator.device.type == "cpu":
-        speed_up([task])
-    ema.to(accelerator.device)
-    model, optimizer = accelerator.prepare(task, optimizer)
     log = _Log(folder / "log.jsonl", progress)
+    save = partial(_save, folder, main, task, copied, ema, optimizer, progress, log)
     saved = time.monotonic()
 
     with _interruptible() as interrupted:
@@ -113,36 +120,18 @@ def train(task: Task, schedule: Schedule, folder: Path) -> Path:
             figures = _step(accelerator, task, model, optimizer, schedule, progress.step)
             ema.step(task.parameters())
             progress.step += 1
-            spent, stopped = _agreed(accelerator, time.monotonic() - started, bool(interrupted))
+            now = time.monotonic()
+            due = now - saved > 60 * schedule.save_minutes
+            spent, stopped, due = _agreed(accelerator, now - started, bool(interrupted), due)
             progress.seconds += spent
-            if accelerator.is_main_process:
+            if main:
                 log.add(figures)
-            if (
-                time.monotonic() - saved > 60 * schedule.save_minutes
-                and accelerator.is_main_process
-            ):
-                _save(folder, task, ema, optimizer, progress, log)
+            if due:
+                save()
                 saved = time.monotonic()
-    if accelerator.is_main_process:
-        _save(folder, task, ema, optimizer, progress, log)
+    save()
     accelerator.wait_for_everyone()
     return folder / "weights"
-
-
-def _refuse_sharding() -> None:
-    """`accelerate launch --use_fsdp` says what it wants in the environment; on a CPU it is then
-    ignored without a word."""
-    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() not in ("true", "1"):
-        return
-    if not torch.cuda.is_available():
-        raise ValueError(
-            "sharded training (FSDP) needs CUDA devices, on a CPU accelerate would ignore it: "
-            "launch without --use_fsdp"
-        )
-    raise ValueError(
-        "sharded training (FSDP) is not possible with these checkpoints of whole tensors: launch "
-        "without --use_fsdp, and switch gradient checkpointing on for less memory"
-    )
 
 
 @dataclass
@@ -194,13 +183,16 @@ def _step(
     return {name: value.detach() for name, value in figures.items()}
 
 
-def _agreed(accelerator: Accelerator, seconds: float, stopped: bool) -> tuple[float, bool]:
-    """The mean over all processes, and whether any was told to stop: they must end with one step,
-    or those that go on wait forever for the gradients of the others."""
+def _agreed(
+    accelerator: Accelerator, seconds: float, stopped: bool, due: bool
+) -> tuple[float, bool, bool]:
+    """The mean over all processes, whether any was told to stop, and whether any finds it time to
+    save: they must do both after the same step, or some wait forever for the others."""
     if accelerator.num_processes == 1:
-        return seconds, stopped
-    mean = accelerator.reduce(torch.tensor([seconds, stopped], device=accelerator.device), "mean")
-    return mean[0].item(), mean[1].item() > 0
+        return seconds, stopped, due
+    own = torch.tensor([seconds, stopped, due], device=accelerator.device)
+    mean = accelerator.reduce(own, "mean").tolist()
+    return mean[0], mean[1] > 0, mean[2] > 0
 
 
 @contextmanager
@@ -217,13 +209,18 @@ def _interruptible() -> Iterator[list[int]]:
 
 
 @contextmanager
-def averaged(task: Task, ema: EMAModel) -> Iterator[None]:
-    """`task` with the averaged weights in place and in evaluation mode."""
+def averaged(task: Task, ema: EMAModel, copied: Task | None) -> Iterator[Task]:
+    """`task`, or the whole copy of a sharded one, with the averaged weights in place and in
+    evaluation mode. Where there is no copy, a sharded task only gives its part."""
+    if sharding.is_sharded(task):
+        with sharding.filled(copied, task, ema.shadow_params):
+            yield task if copied is None else copied
+        return
     ema.store(task.parameters())
     ema.copy_to(task.parameters())
     task.eval()
     try:
-        yield
+        yield task
     finally:
         ema.restore(task.parameters())
         task.train()
@@ -231,39 +228,49 @@ def averaged(task: Task, ema: EMAModel) -> Iterator[None]:
 
 def _save(
     folder: Path,
+    main: bool,
     task: Task,
+    copied: Task | None,
     ema: EMAModel,
     optimizer: torch.optim.Optimizer,
     progress: Progress,
     log: _Log,
 ) -> None:
-    log.flush()
-    with averaged(task, ema), torch.no_grad():
-        task.save(folder / "weights")
-        task.sheet().save(folder / f"sheet-{progress.step:07d}.png")
-    _save_state(folder / STATE, task, ema, optimizer, progress)
-    plot_losses(folder / "log.jsonl", folder / "loss.png")
+    """Called by all processes, since of a sharded task each has a part; the main one writes."""
+    if not main and not sharding.is_sharded(task):
+        return
+    if main:
+        log.flush()
+    with torch.no_grad(), averaged(task, ema, copied) as shown:
+        if main:
+            shown.save(folder / "weights")
+            shown.sheet().save(folder / f"sheet-{progress.step:07d}.png")
+    state = sharding.gather(_state(task, ema, optimizer), keep=main)
+    if main:
+        _write_state(folder / STATE, state, ema, progress)
+        plot_losses(folder / "log.jsonl", folder / "loss.png")
 
 
-def _save_state(
-    path: Path,
-    task: Task,
-    ema: EMAModel,
-    optimizer: torch.optim.Optimizer,
-    progress: Progress,
-) -> None:
-    """Everything that a resumed run needs, as one safetensors file under its final name."""
+def _state(task: Task, ema: EMAModel, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Everything that a resumed run needs, sharded if the task is."""
     tensors = {f"model.{name}": value for name, value in task.state_dict().items()}
     tensors |= {f"ema.{index}": value for index, value in enumerate(ema.shadow_params)}
     for index, entry in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in entry.items()}
+    return tensors
+
+
+def _write_state(
+    path: Path, state: dict[str, torch.Tensor], ema: EMAModel, progress: Progress
+) -> None:
+    """One safetensors file under its final name."""
     facts = {
         "step": str(progress.step),
         "seconds": str(progress.seconds),
         "ema_steps": str(ema.optimization_step),
     }
     temporary = path.with_suffix(".tmp")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, facts)
+    save_file(state, temporary, facts)
     os.replace(temporary, path)
 
 
@@ -275,15 +282,23 @@ def _load_state(
     with safe_open(path, framework="pt") as file:
         facts = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    task.load_state_dict(_under("model.", tensors))
+    present, weights = task.state_dict(), _under("model.", tensors)
+    for name in weights.keys() & present.keys():
+        weights[name] = sharding.shard_like(weights[name], present[name])
+    task.load_state_dict(weights)
     shadow = _under("ema.", tensors)
     if len(shadow) != len(ema.shadow_params):
         raise ValueError(f"{path} belongs to another network: start in an empty folder")
-    ema.shadow_params = [shadow[str(index)] for index in range(len(shadow))]
+    for number, average in enumerate(ema.shadow_params):
+        average.copy_(sharding.shard_like(shadow[str(number)], average))
     ema.optimization_step = int(facts["ema_steps"])
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in _under("optimizer.", tensors).items():
         index, _, key = name.partition(".")
+        parameter = parameters[int(index)]
+        if value.shape == parameter.shape:  # all but the number of steps
+            value = sharding.shard_like(value, parameter)
         state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
     return Progress(int(facts["step"]), float(facts["seconds"]))

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from train.sharding import shard_like, whole
+
 State = dict[str, Any]
 
 
@@ -56,9 +58,10 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(gradient)
         state["momentum"].lerp_(gradient, 1 - group["momentum"])
         update = gradient.lerp(state["momentum"], group["momentum"])  # Nesterov
-        matrix = update.reshape(len(update), -1)
+        matrix = whole(update).reshape(len(update), -1)
         scale = 0.2 * math.sqrt(max(matrix.shape))
-        parameter.sub_(orthogonalise(matrix).view(parameter.shape), alpha=group["lr"] * scale)
+        step = shard_like(orthogonalise(matrix).view(parameter.shape), parameter)
+        parameter.sub_(step, alpha=group["lr"] * scale)
 
     def _adamw(
         self, parameter: torch.Tensor, gradient: torch.Tensor, state: State, group: State

@@ -264,10 +264,9 @@ def test_sharding_is_refused_where_it_would_be_ignored(
     tokenizer: CLIPTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    for cuda, reason in ((False, "needs CUDA devices"), (True, "is not possible with these")):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
-        with pytest.raises(ValueError, match=reason):
-            train(make_task(tokenizer), SCHEDULE, tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="needs CUDA devices"):
+        train(make_task(tokenizer), SCHEDULE, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
