@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from pipelines.transformer import Layer
+from pipelines.transformer import Activation, Layer
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,14 @@ class BartEncoder(nn.Module):
         self.position = nn.Embedding(config.length, config.width)
         self.embedding_norm = nn.LayerNorm(config.width)
         self.layers = nn.ModuleList(
-            Layer(config.width, config.heads, config.mlp_width, extra_norms=True, gated_mlp=True)
+            Layer(
+                config.width,
+                config.heads,
+                config.mlp_width,
+                Activation.GELU,
+                extra_norms=True,
+                gated_mlp=True,
+            )
             for _ in range(config.layers)
         )
         self.norm = nn.LayerNorm(config.width)

@@ -10,6 +10,7 @@ its own. This is teacher forcing, over all positions at once; `pipelines.cache` 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple, cast
 
 import torch
@@ -23,6 +24,13 @@ from pipelines.masks import Mask, paper_masks, visible
 
 KeysAndValues = tuple[torch.Tensor, torch.Tensor]
 FLOAT16_MAX = torch.finfo(torch.float16).max
+
+
+class Activation(StrEnum):
+    """What is between the two layers of an MLP."""
+
+    GELU = "gelu"
+    GELU_TANH = "gelu_tanh"  # its approximation by tanh
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,7 @@ class TransformerConfig:
     extra_norms: bool = False  # a layer norm behind each attention and behind, or in, the MLP
     gated_mlp: bool = False  # a GLU, with the extra norm inside (NormFormer, as in DALL·E mini)
     mlp_width: int | None = None  # None is four times as wide
+    activation: Activation = Activation.GELU_TANH
     embedding_norm: bool = False  # behind the embeddings
     head_norm: bool = False  # a second one before the head
     raster_positions: bool = False  # a learned position per image token, not per row and column
@@ -56,6 +65,7 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "masks", tuple(Mask(mask) for mask in self.masks))
+        object.__setattr__(self, "activation", Activation(self.activation))
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
         if self.text_vocabulary is not None and self.prefix_width is not None:
@@ -140,6 +150,7 @@ class Transformer(nn.Module):
                 width,
                 config.heads,
                 config.mlp_width,
+                config.activation,
                 extra_norms=config.extra_norms,
                 gated_mlp=config.gated_mlp,
                 context_width=config.cross_attention_width,
@@ -245,6 +256,7 @@ class Layer(nn.Module):
         width: int,
         heads: int,
         mlp_width: int | None = None,
+        activation: Activation = Activation.GELU_TANH,
         *,
         extra_norms: bool = False,
         gated_mlp: bool = False,
@@ -261,7 +273,10 @@ class Layer(nn.Module):
             self.post_cross = nn.LayerNorm(width) if extra_norms else nn.Identity()
         self.norm_2 = nn.LayerNorm(width)
         self.mlp: Mlp | GatedMlp
-        self.mlp = GatedMlp(width, inside, extra_norms) if gated_mlp else Mlp(width, inside)
+        if gated_mlp:
+            self.mlp = GatedMlp(width, inside, activation, extra_norms)
+        else:
+            self.mlp = Mlp(width, inside, activation)
         self.post_2 = nn.LayerNorm(width) if extra_norms and not gated_mlp else nn.Identity()
 
     def forward(
@@ -342,30 +357,37 @@ class CrossAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Wider inside, with the approximation of GELU by tanh."""
+    """Wider inside."""
 
-    def __init__(self, width: int, inside: int) -> None:
+    def __init__(self, width: int, inside: int, activation: Activation) -> None:
         super().__init__()
+        self.activation = activation
         self.up = nn.Linear(width, inside)
         self.down = nn.Linear(inside, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down(functional.gelu(self.up(x), approximate="tanh"))
+        return self.down(activate(self.activation, self.up(x)))
 
 
 class GatedMlp(nn.Module):
-    """A gated linear unit (Shazeer, arXiv 2002.05202) with exact GELU and, where there are extra
-    norms, one inside (Shleifer et al., NormFormer, arXiv 2110.09456)."""
+    """A gated linear unit (Shazeer, arXiv 2002.05202); where there are extra norms, one inside
+    (Shleifer et al., NormFormer, arXiv 2110.09456)."""
 
-    def __init__(self, width: int, inside: int, extra_norms: bool) -> None:
+    def __init__(self, width: int, inside: int, activation: Activation, extra_norms: bool) -> None:
         super().__init__()
+        self.activation = activation
         self.gate = nn.Linear(width, inside)
         self.up = nn.Linear(width, inside)
         self.norm = nn.LayerNorm(inside) if extra_norms else nn.Identity()
         self.down = nn.Linear(inside, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down(self.norm(functional.gelu(self.gate(x)) * self.up(x)))
+        return self.down(self.norm(activate(self.activation, self.gate(x)) * self.up(x)))
+
+
+def activate(activation: Activation, x: torch.Tensor) -> torch.Tensor:
+    """The activation of each value."""
+    return functional.gelu(x, approximate="tanh" if activation == Activation.GELU_TANH else "none")
 
 
 def _initialise(module: nn.Module) -> None:

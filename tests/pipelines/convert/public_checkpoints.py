@@ -269,6 +269,64 @@ def write_min_dalle(folder: Path, suffix: str = "_mini") -> Path:
     return folder
 
 
+# --- minDALL-E ---
+
+KAKAO = {"layers": 2, "width": 64, "heads": 4, "text": 16, "grid": 6, "codes": 40}
+KAKAO_VQGAN = {"multipliers": (1, 1, 2, 2, 4), "width": 32, "code_width": 16, "blocks": 2}
+KAKAO_MERGES = ["t h", "th e</w>", "r e", "re d</w>", "b o", "l t</w>", "bo lt</w>", "o n</w>"]
+
+
+def kakao_words() -> dict[str, int]:
+    """Letters inside and at the end of words, then what is merged of them."""
+    letters = [*LETTERS, "é", "h", "!", "7", "-"]
+    words = ["[UNK]", "[PAD]", *letters, *(f"{letter}</w>" for letter in letters)]
+    words += [merge.replace(" ", "") for merge in KAKAO_MERGES]
+    return {word: token for token, word in enumerate(words)}
+
+
+def kakao_shapes() -> Shapes:
+    """The transformer, as listed by the reference."""
+    C, words = KAKAO["width"], len(kakao_words())
+    shapes: Shapes = {
+        "tok_emb_img.weight": (KAKAO["codes"], C),
+        "tok_emb_txt.weight": (words, C),
+        "pos_emb_img.weight": (KAKAO["grid"] ** 2, C),
+        "pos_emb_txt.weight": (KAKAO["text"], C),
+        "ln_f.weight": (C,),
+        "ln_f.bias": (C,),
+        "head_img.weight": (KAKAO["codes"], C),
+        "head_txt.weight": (words, C),
+    }
+    linears = {f"attn.{part}": (C, C) for part in ("key", "query", "value", "proj")}
+    linears |= {"mlp.0": (4 * C, C), "mlp.2": (C, 4 * C)}
+    for layer in range(KAKAO["layers"]):
+        name = f"blocks.{layer}"
+        for norm in ("ln1", "ln2"):
+            shapes |= {f"{name}.{norm}.{end}": (C,) for end in ("weight", "bias")}
+        for linear, shape in linears.items():
+            shapes |= {f"{name}.{linear}.weight": shape, f"{name}.{linear}.bias": shape[:1]}
+    return shapes
+
+
+def kakao_vqgan_shapes() -> Shapes:
+    """The VQGAN, whose encoder takes the nearest code."""
+    shapes = vqgan_shapes(encoder=True, **KAKAO_VQGAN)  # type: ignore[arg-type]
+    return {"quantize.embedding.weight": (KAKAO["codes"], KAKAO_VQGAN["code_width"]), **shapes}
+
+
+def write_kakao(folder: Path) -> Path:
+    """An unpacked download of minDALL-E, as its trainer saved it."""
+    (folder / "tokenizer").mkdir(parents=True)
+    parts = {"stage1_last": kakao_vqgan_shapes(), "stage2_last": kakao_shapes()}
+    for name, shapes in parts.items():
+        torch.save({"epoch": 3, "state_dict": weights(shapes)}, folder / f"{name}.ckpt")
+    words = json.dumps(kakao_words(), ensure_ascii=False)
+    (folder / "tokenizer/bpe-16k-vocab.json").write_text(words, encoding="utf-8")
+    merges = "\n".join(["#version: 0.2", *KAKAO_MERGES]) + "\n"
+    (folder / "tokenizer/bpe-16k-merges.txt").write_text(merges, encoding="utf-8")
+    return folder
+
+
 # --- OpenAI's dVAE ---
 
 DVAE = {"width": 64, "codes": 512, "blocks": 1, "code_width": 16}
