@@ -17,4 +17,4 @@ def dropped_text(tokenizer: PreTrainedTokenizerFast, prompt: str, context: int) 
         return ""
     ends = encoded.special_tokens_mask[::-1].index(0)  # tokens that end every prompt
     first_dropped, _ = encoded.offset_mapping[context - ends]
-    return prompt[first_dropped:]
+    return prompt[first_dropped:].lstrip()  # some tokens begin with the space before a word

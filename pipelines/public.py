@@ -166,6 +166,22 @@ DOWNLOADS = (
         defaults={"token_top_k": 256},
         citation="github.com/kakaobrain/minDALL-E",
     ),
+    *(
+        Download(
+            name=f"LlamaGen XL, stage {stage}",
+            holds=(
+                f"t2i_XL_stage{stage}_{size}.pt",
+                "vq_ds16_t2i.pt",
+                "flan-t5-xl/ with config.json, tokenizer.json and its weights",
+            ),
+            source="peizesun/llamagen_t2i; FLAN-T5-XL is Google's",
+            licence="MIT; FLAN-T5 has its own, see its page",
+            draws=f"what an English prompt of up to 120 tokens says, {size}x{size}",
+            defaults={"guidance": 7.5, "token_top_k": 1000},
+            citation="Sun et al., arXiv 2406.06525",
+        )
+        for stage, size in ((1, 256), (2, 512))
+    ),
     Download(
         name="OpenAI's dVAE",
         holds=("encoder.pkl", "decoder.pkl"),

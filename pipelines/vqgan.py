@@ -35,6 +35,7 @@ class VqganConfig:
     signed: bool = True  # pixels come out of the decoder in [−1, 1], not [0, 1]
     has_encoder: bool = True  # one that picks the code with the largest logit …
     nearest_code: bool = False  # … or, without logits, the nearest one
+    unit_codes: bool = False  # codes are scaled to length 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "multipliers", tuple(self.multipliers))
@@ -86,12 +87,16 @@ class Vqgan(nn.Module):
 
     def _nearest(self, z: torch.Tensor) -> torch.Tensor:
         """The codes (B, h, w) nearest to (B, C, h, w): |z − e|² is |z|² − 2 (z·e − |e|² / 2)."""
-        codes = self.codebook.weight  # (V, C)
+        codes = self._scaled(self.codebook.weight)  # (V, C)
         return (z.movedim(1, -1) @ codes.T - codes.square().sum(dim=1) / 2).argmax(dim=-1)
+
+    def _scaled(self, codes: torch.Tensor) -> torch.Tensor:
+        """Codes (…, C) as the decoder knows them."""
+        return functional.normalize(codes, dim=-1) if self.config.unit_codes else codes
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """Pictures (B, 3, H, W) in [0, 1], float32, of codes (B, h, w)."""
-        z = self.codebook(codes).movedim(-1, 1)  # (B, C, h, w)
+        z = self._scaled(self.codebook(codes)).movedim(-1, 1)  # (B, C, h, w)
         x = self.decoder(self.post_quant_conv(z)).float()
         if self.config.signed:
             x = (x + 1) / 2

@@ -51,3 +51,15 @@ def kakao_download(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def kakao_folder(kakao_download: Path) -> Path:
     """What it becomes."""
     return converted(kakao_download, "--heads=4", "--accept-noncommercial")
+
+
+@pytest.fixture(scope="session")
+def llamagen_download(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """LlamaGen and T5. Read only: copy it to damage it."""
+    return public_checkpoints.write_llamagen(tmp_path_factory.mktemp("downloads") / "llamagen")
+
+
+@pytest.fixture(scope="session")
+def llamagen_folder(llamagen_download: Path) -> Path:
+    """What they become."""
+    return converted(llamagen_download, "--heads=4", "--size=96")
