@@ -27,7 +27,7 @@ class BartConfig:
     mlp_width: int = 4096
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
+        if self.heads < 1 or self.width % self.heads:
             raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
 
 

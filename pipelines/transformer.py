@@ -73,7 +73,7 @@ class TransformerConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "masks", tuple(Mask(mask) for mask in self.masks))
         object.__setattr__(self, "activation", Activation(self.activation))
-        if self.width % self.heads:
+        if self.heads < 1 or self.width % self.heads:
             raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
         if self.text_vocabulary is not None and self.prefix_width is not None:
             raise ValueError("one of text_vocabulary and prefix_width must be set, not both")
