@@ -77,7 +77,7 @@ def draw_by_recomputing(network: Transformer, batch: int) -> float:
             [network.embed_text(text, present), network.embed_image(image[:, :position])], dim=1
         )
         for mask, layer in zip(config.masks, network.blocks(), strict=True):
-            x = layer(x, network.visible(mask, x.shape[1]), None, network.kernel)
+            x = layer(x, network.visible(mask, text.shape[1], position), None, network.kernel)
         logits = network.image_logits(network.norm(x[:, -1]))
         draw_tokens(logits, torch.rand(batch), 1.0)
         seconds.append(perf_counter() - begin)

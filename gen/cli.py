@@ -202,6 +202,9 @@ def _list_models() -> int:
         _list_public(model.name, model.draws, model.licence)
     for judge in rerank.public.PUBLIC.values():
         _list_public(judge.name, f"judges {judge.judges}", judge.licence)
+    for download in pipelines.public.DOWNLOADS:
+        licence = download.licence if download.licence else "licence: not known here"
+        _print(f"{download.name}: {download.draws}; {licence} (python -m pipelines.convert)")
     _print(
         "any other       with -m PATH: a folder of Stable Diffusion 1.x, 2.x, XL or another "
         "pipeline of diffusers, a single .safetensors file, or what salon-train made"

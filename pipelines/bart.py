@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from pipelines.transformer import Layer
+from pipelines.transformer import Activation, Layer
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class BartConfig:
     mlp_width: int = 4096
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
+        if self.heads < 1 or self.width % self.heads:
             raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
 
 
@@ -41,7 +41,14 @@ class BartEncoder(nn.Module):
         self.position = nn.Embedding(config.length, config.width)
         self.embedding_norm = nn.LayerNorm(config.width)
         self.layers = nn.ModuleList(
-            Layer(config.width, config.heads, config.mlp_width, extra_norms=True, gated_mlp=True)
+            Layer(
+                config.width,
+                config.heads,
+                config.mlp_width,
+                Activation.GELU,
+                extra_norms=True,
+                gated_mlp=True,
+            )
             for _ in range(config.layers)
         )
         self.norm = nn.LayerNorm(config.width)

@@ -112,15 +112,17 @@ def prefill(
     """
     config = transformer.config
     P, n = image.shape
-    shared = config.shared_length
+    T = text.shape[1]
+    shared = T - config.masks_begin_in_text
     x = torch.cat(
         [transformer.embed_text(text, present), transformer.embed_image(image)], dim=1
     )  # (P, T + n, C)
+    turns = transformer.turns(T, n)
     layers = []
     for mask, layer in zip(config.masks, transformer.blocks(), strict=True):
-        q, k, v = qkv = layer.attention.project(layer.norm_1(x))
+        q, k, v = qkv = layer.attention.project(layer.norm_1(x), turns)
         projected = layer.project_context(context)
-        shown = transformer.visible(mask, x.shape[1])
+        shown = transformer.visible(mask, T, n)
         x = layer.finish(x, attend(q, k, v, shown, transformer.kernel), projected)
         slots = plan_slots(mask, config.grid, config.reach, x.device)
         own = qkv[1:, :, :, shared:].repeat_interleave(candidates, dim=1)
@@ -149,8 +151,9 @@ def advance(
     cache.fed = position + 1
     x = transformer.embed_next(tokens, position)  # (P·N, 1, C)
     place = position + transformer.config.masks_begin_in_text  # in the grid of the masks
+    turns = transformer.turns_at(position)
     for layer, memory in zip(transformer.blocks(), cache.layers, strict=True):
-        qkv = layer.attention.project(layer.norm_1(x))
+        qkv = layer.attention.project(layer.norm_1(x), turns)
         slot, seen = memory.slots.of[place], memory.slots.seen[place]
         memory.image[:, :, :, slot] = qkv[1:, :, :, 0]
         attended = attend_shared(qkv[0], memory.text, memory.image[:, :, :, seen])

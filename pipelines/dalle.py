@@ -20,6 +20,7 @@ from types import TracebackType
 import torch
 from PIL import Image
 from torch.nn import functional
+from transformers.models.t5.modeling_t5 import T5Stack
 
 from pipelines import decoding, prompts, specs
 from pipelines.attention import choose_kernel
@@ -109,7 +110,8 @@ class Dalle:
     ) -> "Draft":
         """Start one candidate per seed. What is None is the model's default in `spec.defaults`.
 
-        guidance : at most 1 follows the prompt without comparing it with `negative_prompt`.
+        guidance : at most 1 follows the prompt without comparing it with `negative_prompt`, or with
+            what a model that takes none has learned in its place.
         temperature, token_top_k, token_top_p : see `draw_tokens`.
         init_image, keep_rows : a picture of the model's own size whose upper rows of tokens, from 1
             to all but one, are kept while the rest is drawn.
@@ -131,7 +133,7 @@ class Dalle:
 
         texts = [self.encode(prompt)]
         if guidance > 1:
-            texts.append(self.encode("" if negative_prompt is None else negative_prompt))
+            texts.append(self._compared(texts[0], negative_prompt))
         length = self.transformer.config.image_length
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         uniforms = torch.stack([torch.rand(length, generator=g) for g in generators])
@@ -205,6 +207,9 @@ class Dalle:
         """Tokens (1, S) as the transformer takes them: as they are, encoded, or as a context."""
         if self.text_encoder is None:
             return Text(ids, present)
+        if isinstance(self.text_encoder, T5Stack):  # which needs no padding, nor does what follows
+            states = self.text_encoder(ids[:, : int(present.sum())])[0]
+            return Text(states.to(self.dtype), present[:, : states.shape[1]])
         if not isinstance(self.text_encoder, BartEncoder):
             return Text(self.text_encoder(ids)[0], present)
         length = int(present.sum())
@@ -212,6 +217,16 @@ class Dalle:
         states = functional.pad(states, (0, 0, 0, ids.shape[1] - length))
         nothing = ids.new_zeros(1, self.transformer.config.text_length)
         return Text(nothing, nothing.bool(), Context(states, present))
+
+    def _compared(self, text: "Text", negative_prompt: str | None) -> "Text":
+        """What guidance leads away from: a prompt, or as much as `text` has of what was learned."""
+        if not self.transformer.config.null_prefix:
+            return self.encode("" if negative_prompt is None else negative_prompt)
+        if negative_prompt is not None:
+            raise ValueError(
+                f"{self.spec.name} takes no negative_prompt: it has learned what no prompt is"
+            )
+        return Text(self.transformer.null_prefix[None, -text.read.shape[1] :], text.present)
 
     @torch.inference_mode()
     def tokens(self, image: str | Path | Image.Image) -> torch.Tensor:

@@ -10,8 +10,11 @@ def token_count(tokenizer: PreTrainedTokenizerFast, prompt: str) -> int:
 
 def dropped_text(tokenizer: PreTrainedTokenizerFast, prompt: str, context: int) -> str:
     """The end of a prompt that is beyond the context and is not read; "" if all of it is."""
-    encoded = tokenizer(prompt, return_offsets_mapping=True, verbose=False)
+    encoded = tokenizer(
+        prompt, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False
+    )
     if len(encoded.input_ids) <= context:
         return ""
-    first_dropped, _ = encoded.offset_mapping[context - 1]
-    return prompt[first_dropped:]
+    ends = encoded.special_tokens_mask[::-1].index(0)  # tokens that end every prompt
+    first_dropped, _ = encoded.offset_mapping[context - ends]
+    return prompt[first_dropped:].lstrip()  # some tokens begin with the space before a word

@@ -473,13 +473,14 @@ def _read_dalle_spec(folder: Path, name: str) -> Spec:
             f"{folder}: dvae says no size, transformer no grid or text_length, or text_encoder no "
             "length"
         )
-    encodes = dvae.get("has_encoder", True)
-    settings = tuple(s for s in DALLE_SETTINGS if encodes or s not in IMAGE_PROMPT_SETTINGS)
+    absent = set() if dvae.get("has_encoder", True) else set(IMAGE_PROMPT_SETTINGS)
+    if transformer.get("null_prefix"):  # guidance compares with that
+        absent.add("negative_prompt")
     return Spec(
         name=name,
         folder=folder,
         kind="dalle",
-        settings=settings,
+        settings=tuple(name for name in DALLE_SETTINGS if name not in absent),
         defaults={
             "width": size,
             "height": size,

@@ -10,6 +10,7 @@ its own. This is teacher forcing, over all positions at once; `pipelines.cache` 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple, cast
 
 import torch
@@ -20,9 +21,18 @@ from torch.utils.checkpoint import checkpoint
 from pipelines.attention import attend
 from pipelines.cpu import linear
 from pipelines.masks import Mask, paper_masks, visible
+from pipelines.rotary import behind_text, grid_turns, rotate
 
 KeysAndValues = tuple[torch.Tensor, torch.Tensor]
 FLOAT16_MAX = torch.finfo(torch.float16).max
+
+
+class Activation(StrEnum):
+    """What is between the two layers of an MLP."""
+
+    GELU = "gelu"
+    GELU_TANH = "gelu_tanh"  # its approximation by tanh
+    SILU = "silu"
 
 
 @dataclass(frozen=True)
@@ -32,8 +42,9 @@ class TransformerConfig:
     Text positions hold text tokens, which are predicted too (`text_vocabulary`), or projected
     hidden states of a text encoder (`prefix_width`). Where neither is set they hold their padding
     tokens and nothing else: a start token, for networks that read the prompt by cross-attention
-    (`cross_attention_width`). The other fields are what public checkpoints do differently. Raises
-    ValueError for what does not fit together.
+    (`cross_attention_width`). With `rotary` positions a prefix has none: it is as long as the
+    prompt, up to `text_length`, and is never padded. The other fields are what public checkpoints
+    do differently. Raises ValueError for what does not fit together.
     """
 
     grid: int = 32  # image positions in a row, and rows
@@ -41,6 +52,8 @@ class TransformerConfig:
     text_length: int = 256
     text_vocabulary: int | None = 16384
     prefix_width: int | None = None
+    prefix_mlp: bool = False  # projects a prefix by two layers, not one
+    null_prefix: bool = False  # has a learned prefix of no prompt, to compare with
     width: int = 3968
     heads: int = 62
     masks: tuple[Mask, ...] = paper_masks(64)  # one for each layer
@@ -49,14 +62,18 @@ class TransformerConfig:
     extra_norms: bool = False  # a layer norm behind each attention and behind, or in, the MLP
     gated_mlp: bool = False  # a GLU, with the extra norm inside (NormFormer, as in DALL·E mini)
     mlp_width: int | None = None  # None is four times as wide
+    activation: Activation = Activation.GELU_TANH
+    rms_norm: bool = False  # in place of all layer norms
     embedding_norm: bool = False  # behind the embeddings
     head_norm: bool = False  # a second one before the head
     raster_positions: bool = False  # a learned position per image token, not per row and column
+    rotary: bool = False  # positions of image tokens are turns; nothing is learned
     masks_begin_in_text: bool = False  # the last text position is the first of the masks' grid
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "masks", tuple(Mask(mask) for mask in self.masks))
-        if self.width % self.heads:
+        object.__setattr__(self, "activation", Activation(self.activation))
+        if self.heads < 1 or self.width % self.heads:
             raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
         if self.text_vocabulary is not None and self.prefix_width is not None:
             raise ValueError("one of text_vocabulary and prefix_width must be set, not both")
@@ -65,6 +82,10 @@ class TransformerConfig:
             raise ValueError(
                 "one of text_vocabulary and prefix_width must be set, or cross_attention_width"
             )
+        if self.prefix_width is None and (self.prefix_mlp or self.null_prefix or self.rotary):
+            raise ValueError("prefix_mlp, null_prefix and rotary need a prefix_width")
+        if self.rotary and self.width // self.heads % 4:
+            raise ValueError("rotary needs heads whose width is a multiple of four")
         if min(self.grid, self.image_vocabulary, self.text_length, len(self.masks)) < 1:
             raise ValueError("grid, vocabulary, text_length and masks must not be empty")
 
@@ -123,31 +144,38 @@ class Transformer(nn.Module):
         self.gradient_checkpointing = False
         width, text = config.width, config.text_length
         if config.prefix_width is not None:
-            self.text_projection = nn.Linear(config.prefix_width, width)
+            self.text_projection = _prefix_projection(config.prefix_width, width, config.prefix_mlp)
         elif config.text_vocabulary is not None:
             self.text_embedding = nn.Embedding(config.text_vocabulary, width)
-        self.padding = nn.Embedding(text, width)
-        self.text_position = nn.Embedding(text, width)
+        if config.null_prefix:
+            assert config.prefix_width is not None
+            self.null_prefix = nn.Parameter(torch.zeros(text, config.prefix_width))
         self.image_embedding = nn.Embedding(config.image_vocabulary, width)
-        if config.raster_positions:
-            self.image_position = nn.Embedding(config.image_length, width)
-        else:
-            self.row_position = nn.Embedding(config.grid, width)
-            self.column_position = nn.Embedding(config.grid, width)
-        self.embedding_norm = nn.LayerNorm(width) if config.embedding_norm else nn.Identity()
+        if not config.rotary:
+            self.padding = nn.Embedding(text, width)
+            self.text_position = nn.Embedding(text, width)
+            if config.raster_positions:
+                self.image_position = nn.Embedding(config.image_length, width)
+            else:
+                self.row_position = nn.Embedding(config.grid, width)
+                self.column_position = nn.Embedding(config.grid, width)
+        rms = config.rms_norm
+        self.embedding_norm = _norm(width, rms) if config.embedding_norm else nn.Identity()
         self.layers = nn.ModuleList(
             Layer(
                 width,
                 config.heads,
                 config.mlp_width,
+                config.activation,
                 extra_norms=config.extra_norms,
                 gated_mlp=config.gated_mlp,
+                rms_norm=rms,
                 context_width=config.cross_attention_width,
             )
             for _ in config.masks
         )
-        self.norm = nn.LayerNorm(width)
-        self.head_norm = nn.LayerNorm(width) if config.head_norm else nn.Identity()
+        self.norm = _norm(width, rms)
+        self.head_norm = _norm(width, rms) if config.head_norm else nn.Identity()
         self.head = nn.Linear(width, config.text_outputs + config.image_vocabulary)
         self.apply(_initialise)
         for layer in self.blocks():  # so that the sum over all layers keeps its size (GPT-2)
@@ -163,19 +191,21 @@ class Transformer(nn.Module):
     ) -> Output:
         """Teacher forcing.
 
-        text : (B, T) int64 tokens, or (B, T, D) hidden states for a prefix.
+        text : (B, T) int64 tokens, or (B, T, D) hidden states for a prefix. T is the length that
+            the config says, or anything up to it with rotary positions.
         present : (B, T) bool, False where the padding token of the position stands instead.
         image : (B, I) int64. The last token is only predicted.
         context : for cross-attention.
         """
-        T = self.config.text_length
+        T, n = text.shape[1], image.shape[1] - 1
         x = torch.cat([self.embed_text(text, present), self.embed_image(image[:, :-1])], dim=1)
+        turns = self.turns(T, n)
         for mask, layer in zip(self.config.masks, self.blocks(), strict=True):
-            shown = self.visible(mask, x.shape[1])
+            shown = self.visible(mask, T, n)
             if self.gradient_checkpointing and self.training:
-                x = checkpoint(layer, x, shown, context, self.kernel, use_reentrant=False)
+                x = checkpoint(layer, x, shown, context, self.kernel, turns, use_reentrant=False)
             else:
-                x = layer(x, shown, context, self.kernel)
+                x = layer(x, shown, context, self.kernel, turns)
         x = self.normed(x)
         image_logits = self.image_logits(x[:, T - 1 :])
         read = self.config.text_outputs
@@ -190,6 +220,8 @@ class Transformer(nn.Module):
 
     def embed_text(self, text: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """(B, T) tokens or (B, T, D) hidden states to (B, T, C)."""
+        if self.config.rotary:
+            return self.embedding_norm(self.text_projection(text))
         x = self.padding.weight
         if self.config.prefix_width is not None:
             x = torch.where(present[..., None], self.text_projection(text), x)
@@ -201,22 +233,28 @@ class Transformer(nn.Module):
 
     def embed_image(self, image: torch.Tensor) -> torch.Tensor:
         """The first n tokens (B, n) to (B, n, C)."""
+        x = self.image_embedding(image)
+        if self.config.rotary:
+            return self.embedding_norm(x)
         position = torch.arange(image.shape[1], device=image.device)
         if self.config.raster_positions:
             place = self.image_position(position)
         else:
             row, column = position // self.config.grid, position % self.config.grid
             place = self.row_position(row) + self.column_position(column)
-        return self.embedding_norm(self.image_embedding(image) + place)
+        return self.embedding_norm(x + place)
 
     def embed_next(self, image: torch.Tensor, position: int) -> torch.Tensor:
         """The tokens (B,) of one position to (B, 1, C)."""
+        x = self.image_embedding(image)[:, None]
+        if self.config.rotary:
+            return self.embedding_norm(x)
         if self.config.raster_positions:
             place = self.image_position.weight[position]
         else:
             row, column = divmod(position, self.config.grid)
             place = self.row_position.weight[row] + self.column_position.weight[column]
-        return self.embedding_norm(self.image_embedding(image) + place)[:, None]
+        return self.embedding_norm(x + place)
 
     def normed(self, x: torch.Tensor) -> torch.Tensor:
         """What the last layer gives, as the head reads it."""
@@ -227,11 +265,30 @@ class Transformer(nn.Module):
         read = self.config.text_outputs
         return linear(x, self.head.weight[read:], self.head.bias[read:])
 
-    def visible(self, mask: Mask, length: int) -> torch.Tensor:
-        """(length, length) bool: what the first positions see in a layer with this mask."""
+    def visible(self, mask: Mask, text: int, image: int) -> torch.Tensor:
+        """(L, L) bool: what `text` text and the first `image` image positions see in a layer with
+        this mask; L is both together."""
         config = self.config
-        device = self.padding.weight.device
-        return visible(mask, config.shared_length, config.grid, config.reach, length, device)
+        device = self.image_embedding.weight.device
+        shared = text - config.masks_begin_in_text
+        return visible(mask, shared, config.grid, config.reach, text + image, device)
+
+    def turns(self, text: int, image: int) -> torch.Tensor | None:
+        """The rotary positions (2, L, c / 2) of the same; None where there are none."""
+        whole = self._grid_turns()
+        return None if whole is None else behind_text(whole[:, :image], text)
+
+    def turns_at(self, position: int) -> torch.Tensor | None:
+        """Those (2, 1, c / 2) of one image position."""
+        whole = self._grid_turns()
+        return None if whole is None else whole[:, position : position + 1]
+
+    def _grid_turns(self) -> torch.Tensor | None:
+        config = self.config
+        if not config.rotary:
+            return None
+        device = self.image_embedding.weight.device
+        return grid_turns(config.grid, config.width // config.heads, device)
 
 
 class Layer(nn.Module):
@@ -245,24 +302,30 @@ class Layer(nn.Module):
         width: int,
         heads: int,
         mlp_width: int | None = None,
+        activation: Activation = Activation.GELU_TANH,
         *,
         extra_norms: bool = False,
         gated_mlp: bool = False,
+        rms_norm: bool = False,
         context_width: int | None = None,
     ) -> None:
         super().__init__()
         inside = 4 * width if mlp_width is None else mlp_width
-        self.norm_1 = nn.LayerNorm(width)
+        self.norm_1 = _norm(width, rms_norm)
         self.attention = SelfAttention(width, heads)
-        self.post_1 = nn.LayerNorm(width) if extra_norms else nn.Identity()
+        self.post_1 = _norm(width, rms_norm) if extra_norms else nn.Identity()
         if context_width is not None:
-            self.norm_cross = nn.LayerNorm(width)
+            self.norm_cross = _norm(width, rms_norm)
             self.cross_attention = CrossAttention(width, context_width, heads)
-            self.post_cross = nn.LayerNorm(width) if extra_norms else nn.Identity()
-        self.norm_2 = nn.LayerNorm(width)
+            self.post_cross = _norm(width, rms_norm) if extra_norms else nn.Identity()
+        self.norm_2 = _norm(width, rms_norm)
         self.mlp: Mlp | GatedMlp
-        self.mlp = GatedMlp(width, inside, extra_norms) if gated_mlp else Mlp(width, inside)
-        self.post_2 = nn.LayerNorm(width) if extra_norms and not gated_mlp else nn.Identity()
+        if gated_mlp:
+            norm = _norm(inside, rms_norm) if extra_norms else nn.Identity()
+            self.mlp = GatedMlp(width, inside, activation, norm)
+        else:
+            self.mlp = Mlp(width, inside, activation)
+        self.post_2 = _norm(width, rms_norm) if extra_norms and not gated_mlp else nn.Identity()
 
     def forward(
         self,
@@ -270,9 +333,10 @@ class Layer(nn.Module):
         shown: torch.Tensor,
         context: Context | None,
         kernel: str,
+        turns: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """x (B, L, C), shown (L, L) bool."""
-        q, k, v = self.attention.project(self.norm_1(x))
+        """x (B, L, C), shown (L, L) bool, turns (2, L, c / 2) for rotary positions."""
+        q, k, v = self.attention.project(self.norm_1(x), turns)
         return self.finish(x, attend(q, k, v, shown, kernel), self.project_context(context))
 
     def project_context(self, context: Context | None) -> ContextKeys | None:
@@ -303,10 +367,12 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def project(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, L, C) to queries, keys and values (3, B, H, L, c)."""
+    def project(self, x: torch.Tensor, turns: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, L, C) to queries, keys and values (3, B, H, L, c), turned (2, L, c / 2) where
+        positions are rotary."""
         B, L, _ = x.shape
-        return self.qkv(x).view(B, L, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        qkv = self.qkv(x).view(B, L, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return qkv if turns is None else torch.cat([rotate(qkv[:2], turns), qkv[2:]])
 
     def join(self, x: torch.Tensor) -> torch.Tensor:
         """(B, H, L, c) to (B, L, C)."""
@@ -341,30 +407,49 @@ class CrossAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Wider inside, with the approximation of GELU by tanh."""
+    """Two layers, the one between them of another width."""
 
-    def __init__(self, width: int, inside: int) -> None:
+    def __init__(
+        self, width: int, inside: int, activation: Activation, outputs: int | None = None
+    ) -> None:
         super().__init__()
+        self.activation = activation
         self.up = nn.Linear(width, inside)
-        self.down = nn.Linear(inside, width)
+        self.down = nn.Linear(inside, width if outputs is None else outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down(functional.gelu(self.up(x), approximate="tanh"))
+        return self.down(activate(self.activation, self.up(x)))
 
 
 class GatedMlp(nn.Module):
-    """A gated linear unit (Shazeer, arXiv 2002.05202) with exact GELU and, where there are extra
-    norms, one inside (Shleifer et al., NormFormer, arXiv 2110.09456)."""
+    """A gated linear unit (Shazeer, arXiv 2002.05202), which may have a norm inside (Shleifer et
+    al., NormFormer, arXiv 2110.09456)."""
 
-    def __init__(self, width: int, inside: int, extra_norms: bool) -> None:
+    def __init__(self, width: int, inside: int, activation: Activation, norm: nn.Module) -> None:
         super().__init__()
+        self.activation = activation
         self.gate = nn.Linear(width, inside)
         self.up = nn.Linear(width, inside)
-        self.norm = nn.LayerNorm(inside) if extra_norms else nn.Identity()
+        self.norm = norm
         self.down = nn.Linear(inside, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down(self.norm(functional.gelu(self.gate(x)) * self.up(x)))
+        return self.down(self.norm(activate(self.activation, self.gate(x)) * self.up(x)))
+
+
+def activate(activation: Activation, x: torch.Tensor) -> torch.Tensor:
+    """The activation of each value."""
+    if activation == Activation.SILU:
+        return functional.silu(x)
+    return functional.gelu(x, approximate="tanh" if activation == Activation.GELU_TANH else "none")
+
+
+def _norm(width: int, rms: bool) -> nn.LayerNorm | nn.RMSNorm:
+    return nn.RMSNorm(width, eps=1e-5) if rms else nn.LayerNorm(width)
+
+
+def _prefix_projection(inputs: int, width: int, mlp: bool) -> nn.Linear | Mlp:
+    return Mlp(inputs, width, Activation.GELU_TANH, width) if mlp else nn.Linear(inputs, width)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -33,7 +33,9 @@ class VqganConfig:
     norm_groups: int = 32
     norm_eps: float = 1e-6
     signed: bool = True  # pixels come out of the decoder in [−1, 1], not [0, 1]
-    has_encoder: bool = True  # one that picks the code with the largest logit
+    has_encoder: bool = True  # one that picks the code with the largest logit …
+    nearest_code: bool = False  # … or, without logits, the nearest one
+    unit_codes: bool = False  # codes are scaled to length 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "multipliers", tuple(self.multipliers))
@@ -66,24 +68,35 @@ class Vqgan(nn.Module):
         if config.has_encoder:
             self.encoder = Encoder(config)
             self.quant_conv = nn.Conv2d(config.z_channels, config.code_width, 1)
-            self.code_logits = nn.Conv2d(config.code_width, config.vocabulary, 1)
+            if not config.nearest_code:
+                self.code_logits = nn.Conv2d(config.code_width, config.vocabulary, 1)
         self.codebook = nn.Embedding(config.vocabulary, config.code_width)
         self.post_quant_conv = nn.Conv2d(config.code_width, config.z_channels, 1)
         self.decoder = Decoder(config)
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The likeliest codes (B, h, w) of uint8 pictures (B, 3, H, W).
+        """The codes (B, h, w) of uint8 pictures (B, 3, H, W).
 
         Raises ValueError if there is no encoder.
         """
         if not self.config.has_encoder:
             raise ValueError("this VQGAN has no encoder: it only makes pictures of codes")
         x = (pixels / 127.5 - 1).to(self.codebook.weight.dtype)
-        return self.code_logits(self.quant_conv(self.encoder(x))).argmax(dim=1)
+        z = self.quant_conv(self.encoder(x))
+        return self._nearest(z) if self.config.nearest_code else self.code_logits(z).argmax(dim=1)
+
+    def _nearest(self, z: torch.Tensor) -> torch.Tensor:
+        """The codes (B, h, w) nearest to (B, C, h, w): |z − e|² is |z|² − 2 (z·e − |e|² / 2)."""
+        codes = self._scaled(self.codebook.weight)  # (V, C)
+        return (z.movedim(1, -1) @ codes.T - codes.square().sum(dim=1) / 2).argmax(dim=-1)
+
+    def _scaled(self, codes: torch.Tensor) -> torch.Tensor:
+        """Codes (…, C) as the decoder knows them."""
+        return functional.normalize(codes, dim=-1) if self.config.unit_codes else codes
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """Pictures (B, 3, H, W) in [0, 1], float32, of codes (B, h, w)."""
-        z = self.codebook(codes).movedim(-1, 1)  # (B, C, h, w)
+        z = self._scaled(self.codebook(codes)).movedim(-1, 1)  # (B, C, h, w)
         x = self.decoder(self.post_quant_conv(z)).float()
         if self.config.signed:
             x = (x + 1) / 2

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -21,6 +21,8 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.clip.configuration_clip import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
+from transformers.models.t5.configuration_t5 import T5Config
+from transformers.models.t5.modeling_t5 import T5EncoderModel, T5Stack
 
 from pipelines import original_layout
 from pipelines.bart import BartConfig, BartEncoder
@@ -243,12 +245,15 @@ def _load_single_file(
         _fill(network, path, header, places[part], dtypes[part], added)
 
 
+TextEncoder: TypeAlias = CLIPTextModel | T5Stack | BartEncoder
+
+
 @dataclass(frozen=True)
 class DalleNetworks:
     """The parts of a model of the DALL·E path, likewise."""
 
     tokenizer: PreTrainedTokenizerFast
-    text_encoder: CLIPTextModel | BartEncoder | None  # None where the transformer reads text tokens
+    text_encoder: TextEncoder | None  # None where the transformer reads text tokens
     transformer: Transformer
     dvae: DiscreteVae | Vqgan
 
@@ -273,10 +278,13 @@ def load_dalle(
     parts: dict[str, torch.nn.Module] = {"transformer": transformer, "dvae": dvae}
     if text_encoder is not None:
         parts["text_encoder"] = text_encoder
-    added = _Count(parts, dict.fromkeys(parts, dtype), progress).add
+    dtypes = dict.fromkeys(parts, dtype)
+    if isinstance(text_encoder, T5Stack) and dtype == torch.float16:
+        dtypes["text_encoder"] = torch.bfloat16  # its values go beyond float16
+    added = _Count(parts, dtypes, progress).add
     for part, network in parts.items():
         file = weights_file(folder / part, "model", "pytorch_model")
-        load_weights(network, file, read_header(file), dtype, added)
+        load_weights(network, file, read_header(file), dtypes[part], added)
     if isinstance(text_encoder, CLIPTextModel):
         fill_position_ids(text_encoder)
     for network in parts.values():
@@ -291,15 +299,16 @@ def _build_dvae(folder: Path) -> DiscreteVae | Vqgan:
     return DiscreteVae(_dvae_config(_own_config(folder)))
 
 
-def _build_text_encoder(
-    folder: Path, transformer: TransformerConfig
-) -> CLIPTextModel | BartEncoder | None:
+def _build_text_encoder(folder: Path, transformer: TransformerConfig) -> TextEncoder | None:
     """What the transformer reads prompts by, without its weights; None where it does so itself."""
     if transformer.cross_attention_width is not None:
         return BartEncoder(BartConfig(**_own_config(folder)))
-    if transformer.prefix_width is not None:
-        return CLIPTextModel(CLIPTextConfig.from_dict(read_config(folder / "config.json")))
-    return None
+    if transformer.prefix_width is None:
+        return None
+    config = read_config(folder / "config.json")
+    if config.get("model_type") == T5Config.model_type:
+        return T5EncoderModel(T5Config.from_dict(config)).encoder
+    return CLIPTextModel(CLIPTextConfig.from_dict(config))
 
 
 def load_dvae(folder: Path) -> DiscreteVae:
@@ -511,6 +520,7 @@ def refuse(path: Path, what: str, keys: Collection[str], shown: int = 3) -> None
         raise WeightsError(f"{path} has {what}: {', '.join(list(keys)[:shown])}{more}")
 
 
+_T5_EMBEDDING = "embed_tokens.weight"
 _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v."}
 
 
@@ -518,13 +528,15 @@ def current_name(key: str, expected: Collection[str]) -> str:
     """What the installed libraries call a key that older ones saved; `key` itself if nothing fits.
 
     transformers 5 dropped the prefix of the keys of CLIP's towers, and diffusers 0.12 renamed the
-    projections in the VAE's attention. Files with either spelling are around.
+    projections in the VAE's attention. Files with either spelling are around. What a file calls the
+    encoder of T5 is all of it here.
     """
     projection = key.replace(".proj_attn.", ".to_out.0.")
     for old, new in _OLD_ATTENTION.items():
         projection = projection.replace(old, new)
     vision = key.replace("vision_model.vision_model.", "vision_model.")
-    spellings = (key, key.removeprefix("text_model."), f"text_model.{key}", vision, projection)
+    t5 = _T5_EMBEDDING if key == "shared.weight" else key.removeprefix("encoder.")
+    spellings = (key, key.removeprefix("text_model."), f"text_model.{key}", vision, projection, t5)
     return next((name for name in spellings if name in expected), key)
 
 
@@ -566,7 +578,7 @@ def _check_fit(
 def _check_dalle_fit(
     folder: Path,
     tokenizer: PreTrainedTokenizerFast,
-    text_encoder: CLIPTextModel | BartEncoder | None,
+    text_encoder: TextEncoder | None,
     transformer: Transformer,
     dvae: DiscreteVae | Vqgan,
 ) -> None:
@@ -586,6 +598,10 @@ def _check_dalle_fit(
         width, crossed = text_encoder.config.width, config.cross_attention_width
         pairs.append(("text_encoder width", width, "transformer cross_attention_width", crossed))
         reader, vocabulary = "text_encoder vocabulary", text_encoder.config.vocabulary
+    elif isinstance(text_encoder, T5Stack):
+        width, wanted = text_encoder.config.d_model, config.prefix_width
+        pairs.append(("text_encoder d_model", width, "transformer prefix_width", wanted))
+        reader, vocabulary = "text_encoder vocab_size", text_encoder.config.vocab_size
     elif text_encoder is not None:
         text = text_encoder.config
         width, length = text.hidden_size, text.max_position_embeddings

@@ -67,6 +67,27 @@ def test_rows_of_public_models() -> None:
     assert [line for line in section.splitlines() if line.startswith("| `")] == rows()
 
 
+def test_rows_of_downloads() -> None:
+    section = TABLE.read_text().split("## Public checkpoints of the DALL·E path")[1]
+    found = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    expected = [
+        [
+            download.name,
+            ", ".join(download.holds),
+            download.source,
+            download.revision,
+            download.sha256,
+            download.licence,
+            download.draws,
+            ", ".join(f"{k} {v}" for k, v in download.defaults.items()),
+            download.citation,
+            "yes" if download.tried else "no",
+        ]
+        for download in pipelines.public.DOWNLOADS
+    ]
+    assert found == ["| " + " | ".join(columns) + " |" for columns in expected]
+
+
 @pytest.mark.parametrize("table", [pipelines.public.PUBLIC, rerank.public.PUBLIC])
 def test_public_models_have_names_of_the_hub(
     table: dict[str, pipelines.public.Public | rerank.public.Public],

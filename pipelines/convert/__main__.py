@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.convert import min_dalle, openai_dvae, rudalle
+from pipelines.convert import kakao, llamagen, min_dalle, openai_dvae, rudalle
 from pipelines.specs import WeightsError
 
 DESCRIPTION = """\
@@ -17,6 +17,9 @@ Turn a downloaded checkpoint of the DALL·E path into a folder that generate -m 
 SOURCE is a folder with one of:
   ruDALL-E XL        a .bin or .safetensors file, bpe.model, and Sber's VQGAN as a .ckpt file
   min-dalle          encoder, decoder, vocab and merges of mini or mega, and detoker.pt
+  minDALL-E          stage1_last.ckpt, stage2_last.ckpt and tokenizer/, unpacked
+  LlamaGen           t2i_….pt and vq_ds16_t2i.pt, and in flan-t5-xl/ config.json, tokenizer.json
+                     and the weights of FLAN-T5-XL
   OpenAI's dVAE      encoder.pkl and decoder.pkl; the folder holds a dVAE and draws nothing alone
 
 DEST must not exist. Every key of the download is accounted for, and no code in it is run.
@@ -71,6 +74,16 @@ def parser() -> argparse.ArgumentParser:
         help="what min-dalle's models begin with (default 16384, as the published configs say; "
         "min-dalle 0.4.11 itself takes 16383)",
     )
+    flags.add_argument(
+        "--size",
+        type=int,
+        help="of LlamaGen's pictures in pixels: 256 for stage 1, 512 for stage 2",
+    )
+    flags.add_argument(
+        "--accept-noncommercial",
+        action="store_true",
+        help="for weights whose licence forbids commercial use: yours is none",
+    )
     return flags
 
 
@@ -91,6 +104,15 @@ def convert(options: argparse.Namespace) -> None:
     try:
         if (source / rudalle.BPE).is_file():
             rudalle.convert(source, made, version=options.version, heads=options.heads)
+        elif any((source / name).is_file() for name in kakao.FILES):
+            kakao.convert(
+                source,
+                made,
+                heads=options.heads,
+                accept_noncommercial=options.accept_noncommercial,
+            )
+        elif (source / llamagen.VQGAN).is_file():
+            llamagen.convert(source, made, size=options.size, heads=options.heads)
         elif any((source / name).is_file() for name in openai_dvae.FILES):
             openai_dvae.convert(source, made)
         else:

@@ -16,12 +16,12 @@ import torch
 from pipelines.bart import BartConfig
 from pipelines.convert import vqgan
 from pipelines.convert.reading import read_tensors
-from pipelines.convert.recipe import Fill, Piece, Plan, Rows, refuse, shape_of
-from pipelines.convert.tokenizer import write_tokenizer
+from pipelines.convert.recipe import Fill, Piece, Plan, Rows, shape_of
+from pipelines.convert.tokenizer import read_merges, read_words, write_tokenizer
 from pipelines.convert.writing import write_index, write_network
 from pipelines.masks import Mask
-from pipelines.specs import WeightsError, read_config
-from pipelines.transformer import TransformerConfig
+from pipelines.specs import WeightsError
+from pipelines.transformer import Activation, TransformerConfig
 from pipelines.vqgan import VqganConfig
 from pipelines.weights import AGAIN
 
@@ -103,7 +103,7 @@ def convert(
     network = dest / "transformer"
     write_network(network, config, decoder_plan(config, rows, start), decoder, files.decoder)
 
-    words = read_words(files.words, bart.vocabulary)
+    words = read_words(files.words, ("<s>", "<pad>", "</s>", "<unk>", WORD_START), bart.vocabulary)
     write_tokenizer(
         dest / "tokenizer",
         words,
@@ -167,6 +167,7 @@ def read_decoder_config(
         extra_norms=True,
         gated_mlp=True,
         mlp_width=inside,
+        activation=Activation.GELU,
         embedding_norm=True,
         raster_positions=True,
     )
@@ -276,36 +277,3 @@ def _unscaled_norm(ours: str, theirs: str, rows: int) -> dict[str, tuple[Piece, 
         f"{ours}.weight": (Fill(rows, 1.0),),
         f"{ours}.bias": (Rows(f"{theirs}.bias", 0, rows),),
     }
-
-
-def read_words(path: Path, vocabulary: int) -> dict[str, int]:
-    """The tokens of a vocab.json. Raises WeightsError if it is none, or of another model."""
-    words = read_config(path)
-    if not all(isinstance(token, int) for token in words.values()):
-        raise WeightsError(f"{path} is no vocabulary: it must give each word a number")
-    missing = [word for word in ("<s>", "<pad>", "</s>", "<unk>", WORD_START) if word not in words]
-    refuse(path, "is missing tokens", missing)
-    if max(words.values()) >= vocabulary:
-        raise WeightsError(
-            f"{path} has tokens up to {max(words.values())}, the encoder {vocabulary}: they are "
-            "not of one model"
-        )
-    return words
-
-
-def read_merges(path: Path, words: Mapping[str, int]) -> list[tuple[str, str]]:
-    """The pairs of a merges.txt, whose first line is a comment.
-
-    Raises WeightsError if it is none, or if it makes what is not in the vocabulary.
-    """
-    if not path.is_file():
-        raise WeightsError(f"{path} is missing: {AGAIN}")
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
-    pairs = [(left, right) for left, _, right in (line.partition(" ") for line in lines if line)]
-    strange = [
-        f"{left} {right}"
-        for left, right in pairs
-        if not {left, right, left + right} <= words.keys()
-    ]
-    refuse(path, "merges what is not in the vocabulary", strange)
-    return pairs

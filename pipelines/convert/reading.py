@@ -20,7 +20,9 @@ from torch.serialization import safe_globals
 from pipelines.specs import WeightsError
 from pipelines.weights import AGAIN, first_line, read_header
 
-TRAINER = ("pytorch_lightning.",)  # the state of a trainer beside the weights
+TRAINER = ("pytorch_lightning.", "argparse.Namespace")  # what trainers store beside the weights
+WEIGHTS = ("state_dict", "model", "module")  # where in their files the weights are …
+DEEPEST = 3  # … one in the other, at most
 MODULES = ("dall_e.", "torch.nn.modules.")  # whole networks, as OpenAI saved them
 ZIP, PICKLE = b"PK", b"\x80"  # how files of torch.save begin, since 1.6 and before
 
@@ -64,14 +66,20 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         except SafetensorError as error:
             raise WeightsError(f"{path} cannot be read: {error}") from error
     loaded = read_pickle(path, harmless=TRAINER)
-    while isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]
+    for _ in range(DEEPEST):
+        loaded = _unwrapped(loaded)
     if not isinstance(loaded, Mapping) or not loaded:
         raise WeightsError(f"{path} holds no weights, but a {type(loaded).__name__}")
     others = [str(k) for k, value in loaded.items() if not isinstance(value, torch.Tensor)]
     if others:
         raise WeightsError(f"{path} holds more than tensors: {', '.join(others[:3])}")
     return {str(key): value for key, value in loaded.items()}
+
+
+def _unwrapped(loaded: Any) -> Any:
+    """The weights in what a trainer saved, or what is there if nothing is round them."""
+    places = [loaded.get(name) for name in WEIGHTS] if isinstance(loaded, Mapping) else []
+    return next((place for place in places if isinstance(place, Mapping)), loaded)
 
 
 def read_network(path: Path) -> dict[str, torch.Tensor]:

@@ -66,15 +66,26 @@ LIKE_BART = {
     "extra_norms": True,
     "gated_mlp": True,
     "mlp_width": 20,
+    "activation": "gelu",
     "embedding_norm": True,
     "raster_positions": True,
 }
 LIKE_RUDALLE = {"extra_norms": True, "head_norm": True, "masks_begin_in_text": True}
+LIKE_LLAMAGEN = {
+    "text_vocabulary": None,
+    "prefix_width": 6,
+    "prefix_mlp": True,
+    "null_prefix": True,
+    "rotary": True,
+    "rms_norm": True,
+    "gated_mlp": True,
+    "activation": "silu",
+}
 CROSSED = {"cross_attention_width": 6}
 
 
 @EVERY_MASK
-@pytest.mark.parametrize("changes", [{}, CROSSED, LIKE_BART, LIKE_RUDALLE])
+@pytest.mark.parametrize("changes", [{}, CROSSED, LIKE_BART, LIKE_RUDALLE, LIKE_LLAMAGEN])
 def test_every_position_as_in_one_pass(mask: Mask, changes: dict[str, Any]) -> None:
     """Two prompts, three candidates each, in two layers of each kind of mask."""
     transformer = make(replace(CONFIG, masks=(mask, Mask.FULL, mask), **changes))
@@ -82,6 +93,8 @@ def test_every_position_as_in_one_pass(mask: Mask, changes: dict[str, Any]) -> N
     text, present, image = draw_inputs(P, N)
     T = transformer.config.text_length
     text, present = text[:, :T], present[:, :T]
+    if transformer.config.rotary:  # of any length, and never padded
+        text, present = torch.randn(P, 3, 6), torch.ones(P, 3, dtype=torch.bool)
     context = each_context = None
     if transformer.config.cross_attention_width is not None:
         context = Context(torch.randn(P, 3, 6), torch.tensor([[True] * 3, [True, False, False]]))
@@ -151,11 +164,11 @@ def test_kept_candidates_go_on_as_if_alone() -> None:
     cache, _ = prefill(transformer, text, present, image[:2, :0], candidates=4)
     for position in range(9):
         advance(transformer, cache, image[:, position], position)
-    before, shared = cache.own_bytes, cache.layers[0].text[0]
+    before, shared = cache.own_bytes, cache.layers[0].text
     cache.keep(torch.tensor([1, 3]))
     rows = torch.tensor([1, 3, 4 + 1, 4 + 3])
     assert cache.own_bytes == before // 2
-    assert cache.layers[0].text[0] is shared
+    assert cache.layers[0].text is shared
     other, _ = prefill(transformer, text, present, image[:2, :0], candidates=2)
     for position in range(9):
         advance(transformer, other, image[rows, position], position)

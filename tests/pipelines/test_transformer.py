@@ -195,6 +195,12 @@ def test_configs_that_cannot_be() -> None:
         ({"text_vocabulary": None}, "one of text_vocabulary and prefix_width must be set, or"),
         ({"prefix_width": 4}, "one of text_vocabulary and prefix_width must be set, not both"),
         ({"masks": ()}, "must not be empty"),
+        ({"rotary": True}, "prefix_mlp, null_prefix and rotary need a prefix_width"),
+        ({"null_prefix": True}, "need a prefix_width"),
+        (
+            {"text_vocabulary": None, "prefix_width": 4, "rotary": True, "heads": TINY.width // 2},
+            "heads whose width is a multiple of four",
+        ),
     ):
         with pytest.raises(ValueError, match=reason):
             replace(TINY, **changes)

@@ -39,3 +39,27 @@ def min_dalle_download(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def min_dalle_folder(min_dalle_download: Path) -> Path:
     """What it becomes with the start token of the published configs."""
     return converted(min_dalle_download, "--heads=4")
+
+
+@pytest.fixture(scope="session")
+def kakao_download(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """minDALL-E. Read only: copy it to damage it."""
+    return public_checkpoints.write_kakao(tmp_path_factory.mktemp("downloads") / "kakao")
+
+
+@pytest.fixture(scope="session")
+def kakao_folder(kakao_download: Path) -> Path:
+    """What it becomes."""
+    return converted(kakao_download, "--heads=4", "--accept-noncommercial")
+
+
+@pytest.fixture(scope="session")
+def llamagen_download(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """LlamaGen and T5. Read only: copy it to damage it."""
+    return public_checkpoints.write_llamagen(tmp_path_factory.mktemp("downloads") / "llamagen")
+
+
+@pytest.fixture(scope="session")
+def llamagen_folder(llamagen_download: Path) -> Path:
+    """What they become."""
+    return converted(llamagen_download, "--heads=4", "--size=96")

@@ -4,6 +4,7 @@ The values follow from the names alone, so that a reference implementation elsew
 the same ones; what such implementations gave is in data/.
 """
 
+import argparse
 import hashlib
 import json
 import math
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 DATA = Path(__file__).parents[1] / "data"
 Shapes = dict[str, tuple[int, ...]]
@@ -110,10 +112,16 @@ VQGAN = {"width": 32, "multipliers": (1, 1, 2, 4), "codes": 64, "code_width": 48
 
 
 def vqgan_shapes(
-    multipliers: tuple[int, ...], width: int, code_width: int, blocks: int, encoder: bool
+    multipliers: tuple[int, ...],
+    width: int,
+    code_width: int,
+    blocks: int,
+    encoder: bool,
+    z_channels: int | None = None,
 ) -> Shapes:
     """Decoder, and encoder, of the taming-transformers layout, with attention at the last level."""
     shapes: Shapes = {}
+    z_channels = code_width if z_channels is None else z_channels
 
     def conv(name: str, inputs: int, outputs: int, side: int = 3) -> None:
         shapes[f"{name}.weight"] = (outputs, inputs, side, side)
@@ -142,8 +150,8 @@ def vqgan_shapes(
 
     widths, last = [width * m for m in multipliers], len(multipliers) - 1
     inputs = widths[-1]
-    conv("post_quant_conv", code_width, code_width, 1)
-    conv("decoder.conv_in", code_width, inputs)
+    conv("post_quant_conv", code_width, z_channels, 1)
+    conv("decoder.conv_in", z_channels, inputs)
     middle("decoder.mid", inputs)
     for level in reversed(range(len(widths))):
         for i in range(blocks + 1):
@@ -157,7 +165,7 @@ def vqgan_shapes(
     conv("decoder.conv_out", inputs, 3)
     if not encoder:
         return shapes
-    conv("quant_conv", code_width, code_width, 1)
+    conv("quant_conv", z_channels, code_width, 1)
     conv("encoder.conv_in", 3, widths[0])
     inputs = widths[0]
     for level in range(len(widths)):
@@ -170,7 +178,7 @@ def vqgan_shapes(
             conv(f"encoder.down.{level}.downsample.conv", inputs, inputs)
     middle("encoder.mid", inputs)
     norm("encoder.norm_out", inputs)
-    conv("encoder.conv_out", inputs, code_width)
+    conv("encoder.conv_out", inputs, z_channels)
     return shapes
 
 
@@ -266,6 +274,196 @@ def write_min_dalle(folder: Path, suffix: str = "_mini") -> Path:
     (folder / f"vocab{suffix}.json").write_text(words, encoding="utf-8")
     merges = "\n".join(["#version: 0.2", *MERGES]) + "\n"
     (folder / f"merges{suffix}.txt").write_text(merges, encoding="utf-8")
+    return folder
+
+
+# --- minDALL-E ---
+
+KAKAO = {"layers": 2, "width": 64, "heads": 4, "text": 16, "grid": 6, "codes": 40}
+KAKAO_VQGAN = {"multipliers": (1, 1, 2, 2, 4), "width": 32, "code_width": 16, "blocks": 2}
+KAKAO_MERGES = ["t h", "th e</w>", "r e", "re d</w>", "b o", "l t</w>", "bo lt</w>", "o n</w>"]
+
+
+def kakao_words() -> dict[str, int]:
+    """Letters inside and at the end of words, then what is merged of them."""
+    letters = [*LETTERS, "é", "h", "!", "7", "-"]
+    words = ["[UNK]", "[PAD]", *letters, *(f"{letter}</w>" for letter in letters)]
+    words += [merge.replace(" ", "") for merge in KAKAO_MERGES]
+    return {word: token for token, word in enumerate(words)}
+
+
+def kakao_shapes() -> Shapes:
+    """The transformer, as listed by the reference."""
+    C, words = KAKAO["width"], len(kakao_words())
+    shapes: Shapes = {
+        "tok_emb_img.weight": (KAKAO["codes"], C),
+        "tok_emb_txt.weight": (words, C),
+        "pos_emb_img.weight": (KAKAO["grid"] ** 2, C),
+        "pos_emb_txt.weight": (KAKAO["text"], C),
+        "ln_f.weight": (C,),
+        "ln_f.bias": (C,),
+        "head_img.weight": (KAKAO["codes"], C),
+        "head_txt.weight": (words, C),
+    }
+    linears = {f"attn.{part}": (C, C) for part in ("key", "query", "value", "proj")}
+    linears |= {"mlp.0": (4 * C, C), "mlp.2": (C, 4 * C)}
+    for layer in range(KAKAO["layers"]):
+        name = f"blocks.{layer}"
+        for norm in ("ln1", "ln2"):
+            shapes |= {f"{name}.{norm}.{end}": (C,) for end in ("weight", "bias")}
+        for linear, shape in linears.items():
+            shapes |= {f"{name}.{linear}.weight": shape, f"{name}.{linear}.bias": shape[:1]}
+    return shapes
+
+
+def kakao_vqgan_shapes() -> Shapes:
+    """The VQGAN, whose encoder takes the nearest code."""
+    shapes = vqgan_shapes(encoder=True, **KAKAO_VQGAN)  # type: ignore[arg-type]
+    return {"quantize.embedding.weight": (KAKAO["codes"], KAKAO_VQGAN["code_width"]), **shapes}
+
+
+def write_kakao(folder: Path) -> Path:
+    """An unpacked download of minDALL-E, as its trainer saved it."""
+    (folder / "tokenizer").mkdir(parents=True)
+    parts = {"stage1_last": kakao_vqgan_shapes(), "stage2_last": kakao_shapes()}
+    for name, shapes in parts.items():
+        torch.save({"epoch": 3, "state_dict": weights(shapes)}, folder / f"{name}.ckpt")
+    words = json.dumps(kakao_words(), ensure_ascii=False)
+    (folder / "tokenizer/bpe-16k-vocab.json").write_text(words, encoding="utf-8")
+    merges = "\n".join(["#version: 0.2", *KAKAO_MERGES]) + "\n"
+    (folder / "tokenizer/bpe-16k-merges.txt").write_text(merges, encoding="utf-8")
+    return folder
+
+
+# --- LlamaGen ---
+
+LLAMAGEN = {"layers": 2, "width": 64, "heads": 4, "inside": 176, "text": 12, "grid": 6, "codes": 40}
+LLAMAGEN_VQGAN = {
+    "multipliers": (1, 1, 2, 2, 4),
+    "width": 32,
+    "code_width": 8,
+    "blocks": 2,
+    "z_channels": 48,
+}
+T5 = {
+    "model_type": "t5",
+    "architectures": ["T5ForConditionalGeneration"],
+    "d_model": 32,
+    "d_kv": 8,
+    "num_heads": 4,
+    "d_ff": 48,
+    "num_layers": 2,
+    "vocab_size": 48,
+    "feed_forward_proj": "gated-gelu",
+    "relative_attention_num_buckets": 8,
+    "tie_word_embeddings": False,
+}
+T5_PIECES = ("▁", "▁the", "▁red", "▁bolt", "▁on", "th", "bl", "ue")
+
+
+def llamagen_shapes() -> Shapes:
+    """The transformer, as listed by the reference."""
+    C, inside = LLAMAGEN["width"], LLAMAGEN["inside"]
+    shapes: Shapes = {
+        "cls_embedding.uncond_embedding": (LLAMAGEN["text"], T5["d_model"]),  # type: ignore[dict-item]
+        "cls_embedding.cap_proj.fc1.weight": (C, T5["d_model"]),  # type: ignore[dict-item]
+        "cls_embedding.cap_proj.fc2.weight": (C, C),
+        "tok_embeddings.weight": (LLAMAGEN["codes"], C),
+        "norm.weight": (C,),
+        "output.weight": (LLAMAGEN["codes"], C),
+    }
+    for layer in range(LLAMAGEN["layers"]):
+        shapes |= {
+            f"layers.{layer}.attention.wqkv.weight": (3 * C, C),
+            f"layers.{layer}.attention.wo.weight": (C, C),
+            f"layers.{layer}.feed_forward.w1.weight": (inside, C),
+            f"layers.{layer}.feed_forward.w3.weight": (inside, C),
+            f"layers.{layer}.feed_forward.w2.weight": (C, inside),
+            f"layers.{layer}.attention_norm.weight": (C,),
+            f"layers.{layer}.ffn_norm.weight": (C,),
+        }
+    return shapes
+
+
+def llamagen_vqgan_shapes() -> Shapes:
+    """The VQGAN, whose levels have numbers in the order in which they run, in the decoder too."""
+    middle = {"block_1": "0", "attn_1": "1", "block_2": "2"}
+    last = len(LLAMAGEN_VQGAN["multipliers"]) - 1  # type: ignore[arg-type]
+    shapes: Shapes = {
+        "quantize.embedding.weight": (LLAMAGEN["codes"], 8),
+        "quantize.codebook_used": (65536,),
+    }
+    ours = vqgan_shapes(encoder=True, **LLAMAGEN_VQGAN)  # type: ignore[arg-type]
+    for key, shape in ours.items():
+        match key.split("."):
+            case [half, "down", level, *rest]:
+                parts = [half, "conv_blocks", level, *rest]
+            case [half, "up", level, *rest]:
+                parts = [half, "conv_blocks", str(last - int(level)), *rest]
+            case [half, "mid", part, *rest]:
+                parts = [half, "mid", middle[part], *rest]
+            case parts:
+                pass
+        shapes[".".join("res" if part == "block" else part for part in parts)] = shape
+    return shapes
+
+
+def t5_shapes() -> Shapes:
+    """The encoder, the embedding in both places that it is stored in, and some of the decoder."""
+    C, inner = 32, 32
+    shapes: Shapes = {
+        "shared.weight": (48, C),
+        "encoder.embed_tokens.weight": (48, C),
+        "encoder.final_layer_norm.weight": (C,),
+        "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight": (8, 4),
+        "decoder.final_layer_norm.weight": (C,),
+        "lm_head.weight": (48, C),
+    }
+    for block in range(2):
+        name = f"encoder.block.{block}.layer"
+        shapes |= {f"{name}.0.SelfAttention.{part}.weight": (inner, C) for part in ("q", "k", "v")}
+        shapes |= {
+            f"{name}.0.SelfAttention.o.weight": (C, inner),
+            f"{name}.0.layer_norm.weight": (C,),
+            f"{name}.1.DenseReluDense.wi_0.weight": (48, C),
+            f"{name}.1.DenseReluDense.wi_1.weight": (48, C),
+            f"{name}.1.DenseReluDense.wo.weight": (C, 48),
+            f"{name}.1.layer_norm.weight": (C,),
+        }
+    return shapes
+
+
+def write_t5(folder: Path) -> Path:
+    """FLAN-T5 with two shards, as transformers saved it, and a tokenizer of the same kind."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(T5))
+    state = {key: values(f"t5.{key}", shape) for key, shape in t5_shapes().items()}
+    state["encoder.embed_tokens.weight"] = state["shared.weight"]
+    keys = sorted(state)
+    for number, part in enumerate((keys[:9], keys[9:]), start=1):
+        shard = {key: state[key] for key in part}
+        torch.save(shard, folder / f"pytorch_model-0000{number}-of-00002.bin")
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -20.0)]
+    signs = [(sign, -8.0) for sign in [*LETTERS, "h", "!", "7", "-", ".", ",", "'", '"']]
+    pieces = [*special, *((piece, -3.0) for piece in T5_PIECES), *signs]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=False))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme="always")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=["$A", "</s>"], special_tokens=[("</s>", 1)]
+    )
+    tokenizer.enable_truncation(5)  # as some are saved, which must not last
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def write_llamagen(folder: Path) -> Path:
+    """A download of LlamaGen from text, as its trainers saved it, beside FLAN-T5."""
+    write_t5(folder / "flan-t5-xl")
+    arguments = argparse.Namespace(image_size=96, data_path="somewhere")
+    for name, shapes in (("t2i_XL", llamagen_shapes()), ("vq_ds16_t2i", llamagen_vqgan_shapes())):
+        state = {key: values(f"{name}.{key}", shape) for key, shape in shapes.items()}
+        saved = {"model": state, "optimizer": {"state": {}}, "steps": 3, "args": arguments}
+        torch.save(saved, folder / f"{name}.pt")
     return folder
 
 

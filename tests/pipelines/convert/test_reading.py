@@ -1,5 +1,6 @@
 """Hostile and damaged files: nothing in them runs, and each is refused in one line."""
 
+import argparse
 import os
 import pickle
 import zipfile
@@ -72,6 +73,16 @@ def test_harmless_names_give_records_and_run_nothing(
     assert not marker.exists()
 
 
+def test_arguments_of_a_trainer_do_not_run(tmp_path: Path) -> None:
+    """They become a record, but what is in them is looked at like all else."""
+    path, marker = tmp_path / "trained.pt", tmp_path / "marker"
+    arguments = argparse.Namespace(place=Runs(marker))
+    torch.save({"model": {"w": torch.ones(1)}, "args": arguments}, path)
+    with pytest.raises(WeightsError, match=r"is refused: .*system"):
+        read_tensors(path)
+    assert not marker.exists()
+
+
 class Plain:
     """Something with an attribute."""
 
@@ -83,6 +94,9 @@ def test_what_is_read(tmp_path: Path) -> None:
     tensors = {"a": torch.arange(4.0), "b": torch.ones(2, 2).half()}
     torch.save({"epoch": 1, "state_dict": tensors}, tmp_path / "nested.ckpt")
     torch.save(tensors, tmp_path / "old.bin", _use_new_zipfile_serialization=False)
+    arguments = argparse.Namespace(width=3, place="somewhere")
+    saved = {"model": tensors, "optimizer": {"state": {}}, "args": arguments}
+    torch.save(saved, tmp_path / "trained.pt")
     save_file(tensors, tmp_path / "new.safetensors")
     for path in tmp_path.iterdir():
         found = read_tensors(path)
@@ -110,6 +124,10 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert "is a web page" in says(path)
     torch.save({"a": torch.ones(1), "step": 3}, path)
     assert "holds more than tensors: step" in says(path)
+    endless: dict[str, Any] = {}
+    endless["model"] = endless
+    torch.save(endless, path)
+    assert "holds more than tensors: model" in says(path)
     torch.save([torch.ones(1)], path)
     assert "holds no weights, but a list" in says(path)
     torch.save(torch.ones(3), path)
