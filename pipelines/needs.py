@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import original_layout
-from pipelines.headers import BYTES_OF_TYPE, Tensor, read_header, weights_file
+from pipelines.headers import BYTES_OF_TYPE, Tensor, read_header, shards, weights_file
 from pipelines.original_layout import UNET, VAE
 from pipelines.specs import Spec, read_config, text_components
 
@@ -89,8 +89,8 @@ def _parts_of_single_file(spec: Spec) -> dict[str, dict[str, Tensor]]:
 
 
 def _whole(folder: Path) -> dict[str, Tensor]:
-    """All shards of a part together, without variants in another number format."""
-    paths = [path for path in folder.glob("*.safetensors") if path.name.count(".") == 1]
+    """All shards of a part together."""
+    paths, _ = shards(folder)
     return _weights_in({key: value for path in paths for key, value in read_header(path).items()})
 
 
