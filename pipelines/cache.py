@@ -21,6 +21,8 @@ from pipelines.transformer import (
     TransformerConfig,
 )
 
+COMPACT = torch.contiguous_format
+
 
 @dataclass(frozen=True)
 class Slots:
@@ -125,8 +127,9 @@ def prefill(
         x = layer.finish(x, attend(q, k, v, shown, transformer.kernel), projected)
         slots = plan_slots(mask, config.grid, config.reach, x.device)
         own = torch.stack([k[:, :, shared:], v[:, :, shared:]]).repeat_interleave(candidates, dim=1)
-        text_only = (k[:, :, :shared].contiguous(), v[:, :, :shared].contiguous())
-        layers.append(LayerCache(slots, text_only, _into_slots(own, slots), projected))
+        # Copies, even where a part is contiguous as it is: a view would keep all of the pass.
+        k, v = (part[:, :, :shared].clone(memory_format=COMPACT) for part in (k, v))
+        layers.append(LayerCache(slots, (k, v), _into_slots(own, slots), projected))
     logits = transformer.image_logits(transformer.normed(x[:, -1]))
     return Cache(layers, P, fed=n), logits
 
