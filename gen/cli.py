@@ -13,9 +13,6 @@ from itertools import tee
 from types import FrameType
 from typing import Any
 
-import pipelines.public
-import rerank.public
-import rerank.specs
 from gen import flags, sheet
 from gen.again import make_again, read_plan
 from gen.engine import Engine, Outcome, run
@@ -23,13 +20,14 @@ from gen.environment import describe
 from gen.errors import InputError, RoomError
 from gen.events import Cancel, Event, Loading, Note, Progress
 from gen.forecast import foresee
+from gen.listing import listing
 from gen.models import WEIGHTS_ERRORS
 from gen.plan import Survey, draw_seed
 from gen.prompt_file import PromptFile, Row
 from gen.request import Request
 from gen.run_folder import RunFolder
 from gen.saving import Export, check_room, no_room
-from pipelines import hub, specs
+from pipelines import hub
 
 DONE, BUG, BAD_INPUT, BAD_WEIGHTS, SOME_FAILED, NO_ROOM, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 PROMPT_SHOWN = 90  # characters
@@ -165,7 +163,7 @@ def _pull(options: argparse.Namespace) -> int:
     """Fetch a model; what is here already is not fetched again."""
     from tqdm import tqdm
 
-    repository = hub.look_up(options.pull)
+    repository = hub.look_up(options.pull, options.variant)
     check_room(repository.folder, repository.missing())
     with tqdm(
         total=repository.size,
@@ -191,31 +189,9 @@ def _pull(options: argparse.Namespace) -> int:
 
 
 def _list_models() -> int:
-    for spec in specs.SPECS.values():
-        there = "" if spec.folder.exists() else "  (its weights are not here)"
-        size = f"{spec.defaults.get('width')}x{spec.defaults.get('height')}"
-        _print(f"{spec.name:16}{size:10} {spec.draws}; {spec.licence}{there}")
-    for jury in rerank.specs.SPECS.values():
-        there = "" if jury.folder.is_dir() else "  (its weights are not here)"
-        _print(f"{jury.name:16}{'judges':10} {jury.judges}; {jury.licence}{there}")
-    for model in pipelines.public.PUBLIC.values():
-        _list_public(model.name, model.draws, model.licence)
-    for judge in rerank.public.PUBLIC.values():
-        _list_public(judge.name, f"judges {judge.judges}", judge.licence)
-    for download in pipelines.public.DOWNLOADS:
-        licence = download.licence if download.licence else "licence: not known here"
-        _print(f"{download.name}: {download.draws}; {licence} (python -m pipelines.convert)")
-    _print(
-        "any other       with -m PATH: a folder of Stable Diffusion 1.x, 2.x, XL or another "
-        "pipeline of diffusers, a single .safetensors file, or what salon-train made"
-    )
+    for line in listing():
+        _print(line)
     return DONE
-
-
-def _list_public(name: str, does: str, licence: str | None) -> None:
-    is_here = (specs.hub_folder(name) / "snapshots").is_dir()
-    there = "it is here" if is_here else "not here: --pull fetches it"
-    _print(f"{name}: {does}; {'licence: see its page' if licence is None else licence} ({there})")
 
 
 def _tell_environment() -> int:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pipelines.dalle import Dalle
     from pipelines.drafts import Draft
     from pipelines.latent_diffusion import LatentDiffusion
+    from pipelines.memory_plan import MemoryPlan
     from rerank import Reranker
 
     Pipeline = LatentDiffusion | Dalle | AnyPipeline
@@ -180,7 +181,10 @@ class _Sitting:
             self._tell_of_dropped_text(dropped, candidates[0].spec)
         on_cpu = getattr(pipeline.device, "type", None) == "cpu"
         early = on_cpu and not self.engine._has_drawn  # somebody has just started and waits
-        sizes = BatchSize(candidates[0].pixels, self.engine.batch_size, early=early)
+        first, besides = candidates[0], 0
+        if first.spec.kind == "dalle":
+            besides = plan_cache(first, pipeline.dtype.itemsize).cache_per_candidate
+        sizes = BatchSize(first.pixels, self.engine.batch_size, early=early, besides=besides)
         while candidates and not self.cancel.asked:
             size = sizes.choose(len(candidates), _free_memory(pipeline.device))
             batch, candidates = candidates[:size], candidates[size:]
@@ -523,7 +527,7 @@ def load_pipeline(spec: Spec, engine: Engine, watch: Watch) -> "Pipeline":
     def progress(loaded: int, total: int) -> None:
         watch(Loading(spec.name, loaded, total))
 
-    _refuse_what_it_lacks(spec, engine)
+    refuse_what_it_lacks(spec, engine)
     if spec.kind == "diffusers":
         return AnyPipeline.from_pretrained(
             spec.address,
@@ -555,7 +559,7 @@ def load_pipeline(spec: Spec, engine: Engine, watch: Watch) -> "Pipeline":
     )
 
 
-def _refuse_what_it_lacks(spec: Spec, engine: Engine) -> None:
+def refuse_what_it_lacks(spec: Spec, engine: Engine) -> None:
     """Raise InputError for a wish that only other kinds of models fulfil."""
     wishes = {
         "--safety": engine.safety and spec.kind == "diffusers",
@@ -565,6 +569,15 @@ def _refuse_what_it_lacks(spec: Spec, engine: Engine) -> None:
     }
     if lacking := [flag for flag, is_lacking in wishes.items() if is_lacking]:
         raise InputError(f"{spec.name} runs without {', '.join(lacking)}: leave that out")
+
+
+def plan_cache(candidate: Candidate, bytes_per_number: int) -> "MemoryPlan":
+    """What the transformer that draws a candidate of the DALL·E path keeps meanwhile."""
+    from pipelines.memory_plan import MemoryPlan
+
+    guidance = candidate.request.guidance
+    assert guidance is not None  # every model of this path has a default
+    return MemoryPlan.of_model(candidate.spec, bytes_per_number, guidance)
 
 
 def load_jury(engine: Engine) -> "Reranker":

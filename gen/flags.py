@@ -221,6 +221,11 @@ def _add_telling(parser: Parser) -> None:
         help="fetch a model from the Hugging Face hub, or ORG/NAME@REVISION; nothing else here "
         "uses the network",
     )
+    group.add_argument(
+        "--variant",
+        metavar="NAME",
+        help="the number format that --pull fetches where there is one of that name, such as fp16",
+    )
     group.add_argument("--version", action="version", version=f"salon {salon_version()}")
     group.add_argument("-h", "--help", action="help", help="this text")
 

@@ -1,19 +1,19 @@
 """What a run will need, told before anything is allocated: memory against what is free, and work.
 
-Weights are counted from the headers of their files. What a candidate takes is the engine's own
-first guess, which is on the safe side.
+Weights are counted from the headers of their files, what a transformer remembers from its config.
+What else a candidate takes is the engine's own first guess, which is on the safe side.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-from gen.engine import Engine, choose_machine
+from gen.engine import Engine, choose_machine, plan_cache, refuse_what_it_lacks
 from gen.memory import FIRST_GUESS, BatchSize
-from gen.plan import Plan
+from gen.plan import Candidate, Plan
 from pipelines.headers import read_header
 from pipelines.needs import Needs, read_needs
-from pipelines.specs import Spec
+from pipelines.specs import Additions, Spec
 
 JURY = 4  # bytes of each of its numbers: it runs in float32
 
@@ -27,11 +27,13 @@ class ModelForecast:
     candidates: int = 0
     evaluations: int = 0  # of the network, for one candidate each; 0 where it counts tokens
     pixels: int = 0  # of the largest picture
+    prompt_cache: int = 0  # bytes of what a transformer remembers of a prompt
+    candidate_cache: int = 0  # and of a candidate
 
     @property
     def candidate(self) -> int:
         """Bytes of one candidate in the making, at most."""
-        return self.pixels * FIRST_GUESS
+        return self.pixels * FIRST_GUESS + self.candidate_cache
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Forecast:
     @property
     def fits(self) -> bool:
         """Whether one candidate at a time can be drawn."""
-        least = self.weights + max(model.candidate for model in self.models)
+        least = self.weights + max(model.prompt_cache + model.candidate for model in self.models)
         return least <= self.free and self.waiting <= self.free_on_host
 
     def lines(self) -> Iterable[str]:
@@ -71,9 +73,11 @@ class Forecast:
         for model in self.models:
             for part, size in model.needs.parts.items():
                 yield _row(f"{model.spec.name} {part}", size)
+            if model.prompt_cache:
+                yield _row(f"{model.spec.name}, what it remembers of a prompt", model.prompt_cache)
             yield _row(f"{model.spec.name}, a candidate at most", model.candidate)
-            size = BatchSize(model.pixels, self.batch_size).choose(
-                model.candidates, self.free - self.weights
+            size = BatchSize(model.pixels, self.batch_size, besides=model.candidate_cache).choose(
+                model.candidates, self.free - self.weights - model.prompt_cache
             )
             work = f"{model.candidates} candidates, {size} at once"
             if model.evaluations:
@@ -96,18 +100,16 @@ def foresee(plans: Iterable[Plan], engine: Engine) -> Forecast:
     """
     device, dtype, free, free_on_host = choose_machine(engine)
     size = 4 if dtype == "float32" else 2
-    models: dict[str, ModelForecast] = {}
+    models: dict[tuple[str, Additions], ModelForecast] = {}
     for plan in plans:
         for index in range(plan.count):
             candidate = plan.candidate(index)
-            address = candidate.spec.address
-            if address not in models:
-                models[address] = ModelForecast(candidate.spec, read_needs(candidate.spec, size))
-            model = models[address]
-            model.candidates += 1
-            steps = candidate.request.steps
-            model.evaluations += 0 if steps is None else steps
-            model.pixels = max(model.pixels, candidate.pixels)
+            spec = candidate.spec
+            key = spec.address, spec.additions
+            if key not in models:
+                refuse_what_it_lacks(spec, engine)
+                models[key] = ModelForecast(spec, read_needs(spec, size, safety=engine.safety))
+            _add(candidate, models[key], size)
     jury = engine.jury_spec()
     files = [] if jury is None else list(jury.folder.glob("*.safetensors"))
     tensors = [tensor for file in files for tensor in read_header(file).values()]
@@ -121,6 +123,18 @@ def foresee(plans: Iterable[Plan], engine: Engine) -> Forecast:
         jury=sum(JURY * prod(tensor.shape) for tensor in tensors),
         batch_size=engine.batch_size,
     )
+
+
+def _add(candidate: Candidate, model: ModelForecast, bytes_per_number: int) -> None:
+    """One more candidate of a model."""
+    model.candidates += 1
+    steps = candidate.request.steps
+    model.evaluations += 0 if steps is None else steps
+    model.pixels = max(model.pixels, candidate.pixels)
+    if model.spec.kind == "dalle":
+        cache = plan_cache(candidate, bytes_per_number)
+        model.prompt_cache = max(model.prompt_cache, cache.cache_shared)
+        model.candidate_cache = max(model.candidate_cache, cache.cache_per_candidate)
 
 
 def _row(name: str, size: float) -> str:

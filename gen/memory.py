@@ -18,11 +18,13 @@ class BatchSize:
     """Chooses each micro-batch's size, and learns from the ones before.
 
     `fixed` is what the user wants; only running out of memory makes it smaller. With `early` the
-    first micro-batch is small.
+    first micro-batch is small. `besides` are bytes of a candidate that do not go with its pixels.
     """
 
-    def __init__(self, pixels: int, fixed: int | None = None, *, early: bool = False) -> None:
-        self._per_candidate = float(pixels * FIRST_GUESS)
+    def __init__(
+        self, pixels: int, fixed: int | None = None, *, early: bool = False, besides: int = 0
+    ) -> None:
+        self._per_candidate = float(pixels * FIRST_GUESS + besides)
         self._limit = LARGEST if fixed is None else fixed
         self._is_fixed = fixed is not None
         self._is_early = early and fixed is None

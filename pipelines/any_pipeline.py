@@ -25,7 +25,7 @@ from PIL import Image
 from pipelines import decoding, specs
 from pipelines.devices import choose_device, choose_dtype
 from pipelines.drafts import check_indices, check_seeds
-from pipelines.headers import read_header
+from pipelines.headers import read_header, shards
 from pipelines.offloading import check_offload
 from pipelines.specs import Spec, WeightsError, read_config
 from pipelines.weights import first_line, refuse
@@ -417,7 +417,8 @@ def _load_part(folder: Path, part: str, entry: list[Any], dtype: torch.dtype) ->
         )
     for path in sorted((folder / part).glob("*.json")):
         read_config(path)  # refuses code
-    for path in sorted((folder / part).glob("*.safetensors")):
+    paths, variant = shards(folder / part)
+    for path in paths:
         read_header(path)  # refuses what is cut off
     try:
         if not issubclass(kind, torch.nn.Module):
@@ -425,6 +426,7 @@ def _load_part(folder: Path, part: str, entry: list[Any], dtype: torch.dtype) ->
         network, told = kind.from_pretrained(
             folder / part,
             dtype=dtype,
+            variant=variant,
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,

@@ -20,6 +20,8 @@ from pipelines.transformer import (
     TransformerConfig,
 )
 
+COMPACT = torch.contiguous_format
+
 
 @dataclass(frozen=True)
 class Slots:
@@ -126,7 +128,8 @@ def prefill(
         x = layer.finish(x, attend(q, k, v, shown, transformer.kernel), projected)
         slots = plan_slots(mask, config.grid, config.reach, x.device)
         own = qkv[1:, :, :, shared:].repeat_interleave(candidates, dim=1)
-        text_only = qkv[1:, :, :, :shared].contiguous()
+        # A copy, even where the part is contiguous as it is: a view would keep all of the pass.
+        text_only = qkv[1:, :, :, :shared].clone(memory_format=COMPACT)
         layers.append(LayerCache(slots, text_only, _into_slots(own, slots), projected))
     logits = transformer.image_logits(transformer.normed(x[:, -1]))
     return Cache(layers, P, fed=n), logits

@@ -5,6 +5,7 @@ The format: 8 bytes with the length of the header, the header as JSON, then the 
 
 import json
 import math
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from pipelines.specs import WeightsError
 
 MAX_HEADER_BYTES = 10_000_000  # eighty thousand tensors; larger ones are made to exhaust memory
 AGAIN = "copy or download it again"
+SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 BYTES_OF_TYPE = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 
@@ -64,11 +66,28 @@ def read_metadata(path: Path) -> dict[str, str]:
     return metadata if isinstance(metadata, dict) else {}
 
 
+def shards(folder: Path) -> tuple[list[Path], str | None]:
+    """The safetensors files of one component of any class, and the variant that they are.
+
+    A variant such as fp16 is taken where there is no other.
+    """
+    by_variant: dict[str | None, list[Path]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        name = SHARD.sub("", path.name.removesuffix(".safetensors"))
+        _, dot, variant = name.partition(".")
+        by_variant.setdefault(variant if dot else None, []).append(path)
+    if not by_variant:
+        return [], None
+    chosen = None if None in by_variant else next(iter(by_variant))
+    return by_variant[chosen], chosen
+
+
 def weights_file(folder: Path, stem: str, pickle_stem: str) -> Path:
-    """The safetensors file of one component; a half-precision variant where it is the only one."""
-    for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
-        if (folder / name).is_file():
-            return folder / name
+    """The safetensors file of one component; a variant such as fp16 where it is the only one."""
+    variants = list(folder.glob(f"{stem}.*.safetensors"))
+    for file in (folder / f"{stem}.safetensors", *(variants if len(variants) == 1 else [])):
+        if file.is_file():
+            return file
     for pickled in (folder / f"{pickle_stem}.bin", folder / f"{pickle_stem}.ckpt"):
         if pickled.is_file():
             raise WeightsError(

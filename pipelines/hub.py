@@ -25,7 +25,8 @@ ATTEMPTS = 3  # at a file whose download breaks off
 PIECE = 2**20  # bytes
 MAX_ANSWER = 50 * 2**20  # bytes; a list of a hundred thousand files is shorter
 SUFFIXES = (".safetensors", ".json", ".txt", ".model")  # the last two are vocabularies
-VARIANT = re.compile(r"\.\w+((-\d{5}-of-\d{5})?\.safetensors)$")  # model.fp16.safetensors
+# A part of a model, the number format that it is a variant in, and which of its files this is.
+WEIGHTS = re.compile(r"(.+?)(?:\.(\w+))?(?:-\d{5}-of-\d{5})?\.safetensors")
 
 Progress = Callable[[int, int], None]  # told the bytes that are there, and all there will be
 
@@ -85,8 +86,8 @@ class Repository:
             path.write_text(self.commit, encoding="utf-8")
 
 
-def look_up(name: str) -> Repository:
-    """What the hub has under `org/name` or `org/name@revision`.
+def look_up(name: str, variant: str | None = None) -> Repository:
+    """What the hub has under `org/name` or `org/name@revision`, and what of it `variant` means.
 
     Raises WeightsError if the hub cannot be reached, does not have it, or has nothing that can be
     loaded.
@@ -103,7 +104,7 @@ def look_up(name: str) -> Repository:
             said = json.loads(answer.read(MAX_ANSWER))
             entries = [_file(entry) for entry in said["siblings"]]
             commit = str(said["sha"])
-            licence = (said.get("cardData") or {}).get("license")
+            licence = _licence(said.get("cardData") or {})
         except (OSError, HTTPException) as error:
             raise WeightsError(f"{constants.ENDPOINT} gives no whole answer: {error}") from error
         except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -112,15 +113,20 @@ def look_up(name: str) -> Repository:
             ) from error
     if not re.fullmatch("[0-9a-f]{40}", commit):
         raise WeightsError(f"{constants.ENDPOINT} names no commit of {repository}")
-    files = tuple(worth_fetching([entry for entry in entries if entry is not None]))
+    files = tuple(worth_fetching([entry for entry in entries if entry is not None], variant))
     if not any(file.name.endswith(".safetensors") for file in files):
-        raise WeightsError(f"{repository} has no safetensors; pickles, which run code, are not got")
+        raise WeightsError(
+            f"{repository} has no safetensors; pickles, which run code, are not got: what "
+            "python -m pipelines.convert can turn into a model is to be downloaded by hand"
+        )
     return Repository(repository, wanted, commit, licence, files)
 
 
-def worth_fetching(files: Sequence[HubFile]) -> list[HubFile]:
+def worth_fetching(files: Sequence[HubFile], variant: str | None = None) -> list[HubFile]:
     """What is loaded of a repository: no pickles, and each weight in one number format only.
 
+    That is `variant` for the parts of a diffusers folder that have it, such as fp16, and the one
+    without a name where there is that.
     Beside a diffusers folder, single files in the original layout hold the same weights again, and
     so do OpenCLIP's beside those of transformers.
     """
@@ -132,11 +138,21 @@ def worth_fetching(files: Sequence[HubFile]) -> list[HubFile]:
         files = [
             file for file in files if "/" in file.name or not file.name.endswith(".safetensors")
         ]
-    return [
-        file
-        for file in files
-        if (p := VARIANT.sub(r"\1", file.name)) == file.name or p not in names
-    ]
+    wanted = variant if "model_index.json" in names else None
+    formats: dict[str, set[str | None]] = {}
+    for match in (WEIGHTS.fullmatch(file.name) for file in files):
+        if match is not None:
+            formats.setdefault(match[1], set()).add(match[2])
+
+    def is_wanted(file: HubFile) -> bool:
+        match = WEIGHTS.fullmatch(file.name)
+        if match is None:
+            return True
+        there = formats[match[1]]
+        best = next((each for each in (wanted, None) if each in there), match[2])
+        return match[2] == best
+
+    return [file for file in files if is_wanted(file)]
 
 
 def pull(repository: Repository, progress: Progress) -> Path:
@@ -173,6 +189,12 @@ def pull(repository: Repository, progress: Progress) -> Path:
     (repository.folder / PULLED).write_text(text, encoding="utf-8")
     repository.note_revision()
     return repository.folder
+
+
+def _licence(card: Mapping[str, Any]) -> str | None:
+    """What the hub calls a licence; those that it has no word for have a name of their own."""
+    word, name = card.get("license"), card.get("license_name")
+    return str(name) if word == "other" and name else word
 
 
 def _file(entry: Mapping[str, Any]) -> HubFile | None:

@@ -1,10 +1,12 @@
 """What a transformer will need, told before anything is allocated."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
 from pipelines.cache import bytes_per_candidate
+from pipelines.specs import Spec, WeightsError, read_config
 from pipelines.transformer import Transformer, TransformerConfig
 
 # Values per position that a layer keeps for the backward pass, in units of the width: two norms,
@@ -25,13 +27,25 @@ class MemoryPlan:
     moments: int  # of AdamW: two in float32
     activations: int
     checkpointed_activations: int
-    cache_shared: int  # the text of a prompt, for all its candidates
+    cache_shared: int  # what is read of a prompt, for all its candidates
     cache_per_candidate: int
     dense_cache_per_candidate: int  # if every layer kept every position
 
     @classmethod
-    def of(cls, config: TransformerConfig, bytes_per_value: int = 4) -> "MemoryPlan":
-        """Count the parameters on the meta device, which allocates nothing."""
+    @lru_cache(maxsize=16)
+    def of(
+        cls,
+        config: TransformerConfig,
+        bytes_per_value: int = 4,
+        *,
+        prompts: int = 1,
+        context_length: int = 0,
+    ) -> "MemoryPlan":
+        """Count the parameters on the meta device, which allocates nothing.
+
+        `prompts` is 2 with guidance, which compares; `context_length` counts the tokens that are
+        read by cross-attention.
+        """
         with torch.device("meta"):
             network = Transformer(config)
         parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -43,11 +57,38 @@ class MemoryPlan:
             moments=2 * 4 * parameters,
             activations=layers * KEPT_PER_LAYER * position,
             checkpointed_activations=(layers + KEPT_PER_LAYER) * position,
-            cache_shared=2 * layers * config.text_length * config.width * bytes_per_value,
-            cache_per_candidate=bytes_per_candidate(config, bytes_per_value=bytes_per_value),
-            dense_cache_per_candidate=(
-                2 * layers * config.image_length * config.width * bytes_per_value
+            cache_shared=(
+                2
+                * prompts
+                * layers
+                * (config.shared_length + context_length)
+                * config.width
+                * bytes_per_value
             ),
+            cache_per_candidate=bytes_per_candidate(config, prompts, bytes_per_value),
+            dense_cache_per_candidate=(
+                2 * prompts * layers * config.image_length * config.width * bytes_per_value
+            ),
+        )
+
+    @classmethod
+    def of_model(cls, spec: Spec, bytes_per_value: int, guidance: float) -> "MemoryPlan":
+        """The same for the transformer of a folder of the DALL·E path.
+
+        Raises WeightsError for a config that builds no network.
+        """
+        entries = read_config(spec.folder / "transformer" / "config.json")
+        try:
+            config = TransformerConfig(**{k: v for k, v in entries.items() if k != "_class_name"})
+        except (TypeError, ValueError) as error:
+            raise WeightsError(
+                f"{spec.folder} has a config that builds no network: {error}"
+            ) from error
+        return cls.of(
+            config,
+            bytes_per_value,
+            prompts=2 if guidance > 1 else 1,
+            context_length=0 if config.cross_attention_width is None else spec.context,
         )
 
     def __str__(self) -> str:

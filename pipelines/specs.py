@@ -53,7 +53,7 @@ NON_COMMERCIAL = frozenset(
     f"cc-by-{terms}-{version}"
     for terms in ("nc", "nc-sa", "nc-nd")
     for version in ("2.0", "3.0", "4.0")
-)
+) | {"flux-1-dev-non-commercial-license", "sai-nc-community"}
 
 
 class WeightsError(Exception):
@@ -205,6 +205,8 @@ def find(name_or_folder: str) -> Spec:
         if known is None:
             return spec
         spec = replace(spec, draws=known.draws)
+        if spec.kind == "diffusers":  # whose folders do not say how they are best drawn with
+            spec = replace(spec, defaults=known.defaults)
         if known.licence is None or "licence" in read_pulled(spec.folder):
             return spec
         return replace(spec, licence=known.licence)
@@ -569,6 +571,16 @@ def warn_of_licence(spec: Spec) -> None:
         warnings.warn(
             f"the licence of {spec.name}, {spec.licence}, forbids commercial use", stacklevel=3
         )
+
+
+def in_hub_cache(repository: str) -> bool:
+    """Whether a repository was fetched, all of it: only then is its branch noted."""
+    folder = hub_folder(repository)
+    try:
+        commit = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
+    except OSError:
+        return False
+    return bool(commit) and (folder / "snapshots" / commit).is_dir()
 
 
 def hub_folder(repository: str) -> Path:

@@ -12,13 +12,17 @@ class PublicFile:
     """A file of a model."""
 
     name: str
-    size: int  # bytes
-    sha256: str
+    size: str | None = None  # as its page gives it
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
 class Public:
-    """A model on the Hugging Face hub; `name` is where."""
+    """A model that others made and published.
+
+    It is called as on the Hugging Face hub, where `generate --pull` fetches it. If there is a
+    `source`, its file is to be got from there by hand: it is a head for `rerank --aesthetic`.
+    """
 
     name: str
     judges: str
@@ -27,6 +31,7 @@ class Public:
     weights: float  # GB in float32, in which it runs, counted from the sizes of the networks
     citation: str
     processor: str | None = None  # where tokenizer and preprocessing are, if not with it
+    source: str | None = None
     revision: str | None = None
     files: tuple[PublicFile, ...] = ()
     tried: bool = False  # whether Salon was run on the real files
@@ -84,6 +89,17 @@ PUBLIC = {
             permits="no commercial use",
             weights=0.60,
             citation="Xu et al., arXiv 2309.16671",
+        ),
+        Public(
+            name="LAION's aesthetic predictor",
+            judges="how good a picture looks, by the features of openai/clip-vit-large-patch14",
+            licence="Apache-2.0",
+            permits="any use that keeps the notice",
+            weights=0.004,
+            citation="Schuhmann et al., arXiv 2210.08402",
+            processor="openai/clip-vit-large-patch14",
+            source="`christophschuhmann/improved-aesthetic-predictor` on GitHub",
+            files=(PublicFile("sac+logos+ava1-l14-linearMSE.pth"),),
         ),
     )
 }

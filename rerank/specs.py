@@ -15,7 +15,7 @@ NON_COMMERCIAL = frozenset(
     f"cc-by-{terms}-{version}"
     for terms in ("nc", "nc-sa", "nc-nd")
     for version in ("2.0", "3.0", "4.0")
-)
+) | {"flux-1-dev-non-commercial-license", "sai-nc-community"}
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
 

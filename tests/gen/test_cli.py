@@ -138,6 +138,16 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert studio.loads == []
 
 
+def test_a_picture_records_template_and_prompt(studio: Studio, out: Path) -> None:
+    template = "a {red|blue} {fox|owl}"
+    assert main([template, "--candidates", "1", "--seed", "3"]) == 0
+    request = metadata.read(out / "0001-3-r1.png").request
+    assert request.template == template
+    assert request.prompt in {f"a {c} {a}" for c in ("red", "blue") for a in ("fox", "owl")}
+    [line] = [line for line in (out / "manifest.jsonl").read_text().splitlines() if "fox|" in line]
+    assert json.dumps(request.prompt) in line
+
+
 @pytest.mark.parametrize("seed", [0, 2**63 - 1])
 def test_extreme_seeds_are_accepted_and_echoed(
     seed: int, studio: Studio, out: Path, capsys: pytest.CaptureFixture[str]

@@ -10,6 +10,7 @@ from gen.cli import main
 from gen.forecast import Forecast, foresee
 from gen.memory import FIRST_GUESS
 from gen.plan import resolve
+from pipelines.memory_plan import MemoryPlan
 
 
 @pytest.fixture
@@ -36,6 +37,43 @@ def test_numbers(tiny_diffusion_folder: Path, tiny_clip_folder: Path) -> None:
     assert told.weights == model.needs.weights + told.jury
     assert told.jury > 0
     assert told.fits
+
+
+def test_what_a_transformer_remembers(tiny_dalle_folder: Path, tiny_clip_folder: Path) -> None:
+    plain, compared = (
+        forecast(tiny_dalle_folder, tiny_clip_folder, candidates=2, guidance=guidance).models[0]
+        for guidance in (1, 3)
+    )
+    assert compared.prompt_cache == 2 * plain.prompt_cache > 0
+    assert compared.candidate_cache == 2 * plain.candidate_cache > 0
+    spec = plain.spec
+    plan = MemoryPlan.of_model(spec, 4, 1.0)
+    assert (plain.prompt_cache, plain.candidate_cache) == (
+        plan.cache_shared,
+        plan.cache_per_candidate,
+    )
+    pixels = spec.defaults["width"] * spec.defaults["height"]
+    assert plain.candidate == pixels * FIRST_GUESS + plain.candidate_cache
+
+
+def test_a_model_with_additions_is_another(
+    tiny_diffusion_folder: Path, tiny_clip_folder: Path
+) -> None:
+    """Both are in memory when two prompts add different files."""
+    plans = [
+        resolve(Request("a panda", model=str(tiny_diffusion_folder), candidates=2, vae=vae))
+        for vae in (None, str(tiny_diffusion_folder / "vae"))
+    ]
+    told = foresee(plans, Engine(device="cpu", reranker=str(tiny_clip_folder)))
+    one, other = told.models
+    assert one.needs == other.needs
+    assert told.weights == 2 * one.needs.weights + told.jury
+
+
+def test_wishes_that_the_model_lacks(tiny_dalle_folder: Path) -> None:
+    plan = resolve(Request("a panda", model=str(tiny_dalle_folder)))
+    with pytest.raises(InputError, match="runs without --vae-tiling"):
+        foresee([plan], Engine(device="cpu", reranker="none", vae_tiling=True))
 
 
 def test_the_command_prints_and_draws_nothing(

@@ -20,6 +20,7 @@ class FakeHub:
     folder: Path
     commit: str = COMMIT
     licence: str | None = "cc-by-nc-4.0"
+    licence_name: str | None = None  # of one that the hub has no word for
     status: int = 200
     break_after: int | None = None  # bytes of a large file, once
     lie: bool = False  # about the contents of large files
@@ -43,7 +44,7 @@ class FakeHub:
             "id": "org/model",
             "sha": self.commit,
             "siblings": siblings,
-            "cardData": {"license": self.licence},
+            "cardData": {"license": self.licence, "license_name": self.licence_name},
         }
 
 

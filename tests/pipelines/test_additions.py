@@ -40,6 +40,19 @@ def load(folder: Path, **additions: Any) -> LatentDiffusion:
     return LatentDiffusion.from_pretrained(folder, device="cpu", additions=Additions(**additions))
 
 
+def encoders_of(pipeline: LatentDiffusion) -> dict[str, torch.nn.Module]:
+    """By their names in a folder: one, or the two of SDXL."""
+    encoders = [reader.encoder for reader in pipeline.text.readers]
+    return dict(zip(("text_encoder", "text_encoder_2"), encoders, strict=False))
+
+
+def weight_name(network: torch.nn.Module, module: str) -> str:
+    """What transformers calls a module's weight: since 5, most text encoders without a prefix."""
+    names = dict(network.named_parameters())
+    plain = f"{module.removeprefix('text_model.')}.weight"
+    return plain if plain in names else f"{module}.weight"
+
+
 def encoder_of(pipeline: LatentDiffusion) -> torch.nn.Module:
     return pipeline.text.readers[0].encoder
 
@@ -63,10 +76,12 @@ def matrices(folder: Path, seed: int) -> dict[str, dict[str, tuple[torch.Tensor,
         up, down = (torch.randn(shape, generator=generator) for shape in shapes)
         return up, down
 
-    encoder = encoder_of(pipeline)
-    text = encoder.get_parameter(TEXT_MODULE.removeprefix("text_model.") + ".weight")
     unet = {name: pair(pipeline.unet.get_parameter(f"{name}.weight")) for name in UNET_MODULES}
-    return {"unet": unet, "text_encoder": {TEXT_MODULE: pair(text)}}
+    texts = {
+        component: {TEXT_MODULE: pair(encoder.get_parameter(weight_name(encoder, TEXT_MODULE)))}
+        for component, encoder in encoders_of(pipeline).items()
+    }
+    return {"unet": unet, **texts}
 
 
 def write_diffusers(path: Path, parts: Mapping[str, Any]) -> Path:
@@ -86,7 +101,8 @@ def write_kohya(path: Path, parts: Mapping[str, Any], folder: Path) -> Path:
     for component, modules in parts.items():
         for module, (up, down) in modules.items():
             if component != "unet":
-                stem = ("lora_te1_" if is_xl else "lora_te_") + module.replace(".", "_")
+                prefix = {"text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}[component]
+                stem = (prefix if is_xl else "lora_te_") + module.replace(".", "_")
             else:
                 [piece] = original_layout.pieces(
                     layout_named(folder.name), "unet", config, [module]
@@ -147,19 +163,25 @@ def test_several_loras_are_those_of_the_stock_pipeline(
     assert (draw(load(folder), guidance=1.0) - expected).abs().max() > 1e-2
 
 
-def test_lora_is_the_product_of_its_matrices(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("style", ["diffusers", "kohya"])
+def test_lora_is_the_product_of_its_matrices(folder: Path, tmp_path: Path, style: str) -> None:
+    """In the UNet, and in the one or two text encoders."""
     parts = matrices(folder, 1)
-    path = write_kohya(tmp_path / "one.safetensors", parts, folder)
+    assert len(parts) == (3 if folder.name == "sdxl" else 2)
+    if style == "kohya":
+        path, scale = write_kohya(tmp_path / "one.safetensors", parts, folder), ALPHA / RANK
+    else:
+        path, scale = write_diffusers(tmp_path / "one.safetensors", parts), 1.0
     before, after = load(folder), load(folder, loras=(Lora(path, 0.5),))
     networks = {
-        "unet": (before.unet, after.unet),
-        "text_encoder": (encoder_of(before), encoder_of(after)),
+        component: (network, encoders_of(after).get(component, after.unet))
+        for component, network in {"unet": before.unet, **encoders_of(before)}.items()
     }
     for component, modules in parts.items():
         for module, (up, down) in modules.items():
-            name = module.removeprefix("text_model.") + ".weight"
+            name = weight_name(networks[component][0], module)
             weight, changed = (network.get_parameter(name) for network in networks[component])
-            change = 0.5 * ALPHA / RANK * (up.flatten(1) @ down.flatten(1))
+            change = 0.5 * scale * (up.flatten(1) @ down.flatten(1))
             assert torch.allclose(changed, weight + change.reshape(weight.shape), atol=1e-4)
             assert (changed - weight).abs().max() > 0.1
 
@@ -207,10 +229,27 @@ def test_lora_for_another_model_is_refused(folder: Path, tmp_path: Path) -> None
 def test_learned_words_are_those_of_the_stock_pipeline(folder: Path, tmp_path: Path) -> None:
     if folder.name == "sdxl":
         path = tmp_path / "cat.safetensors"
-        save_file({"clip_l": torch.randn(2, 16), "clip_g": torch.randn(2, 24)}, path)
-        first, second = (r.encoder for r in load(folder, embeddings=(path,)).text.readers)
-        assert len(first.get_input_embeddings().weight) == 49_410
-        assert len(second.get_input_embeddings().weight) == 49_410
+        learned = {"clip_l": torch.randn(2, 16), "clip_g": torch.randn(2, 24)}
+        save_file(learned, path)
+        stock = stock_of(folder)
+        for key, end in (("clip_l", ""), ("clip_g", "_2")):
+            stock.load_textual_inversion(
+                {"cat": learned[key]},
+                text_encoder=getattr(stock, f"text_encoder{end}"),
+                tokenizer=getattr(stock, f"tokenizer{end}"),
+            )
+        # For configs that say 2, which SDXL's do, transformers takes the highest id for the end:
+        # that of a learned word.
+        for module in stock.text_encoder_2.modules():
+            if hasattr(module, "eos_token_id"):
+                module.eos_token_id = stock.tokenizer_2.eos_token_id
+        expected, _, pooled, _ = stock.encode_prompt(
+            "a cat on red", device="cpu", do_classifier_free_guidance=False
+        )
+        ours = load(folder, embeddings=(path,)).text.encode("a cat on red")
+        assert (ours.hidden - expected).abs().max() < 1e-4
+        assert (ours.pooled - pooled).abs().max() < 1e-4
+        assert (load(folder).text.encode("a cat on red").hidden - expected).abs().max() > 0.1
         return
     path = tmp_path / "learned_embeds.safetensors"
     save_file({"<cat>": torch.randn(2, 16)}, path)

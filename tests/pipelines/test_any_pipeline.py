@@ -1,6 +1,7 @@
 """SD3, FLUX and PixArt of few channels behind the contract of drafts."""
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,8 +20,9 @@ from transformers import (
     T5Tokenizer,
 )
 
-from pipelines.any_pipeline import THREAD, UNFINISHED, AnyPipeline
-from pipelines.specs import WeightsError
+from pipelines.any_pipeline import THREAD, UNFINISHED, AnyPipeline, _load
+from pipelines.needs import read_needs
+from pipelines.specs import WeightsError, find
 
 SIZE: dict[str, Any] = {"width": 32, "height": 32}
 STEPS = 3
@@ -252,6 +254,32 @@ def test_closing_ends_the_thread_within_a_step(ours: AnyPipeline) -> None:
     draft.close()
     with pytest.raises(RuntimeError, match="closed"):
         draft.step()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_what_it_needs_is_told_before(folder: Path, dtype: torch.dtype) -> None:
+    """T5 is partly in float32 where the rest is in float16."""
+    taken = {}
+    for part, network in _load(folder, dtype).components.items():
+        if isinstance(network, torch.nn.Module):  # some of whose tensors have two names
+            tensors = {t.data_ptr(): t.nbytes for t in network.state_dict().values()}
+            taken[part] = sum(tensors.values())
+    told = read_needs(find(str(folder)), dtype.itemsize).parts
+    assert told.keys() == taken.keys()
+    for part, size in taken.items():
+        assert told[part] >= size if dtype == torch.bfloat16 else told[part] == size
+
+
+def test_a_variant_where_there_is_no_other(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    told = read_needs(find(str(copy)), 4)
+    for path in copy.glob("*/*.safetensors"):
+        path.rename(path.with_suffix(".fp16.safetensors"))
+    assert read_needs(find(str(copy)), 4) == told
+    [picture] = AnyPipeline.from_pretrained(copy, "cpu")(
+        "a panda", seeds=[7], steps=STEPS, guidance=2.0, **SIZE
+    )
+    assert np.array_equal(np.asarray(picture), stock_picture(folder, 7))
 
 
 def test_damaged_folders_are_refused(folder: Path, tmp_path: Path) -> None:

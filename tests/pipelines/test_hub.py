@@ -70,6 +70,58 @@ def test_a_model_is_fetched_and_found(server: FakeHub, cache: Path) -> None:
     assert "all.safetensors" not in names
 
 
+def test_a_variant_in_the_place_of_larger_files(server: FakeHub, cache: Path) -> None:
+    folder = server.folder / "unet"
+    for name in ("a-00001-of-00002", "a-00002-of-00002", "a.fp16", "b.fp16", "b.bf16"):
+        (folder / f"{name}.safetensors").write_bytes(name.encode())
+
+    def names(variant: str | None, part: str) -> set[str]:
+        files = hub.look_up("org/model", variant).files
+        return {Path(f.name).name for f in files if f.name.startswith(f"{part}/")}
+
+    plain, half = Path(UNET).name, Path(UNET.replace(".safe", ".fp16.safe")).name
+    shards = {"a-00001-of-00002.safetensors", "a-00002-of-00002.safetensors"}
+    only = {"b.fp16.safetensors", "b.bf16.safetensors"}
+    assert names(None, "unet") - {"config.json"} == {plain, *shards, *only}
+    assert names("fp16", "unet") - {"config.json"} == {
+        half,
+        "a.fp16.safetensors",
+        "b.fp16.safetensors",
+    }
+    assert plain in names("fp16", "vae")  # of which there is no other
+
+    for path in folder.glob("[ab]*.safetensors"):
+        path.unlink()
+    repository = hub.look_up("org/model", "fp16")
+    fetched = hub.pull(repository, lambda done, total: None)
+    assert not (fetched / UNET).exists()
+    with pytest.warns(UserWarning, match="forbids commercial use"):
+        LatentDiffusion.from_pretrained("org/model", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("word", "name", "expected", "forbids"),
+    [
+        ("other", "flux-1-dev-non-commercial-license", "flux-1-dev-non-commercial-license", True),
+        ("other", None, "other", False),
+        ("apache-2.0", "a name", "apache-2.0", False),
+        (None, None, None, False),
+    ],
+)
+def test_a_licence_with_a_name_of_its_own(
+    server: FakeHub,
+    cache: Path,
+    word: str | None,
+    name: str | None,
+    expected: str | None,
+    forbids: bool,
+) -> None:
+    server.licence, server.licence_name = word, name
+    folder = fetch()
+    assert read_pulled(folder).get("licence") == expected
+    assert find("org/model").forbids_commerce == forbids
+
+
 def test_commit_and_hashes_are_recorded(server: FakeHub, cache: Path) -> None:
     folder = fetch("org/model@v2")
     record = read_pulled(folder)
@@ -216,8 +268,10 @@ def test_the_command(server: FakeHub, tmp_path: Path) -> None:
     done = command("a panda", "-m", "org/model", "-o", str(tmp_path / "out"))
     assert done.returncode == 3
     assert "generate --pull org/model" in done.stderr
-    done = command("--pull", "org/model")
+    done = command("--pull", "org/model", "--variant", "fp16")
     assert done.returncode == 0, done.stderr
+    snapshot = tmp_path / "cache" / "models--org--model" / "snapshots" / COMMIT
+    assert not (snapshot / UNET).exists()
     assert f"org/model at {COMMIT}" in done.stdout
     assert "cc-by-nc-4.0" in done.stdout
     server.status = 500

@@ -203,3 +203,16 @@ def test_distilled_models_are_told_by_their_configs(folder: Path) -> None:
     edit(folder / "unet" / "config.json", time_cond_proj_dim=8)
     drawn = find(str(folder)).defaults
     assert (drawn["steps"], drawn["sampler"]) == (4, "lcm")
+
+
+def test_known_models_are_drawn_with_as_their_rows_say(hub_cache: Path) -> None:
+    name = "black-forest-labs/FLUX.1-schnell"
+    snapshot = hub_cache / "models--black-forest-labs--FLUX.1-schnell" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("0" * 40)
+    (snapshot / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    spec = find(name)
+    assert spec.defaults == {"width": 1024, "height": 1024, "steps": 4, "guidance": 0.0}
+    assert spec.licence == "apache-2.0"
+    assert find(str(snapshot)).defaults == {}

@@ -67,6 +67,14 @@ def test_half_precision_files_load_whole_as_float32(folder: Path) -> None:
         assert not any(p.requires_grad for p in network(networks, part).parameters())
 
 
+def test_convolutions_have_their_channels_last(folder: Path) -> None:
+    networks = load(folder)
+    for network in (networks.unet, networks.vae):
+        kernels = [p for p in network.parameters() if p.ndim == 4 and min(p.shape[1:]) > 1]
+        assert kernels
+        assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
+
+
 def test_text_encoder_equals_transformers_own_loading(folder: Path) -> None:
     from transformers import CLIPTextModel, CLIPTokenizer
 

@@ -1,0 +1,67 @@
+"""The models and juries that are known, and which of them are here, as text for people."""
+
+import textwrap
+from collections.abc import Iterator
+
+import pipelines.public
+import rerank.public
+import rerank.specs
+from pipelines import specs
+
+WIDTH = 80  # columns
+INDENT = "    "
+OTHERS = (
+    "Any other with -m PATH: a folder of Stable Diffusion 1.x, 2.x, XL or another pipeline of "
+    "diffusers, a single .safetensors file, or what salon-train or python -m pipelines.convert "
+    "made. weights.md says more of each."
+)
+
+
+def listing() -> Iterator[str]:
+    """Lines of at most 80 columns: each model's name and whether it is here, then what is known."""
+    yield "To draw with, by -m NAME:"
+    for spec in specs.SPECS.values():
+        yield from _entry(spec.name, _on_disk(spec.folder.is_dir()), spec.draws, spec.licence)
+    for model in pipelines.public.PUBLIC.values():
+        state = _in_cache(model.name)
+        if model.source is not None:
+            state = "download it, then: python -m pipelines.convert"
+        terms = f"{_named(model.licence)}; {model.permits}"
+        size = f"{model.weights:.3g} GB in half precision"
+        yield from _entry(model.name, state, model.draws, terms, size)
+    yield ""
+    yield "To judge with, by --reranker NAME:"
+    for jury in rerank.specs.SPECS.values():
+        yield from _entry(
+            jury.name, _on_disk(jury.folder.is_dir()), str(jury.judges), _named(jury.licence)
+        )
+    for judge in rerank.public.PUBLIC.values():
+        state = _in_cache(judge.name)
+        if judge.source is not None:
+            state = "download it, for rerank --aesthetic"
+        terms = f"{_named(judge.licence)}; {judge.permits}"
+        size = f"{judge.weights:.3g} GB in float32"
+        yield from _entry(judge.name, state, judge.judges, terms, size)
+    yield ""
+    yield from textwrap.wrap(OTHERS, WIDTH)
+
+
+def _entry(name: str, state: str, *facts: str) -> Iterator[str]:
+    yield ""
+    yield from textwrap.wrap(f"{name} ({state})", WIDTH, subsequent_indent=INDENT)
+    for fact in facts:
+        yield from textwrap.wrap(
+            fact, WIDTH, initial_indent=INDENT, subsequent_indent=INDENT + INDENT
+        )
+
+
+def _on_disk(is_there: bool) -> str:
+    return "here, it ships" if is_there else "its weights are not here: install Salon again"
+
+
+def _in_cache(name: str) -> str:
+    return "here, in the hub's cache" if specs.in_hub_cache(name) else "not here: --pull it"
+
+
+def _named(licence: str | None) -> str:
+    return "its licence is not known here" if licence is None else licence
