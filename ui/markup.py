@@ -77,12 +77,17 @@ def _claims(claims: Sequence[tuple[str, bool]]) -> str:
     )
 
 
-def data_url(image: Image.Image) -> str:
-    """A picture inside the page itself, no larger than a thumbnail."""
+def thumbnail(image: Image.Image) -> Image.Image:
+    """A copy that is no larger than the page needs."""
     small = image.convert("RGB")
     small.thumbnail((THUMBNAIL, THUMBNAIL))
+    return small
+
+
+def data_url(image: Image.Image) -> str:
+    """A picture inside the page itself, no larger than a thumbnail."""
     out = io.BytesIO()
-    small.save(out, "webp", quality=90, method=0)
+    thumbnail(image).save(out, "webp", quality=90, method=0)
     return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 

@@ -1,6 +1,8 @@
 """The page as a person uses it, in a real browser."""
 
+import base64
 import io
+import threading
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -11,6 +13,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from gen import metadata
 from gen.engine import Engine
+from gen.events import Loading, Watch
+from gen.models import Spec
 from gen.run_folder import RunFolder
 from ui.studio import Studio
 
@@ -148,6 +152,43 @@ def test_stop_keeps_what_is_finished(browser, quick) -> None:
     assert 4 <= len(captions) < 16
     assert len(captions) % 4 == 0
     assert not any("unfinished" in caption for caption in captions)
+
+
+def test_what_is_finished_is_shown_while_the_rest_is_drawn(browser, quick) -> None:
+    quick.fakes.pipeline.seconds_per_step = 0.05
+    quick.studio.engine.batch_size = 4
+    page = browser.open(quick.url)
+    draw(page, "a stoat", seed=8, candidates=12, top_k=2, steps=40)
+    page.wait_for_selector("#live .tile:has-text('in the making') img")
+    page.wait_for_selector("#live .tile:has-text('finished') img")
+    captions = page.locator("#live .captions").all_inner_texts()
+    states = [caption.split("\n")[0] for caption in captions]
+    assert states[:4] == ["finished"] * 4
+    assert "waits" in states
+    shown = page.locator("#live img").nth(0)
+    assert shown.get_attribute("alt") == "candidate 1: finished"
+    data = base64.b64decode(shown.get_attribute("src").partition(",")[2])
+    with Image.open(io.BytesIO(data)) as image:  # the preview had no colours
+        assert image.convert("HSV").getextrema()[1][1] > 100
+    page.click("#draw-stop")
+    page.wait_for_selector("#draw-best .tile img")
+
+
+def test_a_model_that_is_being_loaded(browser, quick, monkeypatch) -> None:
+    go_on = threading.Event()
+
+    def load(spec: Spec, engine: Engine, watch: Watch) -> object:
+        watch(Loading(spec.name, 5, 10))
+        assert go_on.wait(PATIENCE)
+        return quick.fakes.pipelines[spec.name]
+
+    monkeypatch.setattr("gen.engine.load_pipeline", load)
+    quick.studio.engine._pipelines.clear()
+    page = browser.open(quick.url)
+    draw(page, "a stilt", candidates=2, top_k=1)
+    page.wait_for_selector("#status >> text=Loading fake … 50%")
+    go_on.set()
+    page.wait_for_selector("#draw-best .tile img")
 
 
 def test_who_leaves_wants_nothing_more(browser, quick) -> None:
