@@ -4,7 +4,6 @@ import base64
 import io
 import threading
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import pytest
@@ -22,9 +21,22 @@ SEED = 9007199254740993  # 2^53 + 1, which a browser's numbers cannot hold
 HOSTILE = "a panda <b>left</b> of <img src=x onerror=alert(1)> {{value}} ${alert(2)}"
 TYPED = HOSTILE.replace("{", r"\{").replace("}", r"\}")  # or its braces would be choices
 PATIENCE = 120_000  # milliseconds
-PATIENT_SECONDS = (
-    60  # to the first preview, which takes well under 2 on a machine with nothing else
-)
+FIRST_PREVIEW_SECONDS = 2  # the model being warm
+CLICKS = 3  # whose best is asserted: a machine that is busy makes some slower, and none faster
+# From a click on the button to the first frame with a preview in it, by the browser's own clock.
+MEASURE = """() => new Promise((tell) => {
+  const button = document.querySelector('#draw-generate');
+  const begin = (click) => {
+    const look = () => {
+      const image = document.querySelector('#live img');
+      if (image?.complete && image.naturalWidth && image.checkVisibility())
+        tell((performance.now() - click.timeStamp) / 1000);
+      else requestAnimationFrame(look);
+    };
+    look();
+  };
+  button.addEventListener('click', begin, {once: true, capture: true});
+})"""
 TEXT = (
     "a cat\nNegative prompt: dogs\n"
     "Steps: 9, Sampler: Euler a, CFG scale: 4.5, Seed: 77, Size: 96x96"
@@ -100,21 +112,23 @@ def test_how_long_the_first_preview_takes(browser, tmp_path: Path) -> None:
     pytest.importorskip("gradio", reason="gradio is not installed")
     from ui.server import served
 
+    seconds = []
     with RunFolder(tmp_path) as folder:
         studio = Studio(Engine(), folder)
         studio.load()
         with served(studio, "127.0.0.1", 0) as url:
             page = browser.open(url)
             page.fill("#prompt textarea", "a panda to the left of a red balloon")
-            start = perf_counter()
-            page.click("#draw-generate")
-            page.wait_for_selector("#live img")
-            seconds = perf_counter() - start
-            page.click("#draw-finish")
-            page.wait_for_selector("#draw-best .tile img")
+            for _ in range(CLICKS):
+                page.evaluate(f"() => {{ window.measured = ({MEASURE})() }}")
+                page.click("#draw-generate")
+                seconds.append(page.evaluate("window.measured"))
+                page.click("#draw-stop")
+                page.wait_for_selector("#draw-generate:visible")
             studio.stop()
-    print(f"from click to first preview: {seconds:.2f} s")
-    assert seconds < PATIENT_SECONDS
+    told = ", ".join(f"{each:.2f}" for each in seconds)
+    print(f"from click to first preview, in seconds: {told}")
+    assert min(seconds) < FIRST_PREVIEW_SECONDS
 
 
 def test_finish_now_keeps_the_candidates_as_they_are(browser, quick) -> None:
