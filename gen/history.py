@@ -1,6 +1,6 @@
 """What was drawn before: the prompts of a run folder and their pictures, read off its manifest."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 from gen.errors import InputError
 from gen.manifest import records
 from gen.request import Request
-from gen.run_folder import PICTURE_NAME
+from gen.run_folder import PICTURE_NAME, Files
 
 
 @dataclass
@@ -33,7 +33,11 @@ class Past:
     number: int
     request: Request
     _pictures: dict[int, Picture] = field(default_factory=dict)  # by seed
-    _deleted: dict[int, Picture] = field(default_factory=dict)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no pictures, or none any more."""
+        return not self._pictures
 
     @property
     def pictures(self) -> list[Picture]:
@@ -76,16 +80,39 @@ class Past:
             case "matched":
                 for seed, match in record["matches"].items():
                     pictures[int(seed)].match = float(match)
-            case "deleted":
-                for seed in record["files"]:
-                    self._deleted[int(seed)] = pictures.pop(int(seed))
-            case "restored":
-                for seed in record["files"]:
-                    pictures[int(seed)] = self._deleted.pop(int(seed))
+
+    def remove(self, seeds: Iterable[int]) -> dict[int, Picture]:
+        """Take pictures away; those that were there."""
+        there = [seed for seed in seeds if seed in self._pictures]
+        return {seed: self._pictures.pop(seed) for seed in there}
+
+    def bring_back(self, pictures: Mapping[int, Picture]) -> None:
+        """Take pictures back; one that was made again since then stays as it is."""
+        self._pictures = {**pictures, **self._pictures}
 
     def _is_best(self, picture: Picture) -> bool:
         top_k = self.request.top_k
         return picture.rank is not None and (top_k is None or picture.rank <= top_k)
+
+
+@dataclass
+class Deletion:
+    """What was deleted at once, and can be brought back."""
+
+    pictures: dict[int, dict[int, Picture]]  # by number of the prompt and seed
+
+    @property
+    def files(self) -> Files:
+        """Where the pictures were, as the run folder takes it."""
+        return {
+            number: {seed: picture.file for seed, picture in pictures.items()}
+            for number, pictures in self.pictures.items()
+        }
+
+    @property
+    def count(self) -> int:
+        """How many pictures it is about."""
+        return sum(map(len, self.pictures.values()))
 
 
 class History:
@@ -97,6 +124,7 @@ class History:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._pasts: dict[int, Past] = {}
+        self._deletions: list[Deletion] = []
         self._read = 0  # bytes of the manifest
         self._lock = Lock()
 
@@ -111,7 +139,12 @@ class History:
     def pasts(self) -> list[Past]:
         """The prompts that have pictures, the latest first."""
         with self._lock:
-            return [past for past in reversed(self._pasts.values()) if past.pictures]
+            return [past for past in reversed(self._pasts.values()) if not past.is_empty]
+
+    def deletions(self) -> list[Deletion]:
+        """What was deleted and can be brought back, the latest last."""
+        with self._lock:
+            return [Deletion({n: dict(p) for n, p in d.pictures.items()}) for d in self._deletions]
 
     def find(self, number: int) -> Past | None:
         """The prompt of that number."""
@@ -124,11 +157,37 @@ class History:
         return path if path.is_file() and not path.is_symlink() else None
 
     def _take(self, record: Mapping[str, Any]) -> None:
-        number = int(record["number"])
-        if record["event"] == "prompt":
-            self._pasts[number] = Past(number, Request.from_json(record["request"]))
-            return
-        self._pasts[number].take(record)
+        match record["event"]:
+            case "prompt":
+                number = int(record["number"])
+                self._pasts[number] = Past(number, Request.from_json(record["request"]))
+            case "deleted":
+                self._delete(_seeds(record))
+            case "restored":
+                self._restore(_seeds(record))
+            case "emptied":
+                self._deletions.clear()
+            case _:
+                self._pasts[int(record["number"])].take(record)
+
+    def _delete(self, seeds: Mapping[int, Sequence[int]]) -> None:
+        gone = {number: self._pasts[number].remove(those) for number, those in seeds.items()}
+        gone = {number: pictures for number, pictures in gone.items() if pictures}
+        if gone:
+            self._deletions.append(Deletion(gone))
+
+    def _restore(self, seeds: Mapping[int, Sequence[int]]) -> None:
+        for number, those in seeds.items():
+            for deletion in self._deletions:
+                aside = deletion.pictures.get(number, {})
+                back = {seed: aside.pop(seed) for seed in those if seed in aside}
+                self._pasts[number].bring_back(back)
+        self._deletions = [deletion for deletion in self._deletions if deletion.count]
+
+
+def _seeds(record: Mapping[str, Any]) -> dict[int, list[int]]:
+    """The seeds that a deletion, or its undoing, is about, by number of their prompt."""
+    return {int(number): [int(seed) for seed in files] for number, files in record["files"].items()}
 
 
 def _picture(record: Mapping[str, Any], file: str) -> Picture:

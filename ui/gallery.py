@@ -5,6 +5,7 @@ from typing import Any
 import gradio as gr
 
 from gen.history import Past
+from ui import deleted
 from ui.files import address, opened
 from ui.markup import ON_CLICK, Tile, counted, paragraphs, tiles
 from ui.studio import Studio
@@ -17,6 +18,7 @@ SHOWN = 80  # characters of a prompt
 def build(studio: Studio, tab: gr.Tab) -> View:
     """The prompts, each by its best picture, and the view of the one that is chosen."""
     with gr.Column(elem_id="gallery-list") as listed:
+        aside = deleted.build(studio)
         told = gr.HTML(elem_id="gallery-told")
         sheet = gr.HTML(js_on_load=ON_CLICK, elem_id="gallery-prompts")
         with gr.Row(elem_classes="actions"):
@@ -26,7 +28,7 @@ def build(studio: Studio, tab: gr.Tab) -> View:
         back = gr.Button("All prompts", size="sm", elem_id="gallery-back")
         view = build_view(studio, "gallery")
     number = gr.State(0)  # of the page
-    turned = [number, told, sheet, newer, older]
+    turned = [number, told, sheet, newer, older, *aside.outputs]
 
     def turn(page: int) -> list[Any]:
         studio.history.refresh()
@@ -45,6 +47,7 @@ def build(studio: Studio, tab: gr.Tab) -> View:
             tiles([_tile(studio, past) for past in shown], "prompts"),
             gr.Button(visible=page > 0),
             gr.Button(visible=page < last),
+            *aside.show(),
         ]
 
     def choose(event: gr.EventData) -> list[Any]:
@@ -62,6 +65,7 @@ def build(studio: Studio, tab: gr.Tab) -> View:
     older.click(lambda page: turn(page + 1), number, turned, **quiet)
     sheet.select(choose, outputs=[listed, opened_one, *view.outputs], **quiet)
     back.click(close, number, [listed, opened_one, *turned], **quiet)
+    aside.connect(turn, number, turned)
     return view
 
 

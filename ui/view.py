@@ -9,10 +9,12 @@ import gradio as gr
 from gradio.components import Component
 
 from gen import metadata
-from gen.errors import InputError, RoomError
+from gen.errors import InputError
 from gen.history import Past, Picture
 from gen.metadata import Metadata
 from gen.request import SETTINGS, Request
+from gen.run_folder import Files
+from ui.deleted import carried
 from ui.files import SHEETS, address, opened
 from ui.form import label_of
 from ui.markup import ON_CLICK, Tile, counted, image_tag, paragraphs, percent, text, tiles
@@ -50,7 +52,7 @@ class View:
     undo: gr.Button
     shown: gr.State  # numbers of prompts, and what each is called where there are several
     chosen: gr.State  # Key
-    deleted: gr.State  # [(number, {seed: file})], the last one last
+    deleted: gr.State  # what was deleted here, as the run folder takes it, the last one last
 
     @property
     def outputs(self) -> list[Component]:
@@ -85,7 +87,7 @@ class View:
             _heading(pasts),
             hung(best, "the best pictures"),
             gr.Accordion(
-                f"The other {len(rest)} candidates",
+                "The other candidate" if len(rest) == 1 else f"The other {len(rest)} candidates",
                 visible=bool(rest),
                 open=bool(rest) and not best,
             ),
@@ -190,23 +192,24 @@ class View:
         chosen: Sequence[tuple[Past, Sequence[Picture]]],
         deleted: list[Any],
     ) -> list[Any]:
-        files = [(past.number, {p.seed: p.file for p in pictures}) for past, pictures in chosen]
-        try:
-            for number, names in files:
-                self.studio.folder.delete(number, names)
-        except RoomError as error:
-            raise gr.Error(text(error), duration=None, print_exception=False) from error
-        count = sum(len(names) for _, names in files)
-        undo = gr.Button(f"Undo: bring back {counted(count, 'picture')}", visible=True)
-        return [[*deleted, files], undo, *self.show(shown)]
+        files = {past.number: {p.seed: p.file for p in pictures} for past, pictures in chosen}
+        carried(self.studio.folder.delete, files)
+        deleted = [*deleted, files]
+        return [deleted, _undo(deleted), *self.show(shown)]
 
     def _restore(self, shown: Mapping[int, str], deleted: list[Any]) -> list[Any]:
         *earlier, last = deleted
-        for number, names in last:
-            self.studio.folder.restore(number, names)
-        back = {number: "" for number, _ in last if number not in shown}
-        undo = gr.Button("Undo", visible=bool(earlier))
-        return [earlier, undo, *self.show({**shown, **back})]
+        carried(self.studio.folder.restore, last)
+        back = {number: "" for number in last if number not in shown}
+        return [earlier, _undo(earlier), *self.show({**shown, **back})]
+
+
+def _undo(deleted: Sequence[Files]) -> gr.Button:
+    """The button that brings back what was deleted last."""
+    if not deleted:
+        return gr.Button(visible=False)
+    count = sum(map(len, deleted[-1].values()))
+    return gr.Button(f"Undo: bring back {counted(count, 'picture')}", visible=True)
 
 
 def picture_tile(studio: Studio, past: Past, picture: Picture, called: str = "") -> Tile:

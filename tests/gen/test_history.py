@@ -61,21 +61,68 @@ def test_what_is_deleted_comes_back(folder: RunFolder) -> None:
     gone = history.find(outcome.number).best[0]
     data = history.path(gone).read_bytes()
 
-    folder.delete(outcome.number, {gone.seed: gone.file})
+    files = {outcome.number: {gone.seed: gone.file}}
+    folder.delete(files)
     history.refresh()
     assert history.find(outcome.number).find(gone.seed) is None
     assert not (folder.path / gone.file).exists()
 
-    folder.restore(outcome.number, {gone.seed: gone.file})
+    folder.restore(files)
     history.refresh()
+    assert history.deletions() == []
     assert history.path(history.find(outcome.number).best[0]).read_bytes() == data
+
+
+def test_deletions_are_known_after_a_restart_and_undone_one_by_one(
+    tmp_path: Path, fakes: fake_models.Studio
+) -> None:
+    with RunFolder(tmp_path / "out") as folder:
+        first, second = draw(folder), draw(folder, "a fox", seed=0)
+        everything = sorted(path.name for path in folder.path.rglob("*.png"))
+        both = {o.number: {r.seed: r.path.name for r in o.best} for o in (first, second)}
+        folder.delete(both)
+        rest = {second.number: {r.seed: f"candidates/{r.path.name}" for r in second.rest}}
+        folder.delete(rest)
+    with RunFolder(tmp_path / "out") as folder:
+        history = History(folder.path)
+        history.refresh()
+        assert [past.number for past in history.pasts()] == [first.number]
+        assert [deletion.files for deletion in history.deletions()] == [both, rest]
+        folder.restore(history.deletions()[-1].files)
+        folder.restore(history.deletions()[0].files)
+        history.refresh()
+    assert history.deletions() == []
+    anew = History(folder.path)
+    anew.refresh()
+    assert anew.pasts() == history.pasts()
+    assert all(anew.path(p) is not None for past in anew.pasts() for p in past.pictures)
+    assert sorted(path.name for path in folder.path.rglob("*.png")) == everything
+
+
+def test_what_is_deleted_again_after_it_was_drawn_again(folder: RunFolder) -> None:
+    outcome = draw(folder)
+    best = outcome.best[0]
+    files = {outcome.number: {best.seed: best.path.name}}
+    folder.delete(files)
+    draw(folder)
+    folder.delete(files)
+    history = History(folder.path)
+    history.refresh()
+    assert history.find(outcome.number).find(best.seed) is None
+    assert not best.path.exists()
+    for deletion in reversed(history.deletions()):
+        folder.restore(deletion.files)
+    history.refresh()
+    assert history.path(history.find(outcome.number).find(best.seed)) == best.path
+    assert history.deletions() == []
 
 
 def test_what_was_deleted_goes_for_good_and_can_be_drawn_again(folder: RunFolder) -> None:
     outcome = draw(folder)
     best = outcome.best[0]
-    folder.delete(outcome.number, {best.seed: best.path.name})
+    folder.delete({outcome.number: {best.seed: best.path.name}})
     folder.empty_deleted()
+    folder.restore({outcome.number: {best.seed: best.path.name}})  # too late
     assert list((folder.path / "deleted").iterdir()) == []
 
     again = draw(folder)
@@ -89,7 +136,10 @@ def test_what_was_deleted_goes_for_good_and_can_be_drawn_again(folder: RunFolder
     "line",
     [
         '{"event": "picture", "number": 1, "seed": 3, "file": "../../etc/passwd"}',
-        '{"event": "deleted", "number": 1, "files": {"99": "0001-99.png"}}',
+        '{"event": "deleted", "files": {"1": {"99": "0001-99.png"}}}',
+        '{"event": "deleted", "files": {"99": {"1": "0099-1.png"}}}',
+        '{"event": "deleted", "files": {"1": 5}}',
+        '{"event": "restored", "files": {"1": {"99": "0001-99.png"}, "2": {}}}',
         '{"event": "judged", "number": 1, "scores": 4}',
         '{"event": "picture", "number": []}',
         "[" * 5000,

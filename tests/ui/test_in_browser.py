@@ -2,7 +2,12 @@
 
 import base64
 import io
+import signal
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +138,55 @@ def test_how_long_the_first_preview_takes(browser, tmp_path: Path) -> None:
     assert min(seconds) < FIRST_PREVIEW_SECONDS
 
 
+@contextmanager
+def command(folder: Path, port: int) -> Iterator[str]:
+    """`generate-ui` in a process of its own, ended as a system ends it; where it serves."""
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    words = [sys.executable, "-m", "ui", "--port", str(port), "-o", str(folder)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = f"http://127.0.0.1:{port}"
+        assert url in process.stdout.readline()
+        try:
+            yield url
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(PATIENCE / 1000)
+    assert process.returncode == 0
+
+
+def test_history_and_undo_outlive_the_server(browser, tmp_path: Path, free_port: int) -> None:
+    with command(tmp_path, free_port) as url:
+        page = browser.open(url)
+        for prompt, seed in (("a panda", 5), ("a red circle", 50)):
+            drawn(page, prompt, seed=seed, candidates=2, top_k=1, steps=2)
+        page.click("#draw-delete-all")
+        page.wait_for_selector("#draw-best .tile", state="detached")
+        page.close()
+    assert len(list(tmp_path.glob("deleted/0002-5*.png"))) == 2
+
+    with command(tmp_path, free_port) as url:
+        page = browser.open(url)
+        tab(page, "Gallery")
+        page.wait_for_selector("#gallery-prompts >> text=a panda")
+        assert not page.is_visible("#gallery-prompts >> text=a red circle")
+        page.click("#deleted-back >> text=2 pictures")
+        page.wait_for_selector("#deleted", state="hidden")
+        for prompt, seeds in (("a red circle", {"50", "51"}), ("a panda", {"5", "6"})):
+            page.click(f"#gallery-prompts .tile:has-text('{prompt}')")
+            page.wait_for_selector(f"#gallery-heading >> text={prompt}")
+            page.click("text=The other candidate")
+            page.wait_for_function(
+                "[...document.querySelectorAll('#gallery-open .tile img')].length == 2"
+            )
+            names = page.locator("#gallery-open .tile").evaluate_all(
+                "tiles => tiles.map(tile => tile.dataset.name.split('/')[1])"
+            )
+            assert set(names) == seeds
+            page.click("#gallery-back")
+        page.close()
+
+
 def test_finish_now_keeps_the_candidates_as_they_are(browser, quick) -> None:
     quick.fakes.pipeline.seconds_per_step = 0.05
     page = browser.open(quick.url)
@@ -255,6 +309,42 @@ def test_deleting_can_be_undone(browser, quick) -> None:
     assert list(quick.folder.glob("*-5-*.png")) == []
     page.click("#draw-undo")
     page.wait_for_selector("#draw-best .tile img")
+
+
+def test_deleting_can_be_undone_after_a_reload_and_in_a_second_tab(browser, quick) -> None:
+    page = browser.open(quick.url)
+    drawn(page, "a merlin", seed=15)
+    page.click("#draw-delete-all")
+    page.wait_for_selector("#draw-best .tile", state="detached")
+    page.reload()
+    page.wait_for_selector("#prompt textarea")
+    other = browser.open(quick.url)
+    for each in (page, other):
+        tab(each, "Gallery")
+        each.wait_for_selector("#deleted-back >> text=5 pictures")
+        assert not each.is_visible("#gallery-prompts >> text=a merlin")
+    other.click("#deleted-back")
+    other.click("#gallery-prompts .tile:has-text('a merlin')")
+    other.wait_for_selector("#gallery-best .tile img")
+    assert len(list(quick.folder.rglob("*-1[56789].png"))) == 3
+
+
+def test_deleted_pictures_are_removed_for_good_when_the_user_says_so(browser, quick) -> None:
+    page = browser.open(quick.url)
+    drawn(page, "a kestrel", seed=25)
+    page.click("#draw-delete-all")
+    page.wait_for_selector("#draw-best .tile", state="detached")
+    tab(page, "Gallery")
+    aside = quick.folder / "deleted"
+    before = len(list(aside.iterdir()))
+    assert before >= 5
+    page.click("#deleted-remove")
+    page.click("#deleted-keep")
+    page.click("#deleted-remove")
+    assert len(list(aside.iterdir())) == before
+    page.click(f"#deleted-sure >> text={before} deleted pictures")
+    page.wait_for_selector("#deleted", state="hidden")
+    assert list(aside.iterdir()) == []
 
 
 def test_more_like_this_one(browser, quick) -> None:
