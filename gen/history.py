@@ -2,15 +2,16 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from gen.errors import InputError
 from gen.manifest import records
-from gen.request import Request
+from gen.request import Request, find_setting
 from gen.run_folder import PICTURE_NAME, Files
+from gen.settings import Value
 
 
 @dataclass
@@ -95,6 +96,31 @@ class Past:
         return picture.rank is not None and (top_k is None or picture.rank <= top_k)
 
 
+@dataclass(frozen=True)
+class Axis:
+    """A setting and the values that it takes in a comparison."""
+
+    name: str
+    values: tuple[Value, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As the manifest holds it."""
+        return {"name": self.name, "values": list(self.values)}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One prompt over a grid of two settings; its cells are prompts of their own.
+
+    `numbers` are theirs, row by row, as far as they were drawn; `number` is the comparison's.
+    """
+
+    number: int
+    across: Axis
+    down: Axis
+    numbers: tuple[int, ...]
+
+
 @dataclass
 class Deletion:
     """What was deleted at once, and can be brought back."""
@@ -124,6 +150,7 @@ class History:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._pasts: dict[int, Past] = {}
+        self._comparisons: dict[tuple[Axis, Axis, int], Comparison] = {}  # by what they show
         self._deletions: list[Deletion] = []
         self._read = 0  # bytes of the manifest
         self._lock = Lock()
@@ -140,6 +167,25 @@ class History:
         """The prompts that have pictures, the latest first."""
         with self._lock:
             return [past for past in reversed(self._pasts.values()) if not past.is_empty]
+
+    def entries(self) -> list[Past | Comparison]:
+        """What was asked for and has pictures, the latest first: prompts, and each comparison in
+        place of its cells."""
+        pasts = self.pasts()
+        there = {past.number for past in pasts}
+        with self._lock:
+            whole = [c for c in self._comparisons.values() if not there.isdisjoint(c.numbers)]
+        cells = {number for comparison in whole for number in comparison.numbers}
+        places: list[tuple[int, Past | Comparison]] = [
+            *((past.number, past) for past in pasts if past.number not in cells),
+            *((max(comparison.numbers), comparison) for comparison in whole),
+        ]
+        return [entry for _, entry in sorted(places, key=lambda place: place[0], reverse=True)]
+
+    def find_comparison(self, number: int) -> Comparison | None:
+        """The comparison of that number."""
+        with self._lock:
+            return next((c for c in self._comparisons.values() if c.number == number), None)
 
     def deletions(self) -> list[Deletion]:
         """What was deleted and can be brought back, the latest last."""
@@ -161,6 +207,8 @@ class History:
             case "prompt":
                 number = int(record["number"])
                 self._pasts[number] = Past(number, Request.from_json(record["request"]))
+            case "compared":
+                self._compare(_comparison(record))
             case "deleted":
                 self._delete(_seeds(record))
             case "restored":
@@ -169,6 +217,13 @@ class History:
                 self._deletions.clear()
             case _:
                 self._pasts[int(record["number"])].take(record)
+
+    def _compare(self, comparison: Comparison) -> None:
+        """The same again, which may have been ended earlier, is one comparison."""
+        key = comparison.across, comparison.down, comparison.numbers[0]
+        before = self._comparisons.get(key, comparison)
+        numbers = max(before.numbers, comparison.numbers, key=len)
+        self._comparisons[key] = replace(comparison, numbers=numbers)
 
     def _delete(self, seeds: Mapping[int, Sequence[int]]) -> None:
         gone = {number: self._pasts[number].remove(those) for number, those in seeds.items()}
@@ -183,6 +238,20 @@ class History:
                 back = {seed: aside.pop(seed) for seed in those if seed in aside}
                 self._pasts[number].bring_back(back)
         self._deletions = [deletion for deletion in self._deletions if deletion.count]
+
+
+def _comparison(record: Mapping[str, Any]) -> Comparison:
+    """A comparison as far as it was drawn by then. Raises ValueError for one without cells."""
+    across, down = (_axis(record[which]) for which in ("across", "down"))
+    numbers = tuple(map(int, record["numbers"]))
+    if not numbers:
+        raise ValueError("a comparison of nothing")
+    return Comparison(int(record["comparison"]), across, down, numbers)
+
+
+def _axis(entry: Mapping[str, Any]) -> Axis:
+    values = entry["values"]
+    return Axis(str(entry["name"]), tuple(find_setting(entry["name"]).check(v) for v in values))
 
 
 def _seeds(record: Mapping[str, Any]) -> dict[int, list[int]]:

@@ -16,7 +16,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ class RunFolder:
         self._places_of: dict[int, list[int]] = {}  # of a prompt's records, by its number
         self._number_of: dict[str, int] = {}  # by job key
         self._seed_of_open_run: dict[str, Any] = {}  # by fingerprint; None: it has ended
+        self._last_comparison = 0
         for place, record in self._manifest:
             self._remember(place, record)
         self._last_number = self._highest_number()
@@ -171,6 +172,21 @@ class RunFolder:
     def note_matches(self, number: int, matches: Mapping[int, float]) -> None:
         """Note the probability that each picture, by its seed, matches its prompt."""
         self._note("matched", number=number, matches={str(s): p for s, p in matches.items()})
+
+    def begin_comparison(self) -> int:
+        """A number for a comparison of prompts."""
+        self._last_comparison += 1
+        return self._last_comparison
+
+    def note_comparison(
+        self,
+        comparison: int,
+        across: Mapping[str, Any],
+        down: Mapping[str, Any],
+        numbers: Sequence[int],
+    ) -> None:
+        """Note which prompts are the cells of a comparison so far, row by row, and its two axes."""
+        self._note("compared", comparison=comparison, across=across, down=down, numbers=numbers)
 
     def delete(self, files: Files) -> None:
         """Put pictures aside; `restore` brings them back, in this process or a later one.
@@ -331,6 +347,8 @@ class RunFolder:
             self._places_of.setdefault(record["number"], []).append(place)
         if "key" in record:
             self._number_of[record["key"]] = record["number"]
+        if isinstance(record.get("comparison"), int):
+            self._last_comparison = max(self._last_comparison, record["comparison"])
         if "fingerprint" in record:
             self._seed_of_open_run[record["fingerprint"]] = record.get("seed")
 

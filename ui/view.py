@@ -2,7 +2,7 @@
 chosen everything that is known and can be done."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gradio as gr
@@ -10,14 +10,16 @@ from gradio.components import Component
 
 from gen import metadata
 from gen.errors import InputError
-from gen.history import Past, Picture
+from gen.history import Comparison, Past, Picture
 from gen.metadata import Metadata
 from gen.request import SETTINGS, Request
 from gen.run_folder import Files
 from ui.deleted import carried
-from ui.files import SHEETS, address, opened
+from ui.files import address, opened
 from ui.form import label_of
-from ui.markup import ON_CLICK, Tile, counted, image_tag, paragraphs, percent, text, tiles
+from ui.hanging import picture_tile, table
+from ui.markup import ON_CLICK, counted, image_tag, paragraphs, percent, text, tiles
+from ui.sheets import COMPARED, SHEETS
 from ui.studio import Studio
 
 MOST_TILES = 200
@@ -31,6 +33,20 @@ NEARBY_FACTORS: Mapping[str, tuple[float, ...]] = {
 NEARBY_SAMPLERS = ("dpmpp_2m", "euler", "unipc", "euler_a")
 
 Key = tuple[int, int]  # a picture: the number of its prompt, and its seed
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is hung: prompts by number, with what each is called where there are several; or the
+    cells of a comparison."""
+
+    called: Mapping[int, str] = field(default_factory=dict)
+    comparison: Comparison | None = None
+
+    @classmethod
+    def cells(cls, comparison: Comparison) -> "Shown":
+        """A comparison as one thing."""
+        return cls(dict.fromkeys(comparison.numbers, ""), comparison)
 
 
 @dataclass(frozen=True)
@@ -50,7 +66,7 @@ class View:
     delete: gr.Button
     delete_all: gr.Button
     undo: gr.Button
-    shown: gr.State  # numbers of prompts, and what each is called where there are several
+    shown: gr.State  # Shown
     chosen: gr.State  # Key
     deleted: gr.State  # what was deleted here, as the run folder takes it, the last one last
 
@@ -67,25 +83,27 @@ class View:
             self.delete_all,
         ]
 
-    def show(self, shown: Mapping[int, str]) -> list[Any]:
-        """Hang the pictures of prompts: by number, what each is called; "" for a single one."""
+    def show(self, shown: Shown) -> list[Any]:
+        """Hang pictures."""
         self.studio.history.refresh()
-        found = [self.studio.history.find(number) for number in shown]
+        found = [self.studio.history.find(number) for number in shown.called]
         pasts = [past for past in found if past is not None and past.pictures]
         best = [(past, picture) for past in pasts for picture in past.best]
         rest = [(past, picture) for past in pasts for picture in past.rest]
 
         def hung(pictures: Sequence[tuple[Past, Picture]], label: str) -> str:
             made = [
-                picture_tile(self.studio, past, picture, shown[past.number])
+                picture_tile(self.studio, past, picture, shown.called[past.number])
                 for past, picture in pictures[:MOST_TILES]
             ]
             return tiles(made, label) if made else ""
 
         return [
-            dict(shown),
-            _heading(pasts),
-            hung(best, "the best pictures"),
+            shown,
+            _heading(pasts, shown.comparison),
+            hung(best, "the best pictures")
+            if shown.comparison is None
+            else table(self.studio, shown.comparison),
             gr.Accordion(
                 "The other candidate" if len(rest) == 1 else f"The other {len(rest)} candidates",
                 visible=bool(rest),
@@ -98,7 +116,7 @@ class View:
 
     def nothing(self) -> list[Any]:
         """Hang nothing."""
-        return self.show({})
+        return self.show(Shown())
 
     def connect(self) -> None:
         """Choosing a picture, deleting, and undoing it."""
@@ -178,17 +196,17 @@ class View:
             known["Match"] = f"{percent(picture.match)} likely to show all of the prompt"
         return known
 
-    def _delete_one(self, shown: Mapping[int, str], key: Key, deleted: list[Any]) -> list[Any]:
+    def _delete_one(self, shown: Shown, key: Key, deleted: list[Any]) -> list[Any]:
         past, picture = self._find(key)
         return self._deleted(shown, [(past, [picture])], deleted)
 
-    def _delete_all(self, shown: Mapping[int, str], deleted: list[Any]) -> list[Any]:
-        found = [self.studio.history.find(number) for number in shown]
+    def _delete_all(self, shown: Shown, deleted: list[Any]) -> list[Any]:
+        found = [self.studio.history.find(number) for number in shown.called]
         return self._deleted(shown, [(p, p.pictures) for p in found if p is not None], deleted)
 
     def _deleted(
         self,
-        shown: Mapping[int, str],
+        shown: Shown,
         chosen: Sequence[tuple[Past, Sequence[Picture]]],
         deleted: list[Any],
     ) -> list[Any]:
@@ -197,11 +215,12 @@ class View:
         deleted = [*deleted, files]
         return [deleted, _undo(deleted), *self.show(shown)]
 
-    def _restore(self, shown: Mapping[int, str], deleted: list[Any]) -> list[Any]:
+    def _restore(self, shown: Shown, deleted: list[Any]) -> list[Any]:
         *earlier, last = deleted
         carried(self.studio.folder.restore, last)
-        back = {number: "" for number in last if number not in shown}
-        return [earlier, _undo(earlier), *self.show({**shown, **back})]
+        if others := {number: "" for number in last if number not in shown.called}:
+            shown = Shown({**shown.called, **others})
+        return [earlier, _undo(earlier), *self.show(shown)]
 
 
 def _undo(deleted: Sequence[Files]) -> gr.Button:
@@ -210,18 +229,6 @@ def _undo(deleted: Sequence[Files]) -> gr.Button:
         return gr.Button(visible=False)
     count = sum(map(len, deleted[-1].values()))
     return gr.Button(f"Undo: bring back {counted(count, 'picture')}", visible=True)
-
-
-def picture_tile(studio: Studio, past: Past, picture: Picture, called: str = "") -> Tile:
-    """A picture of the history, which tells its key when it is clicked."""
-    image = opened(studio.history.path(picture))
-    return Tile(
-        None if image is None else address(picture),
-        about=f"{past.request.prompt}, seed {picture.seed}",
-        captions=[*([called] if called else []), *_captions(past, picture)],
-        name=f"{past.number}/{picture.seed}",
-        size=(1, 1) if image is None else image.size,
-    )
 
 
 def build_view(studio: Studio, name: str) -> View:
@@ -255,7 +262,7 @@ def build_view(studio: Studio, name: str) -> View:
         delete,
         delete_all,
         undo,
-        shown=gr.State({}),
+        shown=gr.State(Shown()),
         chosen=gr.State(None),
         deleted=gr.State([]),
     )
@@ -318,9 +325,13 @@ def facts(known: Mapping[str, object]) -> str:
     return f'<dl class="facts">{rows}</dl>'
 
 
-def _heading(pasts: Sequence[Past]) -> str:
+def _heading(pasts: Sequence[Past], comparison: Comparison | None) -> str:
     if not pasts:
         return ""
+    if comparison is not None:
+        return paragraphs([pasts[0].request.prompt]) + _link(
+            f"{COMPARED}{comparison.number}.png", "Download the sheet"
+        )
     if len(pasts) > 1:
         return paragraphs([f"{len(pasts)} prompts were drawn; the best of each:"])
     [past] = pasts
@@ -328,17 +339,11 @@ def _heading(pasts: Sequence[Past]) -> str:
     matches = [p.match for p in past.pictures if p.match is not None]
     if matches and max(matches) < NONE_MATCHES:
         lines.append("The jury doubts that any of them shows all of that.")
-    sheet = f'<p class="links"><a href="{SHEETS}{past.number}.png" download>Contact sheet</a></p>'
-    return paragraphs(lines) + sheet
+    return paragraphs(lines) + _link(f"{SHEETS}{past.number}.png", "Contact sheet")
 
 
-def _captions(past: Past, picture: Picture) -> list[str]:
-    alone = picture.rank is None or past.request.candidates == 1
-    rank = "" if alone else f"{picture.rank}."
-    match = "" if picture.match is None else f"{percent(picture.match)} match"
-    score = "" if picture.score is None else f"{picture.score:.3f}"
-    unfinished = "" if picture.unfinished is None else f"unfinished: {picture.unfinished}"
-    return [part for part in (rank, match, score, unfinished) if part]
+def _link(sheet: str, name: str) -> str:
+    return f'<p class="links"><a href="{sheet}" download>{name}</a></p>'
 
 
 def _key(event: gr.EventData) -> Key | None:

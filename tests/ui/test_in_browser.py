@@ -431,18 +431,36 @@ def test_comparing_two_settings(browser, quick) -> None:
     page.fill("#compare-across-values textarea, #compare-across-values input", "1, 3")
     page.fill("#compare-down-values textarea, #compare-down-values input", "2, 4, 6")
     page.click("#compare-generate")
-    page.wait_for_selector("#compare-download:visible")
-    assert page.locator("#compare-grid img").count() == 6
-    assert page.locator("#compare-grid th").all_inner_texts() == [
-        "Guidance 1",
-        "Guidance 3",
-        "Steps 2",
-        "Steps 4",
-        "Steps 6",
-    ]
+    page.wait_for_function("document.querySelectorAll('#compare-best img').length == 6")
+    page.wait_for_selector("#compare-generate:visible")
+    heads = ["Guidance 1", "Guidance 3", "Steps 2", "Steps 4", "Steps 6"]
+    assert page.locator("#compare-best th").all_inner_texts() == heads
     with page.expect_download() as download:
-        page.click("#compare-download")
+        page.click("#compare-heading a")
     assert Image.open(download.value.path()).height > 3 * 256
+
+    page.click("#compare-best .tile >> nth=3")  # guidance 3, steps 4
+    page.wait_for_selector("#compare-known >> text=Guidance")
+    page.click("#compare-reuse")
+    page.wait_for_selector("#draw-generate:visible")
+    page.click("text=How to draw")
+    assert page.input_value("#steps input") == "4"
+    assert page.input_value("#guidance input") == "3.0"
+
+    other = browser.open(quick.url)  # one thing in the gallery
+    tab(other, "Gallery")
+    other.wait_for_selector("#gallery-prompts .tile:has-text('a heron')")
+    entries = other.locator("#gallery-prompts .tile:has-text('a heron')")
+    assert entries.all_inner_texts() == ["a heron\nGuidance × Steps: 6 pictures"]
+    entries.first.click()
+    other.wait_for_function("document.querySelectorAll('#gallery-best img').length == 6")
+    assert other.locator("#gallery-best th").all_inner_texts() == heads
+    other.click("#gallery-best .tile >> nth=0")
+    other.click("#gallery-delete")
+    other.wait_for_selector("#gallery-best >> text=no picture")
+    assert other.locator("#gallery-best img").count() == 5
+    other.click("#gallery-undo")
+    other.wait_for_function("document.querySelectorAll('#gallery-best img').length == 6")
 
 
 def test_a_model_has_its_own_settings(browser, quick) -> None:
