@@ -46,6 +46,11 @@ class Past:
         pictures = list(self._pictures.values())
         return sorted(pictures, key=lambda p: (p.rank is None, 0 if p.rank is None else p.rank))
 
+    @property
+    def models(self) -> set[str]:
+        """Which drew its pictures."""
+        return {p.model for p in self._pictures.values() if p.model is not None}
+
     def find(self, seed: int) -> Picture | None:
         """The picture of that seed, while there is one."""
         return self._pictures.get(seed)

@@ -84,7 +84,7 @@ class Desk:
 def build_buttons(name: str, label: str) -> tuple[gr.Button, gr.Row, gr.Button, gr.Button]:
     """The buttons of a desk, in the block that is open; their ids begin with `name`."""
     generate = gr.Button(label, variant="primary", elem_id=f"{name}-generate")
-    with gr.Row(visible=False, elem_classes="actions") as ending:
+    with gr.Row(visible=False, elem_classes=["actions", "ending"]) as ending:
         finish = gr.Button("Finish now", elem_id=f"{name}-finish")
         stop = gr.Button("Stop", elem_id=f"{name}-stop")
     return generate, ending, finish, stop
@@ -100,15 +100,13 @@ class _Sheet:
         """All candidates of a prompt, those that nothing is known of as blanks."""
         if live.progress is None:
             return ""
-        making = live.progress.places
         pictures = [
-            self._tile(place, live.seen.get(place), place in making)
+            self._tile(place, live.seen.get(place), _captions(live, place))
             for place in range(live.progress.candidates)
         ]
         return tiles(pictures, "candidates in the making")
 
-    def _tile(self, place: int, seen: Seen | None, making: bool) -> Tile:
-        captions = _captions(seen, making)
+    def _tile(self, place: int, seen: Seen | None, captions: Sequence[str]) -> Tile:
         if seen is None or seen.image is None:
             return Tile("", captions=captions)
         if place not in self._encoded or self._encoded[place][0] is not seen.image:
@@ -117,13 +115,17 @@ class _Sheet:
         return Tile(self._encoded[place][1], about, captions, size=seen.image.size)
 
 
-def _captions(seen: Seen | None, making: bool) -> list[str]:
-    """How far a candidate is, and its score when it has one."""
-    if seen is None or seen.end is None:
+def _captions(live: Live, place: int) -> list[str]:
+    """How far a candidate is; its score when it has one, and its model where there are several."""
+    seen = live.seen.get(place)
+    end = None if seen is None else seen.end
+    if end is None:
+        making = live.progress is not None and place in live.progress.places
         return ["in the making" if making else "waits"]
-    if seen.end.failed is not None:
-        return ["failed"]
-    return ["finished", *([] if seen.end.score is None else [f"{seen.end.score:.3f}"])]
+    state = "finished" if end.failed is None else "failed"
+    score = None if end.score is None else f"{end.score:.3f}"
+    model = end.request.model if live.request.model not in (None, end.request.model) else None
+    return [part for part in (state, score, model) if part is not None]
 
 
 def _progress(live: Live, place: str) -> str:

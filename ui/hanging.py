@@ -46,4 +46,5 @@ def _captions(past: Past, picture: Picture) -> list[str]:
     match = "" if picture.match is None else f"{percent(picture.match)} match"
     score = "" if picture.score is None else f"{picture.score:.3f}"
     unfinished = "" if picture.unfinished is None else f"unfinished: {picture.unfinished}"
-    return [part for part in (rank, match, score, unfinished) if part]
+    model = picture.model if len(past.models) > 1 else None
+    return [part for part in (rank, match, score, model, unfinished) if part]

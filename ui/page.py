@@ -124,6 +124,13 @@ def _connect_drawing(
         yield from _drawn(desk, view, _rows(studio, form, path, values), visitor)
 
     outputs = [*desk.outputs, *view.outputs]
+    # First, since gradio begins with the second one when the first one has ended.
+    gr.on(
+        [desk.generate.click, form.prompt.submit],
+        None,
+        js=SHOW_RESULTS.format("results"),
+        api_visibility="private",
+    )
     gr.on(
         [desk.generate.click, form.prompt.submit],
         draw,
@@ -139,12 +146,6 @@ def _connect_drawing(
         outputs,
         concurrency_limit=VISITORS,
         show_progress="hidden",
-        api_visibility="private",
-    )
-    gr.on(
-        [desk.generate.click, form.prompt.submit],
-        None,
-        js=SHOW_RESULTS.format("results"),
         api_visibility="private",
     )
 

@@ -475,6 +475,22 @@ def test_a_model_has_its_own_settings(browser, quick) -> None:
     page.wait_for_selector("#steps input", state="hidden")
 
 
+def test_which_model_drew_which_picture(browser, quick) -> None:
+    quick.fakes.pipelines["other"].seconds_per_step = 0.3
+    page = browser.open(quick.url)
+    page.check("#model label:has-text('other') input")
+    draw(page, "a dunlin", seed=3, candidates=4, top_k=2)
+    page.wait_for_selector("#live .tile:has-text('finished') >> text=fake")
+    page.wait_for_selector("#draw-best .tile img")
+    page.click("text=The other 2 candidates")
+    page.wait_for_selector("#draw-rest .tile img")
+    captions = page.locator("#results .captions").all_inner_texts()
+    assert sorted(caption.split("\n")[-1] for caption in captions) == ["fake"] * 2 + ["other"] * 2
+    page.uncheck("#model label:has-text('other') input")
+    drawn(page, "a curlew", seed=3, candidates=4, top_k=2)
+    assert "fake" not in page.inner_text("#draw-best")
+
+
 def test_a_damaged_picture_is_marked(browser, quick) -> None:
     page = browser.open(quick.url)
     drawn(page, "a wasp", seed=123)
@@ -526,7 +542,18 @@ def test_phone_width(scheme: str, browser, quick) -> None:
     page.wait_for_function(
         "document.querySelector('#prompt textarea').value == 'a large sunflower'"
     )
-    drawn(page, "a blue balloon", seed=3)
+    quick.fakes.pipeline.seconds_per_step = 0.02
+    draw(page, "a very blue balloon", seed=3, steps=200)
+    page.wait_for_selector("#live img")
+    seen = (
+        "e => { const box = e.getBoundingClientRect(); return box.top >= 0 && box.bottom <= 844 }"
+    )
+    page.wait_for_function(f"({seen})(document.querySelector('#live img'))")
+    assert page.locator("#draw-stop").evaluate(seen)
+    page.click("#draw-stop")
+    page.wait_for_selector("#draw-generate:visible")
+    quick.fakes.pipeline.seconds_per_step = 0
+    drawn(page, "a blue balloon", seed=3, steps=4)
     first, second = (page.locator("#draw-best img").nth(i).bounding_box() for i in (0, 1))
     assert first["y"] == second["y"]
     assert first["width"] > 390 / 3

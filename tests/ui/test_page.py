@@ -81,6 +81,29 @@ def test_settings_follow_from_the_chosen_models(other: specs.Spec) -> None:
     assert specs_of([]) == [SPECS[DEFAULT_MODEL]]
 
 
+def test_fields_follow_when_models_are_chosen_unless_they_were_changed(
+    studio: Studio, other: specs.Spec
+) -> None:
+    built = page.build(studio)
+    [fit] = [function for function in built.fns.values() if function.name == "fit"]
+    names = [block.elem_id for block in fit.inputs[2:]]
+
+    def chosen(models: list[str], before: list[str], **values: str) -> dict[str, object]:
+        fields = dict(zip(names, fit.fn(models, before, *map(values.get, names))[1:], strict=True))
+        return {name: fields[name].value for name in ("guidance", "steps") if fields[name].visible}
+
+    first = {"guidance": "3.0", "steps": "20"}
+    assert chosen([DEFAULT_MODEL, "other"], [DEFAULT_MODEL], **first) == {
+        "guidance": None,  # each its own
+        "steps": "20",
+    }
+    both = {"guidance": "", "steps": "20"}
+    assert chosen(["other"], [DEFAULT_MODEL, "other"], **both) == {"guidance": "9.0"}
+    assert chosen([DEFAULT_MODEL], [DEFAULT_MODEL, "other"], **both) == first
+    changed = {"guidance": "7", "steps": "20"}
+    assert chosen(["other"], [DEFAULT_MODEL, "other"], **changed) == {"guidance": "7"}
+
+
 def test_what_a_hidden_field_holds_is_not_sent(other: specs.Spec) -> None:
     import gradio as gr
 
@@ -92,6 +115,8 @@ def test_what_a_hidden_field_holds_is_not_sent(other: specs.Spec) -> None:
     assert form.asked(values).keys() == {
         *("prompt", "model", "candidates", "top_k", "seed", "guidance", "temperature")
     }
+    values = ["a panda", ["other", DEFAULT_MODEL], *[None] * len(form.fields)]
+    assert form.asked(values)["model"] == f"{DEFAULT_MODEL},other"  # whichever was clicked first
     values = ["a panda", [DEFAULT_MODEL], *[None] * len(form.fields)]
     assert form.asked(values) == {"prompt": "a panda", "model": DEFAULT_MODEL}
 
