@@ -21,6 +21,15 @@ element.addEventListener('click', (event) => {
 """
 
 
+# Escape presses a button while it can be seen.
+ON_ESCAPE = """
+document.addEventListener('keydown', (event) => {{
+  const button = document.getElementById('{}');
+  if (event.key === 'Escape' && button?.checkVisibility()) button.click();
+}});
+"""
+
+
 @dataclass(frozen=True)
 class Tile:
     """A picture on the page: where it comes from, and what is said of it.

@@ -18,7 +18,7 @@ from ui.deleted import carried
 from ui.files import address, opened
 from ui.form import label_of
 from ui.hanging import picture_tile, table
-from ui.markup import ON_CLICK, counted, image_tag, paragraphs, percent, text, tiles
+from ui.markup import ON_CLICK, ON_ESCAPE, counted, image_tag, paragraphs, percent, text, tiles
 from ui.sheets import COMPARED, SHEETS
 from ui.studio import Studio
 
@@ -64,6 +64,7 @@ class View:
     reuse: gr.Button
     more: gr.Button
     delete: gr.Button
+    close: gr.Button
     delete_all: gr.Button
     undo: gr.Button
     shown: gr.State  # Shown
@@ -127,6 +128,12 @@ class View:
                 show_progress="hidden",
                 api_visibility="private",
             )
+        self.close.click(
+            lambda: gr.Column(visible=False),
+            outputs=self.detail,
+            show_progress="hidden",
+            api_visibility="private",
+        )
         self.delete.click(
             self._delete_one,
             [self.shown, self.chosen, self.deleted],
@@ -237,11 +244,12 @@ def build_view(studio: Studio, name: str) -> View:
     undo = gr.Button("Undo", visible=False, size="sm", elem_id=f"{name}-undo")
     best = gr.HTML(js_on_load=ON_CLICK, elem_id=f"{name}-best")
     with gr.Column(visible=False, elem_id=f"{name}-detail", elem_classes="detail") as detail:
-        picture = gr.HTML(elem_id=f"{name}-picture")
+        picture = gr.HTML(js_on_load=ON_ESCAPE.format(f"{name}-close"), elem_id=f"{name}-picture")
         with gr.Row(elem_classes="actions"):
             reuse = gr.Button("Use these settings", size="sm", elem_id=f"{name}-reuse")
             more = gr.Button("More like this one", size="sm", elem_id=f"{name}-more")
             delete = gr.Button("Delete", size="sm", elem_id=f"{name}-delete")
+            close = gr.Button("Close", size="sm", elem_id=f"{name}-close")
         known = gr.HTML(elem_id=f"{name}-known")
     with gr.Accordion("The other candidates", open=False, visible=False) as others:
         rest = gr.HTML(js_on_load=ON_CLICK, elem_id=f"{name}-rest")
@@ -260,6 +268,7 @@ def build_view(studio: Studio, name: str) -> View:
         reuse,
         more,
         delete,
+        close,
         delete_all,
         undo,
         shown=gr.State(Shown()),
