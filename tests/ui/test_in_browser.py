@@ -398,6 +398,7 @@ def test_prompts_from_a_file(browser, quick) -> None:
     page = browser.open(quick.url)
     fill(page, candidates=2, top_k=1)
     page.click("text=Prompts from a file")
+    page.wait_for_selector("#draw-file:visible")
 
     def send(text: str) -> None:
         file = {"name": "prompts.txt", "mimeType": "text/plain", "buffer": text.encode()}
@@ -409,6 +410,7 @@ def test_prompts_from_a_file(browser, quick) -> None:
     page.wait_for_selector("[data-testid=toast-body] >> text=line 2")
     page.click("[data-testid=toast-close]")
     page.click("#prompt-file [aria-label='Clear'], #prompt-file [aria-label='Remove this file']")
+    page.wait_for_selector("#prompt-file >> text=prompts.txt", state="hidden")
     send("a red lamp\na blue lamp --seed 3\n")
     page.wait_for_selector("#draw-heading >> text=2 prompts were drawn")
     captions = page.locator("#draw-best .captions").all_inner_texts()
