@@ -18,7 +18,7 @@ from gen.again import make_again, read_plan
 from gen.engine import Engine, Outcome, run
 from gen.environment import describe
 from gen.errors import InputError, RoomError
-from gen.events import Cancel, Event, Loading, Note, Progress
+from gen.events import Cancel, Event, Finished, Loading, Note, Progress
 from gen.forecast import foresee
 from gen.listing import listing
 from gen.models import WEIGHTS_ERRORS
@@ -261,9 +261,11 @@ class _Screen:
             self.warn(event.text)
             return
         if isinstance(event, Loading):
-            share = event.loaded / max(1, event.total)
-            self._bar.set_postfix_str(f"loading {event.model} {share:.0%}", refresh=False)
+            share = f" {event.loaded / event.total:.0%}" if event.total else ""
+            self._bar.set_postfix_str(f"loading {event.model}{share}", refresh=False)
             self._bar.refresh()
+            return
+        if isinstance(event, Finished):  # told when the prompt is done
             return
         self._move_bar(event)
         if self._verbose and event.step == event.steps:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import rerank.specs
 from gen.errors import InputError, RoomError
-from gen.events import Cancel, Loading, Note, Progress, Watch, watch_nothing
+from gen.events import Cancel, Finished, Loading, Note, Progress, Watch, watch_nothing
 from gen.memory import BatchSize, free_on_host, held_by_process, peak_of_process
 from gen.metadata import Metadata, versions
 from gen.plan import Candidate, Plan, Survey, draw_seed, resolve
@@ -110,6 +110,9 @@ class Engine:
         if missing and jury is not None:
             self.jury(watch)  # what is wrong with it shows now, not after the first pictures
         sitting.made = plan.count - len(missing)
+        if missing and sitting.made:
+            there = [job.results[seed] for seed in candidates if seed in job.results]
+            watch(Finished([result for result in there if result.unfinished is None]))
         for spec in {spec.folder: spec for spec, _ in plan.models}.values():
             own = [candidate for candidate in missing if candidate.spec.folder == spec.folder]
             if own and not cancel.asked:
@@ -122,6 +125,7 @@ class Engine:
         key = spec.folder, spec.additions
         if key not in self._pipelines:
             watch = watch_nothing if watch is None else watch
+            watch(Loading(spec.name))
             with _loading("the model", watch):
                 self._pipelines[key] = load_pipeline(spec, self, watch)
         return self._pipelines[key]
@@ -135,7 +139,9 @@ class Engine:
     def jury(self, watch: Watch | None = None) -> "Reranker":
         """The model that judges, loaded when first asked for."""
         if self._jury is None:
-            with _loading("the jury", watch_nothing if watch is None else watch):
+            watch = watch_nothing if watch is None else watch
+            watch(Loading("the jury"))
+            with _loading("the jury", watch):
                 self._jury = load_jury(self)
         return self._jury
 
@@ -265,6 +271,7 @@ class _Sitting:
         self.made += len(draft.seeds)
         self.drawn += len(results)
         self.judge(results)
+        self.watch(Finished([self.job.results[seed] for seed in draft.seeds]))
         for result in ranked(self.job.results.values())[self.plan.top_k :]:
             result.image = None  # memory holds no more than what is returned
 
@@ -358,7 +365,7 @@ class _Sitting:
                 self.plan.request.prompt,
                 self.made,
                 self.plan.count,
-                len(draft.seeds),
+                [self.candidates[seed].index for seed in draft.seeds],
                 draft.done,
                 draft.total,
                 self._previews(draft),

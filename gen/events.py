@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from gen.result import Result
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -13,16 +15,31 @@ class Progress:
     prompt: str
     made: int
     candidates: int
-    drawing: int = 0  # candidates in the micro-batch
+    places: Sequence[int] = ()  # among the candidates, of those in the micro-batch
     step: int = 0  # of the micro-batch: network evaluations or image tokens
     steps: int = 0
-    previews: Sequence[Image.Image | None] | None = None
+    previews: Sequence[Image.Image | None] | None = None  # of the same
+
+    @property
+    def drawing(self) -> int:
+        """How many candidates are in the micro-batch."""
+        return len(self.places)
 
     @property
     def share(self) -> float:
         """How much of the prompt is done, from 0 to 1."""
         part = self.drawing * self.step / self.steps if self.steps else 0.0
         return min(1.0, (self.made + part) / self.candidates)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Candidates that are made and judged, or were when the prompt was begun before; or failed.
+
+    Their pictures are in memory, or in files, only while this is told.
+    """
+
+    results: Sequence[Result]
 
 
 @dataclass(frozen=True)
@@ -34,14 +51,14 @@ class Note:
 
 @dataclass(frozen=True)
 class Loading:
-    """How many bytes of a model's weights are in memory."""
+    """How many bytes of a model's weights are in memory; a `total` of 0 is not known yet."""
 
     model: str
-    loaded: int
-    total: int
+    loaded: int = 0
+    total: int = 0
 
 
-Event = Progress | Note | Loading
+Event = Progress | Finished | Note | Loading
 Watch = Callable[[Event], None]
 
 

@@ -4,7 +4,7 @@
     <out>/candidates/0001-<seed>.png  the others, and every picture until its prompt is ranked
     <out>/sheet.png                   what the last command made, on one page
     <out>/manifest.jsonl              what happened, from which a killed run is finished
-    <out>/deleted/                    what was thrown away on the page, until that is served again
+    <out>/deleted/                    what was deleted on the page and can be brought back
 
 Every file gets its final name only when it is complete. What is to be renamed is first written to
 the manifest, so a run that is killed half-way through can be put in order by the next.
@@ -16,7 +16,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from gen.plan import Candidate, Plan, draw_seed
 from gen.request import seed_to_json
 from gen.result import Result
 from gen.saving import SUFFIX_OF_FORMAT, Export, no_room, write_atomically
+
+Files = Mapping[int, Mapping[int, str]]  # by number of the prompt and seed, relative to the folder
 
 KEEP = ("all", "top")
 DELETED = "deleted"  # the folder of what was deleted and can still be brought back
@@ -61,6 +63,7 @@ class RunFolder:
         self._places_of: dict[int, list[int]] = {}  # of a prompt's records, by its number
         self._number_of: dict[str, int] = {}  # by job key
         self._seed_of_open_run: dict[str, Any] = {}  # by fingerprint; None: it has ended
+        self._last_comparison = 0
         for place, record in self._manifest:
             self._remember(place, record)
         self._last_number = self._highest_number()
@@ -170,20 +173,40 @@ class RunFolder:
         """Note the probability that each picture, by its seed, matches its prompt."""
         self._note("matched", number=number, matches={str(s): p for s, p in matches.items()})
 
-    def delete(self, number: int, files: Mapping[int, str]) -> None:
-        """Put pictures of a prompt aside, given by seed as the manifest names them."""
-        self._note("deleted", number=number, files={str(s): name for s, name in files.items()})
-        for name in files.values():
+    def begin_comparison(self) -> int:
+        """A number for a comparison of prompts."""
+        self._last_comparison += 1
+        return self._last_comparison
+
+    def note_comparison(
+        self,
+        comparison: int,
+        across: Mapping[str, Any],
+        down: Mapping[str, Any],
+        numbers: Sequence[int],
+    ) -> None:
+        """Note which prompts are the cells of a comparison so far, row by row, and its two axes."""
+        self._note("compared", comparison=comparison, across=across, down=down, numbers=numbers)
+
+    def delete(self, files: Files) -> None:
+        """Put pictures aside; `restore` brings them back, in this process or a later one.
+
+        One that is aside already, and was drawn again since, is kept once.
+        """
+        self._note("deleted", files=_to_json(files))
+        for name in _names(files):
             self._carry(self._path(name), self._aside(name))
 
-    def restore(self, number: int, files: Mapping[int, str]) -> None:
-        """Bring back what `delete` has put aside."""
-        for name in files.values():
-            self._carry(self._aside(name), self._path(name))
-        self._note("restored", number=number, files={str(s): name for s, name in files.items()})
+    def restore(self, files: Files) -> None:
+        """Bring back what `delete` has put aside; what is there already stays as it is."""
+        for name in _names(files):
+            if not self._path(name).exists():
+                self._carry(self._aside(name), self._path(name))
+        self._note("restored", files=_to_json(files))
 
     def empty_deleted(self) -> None:
         """Remove for good what was put aside."""
+        self._note("emptied")
         for path in (self.path / DELETED).glob("*"):
             if PICTURE_NAME.fullmatch(path.name):
                 path.unlink()
@@ -296,7 +319,7 @@ class RunFolder:
     def _carry(self, old: Path, new: Path) -> None:
         try:
             new.parent.mkdir(exist_ok=True)
-            if old.is_file() and not new.exists():
+            if old.is_file():
                 os.replace(old, new)
         except OSError as error:
             raise no_room(new, error) from error
@@ -324,6 +347,8 @@ class RunFolder:
             self._places_of.setdefault(record["number"], []).append(place)
         if "key" in record:
             self._number_of[record["key"]] = record["number"]
+        if isinstance(record.get("comparison"), int):
+            self._last_comparison = max(self._last_comparison, record["comparison"])
         if "fingerprint" in record:
             self._seed_of_open_run[record["fingerprint"]] = record.get("seed")
 
@@ -346,6 +371,18 @@ class RunFolder:
                 if match := re.match(r"(\d{4,9})-", entry.name):
                     numbers.append(int(match[1]))
         return max(numbers)
+
+
+def _to_json(files: Files) -> dict[str, dict[str, str]]:
+    """Files as the manifest holds them: the keys of JSON are text."""
+    return {
+        str(number): {str(seed): name for seed, name in names.items()}
+        for number, names in files.items()
+    }
+
+
+def _names(files: Files) -> list[str]:
+    return [name for names in files.values() for name in names.values()]
 
 
 def _opened(path: Path) -> Manifest:

@@ -10,12 +10,23 @@ import gradio as gr
 from PIL import Image
 
 from gen.engine import Outcome
-from gen.events import Event, Note, Progress
+from gen.events import Event, Finished, Loading, Note, Progress
 from gen.request import Request
+from gen.result import Result
+from ui.files import opened
+from ui.markup import thumbnail
 from ui.queue import Job
 from ui.studio import Studio
 
 LOOK_SECONDS = 0.2  # between two looks at a job
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a candidate looks like by now, no larger than a thumbnail, and how it has ended."""
+
+    image: Image.Image | None
+    end: Result | None = None  # None while it is in the making
 
 
 @dataclass
@@ -24,21 +35,25 @@ class Live:
 
     request: Request
     ahead: int = 0  # jobs that come first
+    loading: Loading | None = None  # what this job, or the one that comes first, waits for
     progress: Progress | None = None
-    previews: dict[int, Image.Image] = field(default_factory=dict)  # by place among the candidates
+    seen: dict[int, Seen] = field(default_factory=dict)  # by place among the candidates
     notes: list[str] = field(default_factory=list)
     began: float | None = None
 
     def __call__(self, event: Event) -> None:
         """Take in what the engine tells."""
-        if isinstance(event, Note):
-            self.notes.append(event.text)
-        if not isinstance(event, Progress):
-            return
-        self.progress = event
-        for place, preview in enumerate(event.previews or (), start=event.made):
-            if preview is not None:
-                self.previews = {**self.previews, place: preview}
+        match event:
+            case Note():
+                self.notes.append(event.text)
+            case Progress():
+                self.progress = event
+                previews = zip(event.places, event.previews or (), strict=False)
+                drawn = {place: Seen(image) for place, image in previews if image is not None}
+                self.seen = {**self.seen, **drawn}
+            case Finished():
+                ended = {result.index: Seen(_picture(result), result) for result in event.results}
+                self.seen = {**self.seen, **ended}
 
     @property
     def seconds_left(self) -> float | None:
@@ -47,6 +62,11 @@ class Live:
             return None
         share = self.progress.share
         return (perf_counter() - self.began) * (1 - share) / share
+
+
+def _picture(result: Result) -> Image.Image | None:
+    image = opened(result.path) if result.image is None else result.image
+    return None if image is None else thumbnail(image)
 
 
 class Visitors:
@@ -111,6 +131,8 @@ class Batch:
             try:
                 while not job.future.done():
                     live.ahead, live.began = self._studio.queue.ahead_of(job), job.began
+                    running = self._studio.queue.running
+                    live.loading = None if running is None else running.loading
                     yield live
                     wait([job.future], LOOK_SECONDS)
                 outcome: Outcome = job.future.result()
@@ -119,6 +141,7 @@ class Batch:
             finally:
                 if not job.future.done():
                     self._studio.queue.drop(job)
+            live.loading = None
             yield live
             yield outcome
 

@@ -94,7 +94,6 @@ def _serve(options: argparse.Namespace) -> int:
     with RunFolder(options.outdir) as folder:
         studio = Studio(Engine(), folder, fit_size=options.fit_size)
         studio.check()
-        folder.empty_deleted()
         try:
             from ui.server import served
         except ModuleNotFoundError as error:

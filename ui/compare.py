@@ -1,39 +1,28 @@
 """One prompt over a grid of two settings: an X/Y sheet."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import gradio as gr
-from gradio.processing_utils import save_pil_to_cache
-from PIL import Image
 
-from gen import sheet
-from gen.engine import Outcome
 from gen.errors import InputError
+from gen.history import Axis
 from gen.plan import draw_seed
 from gen.request import SETTINGS, Request
 from ui.batch import Visitors
 from ui.desk import VISITORS, Desk, build_buttons
 from ui.form import Form, label_of, settings_of, specs_of
-from ui.markup import Tile, text, tile
+from ui.markup import text
 from ui.studio import Studio
-from ui.view import picture_tile
+from ui.view import Shown, View, build_view
 
 AXES = (("guidance", "1, 3, 6"), ("steps", "5, 10, 20"))  # at first: across, down
 MOST_CELLS = 48
 
 
-@dataclass(frozen=True)
-class Axis:
-    """A setting and the values that it takes."""
-
-    name: str
-    values: Sequence[Any]
-
-
-def build(studio: Studio, visitors: Visitors, form: Form) -> None:
+def build(studio: Studio, visitors: Visitors, form: Form) -> View:
     """The prompt, the two settings with their values, and the sheet. All other settings, and the
     models, are those of the form."""
     with gr.Row():
@@ -51,10 +40,7 @@ def build(studio: Studio, visitors: Visitors, form: Form) -> None:
         with gr.Column(scale=3, min_width=320, elem_id="compare-results"):
             status = gr.HTML(elem_id="compare-status", elem_classes="status")
             live = gr.HTML(elem_id="compare-live")
-            grid = gr.HTML(elem_id="compare-grid")
-            download = gr.DownloadButton(
-                "Download the sheet", size="sm", visible=False, elem_id="compare-download"
-            )
+            view = build_view(studio, "compare")
     desk = Desk(visitors, *buttons, status, live)
     desk.connect()
 
@@ -72,23 +58,27 @@ def build(studio: Studio, visitors: Visitors, form: Form) -> None:
             cells = _cells(studio, {**form.asked(values), "prompt": asked}, across, down)
         except InputError as error:
             raise gr.Error(text(error), duration=None, print_exception=False) from error
+        number, hung = studio.folder.begin_comparison(), 0
+        updates = view.nothing()
         for shown, outcomes in desk.drawn(cells, visitor):
-            yield [*shown, _grid(studio, across, down, outcomes), gr.DownloadButton(visible=False)]
-        if outcomes:
-            file = save_pil_to_cache(
-                _sheet(asked, across, down, outcomes), grid.GRADIO_CACHE, "sheet", "png"
-            )
-            yield [gr.skip()] * (len(shown) + 1) + [gr.DownloadButton(value=file, visible=True)]
+            if len(outcomes) > hung:
+                hung = len(outcomes)
+                drawn = [outcome.number for outcome in outcomes if outcome.number is not None]
+                studio.folder.note_comparison(number, across.to_json(), down.to_json(), drawn)
+                updates = _hung(studio, view, number)
+            yield [*shown, *updates]
+            updates = [gr.skip()] * len(updates)
 
     gr.on(
         [desk.generate.click, prompt.submit],
         compare,
         [prompt, *axes[0], *axes[1], *form.controls],
-        [*desk.outputs, grid, download],
+        [*desk.outputs, *view.outputs],
         concurrency_limit=VISITORS,
         show_progress="hidden",
         api_visibility="private",
     )
+    return view
 
 
 def _build_axis(which: str, name: str, values: str, form: Form) -> list[Any]:
@@ -117,7 +107,7 @@ def _axis(name: str, values: str) -> Axis:
     read = [SETTINGS[name].read(part.strip()) for part in values.split(",") if part.strip()]
     if not read:
         raise InputError(f"{name}: give values, with commas between")
-    return Axis(name, list(dict.fromkeys(read)))
+    return Axis(name, tuple(dict.fromkeys(read)))
 
 
 def _cells(studio: Studio, asked: dict[str, Any], across: Axis, down: Axis) -> dict[str, Request]:
@@ -133,51 +123,15 @@ def _cells(studio: Studio, asked: dict[str, Any], across: Axis, down: Axis) -> d
         request = replace(request, seed=draw_seed())
     cells: dict[str, Request] = {}
     for y, x in product(down.values, across.values):
-        cell = replace(request, **{across.name: x, down.name: y})
+        values: dict[str, Any] = {across.name: x, down.name: y}
+        cell = replace(request, **values)
         studio.plan(cell)
         cells[f"{across.name} {x}, {down.name} {y}"] = cell
     return cells
 
 
-def _grid(studio: Studio, across: Axis, down: Axis, outcomes: Sequence[Outcome]) -> str:
-    """The sheet as a table; cells fill in the order of `_cells`."""
-    if not outcomes:
-        return ""
+def _hung(studio: Studio, view: View, number: int) -> list[Any]:
+    """The sheet as far as it is drawn."""
     studio.history.refresh()
-    head = "".join(f'<th scope="col">{text(_label(across, x))}</th>' for x in across.values)
-    rows = []
-    for number, y in enumerate(down.values):
-        start = number * len(across.values)
-        cells = "".join(
-            f"<td>{_cell(studio, outcomes[place]) if place < len(outcomes) else ''}</td>"
-            for place in range(start, start + len(across.values))
-        )
-        rows.append(f'<tr><th scope="row">{text(_label(down, y))}</th>{cells}</tr>')
-    return f'<div class="grid"><table><tr><td></td>{head}</tr>{"".join(rows)}</table></div>'
-
-
-def _label(axis: Axis, value: Any) -> str:
-    shown = f"{value:g}" if isinstance(value, float) else value
-    return f"{label_of(axis.name)} {shown}"
-
-
-def _cell(studio: Studio, outcome: Outcome) -> str:
-    past = None if outcome.number is None else studio.history.find(outcome.number)
-    if past is None or not past.best:
-        return tile(Tile(None))
-    return tile(replace(picture_tile(studio, past, past.best[0]), name=""))
-
-
-def _sheet(prompt: str, across: Axis, down: Axis, outcomes: Sequence[Outcome]) -> Image.Image:
-    """The same as a picture: a block for each row."""
-    blocks = []
-    for number, y in enumerate(down.values):
-        start = number * len(across.values)
-        made = outcomes[start : start + len(across.values)]
-        drawn = [(x, o.best[0]) for x, o in zip(across.values, made, strict=False) if o.best]
-        block = sheet.block(_label(down, y), prompt, [result for _, result in drawn])
-        captions = [
-            (_label(across, x), "" if r.score is None else f"{r.score:.3f}") for x, r in drawn
-        ]
-        blocks.append(replace(block, captions=captions))
-    return sheet.draw(blocks)
+    comparison = studio.history.find_comparison(number)
+    return view.nothing() if comparison is None else view.show(Shown.cells(comparison))

@@ -12,10 +12,11 @@ from PIL import Image
 
 from gen.engine import Outcome
 from gen.errors import InputError, RoomError
+from gen.events import Loading
 from gen.models import WEIGHTS_ERRORS
 from gen.request import Request
-from ui.batch import Live, Visitors
-from ui.markup import Tile, counted, data_url, paragraphs, text, tiles
+from ui.batch import Live, Seen, Visitors
+from ui.markup import Tile, counted, data_url, paragraphs, percent, text, tiles
 
 VISITORS = 32  # whose jobs may stand in the queue at once; each waits in a thread
 # On a phone the pictures are below the form.
@@ -83,34 +84,48 @@ class Desk:
 def build_buttons(name: str, label: str) -> tuple[gr.Button, gr.Row, gr.Button, gr.Button]:
     """The buttons of a desk, in the block that is open; their ids begin with `name`."""
     generate = gr.Button(label, variant="primary", elem_id=f"{name}-generate")
-    with gr.Row(visible=False, elem_classes="actions") as ending:
+    with gr.Row(visible=False, elem_classes=["actions", "ending"]) as ending:
         finish = gr.Button("Finish now", elem_id=f"{name}-finish")
         stop = gr.Button("Stop", elem_id=f"{name}-stop")
     return generate, ending, finish, stop
 
 
 class _Sheet:
-    """The candidates in the making; each preview is encoded once."""
+    """The candidates in the making, and those that are finished; each picture is encoded once."""
 
     def __init__(self) -> None:
         self._encoded: dict[int, tuple[Image.Image, str]] = {}
 
     def markup(self, live: Live) -> str:
         """All candidates of a prompt, those that nothing is known of as blanks."""
-        progress, previews = live.progress, live.previews
-        if progress is None:
+        if live.progress is None:
             return ""
-        pictures = []
-        for place in range(progress.candidates):
-            image = previews.get(place)
-            if image is None:
-                pictures.append(Tile(""))
-                continue
-            if place not in self._encoded or self._encoded[place][0] is not image:
-                self._encoded[place] = image, data_url(image)
-            about = f"candidate {place + 1} in the making"
-            pictures.append(Tile(self._encoded[place][1], about, size=image.size))
+        pictures = [
+            self._tile(place, live.seen.get(place), _captions(live, place))
+            for place in range(live.progress.candidates)
+        ]
         return tiles(pictures, "candidates in the making")
+
+    def _tile(self, place: int, seen: Seen | None, captions: Sequence[str]) -> Tile:
+        if seen is None or seen.image is None:
+            return Tile("", captions=captions)
+        if place not in self._encoded or self._encoded[place][0] is not seen.image:
+            self._encoded[place] = seen.image, data_url(seen.image)
+        about = f"candidate {place + 1}: {captions[0]}"
+        return Tile(self._encoded[place][1], about, captions, size=seen.image.size)
+
+
+def _captions(live: Live, place: int) -> list[str]:
+    """How far a candidate is; its score when it has one, and its model where there are several."""
+    seen = live.seen.get(place)
+    end = None if seen is None else seen.end
+    if end is None:
+        making = live.progress is not None and place in live.progress.places
+        return ["in the making" if making else "waits"]
+    state = "finished" if end.failed is None else "failed"
+    score = None if end.score is None else f"{end.score:.3f}"
+    model = end.request.model if live.request.model not in (None, end.request.model) else None
+    return [part for part in (state, score, model) if part is not None]
 
 
 def _progress(live: Live, place: str) -> str:
@@ -121,17 +136,26 @@ def _progress(live: Live, place: str) -> str:
 
 
 def _line(live: Live) -> str:
+    loading = "" if live.loading is None else _loading(live.loading)
     if live.ahead:
-        return f"Waiting: {live.ahead} {'job comes' if live.ahead == 1 else 'jobs come'} first"
+        first = f"Waiting: {live.ahead} {'job comes' if live.ahead == 1 else 'jobs come'} first"
+        return f"{first}. {loading}" if loading else first
     progress = live.progress
     if progress is None:
-        return "Getting ready …"
+        return loading if loading else "Getting ready …"
+    if loading:
+        return f"{progress.made} of {progress.candidates} done. {loading}"
     parts = [f"{progress.made} of {progress.candidates} done"]
     if progress.drawing:
         parts.append(f"step {progress.step} of {progress.steps} for the next {progress.drawing}")
     if live.seconds_left is not None:
         parts.append(f"{_duration(live.seconds_left)} left")
     return ", ".join(parts)
+
+
+def _loading(loading: Loading) -> str:
+    share = f" {percent(loading.loaded / loading.total)}" if loading.total else ""
+    return f"Loading {loading.model} …{share}"
 
 
 def _duration(seconds: float) -> str:

@@ -14,6 +14,7 @@ from gen.settings import Setting, Value
 from gen.vocabulary import unknown_words
 from ui.studio import models_present
 
+LEFT = "default"  # what a field says that is left to each model
 COUNTS: Mapping[str, Value] = {"candidates": DEFAULT_CANDIDATES, "top_k": DEFAULT_TOP_K}
 EXAMPLES = (
     "a panda to the left of a red balloon",
@@ -47,7 +48,9 @@ class Form:
         prompt, models, *rest = values
         given = dict(zip(self.fields, rest, strict=True))
         chosen = specs_of(models)
-        shown = {"prompt": prompt, "model": ",".join(models)} | {
+        # In the table's order, not that of the clicks: the candidates go to them in turn.
+        named = ",".join(name for name in SPECS if name in models)
+        shown = {"prompt": prompt, "model": named} | {
             name: value for name, value in given.items() if taken(name, chosen)
         }
         return {
@@ -85,7 +88,7 @@ def build_form() -> Form:
         elem_id="prompt",
     )
     chosen = gr.CheckboxGroup(
-        [(f"{spec.name}: {spec.draws}", spec.name) for spec in models],
+        [(f"{spec.name} ({spec.draws})", spec.name) for spec in models],
         value=[DEFAULT_MODEL],
         label="Models",
         info="when there are several, they draw the candidates in turn",
@@ -116,8 +119,8 @@ def _connect(form: Form) -> None:
         chosen, earlier = specs_of(models), specs_of(previous)
         fields = []
         for name, value in zip(names, values, strict=True):
-            untouched = not taken(name, earlier) or str(value) == str(default_of(name, earlier))
-            fields.append(field_of(SETTINGS[name], chosen, None if untouched else value))
+            touched = taken(name, earlier) and not _is_default(value, default_of(name, earlier))
+            fields.append(field_of(SETTINGS[name], chosen, value if touched else None))
         return [models, *fields]
 
     form.models.change(
@@ -149,6 +152,8 @@ def field_of(setting: Setting, chosen: Sequence[Spec], value: Value | None = Non
         facts["info"] = setting.help
     if setting.names is not None:
         names = list(dict.fromkeys(setting.names().values()))
+        if default is None:
+            return gr.Dropdown([(LEFT, ""), *names], value="", **facts)
         return gr.Dropdown(names, value=default, **facts)
     # A browser's numbers are doubles, which lose the last digits of a large seed.
     if setting.kind is str or (setting.high is not None and setting.high > EXACT_IN_JSON):
@@ -157,7 +162,7 @@ def field_of(setting: Setting, chosen: Sequence[Spec], value: Value | None = Non
         return gr.Textbox(shown, max_lines=4, placeholder=hint, **facts)
     if setting.by_model:  # may be left to the model, but an empty Number says 0
         shown = None if default is None else str(default)
-        return gr.Textbox(shown, max_lines=1, placeholder="the model's own", **facts)
+        return gr.Textbox(shown, max_lines=1, placeholder=LEFT, **facts)
     return gr.Number(value=default, step=1 if setting.kind is int else 0.5, **facts)
 
 
@@ -182,6 +187,11 @@ def default_of(name: str, chosen: Sequence[Spec]) -> Value | None:
         return COUNTS[name]
     values = {spec.defaults.get(name) for spec in chosen if name in spec.settings}
     return values.pop() if len(values) == 1 else None
+
+
+def _is_default(shown: Any, default: Value | None) -> bool:
+    """Whether a field shows what its models do when they are not told."""
+    return shown in (None, "") or (default is not None and str(shown) == str(default))
 
 
 def examples() -> list[str]:

@@ -85,6 +85,8 @@ class Guard:
 
         try:
             await self.app(scope, body.receive, send_unless_refused)
+        except asyncio.CancelledError:
+            pass  # the server is ending, and a page that is still open is no error
         finally:
             if body.refusal is not None and not begun:
                 await _answer(body.refusal, send)

@@ -21,6 +21,15 @@ element.addEventListener('click', (event) => {
 """
 
 
+# Escape presses a button while it can be seen.
+ON_ESCAPE = """
+document.addEventListener('keydown', (event) => {{
+  const button = document.getElementById('{}');
+  if (event.key === 'Escape' && button?.checkVisibility()) button.click();
+}});
+"""
+
+
 @dataclass(frozen=True)
 class Tile:
     """A picture on the page: where it comes from, and what is said of it.
@@ -77,12 +86,17 @@ def _claims(claims: Sequence[tuple[str, bool]]) -> str:
     )
 
 
-def data_url(image: Image.Image) -> str:
-    """A picture inside the page itself, no larger than a thumbnail."""
+def thumbnail(image: Image.Image) -> Image.Image:
+    """A copy that is no larger than the page needs."""
     small = image.convert("RGB")
     small.thumbnail((THUMBNAIL, THUMBNAIL))
+    return small
+
+
+def data_url(image: Image.Image) -> str:
+    """A picture inside the page itself, no larger than a thumbnail."""
     out = io.BytesIO()
-    small.save(out, "webp", quality=90, method=0)
+    thumbnail(image).save(out, "webp", quality=90, method=0)
     return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 

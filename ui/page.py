@@ -19,7 +19,7 @@ from ui.markup import text
 from ui.pictures import MAX_BYTES
 from ui.queue import WAITING
 from ui.studio import Studio
-from ui.view import View, build_view, nearby
+from ui.view import Shown, View, build_view, nearby
 
 STYLE = Path(__file__).parent / "page.css"
 THEME = gr.themes.Default(
@@ -102,12 +102,12 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Tab("Rank", id="rank"):
                 rank.build(studio)
             with gr.Tab("Compare", id="compare"):
-                compare.build(studio, comparing, form)
+                compared = compare.build(studio, comparing, form)
 
         desk = Desk(drawing, *buttons, status, live)
         desk.connect()
         _connect_drawing(studio, desk, form, view, file, draw_file)
-        for each in (view, past):
+        for each in (view, past, compared):
             _connect_reusing(studio, desk, form, view, each, tabs)
         for visitors in (drawing, comparing):
             page.unload(visitors.leave)
@@ -124,6 +124,13 @@ def _connect_drawing(
         yield from _drawn(desk, view, _rows(studio, form, path, values), visitor)
 
     outputs = [*desk.outputs, *view.outputs]
+    # First, since gradio begins with the second one when the first one has ended.
+    gr.on(
+        [desk.generate.click, form.prompt.submit],
+        None,
+        js=SHOW_RESULTS.format("results"),
+        api_visibility="private",
+    )
     gr.on(
         [desk.generate.click, form.prompt.submit],
         draw,
@@ -139,12 +146,6 @@ def _connect_drawing(
         outputs,
         concurrency_limit=VISITORS,
         show_progress="hidden",
-        api_visibility="private",
-    )
-    gr.on(
-        [desk.generate.click, form.prompt.submit],
-        None,
-        js=SHOW_RESULTS.format("results"),
         api_visibility="private",
     )
 
@@ -191,7 +192,7 @@ def _drawn(
         if len(outcomes) > hung:
             hung = len(outcomes)
             called = {o.number: name for o, name in zip(outcomes, names, strict=False)}
-            updates = view.show({n: name for n, name in called.items() if n is not None})
+            updates = view.show(Shown({n: name for n, name in called.items() if n is not None}))
         yield [*shown, *updates]
         updates = [gr.skip()] * len(updates)
 

@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Any
 
 from gen.errors import InputError
-from gen.events import Cancel, Progress
+from gen.events import Cancel, Event, Loading, Progress
 from gen.saving import no_room, write_atomically
 
 WAITING = 100  # jobs, at most
@@ -50,8 +50,8 @@ class FatalJobError(InputError):
 class Job:
     """Something to be done for a client, with its outcome in `future`.
 
-    `cancel` ends it early when it runs, `began` is when it was begun (by `perf_counter`), and
-    `progress` what it told last.
+    `cancel` ends it early when it runs, `began` is when it was begun (by `perf_counter`),
+    `progress` what it told last, and `loading` what it waits for, if it waits for a model.
     """
 
     client: str
@@ -60,7 +60,14 @@ class Job:
     cancel: Cancel = field(default_factory=Cancel)
     began: float | None = None
     progress: Progress | None = None
+    loading: Loading | None = None
     future: Future[Any] = field(default_factory=Future)
+
+    def follow(self, event: Event) -> None:
+        """Take in what the engine tells."""
+        self.loading = event if isinstance(event, Loading) else None
+        if isinstance(event, Progress):
+            self.progress = event
 
 
 class Queue:

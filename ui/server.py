@@ -13,7 +13,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp
 
 from gen.errors import InputError
-from ui import a1111, api, files, page
+from ui import a1111, api, files, page, sheets
 from ui.answers import register
 from ui.guard import Credentials, Guard, own_names
 from ui.studio import Studio
@@ -30,6 +30,7 @@ def site(studio: Studio, host: str, credentials: Credentials, names: Sequence[st
     app.include_router(api.routes(studio))
     app.include_router(a1111.routes(studio))
     app.include_router(files.routes(studio))
+    app.include_router(sheets.routes(studio))
     own = list(app.router.routes)
 
     async def nothing(request: Request) -> Response:

@@ -11,7 +11,7 @@ from typing import Any
 
 from gen.engine import Engine, Outcome
 from gen.errors import InputError
-from gen.events import Event, Progress, Watch, watch_nothing
+from gen.events import Event, Watch, watch_nothing
 from gen.history import History
 from gen.models import DEFAULT_MODEL, SPECS, WEIGHTS_ERRORS, Spec
 from gen.plan import Plan, resolve
@@ -101,10 +101,10 @@ class Studio:
     def load(self) -> None:
         """Load the default models, so that the first job does not wait for them."""
 
-        def work(_: Job) -> None:
-            self.engine.pipeline(self.find(DEFAULT_MODEL))
+        def work(job: Job) -> None:
+            self.engine.pipeline(self.find(DEFAULT_MODEL), job.follow)
             if self.engine.jury_spec() is not None:
-                self.engine.jury()
+                self.engine.jury(job.follow)
 
         job = Job("", work)
         self.queue.submit(job)
@@ -142,8 +142,7 @@ class Studio:
 
         def work(job: Job) -> Outcome:
             def tell(event: Event) -> None:
-                if isinstance(event, Progress):
-                    job.progress = event
+                job.follow(event)
                 watch(event)
 
             outcome = self.engine.draw(
@@ -170,7 +169,7 @@ class Studio:
     def _judged(
         self, prompt: str, files: Sequence[bytes], closely: bool, job: Job
     ) -> list[Verdict]:
-        jury = self.engine.jury()
+        jury = self.engine.jury(job.follow)
         prepared, verdicts = [], {}
         for index, data in enumerate(files):  # one at a time: decoded they can be very large
             if job.cancel.asked:

@@ -2,20 +2,24 @@
 chosen everything that is known and can be done."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
 from gen import metadata
-from gen.errors import InputError, RoomError
-from gen.history import Past, Picture
+from gen.errors import InputError
+from gen.history import Comparison, Past, Picture
 from gen.metadata import Metadata
 from gen.request import SETTINGS, Request
-from ui.files import SHEETS, address, opened
+from gen.run_folder import Files
+from ui.deleted import carried
+from ui.files import address, opened
 from ui.form import label_of
-from ui.markup import ON_CLICK, Tile, counted, image_tag, paragraphs, percent, text, tiles
+from ui.hanging import picture_tile, table
+from ui.markup import ON_CLICK, ON_ESCAPE, counted, image_tag, paragraphs, percent, text, tiles
+from ui.sheets import COMPARED, SHEETS
 from ui.studio import Studio
 
 MOST_TILES = 200
@@ -29,6 +33,20 @@ NEARBY_FACTORS: Mapping[str, tuple[float, ...]] = {
 NEARBY_SAMPLERS = ("dpmpp_2m", "euler", "unipc", "euler_a")
 
 Key = tuple[int, int]  # a picture: the number of its prompt, and its seed
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is hung: prompts by number, with what each is called where there are several; or the
+    cells of a comparison."""
+
+    called: Mapping[int, str] = field(default_factory=dict)
+    comparison: Comparison | None = None
+
+    @classmethod
+    def cells(cls, comparison: Comparison) -> "Shown":
+        """A comparison as one thing."""
+        return cls(dict.fromkeys(comparison.numbers, ""), comparison)
 
 
 @dataclass(frozen=True)
@@ -46,11 +64,12 @@ class View:
     reuse: gr.Button
     more: gr.Button
     delete: gr.Button
+    close: gr.Button
     delete_all: gr.Button
     undo: gr.Button
-    shown: gr.State  # numbers of prompts, and what each is called where there are several
+    shown: gr.State  # Shown
     chosen: gr.State  # Key
-    deleted: gr.State  # [(number, {seed: file})], the last one last
+    deleted: gr.State  # what was deleted here, as the run folder takes it, the last one last
 
     @property
     def outputs(self) -> list[Component]:
@@ -65,27 +84,29 @@ class View:
             self.delete_all,
         ]
 
-    def show(self, shown: Mapping[int, str]) -> list[Any]:
-        """Hang the pictures of prompts: by number, what each is called; "" for a single one."""
+    def show(self, shown: Shown) -> list[Any]:
+        """Hang pictures."""
         self.studio.history.refresh()
-        found = [self.studio.history.find(number) for number in shown]
+        found = [self.studio.history.find(number) for number in shown.called]
         pasts = [past for past in found if past is not None and past.pictures]
         best = [(past, picture) for past in pasts for picture in past.best]
         rest = [(past, picture) for past in pasts for picture in past.rest]
 
         def hung(pictures: Sequence[tuple[Past, Picture]], label: str) -> str:
             made = [
-                picture_tile(self.studio, past, picture, shown[past.number])
+                picture_tile(self.studio, past, picture, shown.called[past.number])
                 for past, picture in pictures[:MOST_TILES]
             ]
             return tiles(made, label) if made else ""
 
         return [
-            dict(shown),
-            _heading(pasts),
-            hung(best, "the best pictures"),
+            shown,
+            _heading(pasts, shown.comparison),
+            hung(best, "the best pictures")
+            if shown.comparison is None
+            else table(self.studio, shown.comparison),
             gr.Accordion(
-                f"The other {len(rest)} candidates",
+                "The other candidate" if len(rest) == 1 else f"The other {len(rest)} candidates",
                 visible=bool(rest),
                 open=bool(rest) and not best,
             ),
@@ -96,7 +117,7 @@ class View:
 
     def nothing(self) -> list[Any]:
         """Hang nothing."""
-        return self.show({})
+        return self.show(Shown())
 
     def connect(self) -> None:
         """Choosing a picture, deleting, and undoing it."""
@@ -107,6 +128,12 @@ class View:
                 show_progress="hidden",
                 api_visibility="private",
             )
+        self.close.click(
+            lambda: gr.Column(visible=False),
+            outputs=self.detail,
+            show_progress="hidden",
+            api_visibility="private",
+        )
         self.delete.click(
             self._delete_one,
             [self.shown, self.chosen, self.deleted],
@@ -176,49 +203,39 @@ class View:
             known["Match"] = f"{percent(picture.match)} likely to show all of the prompt"
         return known
 
-    def _delete_one(self, shown: Mapping[int, str], key: Key, deleted: list[Any]) -> list[Any]:
+    def _delete_one(self, shown: Shown, key: Key, deleted: list[Any]) -> list[Any]:
         past, picture = self._find(key)
         return self._deleted(shown, [(past, [picture])], deleted)
 
-    def _delete_all(self, shown: Mapping[int, str], deleted: list[Any]) -> list[Any]:
-        found = [self.studio.history.find(number) for number in shown]
+    def _delete_all(self, shown: Shown, deleted: list[Any]) -> list[Any]:
+        found = [self.studio.history.find(number) for number in shown.called]
         return self._deleted(shown, [(p, p.pictures) for p in found if p is not None], deleted)
 
     def _deleted(
         self,
-        shown: Mapping[int, str],
+        shown: Shown,
         chosen: Sequence[tuple[Past, Sequence[Picture]]],
         deleted: list[Any],
     ) -> list[Any]:
-        files = [(past.number, {p.seed: p.file for p in pictures}) for past, pictures in chosen]
-        try:
-            for number, names in files:
-                self.studio.folder.delete(number, names)
-        except RoomError as error:
-            raise gr.Error(text(error), duration=None, print_exception=False) from error
-        count = sum(len(names) for _, names in files)
-        undo = gr.Button(f"Undo: bring back {counted(count, 'picture')}", visible=True)
-        return [[*deleted, files], undo, *self.show(shown)]
+        files = {past.number: {p.seed: p.file for p in pictures} for past, pictures in chosen}
+        carried(self.studio.folder.delete, files)
+        deleted = [*deleted, files]
+        return [deleted, _undo(deleted), *self.show(shown)]
 
-    def _restore(self, shown: Mapping[int, str], deleted: list[Any]) -> list[Any]:
+    def _restore(self, shown: Shown, deleted: list[Any]) -> list[Any]:
         *earlier, last = deleted
-        for number, names in last:
-            self.studio.folder.restore(number, names)
-        back = {number: "" for number, _ in last if number not in shown}
-        undo = gr.Button("Undo", visible=bool(earlier))
-        return [earlier, undo, *self.show({**shown, **back})]
+        carried(self.studio.folder.restore, last)
+        if others := {number: "" for number in last if number not in shown.called}:
+            shown = Shown({**shown.called, **others})
+        return [earlier, _undo(earlier), *self.show(shown)]
 
 
-def picture_tile(studio: Studio, past: Past, picture: Picture, called: str = "") -> Tile:
-    """A picture of the history, which tells its key when it is clicked."""
-    image = opened(studio.history.path(picture))
-    return Tile(
-        None if image is None else address(picture),
-        about=f"{past.request.prompt}, seed {picture.seed}",
-        captions=[*([called] if called else []), *_captions(past, picture)],
-        name=f"{past.number}/{picture.seed}",
-        size=(1, 1) if image is None else image.size,
-    )
+def _undo(deleted: Sequence[Files]) -> gr.Button:
+    """The button that brings back what was deleted last."""
+    if not deleted:
+        return gr.Button(visible=False)
+    count = sum(map(len, deleted[-1].values()))
+    return gr.Button(f"Undo: bring back {counted(count, 'picture')}", visible=True)
 
 
 def build_view(studio: Studio, name: str) -> View:
@@ -227,11 +244,12 @@ def build_view(studio: Studio, name: str) -> View:
     undo = gr.Button("Undo", visible=False, size="sm", elem_id=f"{name}-undo")
     best = gr.HTML(js_on_load=ON_CLICK, elem_id=f"{name}-best")
     with gr.Column(visible=False, elem_id=f"{name}-detail", elem_classes="detail") as detail:
-        picture = gr.HTML(elem_id=f"{name}-picture")
+        picture = gr.HTML(js_on_load=ON_ESCAPE.format(f"{name}-close"), elem_id=f"{name}-picture")
         with gr.Row(elem_classes="actions"):
             reuse = gr.Button("Use these settings", size="sm", elem_id=f"{name}-reuse")
             more = gr.Button("More like this one", size="sm", elem_id=f"{name}-more")
             delete = gr.Button("Delete", size="sm", elem_id=f"{name}-delete")
+            close = gr.Button("Close", size="sm", elem_id=f"{name}-close")
         known = gr.HTML(elem_id=f"{name}-known")
     with gr.Accordion("The other candidates", open=False, visible=False) as others:
         rest = gr.HTML(js_on_load=ON_CLICK, elem_id=f"{name}-rest")
@@ -250,9 +268,10 @@ def build_view(studio: Studio, name: str) -> View:
         reuse,
         more,
         delete,
+        close,
         delete_all,
         undo,
-        shown=gr.State({}),
+        shown=gr.State(Shown()),
         chosen=gr.State(None),
         deleted=gr.State([]),
     )
@@ -315,9 +334,13 @@ def facts(known: Mapping[str, object]) -> str:
     return f'<dl class="facts">{rows}</dl>'
 
 
-def _heading(pasts: Sequence[Past]) -> str:
+def _heading(pasts: Sequence[Past], comparison: Comparison | None) -> str:
     if not pasts:
         return ""
+    if comparison is not None:
+        return paragraphs([pasts[0].request.prompt]) + _link(
+            f"{COMPARED}{comparison.number}.png", "Download the sheet"
+        )
     if len(pasts) > 1:
         return paragraphs([f"{len(pasts)} prompts were drawn; the best of each:"])
     [past] = pasts
@@ -325,17 +348,11 @@ def _heading(pasts: Sequence[Past]) -> str:
     matches = [p.match for p in past.pictures if p.match is not None]
     if matches and max(matches) < NONE_MATCHES:
         lines.append("The jury doubts that any of them shows all of that.")
-    sheet = f'<p class="links"><a href="{SHEETS}{past.number}.png" download>Contact sheet</a></p>'
-    return paragraphs(lines) + sheet
+    return paragraphs(lines) + _link(f"{SHEETS}{past.number}.png", "Contact sheet")
 
 
-def _captions(past: Past, picture: Picture) -> list[str]:
-    alone = picture.rank is None or past.request.candidates == 1
-    rank = "" if alone else f"{picture.rank}."
-    match = "" if picture.match is None else f"{percent(picture.match)} match"
-    score = "" if picture.score is None else f"{picture.score:.3f}"
-    unfinished = "" if picture.unfinished is None else f"unfinished: {picture.unfinished}"
-    return [part for part in (rank, match, score, unfinished) if part]
+def _link(sheet: str, name: str) -> str:
+    return f'<p class="links"><a href="{sheet}" download>{name}</a></p>'
 
 
 def _key(event: gr.EventData) -> Key | None:

@@ -87,7 +87,9 @@ class FakeDraft:
             return None
         self.pipeline.previews += 1
         time.sleep(self.pipeline.seconds_per_preview)
-        rough = [picture(self.prompt, seed, (8, 8)).resize(self.size) for seed in self.seeds]
+        rough = [picture(self.prompt, seed, self.size) for seed in self.seeds]
+        if not exact:  # cheap ones have no colours
+            rough = [image.convert("L").convert("RGB") for image in rough]
         return rough if indices is None else [rough[index] for index in indices]
 
     def split(self) -> tuple["FakeDraft", "FakeDraft"]:

@@ -11,7 +11,7 @@ from fake_models import FakeDraft, Studio
 from gen import generate, metadata
 from gen.engine import Engine, Outcome
 from gen.errors import RoomError
-from gen.events import Cancel, Event, Note, Progress
+from gen.events import Cancel, Event, Finished, Loading, Note, Progress
 from gen.plan import resolve
 from gen.request import Request
 from gen.run_folder import RunFolder
@@ -213,6 +213,45 @@ def test_progress_counts_candidates_and_steps(studio: Studio) -> None:
     generate("a panda", candidates=4, engine=Engine(batch_size=2), watch=events.append)
     seen = [(e.made, e.drawing, e.step, e.steps) for e in events if isinstance(e, Progress)]
     assert seen == [(made, 2, step, 4) for made in (0, 2) for step in (1, 2, 3, 4)]
+
+
+def test_what_is_finished_is_told_with_its_picture(studio: Studio, tmp_path: Path) -> None:
+    told: list[tuple[str, list[int], list[int]]] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Progress):
+            told.append(("making", list(event.places), []))
+        if isinstance(event, Finished):
+            drawn = [result.index for result in event.results if result.image is not None]
+            told.append(("finished", [result.index for result in event.results], drawn))
+
+    request = Request("a panda", model="fake,other", seed=0, candidates=5, top_k=1, steps=1)
+    studio.pipeline.broken_seeds = {4}
+    studio.pipelines["other"].on_step = lambda draft: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        draw(request, tmp_path, watch=watch, batch_size=2)
+    assert told == [
+        *[("making", [0, 2], []), ("finished", [0, 2], [0, 2])],
+        *[("making", [4], []), ("finished", [4], [])],
+    ]
+    told.clear()
+    studio.pipeline.broken_seeds = set()
+    studio.pipelines["other"].on_step = lambda draft: None
+    draw(request, tmp_path, watch=watch, batch_size=2)
+    assert told[0] == ("finished", [0, 2], [])  # by the run before: in files
+    assert ("finished", [4], [4]) in told
+    assert told[-1] == ("finished", [1, 3], [1, 3])
+
+
+def test_what_is_loaded_is_told_before_it_is_waited_for(studio: Studio) -> None:
+    told: list[str] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Loading):
+            told.append(f"{event.model} after {len(studio.loads)}")
+
+    draw(Request("a panda", model="fake,other", candidates=2, top_k=1), watch=watch)
+    assert told == ["the jury after 0", "fake after 1", "other after 2"]
 
 
 def test_previews_take_a_tenth_of_the_time_at_most(studio: Studio) -> None:

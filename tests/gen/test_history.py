@@ -4,7 +4,7 @@ import fake_models
 import pytest
 
 from gen.engine import Engine
-from gen.history import History
+from gen.history import Axis, Comparison, History
 from gen.plan import resolve
 from gen.request import Request
 from gen.run_folder import RunFolder
@@ -61,21 +61,112 @@ def test_what_is_deleted_comes_back(folder: RunFolder) -> None:
     gone = history.find(outcome.number).best[0]
     data = history.path(gone).read_bytes()
 
-    folder.delete(outcome.number, {gone.seed: gone.file})
+    files = {outcome.number: {gone.seed: gone.file}}
+    folder.delete(files)
     history.refresh()
     assert history.find(outcome.number).find(gone.seed) is None
     assert not (folder.path / gone.file).exists()
 
-    folder.restore(outcome.number, {gone.seed: gone.file})
+    folder.restore(files)
     history.refresh()
+    assert history.deletions() == []
     assert history.path(history.find(outcome.number).best[0]).read_bytes() == data
+
+
+def test_deletions_are_known_after_a_restart_and_undone_one_by_one(
+    tmp_path: Path, fakes: fake_models.Studio
+) -> None:
+    with RunFolder(tmp_path / "out") as folder:
+        first, second = draw(folder), draw(folder, "a fox", seed=0)
+        everything = sorted(path.name for path in folder.path.rglob("*.png"))
+        both = {o.number: {r.seed: r.path.name for r in o.best} for o in (first, second)}
+        folder.delete(both)
+        rest = {second.number: {r.seed: f"candidates/{r.path.name}" for r in second.rest}}
+        folder.delete(rest)
+    with RunFolder(tmp_path / "out") as folder:
+        history = History(folder.path)
+        history.refresh()
+        assert [past.number for past in history.pasts()] == [first.number]
+        assert [deletion.files for deletion in history.deletions()] == [both, rest]
+        folder.restore(history.deletions()[-1].files)
+        folder.restore(history.deletions()[0].files)
+        history.refresh()
+    assert history.deletions() == []
+    anew = History(folder.path)
+    anew.refresh()
+    assert anew.pasts() == history.pasts()
+    assert all(anew.path(p) is not None for past in anew.pasts() for p in past.pictures)
+    assert sorted(path.name for path in folder.path.rglob("*.png")) == everything
+
+
+def test_what_is_deleted_again_after_it_was_drawn_again(folder: RunFolder) -> None:
+    outcome = draw(folder)
+    best = outcome.best[0]
+    files = {outcome.number: {best.seed: best.path.name}}
+    folder.delete(files)
+    draw(folder)
+    folder.delete(files)
+    history = History(folder.path)
+    history.refresh()
+    assert history.find(outcome.number).find(best.seed) is None
+    assert not best.path.exists()
+    for deletion in reversed(history.deletions()):
+        folder.restore(deletion.files)
+    history.refresh()
+    assert history.path(history.find(outcome.number).find(best.seed)) == best.path
+    assert history.deletions() == []
+
+
+def test_a_comparison_is_one_entry_in_place_of_its_cells(folder: RunFolder) -> None:
+    across, down = Axis("guidance", (1.0, 3.0)), Axis("steps", (5,))
+    before, first, second = draw(folder, seed=1), draw(folder, seed=2), draw(folder, seed=3)
+    numbers = first.number, second.number
+
+    def note(comparison: int, count: int) -> None:
+        folder.note_comparison(comparison, across.to_json(), down.to_json(), numbers[:count])
+
+    assert folder.begin_comparison() == 1
+    history = History(folder.path)
+    for count in (1, 2):
+        note(1, count)
+        history.refresh()
+        assert history.find_comparison(1).numbers == numbers[:count]
+    after = draw(folder, seed=4)
+    history.refresh()
+    found = [entry.number for entry in history.entries()]
+    assert found == [after.number, 1, before.number]
+    comparison = history.entries()[1]
+    assert comparison == Comparison(1, across, down, numbers)
+
+    note(2, 1)  # the same again, ended early, is the same
+    history.refresh()
+    assert history.entries()[1] == Comparison(2, across, down, numbers)
+    assert len(history.entries()) == 3
+    gone = {
+        n: {r.seed: history.find(n).find(r.seed).file for r in o.best + o.rest}
+        for n, o in zip(numbers, (first, second), strict=True)
+    }
+    folder.delete(gone)
+    history.refresh()
+    assert [entry.number for entry in history.entries()] == [after.number, before.number]
+
+
+def test_comparisons_are_numbered_on_after_a_restart(
+    tmp_path: Path, fakes: fake_models.Studio
+) -> None:
+    axis = Axis("guidance", (1.0,)).to_json()
+    with RunFolder(tmp_path / "out") as folder:
+        folder.note_comparison(folder.begin_comparison(), axis, axis, [draw(folder).number])
+    with RunFolder(tmp_path / "out") as folder:
+        assert folder.begin_comparison() == 2
 
 
 def test_what_was_deleted_goes_for_good_and_can_be_drawn_again(folder: RunFolder) -> None:
     outcome = draw(folder)
     best = outcome.best[0]
-    folder.delete(outcome.number, {best.seed: best.path.name})
+    folder.delete({outcome.number: {best.seed: best.path.name}})
     folder.empty_deleted()
+    folder.restore({outcome.number: {best.seed: best.path.name}})  # too late
     assert list((folder.path / "deleted").iterdir()) == []
 
     again = draw(folder)
@@ -89,9 +180,16 @@ def test_what_was_deleted_goes_for_good_and_can_be_drawn_again(folder: RunFolder
     "line",
     [
         '{"event": "picture", "number": 1, "seed": 3, "file": "../../etc/passwd"}',
-        '{"event": "deleted", "number": 1, "files": {"99": "0001-99.png"}}',
+        '{"event": "deleted", "files": {"1": {"99": "0001-99.png"}}}',
+        '{"event": "deleted", "files": {"99": {"1": "0099-1.png"}}}',
+        '{"event": "deleted", "files": {"1": 5}}',
+        '{"event": "restored", "files": {"1": {"99": "0001-99.png"}, "2": {}}}',
         '{"event": "judged", "number": 1, "scores": 4}',
         '{"event": "picture", "number": []}',
+        '{"event": "compared", "comparison": 1, "numbers": []}',
+        '{"event": "compared", "comparison": [], "numbers": [1], "across": {}, "down": 3}',
+        '{"event": "compared", "comparison": 1, "numbers": [1], "down": {"name": "steps",'
+        ' "values": [3]}, "across": {"name": "<b>", "values": [1]}}',
         "[" * 5000,
         "not json",
     ],

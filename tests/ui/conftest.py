@@ -110,7 +110,8 @@ def fake_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeSite]:
 def quick(fake_site: FakeSite) -> Iterator[FakeSite]:
     """The same, as it was at first however the test left it."""
     yield fake_site
-    fake_site.fakes.pipelines["fake"] = fake_models.FakePipeline()
+    for name in ("fake", "other"):
+        fake_site.fakes.pipelines[name] = fake_models.FakePipeline()
     fake_site.fakes.jury.nan_for = lambda value: False
     fake_site.studio.engine._pipelines.clear()
     fake_site.studio.engine.batch_size = None

@@ -1,6 +1,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ import fake_models
 import pytest
 
 from gen.engine import Engine, Outcome
-from gen.events import Progress
+from gen.events import Loading, Progress
 from gen.request import Request
 from gen.run_folder import RunFolder
 from ui.studio import Studio
@@ -40,6 +41,47 @@ def test_requests_are_drawn_in_turn_and_their_matches_noted(studio: Studio) -> N
     studio.history.refresh()
     best = studio.history.find(outcomes[0].number).best[0]
     assert best.match == pytest.approx(best.score)  # of the fake jury
+
+
+def test_a_finished_candidate_is_seen_while_the_others_are_in_the_making(
+    studio: Studio, fakes: fake_models.Studio
+) -> None:
+    studio.engine.batch_size = 2
+    fakes.pipeline.seconds_per_step = 0.01
+    request = replace(LONG, candidates=4, steps=20)
+    while_making = []
+    for event in batches.Batch(studio, [request], "me").events():
+        if isinstance(event, batches.Live) and event.progress is not None:
+            ended = {place: seen for place, seen in event.seen.items() if seen.end is not None}
+            while_making.append((event.progress.made, ended))
+    [first, *_] = [ended for made, ended in while_making if made == 2]
+    assert set(first) >= {0, 1}
+    for place in (0, 1):
+        whole = fake_models.picture(LONG.prompt, LONG.seed + place)
+        assert first[place].image.tobytes() == whole.tobytes()
+        assert first[place].end.score == fake_models.score(whole)
+
+
+def test_who_waits_for_a_model_knows_of_it(
+    studio: Studio, fakes: fake_models.Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def load(spec, engine, watch):
+        watch(Loading(spec.name, 5, 10))
+        assert go_on.wait(PATIENCE)
+        return fakes.pipeline
+
+    monkeypatch.setattr("gen.engine.load_pipeline", load)
+    events = batches.Batch(studio, [FOX], "me").events()
+    others = batches.Batch(studio, [LONG], "other").events()
+    for asked, ahead in ((events, 0), (others, 1)):
+        told = next(live for live in asked if live.loading == Loading("fake", 5, 10))
+        assert told.ahead == ahead
+    go_on.set()
+    last = [event for event in events if isinstance(event, batches.Live)][-1]
+    assert last.loading is None
+    others.close()
 
 
 @pytest.mark.parametrize("end", ["finish_now", "stop"])
@@ -82,7 +124,7 @@ def test_one_batch_at_a_time_at_a_desk(studio: Studio, fakes: fake_models.Studio
 def test_time_left() -> None:
     live = batches.Live(FOX)
     assert live.seconds_left is None
-    live(Progress("a fox", made=4, candidates=16, drawing=8, step=10, steps=20))
+    live(Progress("a fox", made=4, candidates=16, places=range(4, 12), step=10, steps=20))
     assert live.progress.share == 0.5
     live.began = batches.perf_counter() - 3
     assert live.seconds_left == pytest.approx(3, rel=0.2)

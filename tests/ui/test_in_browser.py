@@ -1,8 +1,15 @@
 """The page as a person uses it, in a real browser."""
 
+import base64
 import io
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from time import perf_counter
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
@@ -11,6 +18,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from gen import metadata
 from gen.engine import Engine
+from gen.events import Loading, Watch
+from gen.models import Spec
 from gen.run_folder import RunFolder
 from ui.studio import Studio
 
@@ -18,9 +27,23 @@ SEED = 9007199254740993  # 2^53 + 1, which a browser's numbers cannot hold
 HOSTILE = "a panda <b>left</b> of <img src=x onerror=alert(1)> {{value}} ${alert(2)}"
 TYPED = HOSTILE.replace("{", r"\{").replace("}", r"\}")  # or its braces would be choices
 PATIENCE = 120_000  # milliseconds
-PATIENT_SECONDS = (
-    60  # to the first preview, which takes well under 2 on a machine with nothing else
-)
+FIRST_PREVIEW_SECONDS = 2  # the model being warm
+CLICKS = 3  # whose best is asserted: a machine that is busy makes some slower, and none faster
+# From a click on the button to the first frame with a preview in it, by the browser's own clock.
+MEASURE = """() => {
+  window.seconds = null;
+  const button = document.querySelector('#draw-generate');
+  const begin = (click) => {
+    const look = () => {
+      const image = document.querySelector('#live img');
+      if (image?.complete && image.naturalWidth && image.checkVisibility())
+        window.seconds = (performance.now() - click.timeStamp) / 1000;
+      else requestAnimationFrame(look);
+    };
+    look();
+  };
+  button.addEventListener('click', begin, {once: true, capture: true});
+}"""
 TEXT = (
     "a cat\nNegative prompt: dogs\n"
     "Steps: 9, Sampler: Euler a, CFG scale: 4.5, Seed: 77, Size: 96x96"
@@ -96,21 +119,82 @@ def test_how_long_the_first_preview_takes(browser, tmp_path: Path) -> None:
     pytest.importorskip("gradio", reason="gradio is not installed")
     from ui.server import served
 
+    seconds = []
     with RunFolder(tmp_path) as folder:
         studio = Studio(Engine(), folder)
         studio.load()
         with served(studio, "127.0.0.1", 0) as url:
             page = browser.open(url)
             page.fill("#prompt textarea", "a panda to the left of a red balloon")
-            start = perf_counter()
-            page.click("#draw-generate")
-            page.wait_for_selector("#live img")
-            seconds = perf_counter() - start
-            page.click("#draw-finish")
-            page.wait_for_selector("#draw-best .tile img")
+            for _ in range(CLICKS):
+                page.evaluate(MEASURE)
+                page.click("#draw-generate")
+                page.wait_for_function("window.seconds !== null")
+                seconds.append(page.evaluate("window.seconds"))
+                page.click("#draw-stop")
+                page.wait_for_selector("#draw-generate:visible")
             studio.stop()
-    print(f"from click to first preview: {seconds:.2f} s")
-    assert seconds < PATIENT_SECONDS
+    told = ", ".join(f"{each:.2f}" for each in seconds)
+    print(f"from click to first preview, in seconds: {told}")
+    assert min(seconds) < FIRST_PREVIEW_SECONDS
+
+
+@contextmanager
+def command(folder: Path, port: int) -> Iterator[str]:
+    """`generate-ui` in a process of its own, ended as a system ends it; where it serves."""
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    words = [sys.executable, "-m", "ui", "--port", str(port), "-o", str(folder)]
+    with (
+        TemporaryFile("w+") as complaints,
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=complaints, text=True) as process,
+    ):
+        assert process.stdout is not None
+        url = f"http://127.0.0.1:{port}"
+        assert url in process.stdout.readline()
+        try:
+            yield url
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(PATIENCE / 1000)
+            complaints.seek(0)
+            told = complaints.read()
+    assert process.returncode == 0
+    assert "Traceback" not in told
+
+
+def test_history_and_undo_outlive_the_server(browser, tmp_path: Path, free_port: int) -> None:
+    with command(tmp_path, free_port) as url:
+        page = browser.open(url)
+        for prompt, seed in (("a panda", 5), ("a red circle", 50)):
+            drawn(page, prompt, seed=seed, candidates=2, top_k=1, steps=2)
+        page.click("#draw-delete-all")
+        page.wait_for_selector("#draw-best .tile", state="detached")
+        page.close()
+        left_open = browser.chromium.new_page()  # unwatched: it may complain that the server ends
+        left_open.goto(url)
+        left_open.wait_for_selector("#prompt textarea")
+    assert len(list(tmp_path.glob("deleted/0002-5*.png"))) == 2
+
+    with command(tmp_path, free_port) as url:
+        page = browser.open(url)
+        tab(page, "Gallery")
+        page.wait_for_selector("#gallery-prompts >> text=a panda")
+        assert not page.is_visible("#gallery-prompts >> text=a red circle")
+        page.click("#deleted-back >> text=2 pictures")
+        page.wait_for_selector("#deleted", state="hidden")
+        for prompt, seeds in (("a red circle", {"50", "51"}), ("a panda", {"5", "6"})):
+            page.click(f"#gallery-prompts .tile:has-text('{prompt}')")
+            page.wait_for_selector(f"#gallery-heading >> text={prompt}")
+            page.click("text=The other candidate")
+            page.wait_for_function(
+                "[...document.querySelectorAll('#gallery-open .tile img')].length == 2"
+            )
+            names = page.locator("#gallery-open .tile").evaluate_all(
+                "tiles => tiles.map(tile => tile.dataset.name.split('/')[1])"
+            )
+            assert set(names) == seeds
+            page.click("#gallery-back")
+        page.close()
 
 
 def test_finish_now_keeps_the_candidates_as_they_are(browser, quick) -> None:
@@ -148,6 +232,48 @@ def test_stop_keeps_what_is_finished(browser, quick) -> None:
     assert 4 <= len(captions) < 16
     assert len(captions) % 4 == 0
     assert not any("unfinished" in caption for caption in captions)
+
+
+def test_what_is_finished_is_shown_while_the_rest_is_drawn(browser, quick) -> None:
+    looked_at = threading.Event()
+
+    def hold_the_second_batch(draft: Any) -> None:
+        if draft.seeds[0] > 8 and draft.done == 2:
+            assert looked_at.wait(PATIENCE)
+
+    quick.fakes.pipeline.on_step = hold_the_second_batch
+    quick.studio.engine.batch_size = 4
+    page = browser.open(quick.url)
+    draw(page, "a stoat", seed=8, candidates=12, top_k=2)
+    page.wait_for_selector("#live .tile:has-text('finished') img")
+    page.wait_for_selector("#live .tile:has-text('in the making')")
+    captions = page.locator("#live .captions").all_inner_texts()
+    states = [caption.split("\n")[0] for caption in captions]
+    assert states == ["finished"] * 4 + ["in the making"] * 4 + ["waits"] * 4
+    shown = page.locator("#live img").nth(0)
+    assert shown.get_attribute("alt") == "candidate 1: finished"
+    data = base64.b64decode(shown.get_attribute("src").partition(",")[2])
+    with Image.open(io.BytesIO(data)) as image:  # the preview had no colours
+        assert image.convert("HSV").getextrema()[1][1] > 100
+    looked_at.set()
+    page.wait_for_selector("#draw-best .tile img")
+
+
+def test_a_model_that_is_being_loaded(browser, quick, monkeypatch) -> None:
+    go_on = threading.Event()
+
+    def load(spec: Spec, engine: Engine, watch: Watch) -> object:
+        watch(Loading(spec.name, 5, 10))
+        assert go_on.wait(PATIENCE)
+        return quick.fakes.pipelines[spec.name]
+
+    monkeypatch.setattr("gen.engine.load_pipeline", load)
+    quick.studio.engine._pipelines.clear()
+    page = browser.open(quick.url)
+    draw(page, "a stilt", candidates=2, top_k=1)
+    page.wait_for_selector("#status >> text=Loading fake … 50%")
+    go_on.set()
+    page.wait_for_selector("#draw-best .tile img")
 
 
 def test_who_leaves_wants_nothing_more(browser, quick) -> None:
@@ -200,6 +326,42 @@ def test_deleting_can_be_undone(browser, quick) -> None:
     page.wait_for_selector("#draw-best .tile img")
 
 
+def test_deleting_can_be_undone_after_a_reload_and_in_a_second_tab(browser, quick) -> None:
+    page = browser.open(quick.url)
+    drawn(page, "a merlin", seed=1500)
+    page.click("#draw-delete-all")
+    page.wait_for_selector("#draw-best .tile", state="detached")
+    page.reload()
+    page.wait_for_selector("#prompt textarea")
+    other = browser.open(quick.url)
+    for each in (page, other):
+        tab(each, "Gallery")
+        each.wait_for_selector("#deleted-back >> text=5 pictures")
+        assert not each.is_visible("#gallery-prompts >> text=a merlin")
+    other.click("#deleted-back")
+    other.click("#gallery-prompts .tile:has-text('a merlin')")
+    other.wait_for_selector("#gallery-best .tile img")
+    assert len(list(quick.folder.rglob("*-150?.png"))) == 3
+
+
+def test_deleted_pictures_are_removed_for_good_when_the_user_says_so(browser, quick) -> None:
+    page = browser.open(quick.url)
+    drawn(page, "a kestrel", seed=25)
+    page.click("#draw-delete-all")
+    page.wait_for_selector("#draw-best .tile", state="detached")
+    tab(page, "Gallery")
+    aside = quick.folder / "deleted"
+    before = len(list(aside.iterdir()))
+    assert before >= 5
+    page.click("#deleted-remove")
+    page.click("#deleted-keep")
+    page.click("#deleted-remove")
+    assert len(list(aside.iterdir())) == before
+    page.click(f"#deleted-sure >> text={before} deleted pictures")
+    page.wait_for_selector("#deleted", state="hidden")
+    assert list(aside.iterdir()) == []
+
+
 def test_more_like_this_one(browser, quick) -> None:
     page = browser.open(quick.url)
     drawn(page, "a toad", seed=5)
@@ -236,6 +398,7 @@ def test_prompts_from_a_file(browser, quick) -> None:
     page = browser.open(quick.url)
     fill(page, candidates=2, top_k=1)
     page.click("text=Prompts from a file")
+    page.wait_for_selector("#draw-file:visible")
 
     def send(text: str) -> None:
         file = {"name": "prompts.txt", "mimeType": "text/plain", "buffer": text.encode()}
@@ -247,6 +410,7 @@ def test_prompts_from_a_file(browser, quick) -> None:
     page.wait_for_selector("[data-testid=toast-body] >> text=line 2")
     page.click("[data-testid=toast-close]")
     page.click("#prompt-file [aria-label='Clear'], #prompt-file [aria-label='Remove this file']")
+    page.wait_for_selector("#prompt-file >> text=prompts.txt", state="hidden")
     send("a red lamp\na blue lamp --seed 3\n")
     page.wait_for_selector("#draw-heading >> text=2 prompts were drawn")
     captions = page.locator("#draw-best .captions").all_inner_texts()
@@ -284,18 +448,36 @@ def test_comparing_two_settings(browser, quick) -> None:
     page.fill("#compare-across-values textarea, #compare-across-values input", "1, 3")
     page.fill("#compare-down-values textarea, #compare-down-values input", "2, 4, 6")
     page.click("#compare-generate")
-    page.wait_for_selector("#compare-download:visible")
-    assert page.locator("#compare-grid img").count() == 6
-    assert page.locator("#compare-grid th").all_inner_texts() == [
-        "Guidance 1",
-        "Guidance 3",
-        "Steps 2",
-        "Steps 4",
-        "Steps 6",
-    ]
+    page.wait_for_function("document.querySelectorAll('#compare-best img').length == 6")
+    page.wait_for_selector("#compare-generate:visible")
+    heads = ["Guidance 1", "Guidance 3", "Steps 2", "Steps 4", "Steps 6"]
+    assert page.locator("#compare-best th").all_inner_texts() == heads
     with page.expect_download() as download:
-        page.click("#compare-download")
+        page.click("#compare-heading a")
     assert Image.open(download.value.path()).height > 3 * 256
+
+    page.click("#compare-best .tile >> nth=3")  # guidance 3, steps 4
+    page.wait_for_selector("#compare-known >> text=Guidance")
+    page.click("#compare-reuse")
+    page.wait_for_selector("#draw-generate:visible")
+    page.click("text=How to draw")
+    assert page.input_value("#steps input") == "4"
+    assert page.input_value("#guidance input") == "3.0"
+
+    other = browser.open(quick.url)  # one thing in the gallery
+    tab(other, "Gallery")
+    other.wait_for_selector("#gallery-prompts .tile:has-text('a heron')")
+    entries = other.locator("#gallery-prompts .tile:has-text('a heron')")
+    assert entries.all_inner_texts() == ["a heron\nGuidance × Steps: 6 pictures"]
+    entries.first.click()
+    other.wait_for_function("document.querySelectorAll('#gallery-best img').length == 6")
+    assert other.locator("#gallery-best th").all_inner_texts() == heads
+    other.click("#gallery-best .tile >> nth=0")
+    other.click("#gallery-delete")
+    other.wait_for_selector("#gallery-best >> text=no picture")
+    assert other.locator("#gallery-best img").count() == 5
+    other.click("#gallery-undo")
+    other.wait_for_function("document.querySelectorAll('#gallery-best img').length == 6")
 
 
 def test_a_model_has_its_own_settings(browser, quick) -> None:
@@ -308,6 +490,24 @@ def test_a_model_has_its_own_settings(browser, quick) -> None:
     assert page.is_visible("#steps input")
     page.uncheck("#model label:has-text('fake') input")
     page.wait_for_selector("#steps input", state="hidden")
+
+
+def test_which_model_drew_which_picture(browser, quick) -> None:
+    looked_at = threading.Event()
+    quick.fakes.pipelines["other"].on_step = lambda _: looked_at.wait(PATIENCE)
+    page = browser.open(quick.url)
+    page.check("#model label:has-text('other') input")
+    draw(page, "a dunlin", seed=3, candidates=4, top_k=2)
+    page.wait_for_selector("#live .tile:has-text('finished') >> text=fake")
+    looked_at.set()
+    page.wait_for_selector("#draw-best .tile img")
+    page.click("text=The other 2 candidates")
+    page.wait_for_selector("#draw-rest .tile img")
+    captions = page.locator("#results .captions").all_inner_texts()
+    assert sorted(caption.split("\n")[-1] for caption in captions) == ["fake"] * 2 + ["other"] * 2
+    page.uncheck("#model label:has-text('other') input")
+    drawn(page, "a curlew", seed=3, candidates=4, top_k=2)
+    assert "fake" not in page.inner_text("#draw-best")
 
 
 def test_a_damaged_picture_is_marked(browser, quick) -> None:
@@ -346,6 +546,15 @@ def test_by_keyboard_alone(browser, quick) -> None:
             break
     page.keyboard.press("Enter")
     page.wait_for_selector("#draw-picture img")
+    for close in (
+        lambda: page.keyboard.press("Escape"),
+        lambda: page.press("#draw-close", "Enter"),
+    ):
+        close()
+        page.wait_for_selector("#draw-detail", state="hidden")
+        page.focus("#draw-best .tile")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#draw-detail")
     nameless = page.evaluate(
         """[...document.querySelectorAll('input, textarea, button, select')].filter(e =>
             e.checkVisibility() && !e.labels?.length && !e.innerText.trim() && !e.title
@@ -361,7 +570,18 @@ def test_phone_width(scheme: str, browser, quick) -> None:
     page.wait_for_function(
         "document.querySelector('#prompt textarea').value == 'a large sunflower'"
     )
-    drawn(page, "a blue balloon", seed=3)
+    quick.fakes.pipeline.seconds_per_step = 0.02
+    draw(page, "a very blue balloon", seed=3, steps=200)
+    page.wait_for_selector("#live img")
+    seen = (
+        "e => { const box = e.getBoundingClientRect(); return box.top >= 0 && box.bottom <= 844 }"
+    )
+    page.wait_for_function(f"({seen})(document.querySelector('#live img'))")
+    assert page.locator("#draw-stop").evaluate(seen)
+    page.click("#draw-stop")
+    page.wait_for_selector("#draw-generate:visible")
+    quick.fakes.pipeline.seconds_per_step = 0
+    drawn(page, "a blue balloon", seed=3, steps=4)
     first, second = (page.locator("#draw-best img").nth(i).bounding_box() for i in (0, 1))
     assert first["y"] == second["y"]
     assert first["width"] > 390 / 3

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from ui.studio import Studio
 page = pytest.importorskip("ui.page", reason="gradio is not installed")
 
 from ui.form import default_of, examples, field_of, settings_of, specs_of  # noqa: E402
+from ui.gallery import ON_A_PAGE  # noqa: E402
 from ui.view import nearby  # noqa: E402
 
 
@@ -79,6 +81,29 @@ def test_settings_follow_from_the_chosen_models(other: specs.Spec) -> None:
     assert specs_of([]) == [SPECS[DEFAULT_MODEL]]
 
 
+def test_fields_follow_when_models_are_chosen_unless_they_were_changed(
+    studio: Studio, other: specs.Spec
+) -> None:
+    built = page.build(studio)
+    [fit] = [function for function in built.fns.values() if function.name == "fit"]
+    names = [block.elem_id for block in fit.inputs[2:]]
+
+    def chosen(models: list[str], before: list[str], **values: str) -> dict[str, object]:
+        fields = dict(zip(names, fit.fn(models, before, *map(values.get, names))[1:], strict=True))
+        return {name: fields[name].value for name in ("guidance", "steps") if fields[name].visible}
+
+    first = {"guidance": "3.0", "steps": "20"}
+    assert chosen([DEFAULT_MODEL, "other"], [DEFAULT_MODEL], **first) == {
+        "guidance": None,  # each its own
+        "steps": "20",
+    }
+    both = {"guidance": "", "steps": "20"}
+    assert chosen(["other"], [DEFAULT_MODEL, "other"], **both) == {"guidance": "9.0"}
+    assert chosen([DEFAULT_MODEL], [DEFAULT_MODEL, "other"], **both) == first
+    changed = {"guidance": "7", "steps": "20"}
+    assert chosen(["other"], [DEFAULT_MODEL, "other"], **changed) == {"guidance": "7"}
+
+
 def test_what_a_hidden_field_holds_is_not_sent(other: specs.Spec) -> None:
     import gradio as gr
 
@@ -90,6 +115,8 @@ def test_what_a_hidden_field_holds_is_not_sent(other: specs.Spec) -> None:
     assert form.asked(values).keys() == {
         *("prompt", "model", "candidates", "top_k", "seed", "guidance", "temperature")
     }
+    values = ["a panda", ["other", DEFAULT_MODEL], *[None] * len(form.fields)]
+    assert form.asked(values)["model"] == f"{DEFAULT_MODEL},other"  # whichever was clicked first
     values = ["a panda", [DEFAULT_MODEL], *[None] * len(form.fields)]
     assert form.asked(values) == {"prompt": "a panda", "model": DEFAULT_MODEL}
 
@@ -113,6 +140,31 @@ def test_variations_differ_in_one_setting_and_keep_the_seed(studio: Studio) -> N
         changed = {k for k, v in each.given().items() if v != request.given().get(k)}
         assert len(changed - {"candidates", "top_k", "steps"}) <= 1
     assert not any("300" in name for name in varied)  # more than may be asked for
+
+
+def test_a_page_of_a_large_gallery_opens_no_more_than_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = []
+    for number in range(1, 2001):
+        request = {"prompt": f"panda {number}", "seed": number, "candidates": 1, "top_k": 1}
+        rows.append({"event": "prompt", "number": number, "key": str(number), "request": request})
+        file = f"{number:04d}-{number}-r1.png"
+        rows.append({"event": "picture", "number": number, "seed": number, "file": file})
+    (tmp_path / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    looked_at: list[Path | None] = []
+    monkeypatch.setattr("ui.gallery.opened", looked_at.append)
+    with RunFolder(tmp_path) as folder:
+        studio = Studio(Engine(), folder)
+        [turn] = {f.fn for f in page.build(studio).fns.values() if f.name == "turn"}
+        for asked, number, first in ((0, 0, 2000), (1, 1, 1976), (999, 83, 8), (-1, 0, 2000)):
+            looked_at.clear()
+            shown, told, tiles, *_ = turn(asked)
+            assert shown == number
+            assert told == "<p>2000 prompts, the latest first</p>"
+            assert f"panda {first}<" in tiles
+            assert f"panda {first + 1}<" not in tiles
+            assert 0 < len(looked_at) <= ON_A_PAGE < 50
 
 
 def test_nothing_is_counted_and_nothing_is_for_other_programs(studio: Studio) -> None:
