@@ -43,7 +43,7 @@ def linear(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
     """`functional.linear` of (…, in) and (out, in); on a CPU in float32 by the fastest way."""
-    if input.device.type != "cpu" or not input.dtype == weight.dtype == torch.float32:
+    if not input.is_cpu or not input.dtype == weight.dtype == torch.float32:
         return functional.linear(input, weight, bias)
     rows = input.numel() // weight.shape[1]
     if 0 < rows <= FEW and len(weight) % torch.get_num_threads() == 0:
