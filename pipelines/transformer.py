@@ -23,7 +23,6 @@ from pipelines.cpu import linear
 from pipelines.masks import Mask, paper_masks, visible
 from pipelines.rotary import behind_text, grid_turns, rotate
 
-KeysAndValues = tuple[torch.Tensor, torch.Tensor]
 FLOAT16_MAX = torch.finfo(torch.float16).max
 
 
