@@ -28,9 +28,12 @@ from gen.request import Request
 from gen.run_folder import RunFolder
 from gen.saving import Export, check_room, no_room
 from pipelines import hub
+from rerank.public import PUBLIC
 
 DONE, BUG, BAD_INPUT, BAD_WEIGHTS, SOME_FAILED, NO_ROOM, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 PROMPT_SHOWN = 90  # characters
+DRAW_WITH = 'draw with it: generate "a lighthouse"'
+JUDGE_WITH = 'judge with it: rerank "a lighthouse" FOLDER'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(options: argparse.Namespace) -> int:
+    if options.variant is not None and options.pull is None:
+        raise InputError("--variant is for --pull: give both")
     if options.list_models:
         return _list_models()
     if options.env:
@@ -184,7 +189,8 @@ def _pull(options: argparse.Namespace) -> int:
         licence = "no licence is named" if repository.licence is None else repository.licence
         size = repository.size / 1e9
         _print(f"{repository.name} at {repository.commit}: {size:.2f} GB, {licence}, in {folder}")
-        _print(f'draw with it: generate "a lighthouse" -m {options.pull}')
+        use = JUDGE_WITH if repository.name in PUBLIC else DRAW_WITH
+        _print(f"{use} -m {options.pull}")
     return DONE
 
 

@@ -65,7 +65,7 @@ def build_parser() -> Parser:
         add_help=False,
     )
     _add_prompts(parser)
-    many = parser.add_argument_group("how many, by what")
+    many = parser.add_argument_group("how many, by which model")
     drawing = parser.add_argument_group("how to draw (what is not given is the model's default)")
     for name in FLAGGED:
         setting = SETTINGS[name]
@@ -120,7 +120,7 @@ def _add_setting(group: argparse._ArgumentGroup, setting: Setting) -> None:
             *shown, action="append", metavar="FILE", help=f"{setting.help}; may be repeated"
         )
     elif setting.kind is str:
-        group.add_argument(*shown, metavar="TEXT", help=setting.help)
+        group.add_argument(*shown, metavar=setting.metavar, help=setting.help)
     else:
         metavar = "N" if setting.kind is int else "X"
         group.add_argument(*shown, metavar=metavar, help=f"{setting.help} ({setting.span})")
@@ -206,7 +206,7 @@ def _add_telling(parser: Parser) -> None:
         "--json": "one JSON object per prompt on standard output",
         "--dry-run": "only print the resolved requests, a JSON object a line",
         "--plan": "only print what memory and time drawing would need; exit 5 if it does not fit",
-        "--list-models": "the known models",
+        "--list-models": "the known models and juries, and which of them are here",
         "--env": "versions, devices and weights, for bug reports",
         "--quiet": "nothing but errors, and JSON if asked for",
         "--verbose": "more of what happens",
@@ -224,7 +224,8 @@ def _add_telling(parser: Parser) -> None:
     group.add_argument(
         "--variant",
         metavar="NAME",
-        help="the number format that --pull fetches where there is one of that name, such as fp16",
+        help="with --pull: fetch the smaller files that end in .NAME.safetensors, such as fp16, "
+        "where there are some",
     )
     group.add_argument("--version", action="version", version=f"salon {salon_version()}")
     group.add_argument("-h", "--help", action="help", help="this text")

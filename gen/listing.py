@@ -7,13 +7,14 @@ import pipelines.public
 import rerank.public
 import rerank.specs
 from pipelines import specs
+from pipelines.public import Public
 
 WIDTH = 80  # columns
 INDENT = "    "
 OTHERS = (
-    "Any other with -m PATH: a folder of Stable Diffusion 1.x, 2.x, XL or another pipeline of "
-    "diffusers, a single .safetensors file, or what salon-train or python -m pipelines.convert "
-    "made. weights.md says more of each."
+    "Others by -m PATH: a folder of Stable Diffusion 1.x, 2.x, XL or another pipeline of "
+    "diffusers, a single .safetensors file, or a folder that salon-train or python -m "
+    "pipelines.convert made. weights.md says more of each known model."
 )
 
 
@@ -22,13 +23,15 @@ def listing() -> Iterator[str]:
     yield "To draw with, by -m NAME:"
     for spec in specs.SPECS.values():
         yield from _entry(spec.name, _on_disk(spec.folder.is_dir()), spec.draws, spec.licence)
-    for model in pipelines.public.PUBLIC.values():
-        state = _in_cache(model.name)
+    public = pipelines.public.PUBLIC.values()
+    for model in public:
+        if model.source is None:
+            yield from _public(model, _in_cache(model.name))
+    yield ""
+    yield "To draw with, by -m FOLDER, which python -m pipelines.convert makes of these:"
+    for model in public:
         if model.source is not None:
-            state = "download it, then: python -m pipelines.convert"
-        terms = f"{_named(model.licence)}; {model.permits}"
-        size = f"{model.weights:.3g} GB in half precision"
-        yield from _entry(model.name, state, model.draws, terms, size)
+            yield from _public(model, "download it by hand")
     yield ""
     yield "To judge with, by --reranker NAME:"
     for jury in rerank.specs.SPECS.values():
@@ -38,12 +41,18 @@ def listing() -> Iterator[str]:
     for judge in rerank.public.PUBLIC.values():
         state = _in_cache(judge.name)
         if judge.source is not None:
-            state = "download it, for rerank --aesthetic"
+            state = "download it by hand, for rerank --aesthetic"
         terms = f"{_named(judge.licence)}; {judge.permits}"
         size = f"{judge.weights:.3g} GB in float32"
         yield from _entry(judge.name, state, judge.judges, terms, size)
     yield ""
     yield from textwrap.wrap(OTHERS, WIDTH)
+
+
+def _public(model: Public, state: str) -> Iterator[str]:
+    terms = f"{_named(model.licence)}; {model.permits}"
+    size = f"{model.weights:.3g} GB in half precision"
+    return _entry(model.name, state, model.draws, terms, size)
 
 
 def _entry(name: str, state: str, *facts: str) -> Iterator[str]:

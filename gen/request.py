@@ -51,6 +51,7 @@ class Request:
             "Model",
             short="-m",
             aliases=("sd_model",),
+            metavar="MODEL",
         ),
     ] = None
     seed: Annotated[
@@ -121,7 +122,13 @@ class Request:
     ] = None
     temperature: Annotated[
         float | None,
-        Setting("how daring image tokens are drawn", "Temperature", low=0, high=10, by_model=True),
+        Setting(
+            "how daringly image tokens are drawn; 0: always the likeliest",
+            "Temperature",
+            low=0,
+            high=10,
+            by_model=True,
+        ),
     ] = None
     token_top_k: Annotated[
         int | None,
@@ -136,7 +143,7 @@ class Request:
     token_top_p: Annotated[
         float | None,
         Setting(
-            "draw from the likeliest that hold this share",
+            "draw each image token from the likeliest whose probabilities add up to this",
             "Token top p",
             low=0,
             high=1,
@@ -147,6 +154,7 @@ class Request:
         str | None,
         Setting(
             "a picture file whose upper rows are kept while the rest is drawn",
+            metavar="PICTURE",
             by_model=True,
             local=True,
         ),
@@ -165,7 +173,11 @@ class Request:
 
     wildcards: Annotated[
         str | None,
-        Setting("a folder with a file of lines for each __name__ in prompts", local=True),
+        Setting(
+            "a folder with a file of lines for each __name__ in prompts",
+            local=True,
+            metavar="FOLDER",
+        ),
     ] = None
     template: Annotated[
         str | None,
@@ -184,7 +196,7 @@ class Request:
     prompt_syntax: Annotated[
         str | None,
         Setting(
-            "how brackets in prompts are read; a1111, the default: as weights",
+            "how brackets in prompts are read, by default as a1111, where they are weights",
             names=syntax_names,
             by_model=True,
         ),
@@ -204,6 +216,7 @@ class Request:
         Setting(
             "a file or folder with another VAE for the model",
             "VAE",
+            metavar="PATH",
             by_model=True,
             local=True,
             loads=True,

@@ -119,10 +119,10 @@ def prefill(
     x = torch.cat(
         [transformer.embed_text(text, present), transformer.embed_image(image)], dim=1
     )  # (P, T + n, C)
-    turns = transformer.turns(T, n)
+    rotations = transformer.rotations(T, n)
     layers = []
     for mask, layer in zip(config.masks, transformer.blocks(), strict=True):
-        q, k, v = qkv = layer.attention.project(layer.norm_1(x), turns)
+        q, k, v = qkv = layer.attention.project(layer.norm_1(x), rotations)
         projected = layer.project_context(context)
         shown = transformer.visible(mask, T, n)
         x = layer.finish(x, attend(q, k, v, shown, transformer.kernel), projected)
@@ -154,9 +154,9 @@ def advance(
     cache.fed = position + 1
     x = transformer.embed_next(tokens, position)  # (P·N, 1, C)
     place = position + transformer.config.masks_begin_in_text  # in the grid of the masks
-    turns = transformer.turns_at(position)
+    rotations = transformer.rotations_at(position)
     for layer, memory in zip(transformer.blocks(), cache.layers, strict=True):
-        qkv = layer.attention.project(layer.norm_1(x), turns)
+        qkv = layer.attention.project(layer.norm_1(x), rotations)
         slot, seen = memory.slots.of[place], memory.slots.seen[place]
         memory.image[:, :, :, slot] = qkv[1:, :, :, 0]
         attended = attend_shared(qkv[0], memory.text, memory.image[:, :, :, seen])

@@ -87,10 +87,10 @@ class Repository:
 
 
 def look_up(name: str, variant: str | None = None) -> Repository:
-    """What the hub has under `org/name` or `org/name@revision`, and what of it `variant` means.
+    """What the hub has under `org/name` or `org/name@revision`; see `worth_fetching` for `variant`.
 
     Raises WeightsError if the hub cannot be reached, does not have it, or has nothing that can be
-    loaded.
+    loaded, and if nothing of it is in the `variant` that is asked for.
     """
     from huggingface_hub import constants
 
@@ -119,16 +119,18 @@ def look_up(name: str, variant: str | None = None) -> Repository:
             f"{repository} has no safetensors; pickles, which run code, are not got: what "
             "python -m pipelines.convert can turn into a model is to be downloaded by hand"
         )
+    if variant is not None and variant not in {_part_and_variant(file)[1] for file in files}:
+        raise WeightsError(f"{repository} has no files of variant {variant} that are loaded")
     return Repository(repository, wanted, commit, licence, files)
 
 
 def worth_fetching(files: Sequence[HubFile], variant: str | None = None) -> list[HubFile]:
     """What is loaded of a repository: no pickles, and each weight in one number format only.
 
-    That is `variant` for the parts of a diffusers folder that have it, such as fp16, and the one
-    without a name where there is that.
-    Beside a diffusers folder, single files in the original layout hold the same weights again, and
-    so do OpenCLIP's beside those of transformers.
+    Files such as model.fp16.safetensors are variants of model.safetensors. A part of a diffusers
+    folder is fetched as `variant`, if it has that; else as the plain file, if there is one; else in
+    all the variants that there are. Beside such a folder, single files in the original layout hold
+    the same weights again, and so do OpenCLIP's beside those of transformers.
     """
     files = [file for file in files if file.name.endswith(SUFFIXES)]
     names = {file.name for file in files}
@@ -139,20 +141,16 @@ def worth_fetching(files: Sequence[HubFile], variant: str | None = None) -> list
             file for file in files if "/" in file.name or not file.name.endswith(".safetensors")
         ]
     wanted = variant if "model_index.json" in names else None
-    formats: dict[str, set[str | None]] = {}
-    for match in (WEIGHTS.fullmatch(file.name) for file in files):
-        if match is not None:
-            formats.setdefault(match[1], set()).add(match[2])
-
-    def is_wanted(file: HubFile) -> bool:
-        match = WEIGHTS.fullmatch(file.name)
-        if match is None:
-            return True
-        there = formats[match[1]]
-        best = next((each for each in (wanted, None) if each in there), match[2])
-        return match[2] == best
-
-    return [file for file in files if is_wanted(file)]
+    there: dict[str, set[str | None]] = {}  # the variants of each part
+    for file in files:
+        part, own = _part_and_variant(file)
+        there.setdefault(part, set()).add(own)
+    fetched = []
+    for file in files:
+        part, own = _part_and_variant(file)
+        if own == next((each for each in (wanted, None) if each in there[part]), own):
+            fetched.append(file)
+    return fetched
 
 
 def pull(repository: Repository, progress: Progress) -> Path:
@@ -195,6 +193,13 @@ def _licence(card: Mapping[str, Any]) -> str | None:
     """What the hub calls a licence; those that it has no word for have a name of their own."""
     word, name = card.get("license"), card.get("license_name")
     return str(name) if word == "other" and name else word
+
+
+def _part_and_variant(file: HubFile) -> tuple[str, str | None]:
+    """The part of a model whose weights a file holds, and in which variant; what holds none is a
+    part of its own."""
+    match = WEIGHTS.fullmatch(file.name)
+    return (file.name, None) if match is None else (match[1], match[2])
 
 
 def _file(entry: Mapping[str, Any]) -> HubFile | None:

@@ -21,9 +21,8 @@ from torch.utils.checkpoint import checkpoint
 from pipelines.attention import attend
 from pipelines.cpu import linear
 from pipelines.masks import Mask, paper_masks, visible
-from pipelines.rotary import behind_text, grid_turns, rotate
+from pipelines.rotary import behind_text, grid_rotations, rotate
 
-KeysAndValues = tuple[torch.Tensor, torch.Tensor]
 FLOAT16_MAX = torch.finfo(torch.float16).max
 
 
@@ -67,7 +66,7 @@ class TransformerConfig:
     embedding_norm: bool = False  # behind the embeddings
     head_norm: bool = False  # a second one before the head
     raster_positions: bool = False  # a learned position per image token, not per row and column
-    rotary: bool = False  # positions of image tokens are turns; nothing is learned
+    rotary: bool = False  # rotary position embeddings of image tokens; nothing is learned
     masks_begin_in_text: bool = False  # the last text position is the first of the masks' grid
 
     def __post_init__(self) -> None:
@@ -199,13 +198,15 @@ class Transformer(nn.Module):
         """
         T, n = text.shape[1], image.shape[1] - 1
         x = torch.cat([self.embed_text(text, present), self.embed_image(image[:, :-1])], dim=1)
-        turns = self.turns(T, n)
+        rotations = self.rotations(T, n)
         for mask, layer in zip(self.config.masks, self.blocks(), strict=True):
             shown = self.visible(mask, T, n)
             if self.gradient_checkpointing and self.training:
-                x = checkpoint(layer, x, shown, context, self.kernel, turns, use_reentrant=False)
+                x = checkpoint(
+                    layer, x, shown, context, self.kernel, rotations, use_reentrant=False
+                )
             else:
-                x = layer(x, shown, context, self.kernel, turns)
+                x = layer(x, shown, context, self.kernel, rotations)
         x = self.normed(x)
         image_logits = self.image_logits(x[:, T - 1 :])
         read = self.config.text_outputs
@@ -273,22 +274,22 @@ class Transformer(nn.Module):
         shared = text - config.masks_begin_in_text
         return visible(mask, shared, config.grid, config.reach, text + image, device)
 
-    def turns(self, text: int, image: int) -> torch.Tensor | None:
-        """The rotary positions (2, L, c / 2) of the same; None where there are none."""
-        whole = self._grid_turns()
+    def rotations(self, text: int, image: int) -> torch.Tensor | None:
+        """The rotations (2, L, c / 2) of the same positions; None unless they are rotary."""
+        whole = self._grid_rotations()
         return None if whole is None else behind_text(whole[:, :image], text)
 
-    def turns_at(self, position: int) -> torch.Tensor | None:
-        """Those (2, 1, c / 2) of one image position."""
-        whole = self._grid_turns()
+    def rotations_at(self, position: int) -> torch.Tensor | None:
+        """The rotation (2, 1, c / 2) of one image position; None unless it is rotary."""
+        whole = self._grid_rotations()
         return None if whole is None else whole[:, position : position + 1]
 
-    def _grid_turns(self) -> torch.Tensor | None:
+    def _grid_rotations(self) -> torch.Tensor | None:
         config = self.config
         if not config.rotary:
             return None
         device = self.image_embedding.weight.device
-        return grid_turns(config.grid, config.width // config.heads, device)
+        return grid_rotations(config.grid, config.width // config.heads, device)
 
 
 class Layer(nn.Module):
@@ -333,10 +334,10 @@ class Layer(nn.Module):
         shown: torch.Tensor,
         context: Context | None,
         kernel: str,
-        turns: torch.Tensor | None = None,
+        rotations: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """x (B, L, C), shown (L, L) bool, turns (2, L, c / 2) for rotary positions."""
-        q, k, v = self.attention.project(self.norm_1(x), turns)
+        """x (B, L, C), shown (L, L) bool, rotations (2, L, c / 2) for rotary positions."""
+        q, k, v = self.attention.project(self.norm_1(x), rotations)
         return self.finish(x, attend(q, k, v, shown, kernel), self.project_context(context))
 
     def project_context(self, context: Context | None) -> ContextKeys | None:
@@ -367,12 +368,12 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def project(self, x: torch.Tensor, turns: torch.Tensor | None = None) -> torch.Tensor:
-        """(B, L, C) to queries, keys and values (3, B, H, L, c), turned (2, L, c / 2) where
-        positions are rotary."""
+    def project(self, x: torch.Tensor, rotations: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, L, C) to queries, keys and values (3, B, H, L, c); the first two rotated by
+        (2, L, c / 2) where positions are rotary."""
         B, L, _ = x.shape
         qkv = self.qkv(x).view(B, L, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        return qkv if turns is None else torch.cat([rotate(qkv[:2], turns), qkv[2:]])
+        return qkv if rotations is None else torch.cat([rotate(qkv[:2], rotations), qkv[2:]])
 
     def join(self, x: torch.Tensor) -> torch.Tensor:
         """(B, H, L, c) to (B, L, C)."""

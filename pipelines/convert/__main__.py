@@ -58,15 +58,17 @@ def parser() -> argparse.ArgumentParser:
     )
     flags.add_argument("source", type=Path, metavar="SOURCE", help="the folder of the download")
     flags.add_argument("dest", type=Path, metavar="DEST", help="the folder to make")
-    flags.add_argument("--heads", type=int, help="attention heads, for widths that are not known")
+    flags.add_argument(
+        "--heads", type=int, help="attention heads, for networks of other than the published sizes"
+    )
     flags.add_argument(
         "--version",
         type=int,
         choices=sorted(rudalle.VERSIONS),
-        help="of ruDALL-E, where no mask is stored that tells it",
+        help="of ruDALL-E, where the file does not tell it by the masks in it",
     )
     flags.add_argument(
-        "--variant", choices=("mini", "mega"), help="of min-dalle, where both are there"
+        "--variant", choices=("mini", "mega"), help="of min-dalle, where SOURCE holds both"
     )
     flags.add_argument(
         "--start-token",
@@ -77,12 +79,14 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "--size",
         type=int,
-        help="of LlamaGen's pictures in pixels: 256 for stage 1, 512 for stage 2",
+        help="of LlamaGen's pictures, which its files do not tell: 256 pixels for stage 1, 512 for "
+        "stage 2",
     )
     flags.add_argument(
         "--accept-noncommercial",
         action="store_true",
-        help="for weights whose licence forbids commercial use: yours is none",
+        help="convert weights whose licence forbids commercial use, minDALL-E's, for a use that is "
+        "not commercial",
     )
     return flags
 

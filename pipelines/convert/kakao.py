@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from pipelines.convert import vqgan
 from pipelines.convert.reading import read_tensors
-from pipelines.convert.recipe import Fill, Piece, Plan, Rows, shape_of
+from pipelines.convert.recipe import Fill, Piece, Plan, Rows, choose_heads, shape_of
 from pipelines.convert.tokenizer import read_merges, read_words, save_tokenizer
 from pipelines.convert.writing import write_index, write_network
 from pipelines.masks import Mask
@@ -29,6 +29,15 @@ LICENCE = "cc-by-nc-sa-4.0"
 HEADS = {(42, 1536): 24}  # by layers and width
 UNKNOWN, PADDING, WORD_END = "[UNK]", "[PAD]", "</w>"
 NEVER = -10_000.0  # the logit of a token that cannot be: its probability is exactly zero
+# Our name of each part of a layer: theirs below each other, and their rows in units of the width.
+LAYER = {
+    "norm_1": (("ln1", 1),),
+    "attention.qkv": (("attn.query", 1), ("attn.key", 1), ("attn.value", 1)),
+    "attention.out": (("attn.proj", 1),),
+    "norm_2": (("ln2", 1),),
+    "mlp.up": (("mlp.0", 4),),
+    "mlp.down": (("mlp.2", 1),),
+}
 
 
 def convert(folder: Path, dest: Path, *, heads: int | None, accept_noncommercial: bool) -> None:
@@ -84,16 +93,13 @@ def read_transformer_config(
     if grid**2 != image_length:
         raise WeightsError(f"{path} has {image_length} image positions, which are no square")
     layers = len({key.split(".")[1] for key in source if key.startswith("blocks.")})
-    heads = HEADS.get((layers, width)) if heads is None else heads
-    if heads is None:
-        raise WeightsError(f"{path} has {layers} layers of width {width}: say how many --heads")
     return TransformerConfig(
         grid=grid,
         image_vocabulary=image_vocabulary,
         text_length=text_length,
         text_vocabulary=vocabulary,
         width=width,
-        heads=heads,
+        heads=choose_heads(HEADS, layers, width, path, heads),
         masks=(Mask.FULL,) * layers,
         activation=Activation.GELU,
         raster_positions=True,
@@ -129,17 +135,6 @@ def transformer_plan(config: TransformerConfig, padding: int) -> Plan:
                     for theirs, rows in parts
                 )
     return Plan(recipe)
-
-
-# Our name of each part of a layer: theirs below each other, and their rows in units of the width.
-LAYER = {
-    "norm_1": (("ln1", 1),),
-    "attention.qkv": (("attn.query", 1), ("attn.key", 1), ("attn.value", 1)),
-    "attention.out": (("attn.proj", 1),),
-    "norm_2": (("ln2", 1),),
-    "mlp.up": (("mlp.0", 4),),
-    "mlp.down": (("mlp.2", 1),),
-}
 
 
 def build_tokenizer(words: Mapping[str, int], merges: list[tuple[str, str]]) -> Tokenizer:

@@ -16,9 +16,19 @@ from transformers.models.t5.configuration_t5 import T5Config
 from transformers.models.t5.modeling_t5 import T5EncoderModel
 
 from pipelines.convert.reading import only_file, read_tensors
-from pipelines.convert.recipe import Fill, Piece, Plan, Rows, carry_out, refuse, shape_of
+from pipelines.convert.recipe import (
+    Fill,
+    Piece,
+    Plan,
+    Rows,
+    carry_out,
+    choose_heads,
+    refuse,
+    shape_of,
+)
 from pipelines.convert.tokenizer import save_tokenizer
 from pipelines.convert.writing import build, write_index, write_network
+from pipelines.headers import shards
 from pipelines.masks import Mask
 from pipelines.specs import WeightsError, read_config
 from pipelines.transformer import Activation, TransformerConfig
@@ -88,9 +98,6 @@ def read_transformer_config(
     length, prefix_width = shape_of(source, path, "cls_embedding.uncond_embedding", 2)
     inside, _ = shape_of(source, path, "layers.0.feed_forward.w1.weight", 2)
     layers = len({key.split(".")[1] for key in source if key.startswith("layers.")})
-    heads = HEADS.get((layers, width)) if heads is None else heads
-    if heads is None:
-        raise WeightsError(f"{path} has {layers} layers of width {width}: say how many --heads")
     return TransformerConfig(
         grid=grid,
         image_vocabulary=vocabulary,
@@ -100,7 +107,7 @@ def read_transformer_config(
         prefix_mlp=True,
         null_prefix=True,
         width=width,
-        heads=heads,
+        heads=choose_heads(HEADS, layers, width, path, heads),
         masks=(Mask.FULL,) * layers,
         gated_mlp=True,
         mlp_width=inside,
@@ -202,12 +209,12 @@ def convert_t5(folder: Path, dest: Path) -> None:
     entries = read_config(folder / "config.json")
     if entries.get("model_type") != T5Config.model_type:
         raise WeightsError(f"{folder} holds a {entries.get('model_type')}; it must be a t5")
-    shards = sorted(folder.glob("model*.safetensors"))
-    if not shards:
-        shards = sorted(folder.glob("pytorch_model*.bin"))
-    if not shards:
+    files, _ = shards(folder)
+    if not files:
+        files = sorted(folder.glob("pytorch_model*.bin"))
+    if not files:
         raise WeightsError(f"{folder} holds no model.safetensors or pytorch_model.bin: {AGAIN}")
-    source = {key: value for path in shards for key, value in read_tensors(path).items()}
+    source = {key: value for path in files for key, value in read_tensors(path).items()}
     with building(folder):
         encoder = T5EncoderModel(T5Config.from_dict(entries)).encoder
     names = {

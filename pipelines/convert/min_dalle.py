@@ -16,7 +16,7 @@ import torch
 from pipelines.bart import BartConfig
 from pipelines.convert import vqgan
 from pipelines.convert.reading import read_tensors
-from pipelines.convert.recipe import Fill, Piece, Plan, Rows, shape_of
+from pipelines.convert.recipe import Fill, Piece, Plan, Rows, choose_heads, shape_of
 from pipelines.convert.tokenizer import read_merges, read_words, write_tokenizer
 from pipelines.convert.writing import write_index, write_network
 from pipelines.masks import Mask
@@ -138,7 +138,7 @@ def read_encoder_config(
         vocabulary=vocabulary,
         length=length,
         width=width,
-        heads=_heads(layers, width, path, heads),
+        heads=choose_heads(HEADS, layers, width, path, heads),
         layers=layers,
         mlp_width=inside,
     )
@@ -161,7 +161,7 @@ def read_decoder_config(
         text_length=1,  # the start token, as the padding of an empty text
         text_vocabulary=None,
         width=width,
-        heads=_heads(layers, width, path, heads),
+        heads=choose_heads(HEADS, layers, width, path, heads),
         masks=(Mask.FULL,) * layers,
         cross_attention_width=encoder.width,
         extra_norms=True,
@@ -176,13 +176,6 @@ def read_decoder_config(
 def _layers(source: Mapping[str, torch.Tensor]) -> int:
     found = (re.match(r"layers\.(\d+)\.", key) for key in source)
     return len({match[1] for match in found if match is not None})
-
-
-def _heads(layers: int, width: int, path: Path, heads: int | None) -> int:
-    heads = HEADS.get((layers, width)) if heads is None else heads
-    if heads is None:
-        raise WeightsError(f"{path} has {layers} layers of width {width}: say how many --heads")
-    return heads
 
 
 def encoder_plan(config: BartConfig) -> Plan:

@@ -107,6 +107,16 @@ def shape_of(source: Mapping[str, torch.Tensor], path: Path, key: str, dimension
     return shape
 
 
+def choose_heads(
+    known: Mapping[tuple[int, int], int], layers: int, width: int, path: Path, heads: int | None
+) -> int:
+    """The attention heads, which no shape tells: `heads`, or those known of that many layers of
+    that width. Raises WeightsError if neither says."""
+    if heads is None and (layers, width) not in known:
+        raise WeightsError(f"{path} has {layers} layers of width {width}: say how many --heads")
+    return known[layers, width] if heads is None else heads
+
+
 def refuse(path: Path, what: str, keys: Collection[str], shown: int = 3) -> None:
     """Raise WeightsError naming the first of `keys`, if there are any."""
     if keys:

@@ -14,7 +14,7 @@ import torch
 
 from pipelines.convert import vqgan
 from pipelines.convert.reading import only_file, read_tensors
-from pipelines.convert.recipe import Fill, Piece, Plan, Rows, shape_of
+from pipelines.convert.recipe import Fill, Piece, Plan, Rows, choose_heads, shape_of
 from pipelines.convert.tokenizer import write_tokenizer
 from pipelines.convert.writing import write_index, write_network
 from pipelines.convert.yttm import SPACE, read_bpe
@@ -93,10 +93,7 @@ def read_config(
     grid, _ = shape_of(source, path, "image_row_embeddings.weight", 2)
     beginning = "transformer.layers."
     layers = len({key.split(".")[2] for key in source if key.startswith(beginning)})
-    if heads is None:
-        heads = HEADS.get((layers, width))
-    if heads is None:
-        raise WeightsError(f"{path} has {layers} layers of width {width}: say how many --heads")
+    heads = choose_heads(HEADS, layers, width, path, heads)
     if version is None:
         version = _version(source, path, text_length, grid)
     masks = [Mask.COLUMN if index % 4 == 1 else Mask.ROW for index in range(layers)]

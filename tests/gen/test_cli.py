@@ -17,6 +17,7 @@ from PIL import Image
 
 from gen import metadata
 from gen.cli import main
+from pipelines import hub
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,6 +101,7 @@ def test_quiet_says_nothing(studio: Studio, out: Path, capsys: pytest.CaptureFix
         ["a panda", "--format", "gif"],
         ["a panda", "--format", "../../x"],
         ["a panda", "--nonsense"],
+        ["a panda", "--variant", "fp16"],
         ["a panda", "-f", "rows.txt"],
         ["-f", "nothing.txt"],
         ["-f", "."],
@@ -404,6 +406,7 @@ def test_again_compares_what_was_upscaled(
 LIGHT = """
 import sys
 from gen.cli import main
+from pipelines import hub
 COMMANDS = ["--help"], ["--version"], ["--list-models"], ["a 熊貓", "--dry-run"], ["x", "-W", "1"]
 for words in COMMANDS:
     try:
@@ -439,3 +442,27 @@ def test_the_environment_for_bug_reports(
     facts = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines())
     assert {"salon", "torch", "diffusers", "devices", "attention", "model fake"} <= set(facts)
     assert "cpu" in facts["devices"]
+
+
+@pytest.mark.parametrize(
+    ("name", "use"),
+    [
+        ("org/model", 'draw with it: generate "a lighthouse" -m org/model'),
+        (
+            "openai/clip-vit-base-patch32",
+            'judge with it: rerank "a lighthouse" FOLDER -m openai/clip-vit-base-patch32',
+        ),
+    ],
+)
+def test_what_was_fetched_can_be_used_as_is_said(
+    name: str,
+    use: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    empty = hub.Repository(name, "main", "0" * 40, None, ())
+    monkeypatch.setattr(hub, "look_up", lambda *_: empty)
+    monkeypatch.setattr(hub, "pull", lambda *_: tmp_path)
+    assert main(["--pull", name]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == use

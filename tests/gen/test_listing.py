@@ -43,13 +43,18 @@ def test_every_model_is_there_with_what_is_here(cache: Path) -> None:
     assert here == {"stabilityai/stable-diffusion-xl-base-1.0", "yuvalkirstain/PickScore_v1"}
     assert told["stickers"] == told["stickers-clip"] == "here, it ships"
     assert told["stabilityai/sdxl-turbo"] == "not here: --pull it"
-    assert told["DALL·E mini"] == "download it, then: python -m pipelines.convert"
-    assert told["LAION's aesthetic predictor"] == "download it, for rerank --aesthetic"
+    assert told["DALL·E mini"] == "download it by hand"
+    assert told["LAION's aesthetic predictor"] == "download it by hand, for rerank --aesthetic"
 
 
 def test_it_can_be_read_in_a_narrow_terminal(cache: Path) -> None:
     lines = list(listing())
     assert max(map(len, lines)) <= WIDTH == 80
+    by_name, by_hand, judges = (
+        next(place for place, line in enumerate(lines) if line.startswith(f"To {what}"))
+        for what in ("draw with, by -m NAME", "draw with, by -m FOLDER", "judge with")
+    )
+    assert by_name < by_hand < lines.index("minDALL-E (download it by hand)") < judges
     start = lines.index("black-forest-labs/FLUX.1-dev (not here: --pull it)")
     assert lines[start + 1 : start + 4] == [
         "    nearly anything, 1024x1024",

@@ -89,6 +89,8 @@ def test_a_variant_in_the_place_of_larger_files(server: FakeHub, cache: Path) ->
         "b.fp16.safetensors",
     }
     assert plain in names("fp16", "vae")  # of which there is no other
+    with pytest.raises(WeightsError, match="no files of variant fp61"):
+        hub.look_up("org/model", "fp61")
 
     for path in folder.glob("[ab]*.safetensors"):
         path.unlink()

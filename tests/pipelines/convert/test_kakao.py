@@ -16,15 +16,17 @@ from public_checkpoints import (
     reference,
     weights,
 )
+from refusals import refusal
 
 from gen.cli import main as generate
-from pipelines.convert.__main__ import main
 from pipelines.convert.kakao import transformer_plan
 from pipelines.convert.recipe import source_shapes
 from pipelines.convert.writing import build
 from pipelines.dalle import Dalle
 from pipelines.masks import Mask
+from pipelines.public import PUBLIC
 from pipelines.transformer import Activation, TransformerConfig
+from pipelines.vqgan import VqganConfig
 
 TOLERANCE = 1e-5
 FLAGS = ("--heads=4", "--accept-noncommercial")
@@ -102,15 +104,6 @@ def test_draws_by_the_command_and_says_the_licence(
 
 
 # --- what is refused ---
-
-
-def refusal(source: Path, capsys: pytest.CaptureFixture[str], *flags: str) -> str:
-    """The one line that the command says before it ends with 3 and leaves nothing."""
-    assert main([str(source), str(source.with_name("never")), *flags]) == 3
-    assert [path.name for path in source.parent.iterdir()] == [source.name]
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    return error
 
 
 @pytest.fixture
@@ -215,3 +208,8 @@ def test_every_row_of_the_published_size_has_a_place() -> None:
     assert shapes["head_txt.weight"] == shapes["tok_emb_img.weight"] == (16384, 1536)
     numbers = sum(torch.Size(shape).numel() for shape in shapes.values())
     assert numbers == pytest.approx(1.291e9, rel=1e-3)
+    codes = VqganConfig(
+        vocabulary=16384, multipliers=(1, 1, 2, 2, 4), attention_levels=(4,), nearest_code=True
+    )
+    numbers += sum(parameter.numel() for parameter in build(codes).parameters())
+    assert PUBLIC["minDALL-E"].weights == pytest.approx(2 * numbers / 1e9, abs=0.005)

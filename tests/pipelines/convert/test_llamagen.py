@@ -17,8 +17,9 @@ from public_checkpoints import (
     values,
     weights,
 )
+from refusals import refusal
 from safetensors.torch import load_file, save_file
-from transformers import T5EncoderModel
+from transformers import T5Config, T5EncoderModel
 
 from gen.cli import main as generate
 from pipelines.convert.__main__ import main
@@ -27,6 +28,7 @@ from pipelines.convert.recipe import source_shapes
 from pipelines.convert.writing import build
 from pipelines.dalle import Dalle, Sampling, Text
 from pipelines.masks import Mask
+from pipelines.public import PUBLIC
 from pipelines.specs import WeightsError, find
 from pipelines.transformer import Activation, TransformerConfig
 from pipelines.vqgan import VqganConfig
@@ -151,15 +153,6 @@ def test_a_text_encoder_without_a_key(missing: str, llamagen_folder: Path, tmp_p
 
 
 # --- what is refused ---
-
-
-def refusal(source: Path, capsys: pytest.CaptureFixture[str], *flags: str) -> str:
-    """The one line that the command says before it ends with 3 and leaves nothing."""
-    assert main([str(source), str(source.with_name("never")), *flags]) == 3
-    assert [path.name for path in source.parent.iterdir()] == [source.name]
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    return error
 
 
 @pytest.fixture
@@ -319,6 +312,13 @@ def test_every_row_of_the_published_size_has_a_place() -> None:
             assert shapes["cls_embedding.uncond_embedding"] == (120, 2048)
             assert len(shapes) == 7 * 36 + 6
     assert found[0] == pytest.approx(0.778e9, rel=1e-3)
+    flan = T5Config(
+        d_model=2048, d_ff=5120, num_layers=24, num_heads=32, feed_forward_proj="gated-gelu"
+    )
+    with torch.device("meta"):
+        found.append(sum(p.numel() for p in T5EncoderModel(flan).parameters()))
+    for name in ("LlamaGen XL, stage 1", "LlamaGen XL, stage 2"):
+        assert PUBLIC[name].weights == pytest.approx(2 * sum(found) / 1e9, abs=0.005)
 
 
 def test_values_are_where_they_belong(llamagen_folder: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from public_checkpoints import BART, DATA, bart_shapes, reference, values, write_min_dalle
+from refusals import refusal
 
 from gen.cli import main as generate
 from pipelines.bart import BartConfig
@@ -20,6 +21,7 @@ from pipelines.dalle import Dalle, Text
 from pipelines.specs import WeightsError
 
 TOLERANCE = 1e-5
+HEADS = "--heads=4"
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def test_logits_of_the_reference(
 ) -> None:
     """With both readings of what drawing starts with, for a prompt and for none, in one batch."""
     if start != BART["codes"]:
-        flags = ["--heads=4", f"--start-token={start}"]
+        flags = [HEADS, f"--start-token={start}"]
         assert main([str(min_dalle_download), str(tmp_path / "model"), *flags]) == 0
         pipeline = Dalle.from_pretrained(tmp_path / "model", device="cpu")
     expected = reference("min_dalle")
@@ -124,13 +126,6 @@ def test_draws_by_the_command(min_dalle_folder: Path, tmp_path: Path) -> None:
 # --- what is refused ---
 
 
-def refusal(source: Path, capsys: pytest.CaptureFixture[str], *flags: str) -> str:
-    assert main([str(source), str(source.with_name("never")), "--heads=4", *flags]) == 3
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    return error
-
-
 @pytest.fixture
 def download(min_dalle_download: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(min_dalle_download, tmp_path / "download"))
@@ -160,23 +155,23 @@ def test_keys_that_do_not_fit(
     if value is not None:
         state[key] = value
     torch.save(state, download / f"{part}_mini.pt")
-    assert says in refusal(download, capsys)
+    assert says in refusal(download, capsys, HEADS)
 
 
 def test_files_that_are_not_there(download: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "holds no encoder of mega" in refusal(download, capsys, "--variant=mega")
+    assert "holds no encoder of mega" in refusal(download, capsys, HEADS, "--variant=mega")
     write_min_dalle(download, suffix="")
-    assert "both mini and mega: choose one by --variant" in refusal(download, capsys)
+    assert "both mini and mega: choose one by --variant" in refusal(download, capsys, HEADS)
     (download / "merges.txt").unlink()
-    assert "merges.txt is missing" in refusal(download, capsys, "--variant=mega")
+    assert "merges.txt is missing" in refusal(download, capsys, HEADS, "--variant=mega")
     (download / "vocab_mini.json").write_text('{"a": 0}')
-    error = refusal(download, capsys, "--variant=mini")
+    error = refusal(download, capsys, HEADS, "--variant=mini")
     assert "is missing tokens: </s>, <pad>, <s> and 2 more" in error
 
 
 def test_merges_of_another_vocabulary(download: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (download / "merges_mini.txt").write_text("#version: 0.2\nt h\nq u\nlonely\n")
-    error = refusal(download, capsys)
+    error = refusal(download, capsys, HEADS)
     assert "merges what is not in the vocabulary: lonely , q u" in error
 
 
@@ -196,7 +191,7 @@ def test_the_folder_that_min_dalle_keeps(
 def test_start_tokens_that_there_are_not(
     download: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    error = refusal(download, capsys, "--start-token=36")
+    error = refusal(download, capsys, HEADS, "--start-token=36")
     assert "has 36 tokens: it cannot start with 36" in error
 
 

@@ -16,6 +16,7 @@ from public_checkpoints import (
     weights,
     write_rudalle,
 )
+from refusals import refusal
 
 from gen.cli import main as generate
 from pipelines.convert.__main__ import main
@@ -27,6 +28,7 @@ from pipelines.masks import Mask
 from pipelines.transformer import TransformerConfig
 
 TOLERANCE = 1e-5
+HEADS = "--heads=4"
 
 
 @pytest.fixture(scope="module")
@@ -113,16 +115,6 @@ def test_draws_by_the_command(rudalle_folder: Path, tmp_path: Path) -> None:
 # --- what is refused ---
 
 
-def refusal(source: Path, capsys: pytest.CaptureFixture[str], *flags: str) -> str:
-    """The one line that the command says before it ends with 3 and leaves nothing."""
-    dest = source.with_name("never")
-    assert main([str(source), str(dest), "--heads=4", *flags]) == 3
-    assert [path.name for path in source.parent.iterdir()] == [source.name]
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    return error
-
-
 @pytest.fixture
 def download(rudalle_download: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(rudalle_download, tmp_path / "download"))
@@ -172,7 +164,7 @@ def test_keys_that_do_not_fit(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     change(download / "pytorch_model.bin", changes)
-    assert says in refusal(download, capsys)
+    assert says in refusal(download, capsys, HEADS)
 
 
 def test_heads_are_said_where_widths_do_not_tell(
@@ -180,7 +172,7 @@ def test_heads_are_said_where_widths_do_not_tell(
 ) -> None:
     assert main([str(download), str(download.with_name("never"))]) == 3
     assert "4 layers of width 64: say how many --heads" in capsys.readouterr().err
-    assert "width 64 is no multiple of 5 heads" in refusal(download, capsys, "--heads=5")
+    assert "width 64 is no multiple of 5 heads" in refusal(download, capsys, HEADS, "--heads=5")
 
 
 def test_a_vqgan_that_does_not_fit(download: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,16 +180,16 @@ def test_a_vqgan_that_does_not_fit(download: Path, capsys: pytest.CaptureFixture
     state = weights(sber_shapes())
     del state["decoder.up.2.upsample.conv.bias"]
     torch.save({"state_dict": state}, vqgan)
-    assert "is missing keys: decoder.up.2.upsample.conv.bias" in refusal(download, capsys)
+    assert "is missing keys: decoder.up.2.upsample.conv.bias" in refusal(download, capsys, HEADS)
     (download / "second.ckpt").touch()
-    assert "must hold one *.ckpt with a VQGAN" in refusal(download, capsys)
+    assert "must hold one *.ckpt with a VQGAN" in refusal(download, capsys, HEADS)
 
 
 def test_a_tokenizer_of_another_model(download: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = download / "bpe.model"
     model.write_text("2 1\n9601 4\n97 5\n4 5 6\n1 0 2 3\n")
     assert "has 7 tokens and begins prompts with 2, the transformer reads 60" in refusal(
-        download, capsys
+        download, capsys, HEADS
     )
 
 
