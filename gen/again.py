@@ -75,6 +75,9 @@ def _difference(path: Path, image: Image.Image, upscale: int) -> int | None:
         expected = image.width * upscale, image.height * upscale
         if upscale > MAX_UPSCALE or file.size != expected:
             return None
-        before = file.convert("RGB")
+        try:
+            before = file.convert("RGB")
+        except Exception:  # parsers raise whatever they meet in a damaged file
+            return None
     now = upscaled(image, upscale) if upscale > 1 else image
     return max(ImageChops.difference(before, now).tobytes())

@@ -1,6 +1,7 @@
 """The `generate` command; the only part of gen that prints."""
 
 import argparse
+import errno
 import io
 import json
 import os
@@ -123,6 +124,10 @@ def _draw(options: argparse.Namespace, rows: Iterable[Row], survey: Survey) -> i
 
 
 def _again(options: argparse.Namespace) -> int:
+    given = [name for name in flags.given_settings(options) if name != "model"]
+    if given or options.prompts or options.flagged_prompts or options.prompts_file is not None:
+        what = ", ".join(given) if given else "the prompts"
+        raise InputError(f"--again draws what the picture says: leave out {what}")
     engine = _engine(options)
     plan = read_plan(options.again, options.model)
     survey = Survey()
@@ -135,7 +140,7 @@ def _again(options: argparse.Namespace) -> int:
         if made.was_unfinished:
             verdict = f"{options.again} was unfinished; it is whole now"
         elif made.difference is None:
-            verdict = f"{options.again} has another size, so they cannot be compared"
+            verdict = f"{options.again} has another size or is damaged, so they cannot be compared"
         else:
             verdict = f"differs from {options.again} by at most {made.difference} of 255"
         if options.json:
@@ -363,6 +368,9 @@ def _explain(error: Exception) -> int:
             code = BAD_WEIGHTS
         case RoomError():
             code = NO_ROOM
+        case OSError(errno=errno.ENAMETOOLONG):  # whichever flag it was given to
+            _complain(f"{error.filename[:PROMPT_SHOWN]}…: this name is too long for a file")
+            return BAD_INPUT
         case _:
             _complain(f"{type(error).__name__}: {error} (--debug shows where)")
             return BUG

@@ -199,9 +199,12 @@ class RunFolder:
 
     def restore(self, files: Files) -> None:
         """Bring back what `delete` has put aside; what is there already stays as it is."""
-        for name in _names(files):
-            if not self._path(name).exists():
-                self._carry(self._aside(name), self._path(name))
+        for number, names in files.items():
+            for seed, name in names.items():
+                if not any(self._pictures_of(number, seed, "", "candidates")):
+                    self._carry(self._aside(name), self._path(name))
+                for older in self._pictures_of(number, seed, DELETED):  # of no use to anybody now
+                    older.unlink()
         self._note("restored", files=_to_json(files))
 
     def empty_deleted(self) -> None:
@@ -256,7 +259,7 @@ class RunFolder:
         candidates = {candidate.seed: candidate for candidate in plan.candidates()}
         results: dict[int, Result] = {}
         moves: list[tuple[Result, Path | None]] = []  # announced, not known to be done
-        whole, finals = False, []
+        whole, dropped, finals = False, False, []
         for record in self._manifest.read(self._places_of[number]):
             match record["event"]:
                 case "picture":
@@ -274,6 +277,7 @@ class RunFolder:
                         result.rank, result.score = entry["rank"], entry.get("score")
                         moves.append((result, self._path(entry["to"]) if entry["to"] else None))
                     finals = [final for _, final in moves if final is not None]
+                    dropped = len(finals) < len(moves)
                 case "placed":
                     for result, final in moves:
                         result.path = final
@@ -283,7 +287,8 @@ class RunFolder:
                 self._move(result, final)
             self._note("placed", number=number)
 
-        job = Job(number, finished=whole and all(final.is_file() for final in finals))
+        wanted = not dropped or self.keep == "top"
+        job = Job(number, finished=whole and wanted and all(final.is_file() for final in finals))
         for seed, result in results.items():
             if job.finished or (result.path is not None and result.path.is_file()):
                 job.results[seed] = result
@@ -315,6 +320,11 @@ class RunFolder:
     def _aside(self, name: str) -> Path:
         """Where a file of the manifest is when it was deleted; seeds make its bare name its own."""
         return self.path / DELETED / self._path(name).name
+
+    def _pictures_of(self, number: int, seed: int, *folders: str) -> list[Path]:
+        """A candidate's files in these folders, whatever its rank was."""
+        names = (f"{number:04d}-{seed}.*", f"{number:04d}-{seed}-r*.*")
+        return [p for folder in folders for name in names for p in (self.path / folder).glob(name)]
 
     def _carry(self, old: Path, new: Path) -> None:
         try:
@@ -388,12 +398,13 @@ def _names(files: Files) -> list[str]:
 def _opened(path: Path) -> Manifest:
     """The manifest of a run folder, which is made if need be; InputError if it cannot be."""
     candidates = path / "candidates"
-    for folder in (path, candidates):
-        if folder.is_symlink():
-            raise InputError(
-                f"{folder} is a symbolic link: name the folder that it leads to, {folder.resolve()}"
-            )
     try:
+        for folder in (path, candidates):
+            if folder.is_symlink():
+                raise InputError(
+                    f"{folder} is a symbolic link: name the folder that it leads to, "
+                    f"{folder.resolve()}"
+                )
         candidates.mkdir(parents=True, exist_ok=True)
         return Manifest(path / "manifest.jsonl")
     except OSError as error:

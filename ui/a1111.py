@@ -15,7 +15,7 @@ from gen.errors import InputError
 from gen.foreign_metadata import read_any
 from gen.request import Request, sampler_names
 from ui.answers import FAILURES, ParameterError, client_of, finished
-from ui.api import fitted_size, shown
+from ui.api import chosen_specs, fitted_size, shown, size_settings
 from ui.pictures import Form, from_base64, open_picture, to_base64
 from ui.queue import Job
 from ui.studio import LIMITS, Studio, models_present
@@ -23,6 +23,8 @@ from ui.studio import LIMITS, Studio, models_present
 DOOR = "sdapi"  # who is asking, beside the address
 # Our names of the settings that are sent under other names.
 NAMES = {"sampler_name": "sampler", "scheduler": "schedule", "cfg_scale": "guidance"}
+# Such tools send these whatever the model is; one that does not take them goes without.
+ALWAYS_SENT = frozenset({"negative_prompt", "steps", "guidance", "sampler", "schedule"})
 
 
 class TextToImage(BaseModel):
@@ -200,11 +202,16 @@ def understood(studio: Studio, body: TextToImage) -> tuple[Request, Form]:
     if checkpoint is not None:
         values["model"] = str(checkpoint).partition(" [")[0]
 
+    taken = {name for spec in chosen_specs(studio, values.get("model")) for name in spec.settings}
+    for name in ALWAYS_SENT - taken:
+        values.pop(name, None)
+
     form = Form()
     if body.width is not None and body.height is not None:
         size = (body.width, body.height)
-        values["width"], values["height"] = fitted_size(studio, values.get("model"), *size)
-        if (values["width"], values["height"]) != size:
+        drawn_size = fitted_size(studio, values.get("model"), *size)
+        values |= size_settings(studio, values.get("model"), drawn_size)
+        if drawn_size != size:
             form = Form(size=size)
     elif body.width is not None or body.height is not None:
         raise InputError("width and height: give both or none")

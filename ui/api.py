@@ -36,7 +36,16 @@ from ui.answers import (
     result_of,
 )
 from ui.metrics import CONTENT_TYPE
-from ui.pictures import MAX_SIDE, Form, can_draw, from_base64, nearest_size, sizes, to_base64
+from ui.pictures import (
+    MAX_SIDE,
+    Form,
+    can_draw,
+    from_base64,
+    nearest_size,
+    sizes,
+    takes_size,
+    to_base64,
+)
 from ui.queue import Job
 from ui.studio import LIMITS, SERVED, Studio, Verdict, models_present
 
@@ -339,7 +348,7 @@ def understood(studio: Studio, body: OpenAIFields) -> Order:
     if body.size is not None and body.size != "auto":
         size = _read_size(body.size)
         drawn_size = fitted_size(studio, values.get("model"), *size)
-        values["width"], values["height"] = drawn_size
+        values |= size_settings(studio, values.get("model"), drawn_size)
         if drawn_size == size:
             drawn_size = None
         else:
@@ -352,8 +361,7 @@ def fitted_size(studio: Studio, model: str | None, width: int, height: int) -> t
 
     Raises ParameterError with what the models can draw, and UnknownModelError.
     """
-    names = DEFAULT_MODEL if model is None else model
-    specs = [studio.find(name.strip()) for name in names.split(",")]
+    specs = chosen_specs(studio, model)
     size = (width, height)
     if studio.fit_size and max(size) <= MAX_SIDE and not _all_draw(specs, size):
         size = nearest_size(specs[0], width, height)
@@ -361,6 +369,19 @@ def fitted_size(studio: Studio, model: str | None, width: int, height: int) -> t
         known = "; ".join(sizes(spec) for spec in specs)
         raise ParameterError("size", f"size {width}x{height}: {known}", "invalid_size")
     return size
+
+
+def size_settings(studio: Studio, model: str | None, size: tuple[int, int]) -> dict[str, int]:
+    """The settings that have `fitted_size`'s answer drawn: none, if no model takes another size."""
+    if not any(takes_size(spec) for spec in chosen_specs(studio, model)):
+        return {}
+    return {"width": size[0], "height": size[1]}
+
+
+def chosen_specs(studio: Studio, model: str | None) -> list[Spec]:
+    """The models of a request, by the names that it gives. Raises UnknownModelError."""
+    names = DEFAULT_MODEL if model is None else model
+    return [studio.find(name.strip()) for name in names.split(",")]
 
 
 def _all_draw(specs: list[Spec], size: tuple[int, int]) -> bool:

@@ -96,8 +96,15 @@ def decode(data: bytes) -> Image.Image:
     return image
 
 
+def takes_size(spec: Spec) -> bool:
+    """Whether a model draws pictures of other sizes than its own."""
+    return "width" in spec.settings
+
+
 def can_draw(spec: Spec, width: int, height: int) -> bool:
     """Whether a model draws pictures of that size."""
+    if not takes_size(spec):
+        return (width, height) == (spec.defaults["width"], spec.defaults["height"])
     return all(
         _smallest(spec) <= side <= spec.max_size and side % spec.size_multiple == 0
         for side in (width, height)
@@ -107,6 +114,8 @@ def can_draw(spec: Spec, width: int, height: int) -> bool:
 def sizes(spec: Spec) -> str:
     """The sizes that a model draws, for people."""
     usual = f"{spec.defaults['width']}x{spec.defaults['height']}"
+    if not takes_size(spec):
+        return f"{spec.name} draws {usual}"
     return (
         f"{spec.name} draws {usual}, and any width and height that are multiples of "
         f"{spec.size_multiple} from {_smallest(spec)} to {spec.max_size}"
@@ -119,6 +128,8 @@ def nearest_size(spec: Spec, width: int, height: int) -> tuple[int, int]:
     Beyond the largest that a model draws it is about the model's own, in the proportions that are
     asked for.
     """
+    if not takes_size(spec):
+        return spec.defaults["width"], spec.defaults["height"]
     wide, high = float(width), float(height)
     if max(width, height) > spec.max_size:
         scale = math.sqrt(spec.defaults["width"] * spec.defaults["height"] / (width * height))

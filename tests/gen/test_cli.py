@@ -111,8 +111,13 @@ def test_quiet_says_nothing(studio: Studio, out: Path, capsys: pytest.CaptureFix
         ["-f", "latin.txt"],
         ["a panda", "-o", "rows.txt"],
         ["a panda", "-o", "/proc/outputs"],
+        ["a panda", "-o", "a" * 300],
+        ["a panda", "-m", "a" * 300],
+        ["a panda", "--reranker", "a" * 300],
         ["--again", "nothing.png"],
         ["--again", "rows.txt"],
+        ["--again", "nothing.png", "--steps", "3"],
+        ["--again", "nothing.png", "a panda"],
         [],
         [""],
         [" \n"],
@@ -401,6 +406,29 @@ def test_again_compares_what_was_upscaled(
     assert main(["a panda", "--candidates", "1", "--seed", "1", "--upscale", "3"]) == 0
     assert main(["--again", str(out / "0001-1-r1.png")]) == 0
     assert "by at most 0 of 255" in capsys.readouterr().out
+
+
+def test_again_draws_a_damaged_picture_whose_record_is_whole(
+    studio: Studio, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["a panda", "--candidates", "1", "--seed", "1"]) == 0
+    path = out / "0001-1-r1.png"
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"IDAT") + 8])
+    assert main(["--again", str(path), "-o", "anew"]) == 0
+    assert "is damaged, so they cannot be compared" in capsys.readouterr().out
+    assert Path("anew/0001-1-r1.png").read_bytes() == data
+
+
+def test_again_takes_no_settings_but_those_of_the_picture(
+    studio: Studio, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["a panda", "--candidates", "1", "--seed", "1"]) == 0
+    again = ["--again", str(out / "0001-1-r1.png")]
+    for more, named in ((["--steps", "3"], "steps"), (["a fox"], "the prompts")):
+        assert main([*again, *more]) == 2
+        assert f"leave out {named}" in capsys.readouterr().err
+    assert main([*again, "-m", "fake", "--upscale", "2"]) == 0
 
 
 LIGHT = """

@@ -115,6 +115,20 @@ def test_what_is_deleted_again_after_it_was_drawn_again(folder: RunFolder) -> No
     history.refresh()
     assert history.path(history.find(outcome.number).find(best.seed)) == best.path
     assert history.deletions() == []
+    assert list((folder.path / "deleted").iterdir()) == []
+
+
+def test_undoing_after_it_was_drawn_again_and_ranked_otherwise(folder: RunFolder) -> None:
+    outcome = draw(folder)
+    best = outcome.best[0]
+    folder.delete({outcome.number: {best.seed: best.path.name}})
+    draw(folder)
+    aside = folder.path / "deleted" / best.path.name
+    aside = aside.rename(aside.with_name(best.path.name.replace("-r1", "-r2")))
+    before = sorted(path.name for path in folder.path.glob("*.png"))
+    folder.restore({outcome.number: {best.seed: aside.name}})
+    assert sorted(path.name for path in folder.path.glob("*.png")) == before
+    assert not aside.exists()
 
 
 def test_a_comparison_is_one_entry_in_place_of_its_cells(folder: RunFolder) -> None:

@@ -60,6 +60,9 @@ def test_only_the_best_are_kept_if_that_is_wished(studio: Studio, tmp_path: Path
     assert len(list(tmp_path.rglob("*.png"))) == 2
     assert draw(request, tmp_path, keep="top") == 0
     assert len(studio.pipeline.drawn) == 4
+    assert draw(request, tmp_path) == 2  # now all are wished for
+    assert len(list(tmp_path.rglob("*.png"))) == 4
+    assert draw(request, tmp_path) == 0
 
 
 def test_what_is_not_the_best_stays_until_all_are_made(studio: Studio, tmp_path: Path) -> None:

@@ -117,6 +117,18 @@ def quick(fake_site: FakeSite) -> Iterator[FakeSite]:
     fake_site.studio.engine.batch_size = None
 
 
+@pytest.fixture
+def fixed(quick: FakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a model that `quick` serves, which draws pictures of one size."""
+    spec = replace(
+        fake_models.spec("fixed", tmp_path, ("guidance",)),
+        defaults={"width": 64, "height": 64, "guidance": 3.0},
+    )
+    monkeypatch.setitem(specs.SPECS, spec.name, spec)
+    monkeypatch.setitem(quick.fakes.pipelines, spec.name, fake_models.FakePipeline())
+    return spec.name
+
+
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[object]:
     path = shutil.which("chromium")

@@ -100,6 +100,24 @@ def test_what_cannot_be_is_refused(body: object, quick: FakeSite) -> None:
     assert detail
 
 
+def test_a_model_goes_without_what_it_does_not_take(quick: FakeSite, fixed: str) -> None:
+    body = {
+        "prompt": "a fox",
+        "seed": 1,
+        "steps": 20,
+        "cfg_scale": 4,
+        "sampler_name": "Euler a",
+        "width": 64,
+        "height": 64,
+        "override_settings": {"sd_model_checkpoint": fixed},
+    }
+    answer = call(quick, "txt2img", body)
+    assert opened(answer["images"][0]).size == (64, 64)
+    info = json.loads(answer["info"])
+    assert (info["steps"], info["cfg_scale"], info["sd_model_name"]) == (None, 4, fixed)
+    assert refused(quick, body | {"width": 128})[0] == 400
+
+
 def test_a_model_that_is_not_served(quick: FakeSite) -> None:
     settings = {"sd_model_checkpoint": "/etc"}
     assert refused(quick, {"prompt": "a", "override_settings": settings})[0] == 404

@@ -182,6 +182,15 @@ def test_a_size_that_no_model_draws_names_those_it_does(quick) -> None:
         ask(connect(quick), size="1024x1024")
 
 
+def test_a_model_of_one_size_is_asked_for_it(client, fixed: str) -> None:
+    [picture] = ask(client, model=fixed, size="64x64").data
+    assert pixels(picture).size == (64, 64)
+    assert len(ask(client, models=["fake", fixed], n=4, size="64x64").data) == 4
+    with pytest.raises(openai.BadRequestError, match=r"fixed draws 64x64$") as error:
+        ask(client, model=fixed, size="128x128")
+    assert error.value.param == "size"
+
+
 def test_an_unknown_model_is_not_found(quick) -> None:
     for name in ("dall-e-3", "/etc", "../fake"):
         with pytest.raises(openai.NotFoundError, match="choose from") as error:

@@ -3,6 +3,7 @@ import io
 import struct
 import tracemalloc
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import fake_models
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from gen.errors import InputError
+from pipelines.specs import SPECS
 from ui.pictures import can_draw, decode, from_base64, nearest_size, open_picture, sizes
 
 
@@ -92,6 +94,14 @@ def test_sizes(tmp_path: Path) -> None:
     assert not can_draw(spec, 48, 64)
     assert not can_draw(spec, 272, 64)
     assert "from 64 to 256" in sizes(spec)
+
+
+def test_a_model_of_one_size() -> None:
+    spec = SPECS["stickers-dalle"]
+    assert can_draw(spec, 64, 64)
+    assert not can_draw(replace(spec, max_size=256), 128, 128)
+    assert nearest_size(replace(spec, max_size=256), 128, 96) == (64, 64)
+    assert sizes(spec) == "stickers-dalle draws 64x64"
 
 
 @pytest.mark.parametrize(
