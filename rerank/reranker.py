@@ -411,7 +411,7 @@ class Reranker:
             except RuntimeError as error:
                 if len(part) == 1 or not _is_out_of_memory(error):
                     raise
-                self._batch = len(part) // 2
+                self._batch = min(self._batch, len(part) // 2)  # another core may know better
             else:
                 start += len(part)
         return torch.cat(rows)

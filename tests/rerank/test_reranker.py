@@ -307,9 +307,18 @@ def test_memory_running_out_is_healed(
 
     expected = jury.score("a panda", pictures(40))
     monkeypatch.setattr(towers, "image_features", short_of_memory)
-    assert fresh.score("a panda", pictures(40)) == pytest.approx(expected, abs=1e-6)
+    assert fresh.score("a panda", pictures(16)) == pytest.approx(expected[:16], abs=1e-6)
     assert sizes[:4] == [16, 8, 4, 2]
     assert max(sizes[4:]) == 2  # what did not fit is not tried again
+
+    sizes.clear()
+    assert fresh.score("a panda", pictures(40)) == pytest.approx(expected, abs=1e-6)
+    assert set(sizes) == {2}  # and never again
+
+    sizes.clear()
+    fresh = Reranker.load(tiny_clip_folder, "cpu")  # whose cores find it out at the same time
+    assert fresh.score("a panda", pictures(40)) == pytest.approx(expected, abs=1e-6)
+    assert set(sizes) == {16, 8, 4, 2}
 
     def no_memory(model: Model, pixels: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
