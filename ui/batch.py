@@ -48,9 +48,10 @@ class Live:
                 self.notes.append(event.text)
             case Progress():
                 self.progress = event
-                previews = zip(event.places, event.previews or (), strict=False)
-                drawn = {place: Seen(image) for place, image in previews if image is not None}
-                self.seen = {**self.seen, **drawn}
+                if event.previews is not None:
+                    previews = zip(event.places, event.previews, strict=True)
+                    drawn = {place: Seen(image) for place, image in previews if image is not None}
+                    self.seen = {**self.seen, **drawn}
             case Finished():
                 ended = {result.index: Seen(_picture(result), result) for result in event.results}
                 self.seen = {**self.seen, **ended}

@@ -114,9 +114,11 @@ def test_a_folder_judges(tiny_clip_folder: Path, tmp_path: Path) -> None:
     assert jury._preprocessing.mean == (0.5, 0.4, 0.3)
 
 
-def test_transformers_format_comes_first(damaged: Path) -> None:
+def test_transformers_format_comes_first(damaged: Path, jury: Reranker) -> None:
     (damaged / open_clip.CONFIG).write_text("{}")
-    Reranker.load(damaged, "cpu")
+    pictures = torch.randint(0, 256, (3, 3, 40, 50), dtype=torch.uint8)
+    found = Reranker.load(damaged, "cpu").score("a panda", pictures)
+    assert found == pytest.approx(jury.score("a panda", pictures), abs=1e-6)
 
 
 @pytest.mark.parametrize(
