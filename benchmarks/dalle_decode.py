@@ -3,7 +3,7 @@
 Three sides draw from networks of the same shape, with random weights, in the same process, one
 after the other in every round, each at its best number of threads:
 
-    ours        the cache of `pipelines.cache`, one token at a time
+    ours        the cache of `pipelines.dalle.cache`, one token at a time
     recompute   the same modules, one pass over all positions for each token, without a cache; timed
                 at some positions of the sequence, and summed up over all of them
     gpt2        transformers' GPT-2 by `generate` with its static cache
@@ -22,11 +22,11 @@ from time import perf_counter
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from pipelines.cache import advance, bytes_per_candidate, plan_slots, prefill
-from pipelines.cpu import speed_up
-from pipelines.masks import paper_masks
-from pipelines.token_sampling import draw_tokens
-from pipelines.transformer import Transformer, TransformerConfig
+from pipelines.dalle.cache import advance, bytes_per_candidate, plan_slots, prefill
+from pipelines.dalle.masks import paper_masks
+from pipelines.dalle.token_sampling import draw_tokens
+from pipelines.dalle.transformer import Transformer, TransformerConfig
+from pipelines.runtime.cpu import speed_up
 
 SHAPE = TransformerConfig(
     grid=16,
@@ -144,7 +144,7 @@ def compare(
     """Every side's seconds in each round, and the numbers of threads that suit them."""
     torch.manual_seed(0)
     network = Transformer(config).eval().requires_grad_(False)
-    speed_up([network])  # as `pipelines.weights` does with what it loads
+    speed_up([network])  # as `pipelines.checkpoints.loading` does with what it loads
     peer = gpt2_of(config)
     sides: dict[str, Callable[[], float]] = {
         "ours": lambda: timed(lambda: draw_ours(network, batch)),

@@ -24,8 +24,9 @@ from typing import Any
 import torch
 
 from gen.memory import held_by_process, peak_of_process
-from pipelines.original_layout import LAYOUTS
-from pipelines.weights import LAST, building, openai_tokenizer
+from pipelines.checkpoints.loading import LAST, building
+from pipelines.checkpoints.single_file import LAYOUTS
+from pipelines.diffusion.networks import openai_tokenizer
 
 BLOCK = 2**22  # random numbers, which are repeated
 QUICK: dict[str, dict[str, Any]] = {
@@ -109,7 +110,7 @@ def write_weights(network: torch.nn.Module, path: Path) -> None:
 
 def measure(folder: Path, pixels: int, steps: int) -> None:
     """Load and draw, and print seconds and memory."""
-    from pipelines.latent_diffusion import LatentDiffusion
+    from pipelines.diffusion.pipeline import LatentDiffusion
 
     before, start = held_by_process(), perf_counter()
     pipeline = LatentDiffusion.from_pretrained(folder)

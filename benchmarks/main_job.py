@@ -32,8 +32,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-import rerank.specs
-from pipelines import specs
+import rerank.model.specs
+from pipelines import families
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLER = "dpmpp_2m"  # what DPMSolverMultistepScheduler does as stock_job.py makes it
@@ -358,8 +358,8 @@ def _work_flags(work: Work) -> list[str]:
 
 
 def _options() -> argparse.Namespace:
-    spec = specs.SPECS[specs.DEFAULT_MODEL]
-    jury = rerank.specs.SPECS[rerank.specs.DEFAULT]
+    spec = families.SPECS[families.DEFAULT_MODEL]
+    jury = rerank.model.specs.SPECS[rerank.model.specs.DEFAULT]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rerank.specs import DEFAULT, SPECS
+from rerank.model.specs import DEFAULT, SPECS
 
 ROOT = Path(__file__).resolve().parent.parent
 THREADS = os.cpu_count() or 1

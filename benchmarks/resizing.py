@@ -20,7 +20,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from rerank import Reranker
-from rerank.vocabulary import Vocabulary, article, read_vocabulary
+from rerank.claims.vocabulary import Vocabulary, article, read_vocabulary
 
 PHOTOGRAPHS = (
     "astronaut", "brick", "camera", "cell", "chelsea", "coffee", "coins", "grass", "gravel",

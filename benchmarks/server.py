@@ -32,8 +32,8 @@ from urllib.parse import urlsplit
 
 from gen.engine import Engine
 from gen.plan import resolve
-from gen.request import Request
-from gen.run_folder import RunFolder
+from gen.run_folder.folder import RunFolder
+from gen.settings.request import Request
 
 PROMPT = "a panda to the left of a red balloon"
 CLIENTS = (1, 8, 32)

@@ -11,7 +11,7 @@ Importing this package loads no torch; drawing does.
 
 from gen.engine import Engine, generate
 from gen.errors import InputError, RoomError
-from gen.request import Request
 from gen.result import Result
+from gen.settings.request import Request
 
 __all__ = ["Engine", "InputError", "Request", "Result", "RoomError", "generate"]

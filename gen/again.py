@@ -5,14 +5,14 @@ from pathlib import Path
 
 from PIL import Image, ImageChops
 
-from gen import metadata
 from gen.engine import Engine
 from gen.errors import InputError
 from gen.events import Cancel, Note, Watch, watch_nothing
+from gen.metadata import metadata
 from gen.plan import Plan, resolve
 from gen.result import Result
-from gen.run_folder import RunFolder
-from gen.saving import MAX_UPSCALE, upscaled
+from gen.run_folder.folder import RunFolder
+from gen.run_folder.saving import MAX_UPSCALE, upscaled
 
 
 @dataclass(frozen=True)

@@ -14,22 +14,23 @@ from itertools import tee
 from types import FrameType
 from typing import Any
 
-from gen import flags, sheet
 from gen.again import make_again, read_plan
 from gen.engine import Engine, Outcome, run
 from gen.environment import describe
 from gen.errors import InputError, RoomError
 from gen.events import Cancel, Event, Finished, Loading, Note, Progress
-from gen.forecast import foresee
 from gen.listing import listing
+from gen.memory_estimate import foresee
 from gen.models import WEIGHTS_ERRORS
 from gen.plan import Survey, draw_seed
-from gen.prompt_file import PromptFile, Row
-from gen.request import Request
-from gen.run_folder import RunFolder
-from gen.saving import Export, check_room, no_room
-from pipelines import hub
-from rerank.public import PUBLIC
+from gen.run_folder import contact_sheet as sheet
+from gen.run_folder.folder import RunFolder
+from gen.run_folder.saving import Export, check_room, no_room
+from gen.settings import flags
+from gen.settings.prompt_file import PromptFile, Row
+from gen.settings.request import Request
+from pipelines.checkpoints import hub
+from rerank.model.known_models import PUBLIC
 
 DONE, BUG, BAD_INPUT, BAD_WEIGHTS, SOME_FAILED, NO_ROOM, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 PROMPT_SHOWN = 90  # characters

@@ -15,27 +15,28 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import rerank.specs
+import rerank.model.specs
 from gen.errors import InputError, RoomError
 from gen.events import Cancel, Finished, Loading, Note, Progress, Watch, watch_nothing
 from gen.memory import BatchSize, free_on_host, held_by_process, peak_of_process
-from gen.metadata import Metadata, versions
+from gen.metadata.metadata import Metadata, versions
 from gen.plan import Candidate, Plan, Survey, draw_seed, resolve
-from gen.request import LOADING_SETTINGS, MODEL_SETTINGS, Request
 from gen.result import Result
-from gen.run_folder import Job, RunFolder
-from gen.vocabulary import doubts
-from pipelines import specs
-from pipelines.specs import Additions, Spec, WeightsError
+from gen.run_folder.folder import Job, RunFolder
+from gen.settings.request import LOADING_SETTINGS, MODEL_SETTINGS, Request
+from gen.settings.vocabulary import doubts
+from pipelines.checkpoints import hashes
+from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.specs import Additions, Spec
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from pipelines.any_pipeline import AnyPipeline
-    from pipelines.dalle import Dalle
+    from pipelines.dalle.memory import MemoryPlan
+    from pipelines.dalle.pipeline import Dalle
+    from pipelines.diffusion.pipeline import LatentDiffusion
     from pipelines.drafts import Draft
-    from pipelines.latent_diffusion import LatentDiffusion
-    from pipelines.memory_plan import MemoryPlan
+    from pipelines.stock.pipeline import AnyPipeline
     from rerank import Reranker
 
     Pipeline = LatentDiffusion | Dalle | AnyPipeline
@@ -130,11 +131,13 @@ class Engine:
                 self._pipelines[key] = load_pipeline(spec, self, watch)
         return self._pipelines[key]
 
-    def jury_spec(self) -> rerank.specs.Spec | None:
+    def jury_spec(self) -> rerank.model.specs.Spec | None:
         """The facts of the model that judges, None for no jury; WeightsError if there is none."""
         if self.reranker == NO_RERANKER:
             return None
-        return rerank.specs.find(rerank.specs.DEFAULT if self.reranker is None else self.reranker)
+        return rerank.model.specs.find(
+            rerank.model.specs.DEFAULT if self.reranker is None else self.reranker
+        )
 
     def jury(self, watch: Watch | None = None) -> "Reranker":
         """The model that judges, loaded when first asked for."""
@@ -154,7 +157,7 @@ class Engine:
                     f"the weights of {spec.name} are not in {spec.folder}: install salon again, "
                     "or choose another model with -m"
                 )
-            self._hashes[key] = specs.spec_hash(spec)
+            self._hashes[key] = hashes.spec_hash(spec)
         return self._hashes[key]
 
 
@@ -527,9 +530,9 @@ def _seed_of_run(folder: RunFolder | None, fingerprint: str, watch: Watch | None
 
 def load_pipeline(spec: Spec, engine: Engine, watch: Watch) -> "Pipeline":
     """Load a model's networks as the engine wants them. Takes seconds."""
-    from pipelines.any_pipeline import AnyPipeline
-    from pipelines.dalle import Dalle
-    from pipelines.latent_diffusion import LatentDiffusion
+    from pipelines.dalle.pipeline import Dalle
+    from pipelines.diffusion.pipeline import LatentDiffusion
+    from pipelines.stock.pipeline import AnyPipeline
 
     def progress(loaded: int, total: int) -> None:
         watch(Loading(spec.name, loaded, total))
@@ -580,7 +583,7 @@ def refuse_what_it_lacks(spec: Spec, engine: Engine) -> None:
 
 def plan_cache(candidate: Candidate, bytes_per_number: int) -> "MemoryPlan":
     """What the transformer that draws a candidate of the DALL·E path keeps meanwhile."""
-    from pipelines.memory_plan import MemoryPlan
+    from pipelines.dalle.memory import MemoryPlan
 
     guidance = candidate.request.guidance
     assert guidance is not None  # every model of this path has a default
@@ -600,8 +603,8 @@ def choose_machine(engine: Engine) -> tuple[str, str, float, float]:
 
     Raises InputError for a device or dtype that there is not.
     """
-    from pipelines.devices import choose_device, choose_dtype
-    from pipelines.offloading import check_offload
+    from pipelines.runtime.devices import choose_device, choose_dtype
+    from pipelines.runtime.offloading import check_offload
 
     with _loading("nothing", watch_nothing):
         device = choose_device(engine.device)
@@ -614,7 +617,7 @@ def describe_devices() -> tuple[str, str]:
     """The devices that networks can run on, the best first, and the attention of the best."""
     import torch
 
-    from pipelines.devices import choose_device, choose_dtype, set_attention
+    from pipelines.runtime.devices import choose_device, choose_dtype, set_attention
 
     best = choose_device(None)
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -652,7 +655,7 @@ def _raise_unless_out_of_memory(
 
     Raises RoomError, with what to try, if memory is short and there is nothing to halve.
     """
-    from pipelines.devices import is_out_of_memory
+    from pipelines.runtime.devices import is_out_of_memory
 
     if not is_out_of_memory(error):
         raise error

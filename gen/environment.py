@@ -4,9 +4,10 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import rerank.specs
+import rerank.model.specs
 from gen.engine import describe_devices
-from pipelines import specs
+from pipelines import families
+from pipelines.checkpoints import hashes
 
 PACKAGES = (
     "salon",
@@ -28,8 +29,8 @@ def describe() -> list[tuple[str, str]]:
     facts = [("python", platform.python_version()), ("platform", platform.platform())]
     facts += [(package, _version(package)) for package in PACKAGES]
     facts += [("devices", devices), ("attention", attention)]
-    facts += [(f"model {s.name}", _weights(s.folder)) for s in specs.SPECS.values()]
-    facts += [(f"jury {s.name}", _weights(s.folder)) for s in rerank.specs.SPECS.values()]
+    facts += [(f"model {s.name}", _weights(s.folder)) for s in families.SPECS.values()]
+    facts += [(f"jury {s.name}", _weights(s.folder)) for s in rerank.model.specs.SPECS.values()]
     return facts
 
 
@@ -45,4 +46,4 @@ def _weights(folder: Path) -> str:
     if not files:
         return f"no weights in {folder}"
     size = sum(path.stat().st_size for path in files) / 1e6
-    return f"{specs.files_hash(folder)}, {size:.1f} MB in {folder}"
+    return f"{hashes.files_hash(folder)}, {size:.1f} MB in {folder}"

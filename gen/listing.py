@@ -3,27 +3,28 @@
 import textwrap
 from collections.abc import Iterator
 
-import pipelines.public
-import rerank.public
-import rerank.specs
-from pipelines import specs
-from pipelines.public import Public
+import pipelines.checkpoints.known_models
+import rerank.model.known_models
+import rerank.model.specs
+from pipelines import families
+from pipelines.checkpoints import specs
+from pipelines.checkpoints.known_models import Public
 
 WIDTH = 80  # columns
 INDENT = "    "
 OTHERS = (
     "Others by -m PATH: a folder of Stable Diffusion 1.x, 2.x, XL or another pipeline of "
     "diffusers, a single .safetensors file, or a folder that salon-train or python -m "
-    "pipelines.convert made. weights.md says more of each known model."
+    "pipelines.dalle.convert made. weights.md says more of each known model."
 )
 
 
 def listing() -> Iterator[str]:
     """Lines of at most 80 columns: each model's name and whether it is here, then what is known."""
     yield "To draw with, by -m NAME:"
-    for spec in specs.SPECS.values():
+    for spec in families.SPECS.values():
         yield from _entry(spec.name, _on_disk(spec.folder.is_dir()), spec.draws, spec.licence)
-    public = pipelines.public.PUBLIC.values()
+    public = pipelines.checkpoints.known_models.PUBLIC.values()
     for model in public:
         if model.source is None:
             yield from _public(model, _in_cache(model.name))
@@ -34,11 +35,11 @@ def listing() -> Iterator[str]:
             yield from _public(model, "download it by hand")
     yield ""
     yield "To judge with, by --reranker NAME:"
-    for jury in rerank.specs.SPECS.values():
+    for jury in rerank.model.specs.SPECS.values():
         yield from _entry(
             jury.name, _on_disk(jury.folder.is_dir()), str(jury.judges), _named(jury.licence)
         )
-    for judge in rerank.public.PUBLIC.values():
+    for judge in rerank.model.known_models.PUBLIC.values():
         state = _in_cache(judge.name)
         if judge.source is not None:
             state = "download it by hand, for rerank --aesthetic"

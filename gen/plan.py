@@ -11,13 +11,15 @@ from typing import Any
 
 from PIL import Image
 
-from gen import wildcards
 from gen.errors import InputError
-from gen.request import MAX_SEED, MODEL_SETTINGS, RANDOM_SEED, SETTINGS, Request
-from gen.settings import Value
-from pipelines import prompt_weights, specs
-from pipelines.samplers import check_sampler
-from pipelines.specs import Additions, Spec
+from gen.settings import wildcards
+from gen.settings.request import MAX_SEED, MODEL_SETTINGS, RANDOM_SEED, SETTINGS, Request
+from gen.settings.setting import Value
+from pipelines import families
+from pipelines.checkpoints import specs
+from pipelines.checkpoints.specs import Additions, Spec
+from pipelines.diffusion import prompt_weights
+from pipelines.diffusion.samplers import check_sampler
 
 DEFAULT_CANDIDATES = 16
 DEFAULT_TOP_K = 4
@@ -104,13 +106,13 @@ def draw_seed() -> int:
     return secrets.randbelow(2**32)
 
 
-def resolve(request: Request, find: Callable[[str], Spec] = specs.find) -> Plan:
+def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Plan:
     """Fill in what the request leaves open, from the models' own defaults, and check the rest.
 
     `find` gives the Spec of a model's name. Raises InputError for a setting that no chosen model
     takes or that breaks a model's own rules, and WeightsError for an unknown model.
     """
-    name = specs.DEFAULT_MODEL if request.model is None else request.model
+    name = families.DEFAULT_MODEL if request.model is None else request.model
     chosen = [find(part.strip()) for part in name.split(",")]
     _refuse_settings_that_none_takes(request, chosen)
 
@@ -240,7 +242,7 @@ def _shared_settings(requests: list[Request]) -> dict[str, Value]:
 class Survey:
     """What a run will come to, from going through its requests once before anything is drawn."""
 
-    def __init__(self, find: Callable[[str], Spec] = specs.find) -> None:
+    def __init__(self, find: Callable[[str], Spec] = families.find) -> None:
         self.find = cache(find)
         self.prompts = 0
         self.candidates = 0

@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from gen.request import Request, seed_to_json
+from gen.settings.request import Request, seed_to_json
 
 
 @dataclass

@@ -3,12 +3,14 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pipelines.specs import SPECS, Spec, WeightsError, find
+from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.specs import Spec
+from pipelines.families import SPECS, find
 
 if TYPE_CHECKING:
-    from pipelines.dalle import Dalle
+    from pipelines.dalle.pipeline import Dalle
+    from pipelines.diffusion.pipeline import LatentDiffusion
     from pipelines.drafts import Draft
-    from pipelines.latent_diffusion import LatentDiffusion
 
 __all__ = ["SPECS", "Dalle", "Draft", "LatentDiffusion", "Spec", "WeightsError", "find"]
 

@@ -12,16 +12,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rerank.extras import MissingExtraError
+from rerank.model.specs import WeightsError
 from rerank.ranking import Ranked, Ranking, rank
-from rerank.specs import WeightsError
 
 if TYPE_CHECKING:
     from rerank.aesthetic import AestheticHead
-    from rerank.index import Index
+    from rerank.model.preprocessing import BadImageError
     from rerank.panel import Member, Panel
-    from rerank.preprocessing import BadImageError
-    from rerank.probe import LinearProbe
     from rerank.reranker import Reranker
+    from rerank.search.index import Index
+    from rerank.search.probe import LinearProbe
 
 __all__ = [
     "AestheticHead",
@@ -40,9 +40,9 @@ __all__ = [
 
 _MODULE_OF = {
     "AestheticHead": "rerank.aesthetic",
-    "BadImageError": "rerank.preprocessing",
-    "Index": "rerank.index",
-    "LinearProbe": "rerank.probe",
+    "BadImageError": "rerank.model.preprocessing",
+    "Index": "rerank.search.index",
+    "LinearProbe": "rerank.search.probe",
     "Member": "rerank.panel",
     "Panel": "rerank.panel",
     "Reranker": "rerank.reranker",

@@ -7,9 +7,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch.nn.functional import linear
 
+from rerank.model.specs import WeightsError
 from rerank.pictures import Images
 from rerank.reranker import Reranker
-from rerank.specs import WeightsError
 
 
 class AestheticHead:

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from rerank.extras import MissingExtraError
 from rerank.flags import parse
+from rerank.model.specs import DEFAULT, WeightsError
 from rerank.pictures import Encoded, list_pictures
 from rerank.ranking import Ranked, Ranking
-from rerank.specs import DEFAULT, WeightsError
 
 if TYPE_CHECKING:
-    from rerank.checking import Checked
+    from rerank.claims.checking import Checked
     from rerank.reranker import Reranker
 
 DONE, BAD_INPUT, BAD_WEIGHTS, SOME_FAILED, NO_ROOM, INTERRUPTED = 0, 2, 3, 4, 5, 130
@@ -243,7 +243,7 @@ def _copy(judged: Judged, folder: Path) -> None:
 
 def _draw_sheet(prompt: str, judged: Judged, path: Path) -> None:
     from rerank import sheet
-    from rerank.preprocessing import open_picture
+    from rerank.model.preprocessing import open_picture
 
     pictures, captions = [], []
     for place, each in enumerate(judged.ranking, start=1):
@@ -289,7 +289,7 @@ def _classify(options: argparse.Namespace) -> int:
 
 def _index(options: argparse.Namespace) -> int:
     """Make the index of a folder, or bring it up to date."""
-    from rerank.index import Index
+    from rerank.search.index import Index
 
     jury = _load(options, options.model)
     with _out_of_memory():
@@ -307,7 +307,7 @@ def _index(options: argparse.Namespace) -> int:
 
 def _search(options: argparse.Namespace) -> int:
     """Find pictures in an index."""
-    from rerank.index import Index
+    from rerank.search.index import Index
 
     if (options.query is None) == (options.like is None):
         raise ValueError("say what to look for: a text, or --like PICTURE")
@@ -331,7 +331,7 @@ def _search(options: argparse.Namespace) -> int:
 
 def _calibrate(options: argparse.Namespace) -> int:
     """Make a calibration.json."""
-    from rerank import calibrating, calibration
+    from rerank.calibration import calibrating, calibration
 
     rows = calibrating.read_captions(options.captions)
     jury = _load(options, options.model)

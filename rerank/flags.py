@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from rerank.specs import DEFAULT, SPECS
+from rerank.model.specs import DEFAULT, SPECS
 
 COMMANDS = {
     "rank": "rank pictures by how well they match a text (what `rerank PROMPT …` does)",

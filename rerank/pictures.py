@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 if TYPE_CHECKING:
     import torch
 
-    from rerank.preprocessing import Picture
+    from rerank.model.preprocessing import Picture
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"})
 DECODERS = os.cpu_count() or 4  # threads

@@ -14,19 +14,20 @@ import torch
 from torch.nn.functional import normalize
 from transformers import SiglipModel
 
-from rerank import calibration, towers
-from rerank.calibration import Calibrated, Calibration
-from rerank.checking import Checked, check
-from rerank.claims import Claims, split
-from rerank.cpu import each_core, speed_up
+from rerank.calibration import calibration
+from rerank.calibration.calibration import Calibrated, Calibration
+from rerank.claims.checking import Checked, check
+from rerank.claims.claims import Claims, split
+from rerank.claims.vocabulary import read_vocabulary
 from rerank.diversity import pick
+from rerank.model import towers
+from rerank.model.cpu import each_core, speed_up
+from rerank.model.preprocessing import BadImageError, Picture, Preprocessing, read_preprocessing
+from rerank.model.specs import DEFAULT, WeightsError, files_hash, find
+from rerank.model.texts import TextReader
+from rerank.model.weights import Model, load_model, load_text_reader
 from rerank.pictures import Encoded, Images, ahead, list_pictures
-from rerank.preprocessing import BadImageError, Picture, Preprocessing, read_preprocessing
 from rerank.ranking import Ranked, Ranking, rank
-from rerank.specs import DEFAULT, WeightsError, files_hash, find
-from rerank.texts import TextReader
-from rerank.vocabulary import read_vocabulary
-from rerank.weights import Model, load_model, load_text_reader
 
 CPU_BATCH = 16  # pictures or texts in one pass: what a core's cache holds
 GPU_BATCH = 256

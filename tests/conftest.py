@@ -186,10 +186,10 @@ def write_dalle_folder(folder: Path, *, text_tokens: bool = False, size: int = 3
     import torch
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from pipelines.dvae import DiscreteVae, DvaeConfig, TowerConfig
-    from pipelines.masks import Mask
-    from pipelines.transformer import Transformer, TransformerConfig
-    from pipelines.weights import save_network
+    from pipelines.checkpoints.loading import save_network
+    from pipelines.dalle.dvae import DiscreteVae, DvaeConfig, TowerConfig
+    from pipelines.dalle.masks import Mask
+    from pipelines.dalle.transformer import Transformer, TransformerConfig
 
     vocab_size, bos, eos, pad = write_tokenizer(folder / "tokenizer")
     with torch.random.fork_rng(devices=[]):

@@ -63,15 +63,15 @@ def test_the_product_is_looked_at() -> None:
     [
         *[f"gen/{path.name}" for path in modules("gen")],
         "pipelines/__init__.py",
-        "pipelines/specs.py",
-        "pipelines/samplers.py",
+        "pipelines/checkpoints/specs.py",
+        "pipelines/diffusion/samplers.py",
         "rerank/__init__.py",
         *[
             f"rerank/{name}.py"
             for name in ("claims", "cli", "extras", "flags", "pictures", "ranking", "sentences")
         ],
-        "rerank/specs.py",
-        "rerank/vocabulary.py",
+        "rerank/model/specs.py",
+        "rerank/claims/vocabulary.py",
     ],
 )
 def test_light_modules_import_nothing_heavy(module: str) -> None:

@@ -26,9 +26,9 @@ from accelerate.commands.launch import launch_command_parser
 
 from gen import cli
 from gen.engine import Engine
-from gen.run_folder import RunFolder
+from gen.run_folder.folder import RunFolder
 from train.stickers.vocabulary import COLOURS, GROUNDS, NOUNS, SHAPES
-from ui.studio import Studio
+from ui.service.service import Studio
 
 ROOT = Path(__file__).parents[1]
 README, ARCHITECTURE, CHANGELOG = (

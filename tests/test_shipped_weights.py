@@ -12,10 +12,10 @@ from diffusers import StableDiffusionPipeline
 from transformers import CLIPModel, CLIPTokenizer
 
 from gen.cli import main
-from pipelines.latent_diffusion import LatentDiffusion
-from pipelines.specs import SPECS
+from pipelines.diffusion.pipeline import LatentDiffusion
+from pipelines.families import SPECS
 from rerank import Reranker
-from rerank.specs import SPECS as JURIES
+from rerank.model.specs import SPECS as JURIES
 from train.stickers.judge import judge
 from train.stickers.prompts import read_prompts
 

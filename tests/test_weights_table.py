@@ -10,15 +10,16 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-import pipelines.public
-import rerank.public
-from pipelines.bart import BartConfig, BartEncoder
-from pipelines.convert import min_dalle
-from pipelines.dvae import DiscreteVae, DvaeConfig
-from pipelines.masks import Mask
-from pipelines.specs import HUB_NAME, read_config
-from pipelines.transformer import Transformer, TransformerConfig
-from pipelines.vqgan import Vqgan, VqganConfig
+import pipelines.checkpoints.known_models
+import rerank.model.known_models
+from pipelines.checkpoints.configs import read_config
+from pipelines.checkpoints.specs import HUB_NAME
+from pipelines.dalle.bart import BartConfig, BartEncoder
+from pipelines.dalle.convert import min_dalle
+from pipelines.dalle.dvae import DiscreteVae, DvaeConfig
+from pipelines.dalle.masks import Mask
+from pipelines.dalle.transformer import Transformer, TransformerConfig
+from pipelines.dalle.vqgan import Vqgan, VqganConfig
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "weights.md"
@@ -46,7 +47,11 @@ def test_shipped_weights_are_small() -> None:
     assert sum(sizes.values()) <= 40 * 2**20
 
 
-def cells(model: pipelines.public.Public | rerank.public.Public, what: str, ninth: str) -> str:
+def cells(
+    model: pipelines.checkpoints.known_models.Public | rerank.model.known_models.Public,
+    what: str,
+    ninth: str,
+) -> str:
     files = ", ".join(
         " ".join(part for part in (file.name, file.size, file.sha256) if part is not None)
         for file in model.files
@@ -70,11 +75,11 @@ def cells(model: pipelines.public.Public | rerank.public.Public, what: str, nint
 def rows() -> list[str]:
     painters = [
         cells(model, model.draws, ", ".join(f"{k} {v}" for k, v in model.defaults.items()))
-        for model in pipelines.public.PUBLIC.values()
+        for model in pipelines.checkpoints.known_models.PUBLIC.values()
     ]
     judges = [
         cells(model, model.judges, "its own" if model.processor is None else f"`{model.processor}`")
-        for model in rerank.public.PUBLIC.values()
+        for model in rerank.model.known_models.PUBLIC.values()
     ]
     return painters + judges
 
@@ -86,9 +91,11 @@ def test_rows_of_public_models() -> None:
     assert [line for line in lines if not line.startswith(heads)] == rows()
 
 
-@pytest.mark.parametrize("table", [pipelines.public.PUBLIC, rerank.public.PUBLIC])
+@pytest.mark.parametrize(
+    "table", [pipelines.checkpoints.known_models.PUBLIC, rerank.model.known_models.PUBLIC]
+)
 def test_what_is_on_the_hub_is_called_so(
-    table: dict[str, pipelines.public.Public | rerank.public.Public],
+    table: dict[str, pipelines.checkpoints.known_models.Public | rerank.model.known_models.Public],
 ) -> None:
     for name, model in table.items():
         assert model.name == name
@@ -126,7 +133,9 @@ def test_sizes_are_those_of_the_networks() -> None:
         "stabilityai/stable-diffusion-xl-base-1.0": layout_size("sdxl"),
     }
     for name, size in sizes.items():
-        assert pipelines.public.PUBLIC[name].weights == pytest.approx(size, abs=0.005), name
+        assert pipelines.checkpoints.known_models.PUBLIC[name].weights == pytest.approx(
+            size, abs=0.005
+        ), name
 
 
 def bart_decoder(width: int, heads: int, layers: int, inside: int) -> TransformerConfig:

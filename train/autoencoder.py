@@ -15,7 +15,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL import Image
 
-from pipelines.decoding import solve_latent_rgb, write_latent_rgb
+from pipelines.diffusion.decoding import solve_latent_rgb, write_latent_rgb
 from train.loop import Task
 from train.sheets import tile
 from train.stickers.renderer import SIZE, render

@@ -14,7 +14,7 @@ from train.loop import Schedule, Task, train
 from train.shipping import SHIPPED
 
 if TYPE_CHECKING:
-    from pipelines.latent_diffusion import LatentDiffusion
+    from pipelines.diffusion.pipeline import LatentDiffusion
 
 DESCRIPTION = """\
 Make the shipped weights, or such weights of your own, step by step: atlas, tokenizer, the networks,
@@ -111,7 +111,8 @@ def _judge(arguments: argparse.Namespace) -> None:
 
 
 def _calibrate(arguments: argparse.Namespace) -> None:
-    from rerank import Reranker, calibration
+    from rerank import Reranker
+    from rerank.calibration import calibration
     from train.jury import calibrate
 
     jury = Reranker.load(arguments.clip)
@@ -140,8 +141,8 @@ def _jury(arguments: argparse.Namespace) -> None:
 def _painter(arguments: argparse.Namespace) -> LatentDiffusion | None:
     if arguments.prompts == 0:
         return None
-    from pipelines.latent_diffusion import LatentDiffusion
-    from pipelines.specs import DEFAULT_MODEL
+    from pipelines.diffusion.pipeline import LatentDiffusion
+    from pipelines.families import DEFAULT_MODEL
 
     return LatentDiffusion.from_pretrained(arguments.model or DEFAULT_MODEL)
 
@@ -167,8 +168,8 @@ def _ship(arguments: argparse.Namespace) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    from pipelines.memory_plan import MemoryPlan
-    from pipelines.transformer import TransformerConfig
+    from pipelines.dalle.memory import MemoryPlan
+    from pipelines.dalle.transformer import TransformerConfig
 
     print("in bfloat16:", MemoryPlan.of(TransformerConfig(), bytes_per_value=2))
 
@@ -227,7 +228,7 @@ def _dvae(config: Config, run: Path) -> Task:
 def _dalle(config: Config, run: Path) -> Task:
     from transformers import CLIPModel, CLIPTokenizer
 
-    from pipelines.weights import load_dvae
+    from pipelines.dalle.networks import load_dvae
     from train.dalle import DalleTask
 
     dvae = load_dvae(_trained(run, "dvae/weights"))

@@ -1,5 +1,5 @@
 """The second painter: a transformer that draws the codes of the discrete VAE, one after the other,
-conditioned on the frozen CLIP text encoder as a projected prefix (`pipelines.transformer`).
+conditioned on the frozen CLIP text encoder as a projected prefix (`pipelines.dalle.transformer`).
 
 Ramesh et al. (arXiv 2102.12092, §2.2), with captions dropped now and then for classifier-free
 guidance (Ho & Salimans, arXiv 2207.12598). Codes are made in bulk ahead and kept in memory;
@@ -20,12 +20,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from pipelines.cache import advance, prefill
-from pipelines.dvae import DiscreteVae
-from pipelines.masks import Mask
-from pipelines.token_sampling import draw_tokens
-from pipelines.transformer import Layer, Transformer, TransformerConfig, token_loss
-from pipelines.weights import save_network
+from pipelines.checkpoints.loading import save_network
+from pipelines.dalle.cache import advance, prefill
+from pipelines.dalle.dvae import DiscreteVae
+from pipelines.dalle.masks import Mask
+from pipelines.dalle.token_sampling import draw_tokens
+from pipelines.dalle.transformer import Layer, Transformer, TransformerConfig, token_loss
 from train.diffusion import ENCODED_TOGETHER, SHEET_PROMPTS, save_text_encoder
 from train.loop import Task
 from train.sheets import tile

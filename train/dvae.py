@@ -1,4 +1,4 @@
-"""The discrete VAE: 64 × 64 px pictures to 8 × 8 codes and back (`pipelines.dvae`).
+"""The discrete VAE: 64 × 64 px pictures to 8 × 8 codes and back (`pipelines.dalle.dvae`).
 
 After Ramesh et al. (arXiv 2102.12092, §2.1 and appendix A.2): Gumbel-softmax samples in the forward
 pass and in the backward pass, a logit-Laplace likelihood, a divergence from the uniform prior, and
@@ -21,7 +21,8 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from pipelines.dvae import (
+from pipelines.checkpoints.loading import save_network
+from pipelines.dalle.dvae import (
     CHANNELS,
     Block,
     DiscreteVae,
@@ -32,7 +33,6 @@ from pipelines.dvae import (
     map_pixels,
     relax,
 )
-from pipelines.weights import save_network
 from train.autoencoder import difference
 from train.loop import Task
 from train.sheets import tile

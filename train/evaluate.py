@@ -27,15 +27,16 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-import rerank.specs
+import rerank.model.specs
 from gen.engine import Engine
-from pipelines import specs
-from pipelines.any_pipeline import AnyPipeline
-from pipelines.dalle import Dalle
-from pipelines.dvae import DiscreteVae
-from pipelines.latent_diffusion import LatentDiffusion
-from pipelines.specs import DEFAULT_MODEL, WeightsError
-from pipelines.weights import load_dvae
+from pipelines import families
+from pipelines.checkpoints.errors import WeightsError
+from pipelines.dalle.dvae import DiscreteVae
+from pipelines.dalle.networks import load_dvae
+from pipelines.dalle.pipeline import Dalle
+from pipelines.diffusion.pipeline import LatentDiffusion
+from pipelines.families import DEFAULT_MODEL
+from pipelines.stock.pipeline import AnyPipeline
 from rerank import Reranker
 from train.autoencoder import to_bytes, to_range
 from train.sheets import tile
@@ -395,10 +396,10 @@ def main(argv: list[str] | None = None) -> int:
         plan = _plan(arguments)
         prompts = read_prompts(arguments.prompts_file)[: plan.prompts]
         engine = Engine(device=arguments.device)
-        pipelines = [engine.pipeline(specs.find(name)) for name in arguments.model.split(",")]
+        pipelines = [engine.pipeline(families.find(name)) for name in arguments.model.split(",")]
         reranker = Reranker.load(arguments.clip, device=arguments.device)
         paths = [draw_all(pipeline, reranker, prompts, plan) for pipeline in pipelines]
-    except (WeightsError, rerank.specs.WeightsError) as error:
+    except (WeightsError, rerank.model.specs.WeightsError) as error:
         print(f"evaluate: error: {error}", file=sys.stderr)
         return 3
     except (OSError, ValueError) as error:

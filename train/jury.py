@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import torch
 
-from pipelines.latent_diffusion import LatentDiffusion
+from pipelines.diffusion.pipeline import LatentDiffusion
 from rerank import Reranker
-from rerank.calibrating import Pair, Quality, make, quality
-from rerank.calibration import CAPTIONS, NONE_MATCHES, Calibration
-from rerank.claims import KINDS, Claim
+from rerank.calibration.calibrating import Pair, Quality, make, quality
+from rerank.calibration.calibration import CAPTIONS, NONE_MATCHES, Calibration
+from rerank.claims.claims import KINDS, Claim
 from rerank.pictures import Encoded
 from train.stickers.captions import phrase
 from train.stickers.facts import Description, change, describe, holds, possible_changes

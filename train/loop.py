@@ -28,7 +28,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from pipelines.cpu import speed_up
+from pipelines.runtime.cpu import speed_up
 from train import sharding
 from train.muon import Muon
 

@@ -15,9 +15,9 @@ import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from safetensors.torch import load_file, save_file
 
-from pipelines.specs import CHECKPOINTS as PAINTERS
-from pipelines.specs import DALLE_CLASS
-from rerank.specs import CHECKPOINTS as JURIES
+from pipelines.checkpoints.specs import CHECKPOINTS as PAINTERS
+from pipelines.dalle.spec import DALLE_CLASS
+from rerank.model.specs import CHECKPOINTS as JURIES
 from train.diffusion import SCHEDULER
 from train.stickers.captions import PLACE_PHRASES, RELATION_PHRASES, phrase
 from train.stickers.facts import describe
@@ -58,7 +58,7 @@ def _write_jury(run: Path, jury: Path) -> None:
 
 
 def _write_dalle(run: Path, painter: Path) -> None:
-    """Lay out a folder for `pipelines.dalle`."""
+    """Lay out a folder for `pipelines.dalle.pipeline`."""
     _replace(run / "dalle" / "weights", painter)  # with the networks that it was trained with
     _replace(run / "tokenizer", painter / "tokenizer")
     _write_json(painter / "model_index.json", {"_class_name": DALLE_CLASS})

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from gen.engine import Engine
 from gen.errors import InputError, RoomError
-from gen.flags import Parser
 from gen.models import WEIGHTS_ERRORS
-from gen.run_folder import RunFolder
-from ui.credentials import AUTH, KEY, read_credentials
-from ui.studio import Studio
+from gen.run_folder.folder import RunFolder
+from gen.settings.flags import Parser
+from ui.access.credentials import AUTH, KEY, read_credentials
+from ui.service.service import Studio
 
 DONE, BAD_INPUT, BAD_WEIGHTS, NO_ROOM = 0, 2, 3, 5
 PORT = 7860

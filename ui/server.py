@@ -13,10 +13,11 @@ from starlette.routing import Match
 from starlette.types import ASGIApp
 
 from gen.errors import InputError
-from ui import a1111, api, files, page, sheets
-from ui.answers import register
-from ui.guard import Credentials, Guard, own_names
-from ui.studio import Studio
+from ui.access.guard import Credentials, Guard, own_names
+from ui.api import a1111, api
+from ui.api.answers import register
+from ui.page import files, page, sheets
+from ui.service.service import Studio
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 GRACE = 5  # seconds that open connections have at the end

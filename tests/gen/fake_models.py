@@ -14,10 +14,11 @@ from typing import Any
 from PIL import Image
 
 import gen.engine
+import rerank.model.specs
 import rerank.reranker  # now: it takes over the default's name when it is imported
-import rerank.specs
 from gen.events import Watch
-from pipelines import specs
+from pipelines import families
+from pipelines.checkpoints import specs
 
 SETTINGS = ("negative_prompt", "width", "height", "steps", "guidance", "sampler", "schedule")
 
@@ -206,11 +207,11 @@ class Studio:
         narrow = ("width", "height", "temperature")
         models = (spec("fake", folder / "fake"), spec("other", folder / "other", narrow))
         for model in models:
-            set_item(specs.SPECS, model.name, model)
-        jury = rerank.specs.Spec("fake-jury", folder / "jury")
-        set_item(rerank.specs.SPECS, jury.name, jury)
+            set_item(families.SPECS, model.name, model)
+        jury = rerank.model.specs.Spec("fake-jury", folder / "jury")
+        set_item(rerank.model.specs.SPECS, jury.name, jury)
         set_attribute(specs, "DEFAULT_MODEL", "fake")
-        set_attribute(rerank.specs, "DEFAULT", "fake-jury")
+        set_attribute(rerank.model.specs, "DEFAULT", "fake-jury")
         (folder / "jury").mkdir(exist_ok=True)
         set_attribute(gen.engine, "load_pipeline", self._load_pipeline)
         set_attribute(gen.engine, "load_jury", self._load_jury)

@@ -9,12 +9,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gen import Engine, generate, metadata
+from gen import Engine, generate
 from gen.cli import main
 from gen.errors import InputError
+from gen.metadata import metadata
 from gen.plan import resolve
-from gen.request import Request
-from pipelines.specs import WeightsError
+from gen.settings.request import Request
+from pipelines.checkpoints.errors import WeightsError
 
 SIZE = ["-W", "64", "-H", "64", "--steps", "2", "--device", "cpu"]
 ARGUMENTS = [*SIZE, "--candidates", "2", "--top-k", "1", "--reranker", "none"]

@@ -15,9 +15,9 @@ import pytest
 from fake_models import FakeDraft, Studio
 from PIL import Image
 
-from gen import metadata
 from gen.cli import main
-from pipelines import hub
+from gen.metadata import metadata
+from pipelines.checkpoints import hub
 
 ROOT = Path(__file__).parents[2]
 

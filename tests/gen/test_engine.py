@@ -8,13 +8,14 @@ import fake_models
 import pytest
 from fake_models import FakeDraft, Studio
 
-from gen import generate, metadata
+from gen import generate
 from gen.engine import Engine, Outcome
 from gen.errors import RoomError
 from gen.events import Cancel, Event, Finished, Loading, Note, Progress
+from gen.metadata import metadata
 from gen.plan import resolve
-from gen.request import Request
-from gen.run_folder import RunFolder
+from gen.run_folder.folder import RunFolder
+from gen.settings.request import Request
 
 
 def draw(request: Request, folder: Path | None = None, **options: Any) -> Outcome:

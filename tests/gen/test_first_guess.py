@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gen.memory import FIRST_GUESS
-from pipelines.original_layout import CONFIGS
-from pipelines.specs import read_config
+from pipelines.checkpoints.configs import read_config
+from pipelines.checkpoints.single_file import CONFIGS
 
 
 class Counting(TorchDispatchMode):

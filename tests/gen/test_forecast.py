@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-import gen.forecast
+import gen.memory_estimate
 from gen import Engine, InputError, Request
 from gen.cli import main
-from gen.forecast import Forecast, foresee
 from gen.memory import FIRST_GUESS
+from gen.memory_estimate import Forecast, foresee
 from gen.plan import resolve
-from pipelines.memory_plan import MemoryPlan
+from pipelines.dalle.memory import MemoryPlan
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_what_does_not_fit_is_exit_5(
     plan_words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        gen.forecast, "choose_machine", lambda engine: ("cuda:0", "float16", 1e6, 1e9)
+        gen.memory_estimate, "choose_machine", lambda engine: ("cuda:0", "float16", 1e6, 1e9)
     )
     assert main(plan_words) == 5
     assert "it does not fit: try --offload model" in capsys.readouterr().out

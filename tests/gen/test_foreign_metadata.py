@@ -6,7 +6,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from gen.errors import InputError
-from gen.foreign_metadata import read_any
+from gen.metadata.foreign import read_any
 
 GRAPH = {
     "3": {

@@ -4,10 +4,10 @@ import fake_models
 import pytest
 
 from gen.engine import Engine
-from gen.history import Axis, Comparison, History
 from gen.plan import resolve
-from gen.request import Request
-from gen.run_folder import RunFolder
+from gen.run_folder.folder import RunFolder
+from gen.run_folder.history import Axis, Comparison, History
+from gen.settings.request import Request
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from gen.cli import main
 from gen.memory import held_by_process
-from pipelines.specs import PULLED
+from pipelines.checkpoints.configs import PULLED
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 SECONDS, BYTES = 20, 200e6

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-import pipelines.public
-import rerank.public
-import rerank.specs
+import pipelines.checkpoints.known_models
+import rerank.model.known_models
+import rerank.model.specs
 from gen.listing import WIDTH, listing
-from pipelines import specs
+from pipelines import families
+from pipelines.checkpoints import specs
 
 
 @pytest.fixture
@@ -37,7 +38,12 @@ def test_every_model_is_there_with_what_is_here(cache: Path) -> None:
     fetched(cache, "yuvalkirstain/PickScore_v1", whole=True)
     fetched(cache, "stabilityai/sdxl-turbo", whole=False)
     told = states()
-    known = [specs.SPECS, pipelines.public.PUBLIC, rerank.specs.SPECS, rerank.public.PUBLIC]
+    known = [
+        families.SPECS,
+        pipelines.checkpoints.known_models.PUBLIC,
+        rerank.model.specs.SPECS,
+        rerank.model.known_models.PUBLIC,
+    ]
     assert list(told) == [name for table in known for name in table]
     here = {name for name, state in told.items() if state == "here, in the hub's cache"}
     assert here == {"stabilityai/stable-diffusion-xl-base-1.0", "yuvalkirstain/PickScore_v1"}
@@ -66,7 +72,7 @@ def test_it_can_be_read_in_a_narrow_terminal(cache: Path) -> None:
 def test_weights_that_should_ship_and_do_not(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = specs.SPECS["stickers"]
+    spec = families.SPECS["stickers"]
     elsewhere = specs.Spec(**{**vars(spec), "folder": tmp_path / "gone"})
     monkeypatch.setattr(specs, "SPECS", {"stickers": elsewhere})
     assert states()["stickers"] == "its weights are not here: install Salon again"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gen.errors import InputError
-from gen.manifest import Manifest
+from gen.run_folder.manifest import Manifest
 
 
 def written(path: Path, *records: dict[str, object]) -> None:

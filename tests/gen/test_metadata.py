@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from gen import metadata
 from gen.errors import InputError
-from gen.metadata import Metadata
-from gen.request import Request
+from gen.metadata import metadata
+from gen.metadata.metadata import Metadata
+from gen.settings.request import Request
 
 RECORD = Metadata(
     Request(

@@ -7,8 +7,8 @@ import pytest
 
 from gen.errors import InputError
 from gen.plan import Survey, resolve
-from gen.request import MAX_SEED, Request
-from pipelines.specs import WeightsError
+from gen.settings.request import MAX_SEED, Request
+from pipelines.checkpoints.errors import WeightsError
 
 pytestmark = pytest.mark.usefixtures("studio")
 

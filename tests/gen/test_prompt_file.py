@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from gen.errors import InputError
-from gen.prompt_file import LINE_CAP, PromptFile, Row
-from gen.request import Request
+from gen.settings.prompt_file import LINE_CAP, PromptFile, Row
+from gen.settings.request import Request
 
 
 def rows_of(tmp_path: Path, text: str | bytes, name: str = "prompts.txt") -> list[Row]:

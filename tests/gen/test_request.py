@@ -7,7 +7,7 @@ import pytest
 
 from gen import generate
 from gen.errors import InputError
-from gen.request import MAX_SEED, SETTINGS, Request, find_setting
+from gen.settings.request import MAX_SEED, SETTINGS, Request, find_setting
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,16 @@ import fake_models
 import pytest
 from fake_models import Studio
 
-from gen import metadata, run_folder
 from gen.cli import main
 from gen.engine import Engine
 from gen.errors import InputError
 from gen.events import Cancel
+from gen.metadata import metadata
 from gen.plan import resolve
-from gen.request import Request
-from gen.run_folder import RunFolder
-from gen.saving import Export
+from gen.run_folder import folder as run_folder
+from gen.run_folder.folder import RunFolder
+from gen.run_folder.saving import Export
+from gen.settings.request import Request
 
 COMMAND = ["a panda", "--candidates", "6", "--top-k", "2", "--seed", "5", "--batch-size", "2", "-q"]
 

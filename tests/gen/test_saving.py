@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gen.metadata import Metadata
-from gen.request import Request
-from gen.saving import Export, no_room, write_atomically
+from gen.metadata.metadata import Metadata
+from gen.run_folder.saving import Export, no_room, write_atomically
+from gen.settings.request import Request
 
 RECORD = Metadata(Request("a panda", seed=7))
 PICTURE = Image.radial_gradient("L").resize((64, 48)).convert("RGB")

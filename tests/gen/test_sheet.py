@@ -2,9 +2,9 @@
 
 from PIL import Image
 
-from gen import sheet
-from gen.request import Request
 from gen.result import Result
+from gen.run_folder import contact_sheet as sheet
+from gen.settings.request import Request
 
 COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (30, 200, 200)]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gen.vocabulary import unknown_words
+from gen.settings.vocabulary import unknown_words
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gen.errors import InputError
-from gen.wildcards import expand
+from gen.settings.wildcards import expand
 
 
 @pytest.fixture

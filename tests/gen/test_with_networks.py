@@ -14,9 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from gen import Engine, InputError, Result, generate, metadata
+from gen import Engine, InputError, Result, generate
 from gen.cli import main
 from gen.events import Cancel, Event, Loading, Note, Progress
+from gen.metadata import metadata
 from gen.models import find
 
 ROOT = Path(__file__).parents[2]

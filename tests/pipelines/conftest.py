@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.latent_diffusion import LatentDiffusion
+from pipelines.diffusion.pipeline import LatentDiffusion
 
 sys.path.insert(0, str(Path(__file__).parent))  # for reduced_models
 

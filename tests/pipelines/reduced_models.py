@@ -11,9 +11,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from pipelines import original_layout
-from pipelines.original_layout import LAYOUTS, Layout
-from pipelines.weights import openai_tokenizer
+from pipelines.checkpoints import single_file as original_layout
+from pipelines.checkpoints.single_file import LAYOUTS, Layout
+from pipelines.diffusion.networks import openai_tokenizer
 
 VAE = {"block_out_channels": [8, 8, 16, 16], "norm_num_groups": 8, "sample_size": 64}
 TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "projection_dim": 16}

@@ -11,9 +11,10 @@ import torch
 from reduced_models import build, layout_named, write_configs, write_folder
 from safetensors.torch import save_file
 
-from pipelines import original_layout
-from pipelines.latent_diffusion import LatentDiffusion
-from pipelines.specs import Additions, Lora, WeightsError, read_additions
+from pipelines.checkpoints import single_file as original_layout
+from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.specs import Additions, Lora, read_additions
+from pipelines.diffusion.pipeline import LatentDiffusion
 
 UNET_MODULES = (
     "mid_block.attentions.0.transformer_blocks.0.attn1.to_q",

@@ -20,9 +20,10 @@ from transformers import (
     T5Tokenizer,
 )
 
-from pipelines.any_pipeline import THREAD, UNFINISHED, AnyPipeline, _load
-from pipelines.needs import read_needs
-from pipelines.specs import WeightsError, find
+from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.memory import read_needs
+from pipelines.families import find
+from pipelines.stock.pipeline import THREAD, UNFINISHED, AnyPipeline, _load
 
 SIZE: dict[str, Any] = {"width": 32, "height": 32}
 STEPS = 3

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from pipelines.cache import advance, bytes_per_candidate, plan_slots, prefill
-from pipelines.masks import Mask, image_visible
-from pipelines.transformer import Context, Transformer, TransformerConfig
+from pipelines.dalle.cache import advance, bytes_per_candidate, plan_slots, prefill
+from pipelines.dalle.masks import Mask, image_visible
+from pipelines.dalle.transformer import Context, Transformer, TransformerConfig
 
 CPU = torch.device("cpu")
 CONFIG = TransformerConfig(

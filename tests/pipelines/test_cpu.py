@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipelines import cpu
-from pipelines.cpu import CpuLinear, speed_up
+from pipelines.runtime import cpu
+from pipelines.runtime.cpu import CpuLinear, speed_up
 
 
 @pytest.mark.parametrize("held_back", [False, True])
@@ -65,7 +65,7 @@ def test_only_plain_layers_in_float32_change() -> None:
 
 COUNT_FAULTS = """
 import resource, torch
-from pipelines.cpu import keep_freed_memory
+from pipelines.runtime.cpu import keep_freed_memory
 if {keep}:
     keep_freed_memory()
 def fill_and_free():

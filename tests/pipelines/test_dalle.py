@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from pipelines import dalle
-from pipelines.dalle import Dalle, Draft
-from pipelines.latent_diffusion import LatentDiffusion
-from pipelines.specs import WeightsError, find
+from pipelines.checkpoints.errors import WeightsError
+from pipelines.dalle import pipeline as dalle
+from pipelines.dalle.pipeline import Dalle, Draft
+from pipelines.diffusion.pipeline import LatentDiffusion
+from pipelines.families import find
 
 SEEDS = (11, 0, 5, 2**63 - 1)
 TOLERANCE = 1e-5

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from pipelines import decoding
-from pipelines.latent_diffusion import LatentDiffusion
-from pipelines.specs import WeightsError, find
-from pipelines.weights import load_networks
+from pipelines.checkpoints.errors import WeightsError
+from pipelines.diffusion import decoding
+from pipelines.diffusion.networks import load_networks
+from pipelines.diffusion.pipeline import LatentDiffusion
+from pipelines.families import find
 
 
 @pytest.fixture(scope="module")

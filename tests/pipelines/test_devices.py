@@ -3,7 +3,7 @@ import warnings
 import pytest
 import torch
 
-from pipelines.devices import choose_device, choose_dtype, is_out_of_memory, set_attention
+from pipelines.runtime.devices import choose_device, choose_dtype, is_out_of_memory, set_attention
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@ import torch
 from torch.distributions import Laplace, TransformedDistribution
 from torch.distributions.transforms import SigmoidTransform
 
-from pipelines.dvae import (
+from pipelines.dalle.dvae import (
     DiscreteVae,
     DvaeConfig,
     TowerConfig,

@@ -15,9 +15,12 @@ import pytest
 from fake_hub import COMMIT, FakeHub, serving
 from huggingface_hub import constants
 
-from pipelines import hub
-from pipelines.latent_diffusion import LatentDiffusion
-from pipelines.specs import WeightsError, files_hash, find, read_pulled
+from pipelines.checkpoints import hub
+from pipelines.checkpoints.configs import read_pulled
+from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.hashes import files_hash
+from pipelines.diffusion.pipeline import LatentDiffusion
+from pipelines.families import find
 
 ROOT = Path(__file__).parents[2]
 UNET = "unet/diffusion_pytorch_model.safetensors"

@@ -13,9 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines import decoding, latent_diffusion, text
-from pipelines.latent_diffusion import Draft, LatentDiffusion
-from pipelines.samplers import SAMPLERS, make_scheduler
+from pipelines.diffusion import decoding, text
+from pipelines.diffusion import pipeline as latent_diffusion
+from pipelines.diffusion.pipeline import Draft, LatentDiffusion
+from pipelines.diffusion.samplers import SAMPLERS, make_scheduler
 
 STEPS = 6
 SEEDS = (11, 0, 5, 2**63 - 1)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipelines.masks import Mask, image_visible, paper_masks, sees, visible
+from pipelines.dalle.masks import Mask, image_visible, paper_masks, sees, visible
 
 CPU = torch.device("cpu")
 

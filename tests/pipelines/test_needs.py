@@ -13,11 +13,14 @@ from diffusers import AutoencoderKL
 from reduced_models import build, write_configs, write_folder, write_single_file
 from safetensors.torch import save_file
 
-from pipelines import original_layout
-from pipelines.latent_diffusion import LatentDiffusion
-from pipelines.needs import Needs, read_needs
-from pipelines.specs import Additions, Lora, find, read_config
-from pipelines.weights import load_dalle, load_networks
+from pipelines.checkpoints import single_file as original_layout
+from pipelines.checkpoints.configs import read_config
+from pipelines.checkpoints.memory import Needs, read_needs
+from pipelines.checkpoints.specs import Additions, Lora
+from pipelines.dalle.networks import load_dalle
+from pipelines.diffusion.networks import load_networks
+from pipelines.diffusion.pipeline import LatentDiffusion
+from pipelines.families import find
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -109,10 +112,10 @@ def test_progress_ends_at_all_there_is(tiny_diffusion_folder: Path) -> None:
 
 MEASURE = """
 import sys, torch
-from pipelines.cpu import keep_freed_memory
-from pipelines.needs import read_needs
-from pipelines.specs import find
-from pipelines.weights import load_networks
+from pipelines.runtime.cpu import keep_freed_memory
+from pipelines.checkpoints.memory import read_needs
+from pipelines.checkpoints.specs import find
+from pipelines.checkpoints.loading import load_networks
 
 tiny, large, dtype = find(sys.argv[1]), find(sys.argv[2]), getattr(torch, sys.argv[3])
 keep_freed_memory()

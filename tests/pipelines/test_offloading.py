@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.any_pipeline import AnyPipeline
-from pipelines.latent_diffusion import LatentDiffusion
-from pipelines.offloading import _Stage, check_offload, offload_networks
+from pipelines.diffusion.pipeline import LatentDiffusion
+from pipelines.runtime.offloading import _Stage, check_offload, offload_networks
+from pipelines.stock.pipeline import AnyPipeline
 
 CPU = torch.device("cpu")
 SETTINGS: dict[str, Any] = {"seeds": [3, 4], "steps": 2, "guidance": 3.0}
@@ -39,7 +39,7 @@ def test_sequential_leaves_nothing_on_the_device(
 def test_a_picture_that_is_not_finite_is_tried_in_float32_there_too(
     tiny_diffusion_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipelines import decoding
+    from pipelines.diffusion import decoding
 
     offloaded = LatentDiffusion.from_pretrained(tiny_diffusion_folder, device="cpu")
     offload_networks([offloaded.vae], "sequential", CPU)

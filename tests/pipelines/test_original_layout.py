@@ -11,10 +11,12 @@ import torch
 from reduced_models import build, layout_named, write_configs, write_folder, write_single_file
 from safetensors.torch import load_file, save_file
 
-from pipelines import original_layout
-from pipelines.latent_diffusion import LatentDiffusion
-from pipelines.specs import WeightsError, find, read_config
-from pipelines.weights import load_networks, openai_tokenizer
+from pipelines.checkpoints import single_file as original_layout
+from pipelines.checkpoints.configs import read_config
+from pipelines.checkpoints.errors import WeightsError
+from pipelines.diffusion.networks import load_networks, openai_tokenizer
+from pipelines.diffusion.pipeline import LatentDiffusion
+from pipelines.families import find
 
 NAMES = ("sd1", "sd2", "sdxl")
 EXTRA = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.prompt_weights import Fragment, parse, plain
+from pipelines.diffusion.prompt_weights import Fragment, parse, plain
 
 
 def told(prompt: str) -> list[tuple[str, float]]:

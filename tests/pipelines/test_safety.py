@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipelines.latent_diffusion import FLAGGED, LatentDiffusion
-from pipelines.safety import SafetyChecker
-from pipelines.specs import WeightsError
+from pipelines.checkpoints.errors import WeightsError
+from pipelines.diffusion.pipeline import FLAGGED, LatentDiffusion
+from pipelines.diffusion.safety import SafetyChecker
 
 CPU = torch.device("cpu")
 CONFIG = Path("safety_checker") / "config.json"

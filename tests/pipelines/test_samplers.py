@@ -6,7 +6,7 @@ import diffusers
 import pytest
 import torch
 
-from pipelines.samplers import (
+from pipelines.diffusion.samplers import (
     SAMPLERS,
     SCHEDULES,
     check_sampler,
@@ -25,7 +25,7 @@ CONFIG = {
 
 def test_import_loads_no_torch() -> None:
     code = (
-        "import sys, pipelines, pipelines.samplers, pipelines.specs; "
+        "import sys, pipelines, pipelines.diffusion.samplers, pipelines.checkpoints.specs; "
         "print([m for m in ('torch', 'diffusers', 'transformers') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from pipelines.samplers import check_sampler
-from pipelines.specs import DEFAULT_MODEL, SPECS, WeightsError, files_hash, find, read_spec
+from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.hashes import files_hash
+from pipelines.diffusion.samplers import check_sampler
+from pipelines.families import DEFAULT_MODEL, SPECS, find, read_spec
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 import torch
 from reduced_models import build, write_configs, write_folder
 
-from pipelines.latent_diffusion import LatentDiffusion
-from pipelines.samplers import make_scheduler
+from pipelines.diffusion.pipeline import LatentDiffusion
+from pipelines.diffusion.samplers import make_scheduler
 
 SAMPLERS = ("ddim", "euler", "euler_a", "dpmpp_2m", "heun", "unipc")
 SEEDS = (3, 4)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from pipelines.latent_diffusion import LatentDiffusion
-from pipelines.text import Text
+from pipelines.diffusion.pipeline import LatentDiffusion
+from pipelines.diffusion.text import Text
 
 CPU = torch.device("cpu")
 CONTEXT = 32
@@ -98,7 +98,8 @@ def test_pooled_vector_is_that_of_the_end(
     """With learned words, whose numbers are higher than that of the end."""
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-    from pipelines.weights import Reader, load_tokenizer
+    from pipelines.checkpoints.loading import load_tokenizer
+    from pipelines.diffusion.networks import Reader
 
     folder = make_diffusion_folder(tmp_path / "model")
     tokenizer = load_tokenizer(folder / "tokenizer")

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipelines.token_sampling import draw_tokens
+from pipelines.dalle.token_sampling import draw_tokens
 
 LOGITS = torch.tensor([0.5, 0.25, 0.125, 0.0625, 0.0625]).log()
 

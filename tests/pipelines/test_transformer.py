@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pipelines.attention import attend, attend_shared, choose_kernel
-from pipelines.masks import Mask, paper_masks, visible
-from pipelines.memory_plan import MemoryPlan
-from pipelines.transformer import Context, Output, Transformer, TransformerConfig, token_loss
+from pipelines.dalle.attention import attend, attend_shared, choose_kernel
+from pipelines.dalle.masks import Mask, paper_masks, visible
+from pipelines.dalle.memory import MemoryPlan
+from pipelines.dalle.transformer import Context, Output, Transformer, TransformerConfig, token_loss
 
 TINY = TransformerConfig(
     grid=4,

@@ -12,9 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipelines.headers import read_header
-from pipelines.specs import WeightsError, find
-from pipelines.weights import Networks, load_networks
+from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.headers import read_header
+from pipelines.diffusion.networks import Networks, load_networks
+from pipelines.families import find
 
 CPU = torch.device("cpu")
 UNET = Path("unet") / "diffusion_pytorch_model.safetensors"

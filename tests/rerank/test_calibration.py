@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from rerank import Reranker, WeightsError
-from rerank.calibrating import Pair, make, quality, read_captions, with_wrong_ones
-from rerank.calibration import (
+from rerank.calibration.calibrating import Pair, make, quality, read_captions, with_wrong_ones
+from rerank.calibration.calibration import (
     RIDGE,
     Calibration,
     Logistic,
@@ -18,7 +18,7 @@ from rerank.calibration import (
     read,
     write,
 )
-from rerank.specs import files_hash
+from rerank.model.specs import files_hash
 
 
 def some_calibration(weights: str) -> Calibration:

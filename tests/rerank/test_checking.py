@@ -2,9 +2,9 @@ from collections.abc import Sequence
 
 import torch
 
-from rerank.checking import Checked, check
-from rerank.claims import split
-from rerank.vocabulary import ENGLISH
+from rerank.claims.checking import Checked, check
+from rerank.claims.claims import split
+from rerank.claims.vocabulary import ENGLISH
 
 
 def checked(prompt: str, truth: str) -> Checked:

@@ -4,9 +4,16 @@ from pathlib import Path
 import pytest
 
 from rerank import WeightsError
-from rerank.claims import Claims, split
-from rerank.specs import SPECS
-from rerank.vocabulary import ENGLISH, Vocabulary, article, pluralise, read_vocabulary, singularise
+from rerank.claims.claims import Claims, split
+from rerank.claims.vocabulary import (
+    ENGLISH,
+    Vocabulary,
+    article,
+    pluralise,
+    read_vocabulary,
+    singularise,
+)
+from rerank.model.specs import SPECS
 
 ROWS = [
     json.loads(line)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from rerank import Reranker, cli, specs, towers
+from rerank import Reranker, cli
+from rerank.model import specs, towers
 
 
 @pytest.fixture

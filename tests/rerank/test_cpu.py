@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from rerank import cpu
+from rerank.model import cpu
 
 
 @pytest.mark.parametrize("shape", [(1, 24), (5, 24), (2, 3, 24)])

@@ -10,7 +10,7 @@ HEAVY = "{'torch', 'transformers', 'numpy', 'PIL', 'huggingface_hub'} & set(sys.
 
 @pytest.mark.parametrize(
     "statement",
-    ["import rerank, rerank.specs", "from rerank import cli, flags; flags.build_parser()"],
+    ["import rerank, rerank.model.specs", "from rerank import cli, flags; flags.build_parser()"],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(statement: str) -> None:
     code = f"import sys; {statement}; print({HEAVY} or 'none')"

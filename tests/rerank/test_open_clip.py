@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rerank import Reranker, WeightsError, open_clip
-from rerank.towers import image_features, text_features
-from rerank.weights import load_model
+from rerank import Reranker, WeightsError
+from rerank.model import open_clip
+from rerank.model.towers import image_features, text_features
+from rerank.model.weights import load_model
 
 VOCABULARY = 600
 LAYER = {

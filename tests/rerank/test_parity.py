@@ -23,8 +23,8 @@ from transformers import (
 )
 
 from rerank import Reranker, WeightsError
-from rerank.preprocessing import read_preprocessing
-from rerank.weights import Model, load_text_reader
+from rerank.model.preprocessing import read_preprocessing
+from rerank.model.weights import Model, load_text_reader
 
 PROMPTS = ["a red panda", "Two blue apples, left of a balloon!", "the panda"]
 SIZES = [(224, 224), (640, 480), (60, 97), (300, 1200)]

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from rerank import BadImageError, WeightsError
-from rerank.preprocessing import (
+from rerank.model.preprocessing import (
     MAX_PIXELS,
     Preprocessing,
     open_picture,

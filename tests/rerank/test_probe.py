@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rerank import LinearProbe, MissingExtraError, WeightsError
-from rerank.probe import few_shot
+from rerank.search.probe import few_shot
 
 
 def examples(count: int, labels: int = 3, spread: float = 0.3) -> tuple[torch.Tensor, list[str]]:

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-import pipelines.specs
-from rerank import specs
+import pipelines.checkpoints.specs
+from rerank.model import specs
 
 
 def test_a_folder_is_a_model(tiny_clip_folder: Path) -> None:
@@ -53,19 +53,24 @@ def test_files_hash_follows_the_weights_alone(damaged: Path) -> None:
 
 def test_files_hash_is_the_one_that_pipelines_use(tiny_clip_folder: Path) -> None:
     # The packages may not import each other, but a manifest records both.
-    assert specs.files_hash(tiny_clip_folder) == pipelines.specs.files_hash(tiny_clip_folder)
+    assert specs.files_hash(tiny_clip_folder) == pipelines.checkpoints.hashes.files_hash(
+        tiny_clip_folder
+    )
 
 
 def test_facts_that_both_packages_have_are_the_same() -> None:
-    import pipelines.public
-    import rerank.public
-    from rerank.weights import CODE_KEYS
+    import pipelines.checkpoints.known_models
+    import rerank.model.known_models
+    from rerank.model.weights import CODE_KEYS
 
-    assert specs.NON_COMMERCIAL == pipelines.specs.NON_COMMERCIAL
-    assert specs.PULLED == pipelines.specs.PULLED
-    assert specs.HUB_NAME == pipelines.specs.HUB_NAME
-    assert CODE_KEYS < pipelines.specs.CODE_KEYS
-    assert not rerank.public.PUBLIC.keys() & pipelines.public.PUBLIC.keys()
+    assert specs.NON_COMMERCIAL == pipelines.checkpoints.specs.NON_COMMERCIAL
+    assert specs.PULLED == pipelines.checkpoints.configs.PULLED
+    assert specs.HUB_NAME == pipelines.checkpoints.specs.HUB_NAME
+    assert CODE_KEYS < pipelines.checkpoints.configs.CODE_KEYS
+    assert (
+        not rerank.model.known_models.PUBLIC.keys()
+        & pipelines.checkpoints.known_models.PUBLIC.keys()
+    )
 
 
 def test_a_licence_that_forbids_commerce_is_said(damaged: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rerank import Reranker, WeightsError
-from rerank.weights import load_model
+from rerank.model.weights import load_model
 
 Tensors = dict[str, torch.Tensor]
 

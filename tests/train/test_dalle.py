@@ -17,10 +17,11 @@ from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from gen.cli import main as generate
-from pipelines.dalle import Dalle
-from pipelines.dvae import DiscreteVae, DvaeConfig, TowerConfig
-from pipelines.masks import Mask
-from pipelines.specs import CHECKPOINTS, SPECS
+from pipelines.checkpoints.specs import CHECKPOINTS
+from pipelines.dalle.dvae import DiscreteVae, DvaeConfig, TowerConfig
+from pipelines.dalle.masks import Mask
+from pipelines.dalle.pipeline import Dalle
+from pipelines.families import SPECS
 from train.configs import CONFIGS
 from train.dalle import CodePool, DalleRecipe, DalleTask, build, tokenize
 from train.loop import STATE, Progress, Schedule, Task, learning_rate, train

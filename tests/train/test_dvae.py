@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pipelines.dvae import DiscreteVae, DvaeConfig, TowerConfig, map_pixels
-from pipelines.weights import load_dvae
+from pipelines.dalle.dvae import DiscreteVae, DvaeConfig, TowerConfig, map_pixels
+from pipelines.dalle.networks import load_dvae
 from train.dvae import (
     NETWORK,
     DvaeRecipe,

@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
-from pipelines.latent_diffusion import LatentDiffusion
+from pipelines.diffusion.pipeline import LatentDiffusion
 from rerank import Reranker
 from train import evaluate
 from train.evaluate import Drawn, Plan

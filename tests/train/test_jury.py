@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from rerank import Reranker
-from rerank.claims import Claim, split
-from rerank.specs import SPECS
-from rerank.vocabulary import read_vocabulary
+from rerank.claims.claims import Claim, split
+from rerank.claims.vocabulary import read_vocabulary
+from rerank.model.specs import SPECS
 from train.jury import (
     Labelled,
     calibrate,

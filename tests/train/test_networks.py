@@ -11,8 +11,8 @@ from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 from transformers import CLIPModel, CLIPTokenizer
 
-from pipelines.latent_diffusion import LatentDiffusion
-from pipelines.specs import read_spec
+from pipelines.diffusion.pipeline import LatentDiffusion
+from pipelines.families import read_spec
 from rerank import Reranker
 from train.autoencoder import AutoencoderConfig, AutoencoderTask, to_bytes, to_range
 from train.clip import ClipConfig, ClipTask, spoil

@@ -9,9 +9,9 @@ import fake_models
 import pytest
 
 from gen.engine import Engine
-from gen.run_folder import RunFolder
-from ui.credentials import Credentials
-from ui.studio import Studio
+from gen.run_folder.folder import RunFolder
+from ui.access.credentials import Credentials
+from ui.service.service import Studio
 
 
 @dataclass
@@ -34,7 +34,7 @@ def serve_fakes(
 
     with pytest.MonkeyPatch.context() as patch, RunFolder(folder / "out") as out:
         fakes = fake_models.Studio(folder, patch.setattr, patch.setitem)
-        for module in ("ui.api", "ui.form", "ui.studio"):
+        for module in ("ui.api.api", "ui.page.form", "ui.service.service"):
             patch.setattr(f"{module}.DEFAULT_MODEL", "fake")
         studio = Studio(Engine(), out, fit_size=fit_size)
         with served(studio, "127.0.0.1", 0, credentials) as url:

@@ -12,7 +12,7 @@ import pytest
 from fake_site import FakeSite
 from PIL import Image
 
-from gen import metadata
+from gen.metadata import metadata
 
 PATIENCE = 60
 
@@ -150,7 +150,7 @@ def test_progress_and_interrupt(quick: FakeSite) -> None:
 
 
 def test_a_job_of_another_client_is_not_interrupted(quick: FakeSite) -> None:
-    from gen.request import Request
+    from gen.settings.request import Request
 
     quick.fakes.pipeline.seconds_per_step = 0.02
     job = quick.studio.submit(Request("a crow", seed=1, candidates=1, steps=20), "somebody")

@@ -15,10 +15,10 @@ import pytest
 from fake_site import serve_fakes
 from PIL import Image
 
-from gen import metadata
-from gen.request import Request
-from ui import queue
-from ui.credentials import Credentials
+from gen.metadata import metadata
+from gen.settings.request import Request
+from ui.access.credentials import Credentials
+from ui.service import queue
 
 openai = pytest.importorskip("openai", reason="openai is not installed")
 PATIENCE = 60

@@ -10,11 +10,11 @@ import pytest
 
 from gen.engine import Engine, Outcome
 from gen.events import Loading, Progress
-from gen.request import Request
-from gen.run_folder import RunFolder
-from ui.studio import Studio
+from gen.run_folder.folder import RunFolder
+from gen.settings.request import Request
+from ui.service.service import Studio
 
-batches = pytest.importorskip("ui.batch", reason="gradio is not installed")
+batches = pytest.importorskip("ui.page.batch", reason="gradio is not installed")
 
 PATIENCE = 30
 FOX = Request("a fox", seed=1, candidates=2, top_k=1)

@@ -15,9 +15,9 @@ from typing import TextIO
 
 import pytest
 
-import rerank.specs
-from gen import metadata
-from pipelines import specs
+import rerank.model.specs
+from gen.metadata import metadata
+from pipelines import families
 from ui.cli import main
 
 
@@ -73,8 +73,10 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path, capsys: pytest.CaptureFix
 def test_missing_weights_are_told_before_anything_is_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec = replace(rerank.specs.SPECS[rerank.specs.DEFAULT], folder=tmp_path / "nowhere")
-    monkeypatch.setitem(rerank.specs.SPECS, rerank.specs.DEFAULT, spec)
+    spec = replace(
+        rerank.model.specs.SPECS[rerank.model.specs.DEFAULT], folder=tmp_path / "nowhere"
+    )
+    monkeypatch.setitem(rerank.model.specs.SPECS, rerank.model.specs.DEFAULT, spec)
     code, line = refused(["-o", str(tmp_path / "out")], capsys)
     assert code == 3
     assert str(tmp_path / "nowhere") in line
@@ -84,10 +86,10 @@ def test_missing_weights_are_told_before_anything_is_served(
 def tiny_by_default(
     tiny_diffusion_folder: Path, tiny_clip_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = replace(specs.SPECS[specs.DEFAULT_MODEL], folder=tiny_diffusion_folder)
-    jury = replace(rerank.specs.SPECS[rerank.specs.DEFAULT], folder=tiny_clip_folder)
-    monkeypatch.setitem(specs.SPECS, specs.DEFAULT_MODEL, model)  # type: ignore[arg-type]
-    monkeypatch.setitem(rerank.specs.SPECS, rerank.specs.DEFAULT, jury)
+    model = replace(families.SPECS[families.DEFAULT_MODEL], folder=tiny_diffusion_folder)
+    jury = replace(rerank.model.specs.SPECS[rerank.model.specs.DEFAULT], folder=tiny_clip_folder)
+    monkeypatch.setitem(families.SPECS, families.DEFAULT_MODEL, model)  # type: ignore[arg-type]
+    monkeypatch.setitem(rerank.model.specs.SPECS, rerank.model.specs.DEFAULT, jury)
 
 
 @pytest.mark.usefixtures("tiny_by_default")

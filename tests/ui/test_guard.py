@@ -13,8 +13,8 @@ import pytest
 from fake_site import FakeSite, serve_fakes
 
 from gen.errors import InputError
-from ui import guard
-from ui.credentials import AUTH, KEY, Credentials, read_credentials
+from ui.access import guard
+from ui.access.credentials import AUTH, KEY, Credentials, read_credentials
 
 PATHS = ("/", "/config", "/gradio_api/info", "/v1/models", "/sdapi/v1/samplers", "/openapi.json")
 

@@ -16,12 +16,12 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from gen import metadata
 from gen.engine import Engine
 from gen.events import Loading, Watch
+from gen.metadata import metadata
 from gen.models import Spec
-from gen.run_folder import RunFolder
-from ui.studio import Studio
+from gen.run_folder.folder import RunFolder
+from ui.service.service import Studio
 
 SEED = 9007199254740993  # 2^53 + 1, which a browser's numbers cannot hold
 HOSTILE = "a panda <b>left</b> of <img src=x onerror=alert(1)> {{value}} ${alert(2)}"

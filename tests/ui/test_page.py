@@ -7,16 +7,17 @@ import pytest
 
 from gen.engine import Engine
 from gen.models import DEFAULT_MODEL, SPECS
-from gen.request import SETTINGS, Request
-from gen.run_folder import RunFolder
-from pipelines import specs
-from ui.studio import Studio
+from gen.run_folder.folder import RunFolder
+from gen.settings.request import SETTINGS, Request
+from pipelines import families
+from pipelines.checkpoints import specs
+from ui.service.service import Studio
 
-page = pytest.importorskip("ui.page", reason="gradio is not installed")
+page = pytest.importorskip("ui.page.page", reason="gradio is not installed")
 
-from ui.form import default_of, examples, field_of, settings_of, specs_of  # noqa: E402
-from ui.gallery import ON_A_PAGE  # noqa: E402
-from ui.view import nearby  # noqa: E402
+from ui.page.form import default_of, examples, field_of, settings_of, specs_of  # noqa: E402
+from ui.page.gallery import ON_A_PAGE  # noqa: E402
+from ui.page.view import nearby  # noqa: E402
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def other(monkeypatch: pytest.MonkeyPatch) -> specs.Spec:
         settings=("guidance", "temperature"),
         defaults={"guidance": 9.0, "temperature": 0.5},
     )
-    monkeypatch.setitem(specs.SPECS, "other", spec)  # type: ignore[arg-type]
+    monkeypatch.setitem(families.SPECS, "other", spec)  # type: ignore[arg-type]
     return spec
 
 
@@ -64,7 +65,7 @@ def test_only_models_that_are_there_are_offered(
     studio: Studio, other: specs.Spec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     gone = replace(other, name="gone", folder=tmp_path / "gone")
-    monkeypatch.setitem(specs.SPECS, "gone", gone)  # type: ignore[arg-type]
+    monkeypatch.setitem(families.SPECS, "gone", gone)  # type: ignore[arg-type]
     offered = {name for _, name in controls(studio)["model"].choices}
     assert {DEFAULT_MODEL, "other"} <= offered
     assert "gone" not in offered
@@ -107,7 +108,7 @@ def test_fields_follow_when_models_are_chosen_unless_they_were_changed(
 def test_what_a_hidden_field_holds_is_not_sent(other: specs.Spec) -> None:
     import gradio as gr
 
-    from ui.form import build_form
+    from ui.page.form import build_form
 
     with gr.Blocks():
         form = build_form()
@@ -123,9 +124,9 @@ def test_what_a_hidden_field_holds_is_not_sent(other: specs.Spec) -> None:
 
 def test_the_examples_are_of_the_models_world(monkeypatch: pytest.MonkeyPatch) -> None:
     shipped = replace(SPECS[DEFAULT_MODEL], folder=specs.CHECKPOINTS / "stickers")
-    monkeypatch.setattr("ui.form.models_present", lambda: {DEFAULT_MODEL: shipped})
+    monkeypatch.setattr("ui.page.form.models_present", lambda: {DEFAULT_MODEL: shipped})
     assert len(examples()) >= 5
-    monkeypatch.setattr("ui.form.EXAMPLES", ("a large sunflower", "a stained-glass cathedral"))
+    monkeypatch.setattr("ui.page.form.EXAMPLES", ("a large sunflower", "a stained-glass cathedral"))
     assert examples() == ["a large sunflower"]
 
 
@@ -153,7 +154,7 @@ def test_a_page_of_a_large_gallery_opens_no_more_than_it_shows(
         rows.append({"event": "picture", "number": number, "seed": number, "file": file})
     (tmp_path / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     looked_at: list[Path | None] = []
-    monkeypatch.setattr("ui.gallery.opened", looked_at.append)
+    monkeypatch.setattr("ui.page.gallery.opened", looked_at.append)
     with RunFolder(tmp_path) as folder:
         studio = Studio(Engine(), folder)
         [turn] = {f.fn for f in page.build(studio).fns.values() if f.name == "turn"}

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from gen.errors import InputError
-from pipelines.specs import SPECS
-from ui.pictures import can_draw, decode, from_base64, nearest_size, open_picture, sizes
+from pipelines.families import SPECS
+from ui.api.images import can_draw, decode, from_base64, nearest_size, open_picture, sizes
 
 
 def encoded(image: Image.Image, form: str) -> bytes:

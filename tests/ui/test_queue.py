@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from gen.errors import RoomError
-from ui import queue
-from ui.queue import FatalJobError, Job, Queue, QueueFullError, StoppingError
+from ui.service import queue
+from ui.service.queue import FatalJobError, Job, Queue, QueueFullError, StoppingError
 
 PATIENCE = 30
 

@@ -8,10 +8,10 @@ import pytest
 
 from gen.engine import Engine, Outcome
 from gen.errors import InputError, RoomError
-from gen.request import Request
-from gen.run_folder import RunFolder
-from ui.queue import StoppingError
-from ui.studio import LIMITS, Studio, UnknownModelError
+from gen.run_folder.folder import RunFolder
+from gen.settings.request import Request
+from ui.service.queue import StoppingError
+from ui.service.service import LIMITS, Studio, UnknownModelError
 
 PATIENCE = 30
 PANDA = Request("a panda", seed=1, candidates=2, top_k=1)
@@ -65,7 +65,7 @@ def test_no_folder_of_the_disk_is_a_model(name: str, studio: Studio) -> None:
 def test_settings_that_are_not_for_visitors(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ui.studio.SERVED", ("prompt", "seed", "candidates", "top_k"))
+    monkeypatch.setattr("ui.service.service.SERVED", ("prompt", "seed", "candidates", "top_k"))
     drawn(studio, PANDA)
     with pytest.raises(InputError, match="steps: not a setting for visitors"):
         drawn(studio, Request("a panda", steps=3))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.convert.__main__ import main
+from pipelines.dalle.convert.__main__ import main
 
 sys.path.insert(0, str(Path(__file__).parent))
 import public_checkpoints

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.convert.__main__ import main
+from pipelines.dalle.convert.__main__ import main
 
 
 def refusal(source: Path, capsys: pytest.CaptureFixture[str], *flags: str) -> str:

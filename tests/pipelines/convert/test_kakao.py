@@ -19,14 +19,14 @@ from public_checkpoints import (
 from refusals import refusal
 
 from gen.cli import main as generate
-from pipelines.convert.kakao import transformer_plan
-from pipelines.convert.recipe import source_shapes
-from pipelines.convert.writing import build
-from pipelines.dalle import Dalle
-from pipelines.masks import Mask
-from pipelines.public import PUBLIC
-from pipelines.transformer import Activation, TransformerConfig
-from pipelines.vqgan import VqganConfig
+from pipelines.checkpoints.known_models import PUBLIC
+from pipelines.dalle.convert.kakao import transformer_plan
+from pipelines.dalle.convert.recipe import source_shapes
+from pipelines.dalle.convert.writing import build
+from pipelines.dalle.masks import Mask
+from pipelines.dalle.pipeline import Dalle
+from pipelines.dalle.transformer import Activation, TransformerConfig
+from pipelines.dalle.vqgan import VqganConfig
 
 TOLERANCE = 1e-5
 FLAGS = ("--heads=4", "--accept-noncommercial")

@@ -22,17 +22,18 @@ from safetensors.torch import load_file, save_file
 from transformers import T5Config, T5EncoderModel
 
 from gen.cli import main as generate
-from pipelines.convert.__main__ import main
-from pipelines.convert.llamagen import transformer_plan, vqgan_plan
-from pipelines.convert.recipe import source_shapes
-from pipelines.convert.writing import build
-from pipelines.dalle import Dalle, Sampling, Text
-from pipelines.masks import Mask
-from pipelines.public import PUBLIC
-from pipelines.specs import WeightsError, find
-from pipelines.transformer import Activation, TransformerConfig
-from pipelines.vqgan import VqganConfig
-from pipelines.weights import load_dalle
+from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.known_models import PUBLIC
+from pipelines.dalle.convert.__main__ import main
+from pipelines.dalle.convert.llamagen import transformer_plan, vqgan_plan
+from pipelines.dalle.convert.recipe import source_shapes
+from pipelines.dalle.convert.writing import build
+from pipelines.dalle.masks import Mask
+from pipelines.dalle.networks import load_dalle
+from pipelines.dalle.pipeline import Dalle, Sampling, Text
+from pipelines.dalle.transformer import Activation, TransformerConfig
+from pipelines.dalle.vqgan import VqganConfig
+from pipelines.families import find
 
 TOLERANCE = 1e-5
 FLAGS = ("--heads=4", "--size=96")

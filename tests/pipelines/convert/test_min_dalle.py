@@ -12,13 +12,13 @@ from public_checkpoints import BART, DATA, bart_shapes, reference, values, write
 from refusals import refusal
 
 from gen.cli import main as generate
-from pipelines.bart import BartConfig
-from pipelines.convert.__main__ import main
-from pipelines.convert.min_dalle import VQGAN, decoder_plan, encoder_plan, read_decoder_config
-from pipelines.convert.recipe import source_shapes
-from pipelines.convert.writing import build
-from pipelines.dalle import Dalle, Text
-from pipelines.specs import WeightsError
+from pipelines.checkpoints.errors import WeightsError
+from pipelines.dalle.bart import BartConfig
+from pipelines.dalle.convert.__main__ import main
+from pipelines.dalle.convert.min_dalle import VQGAN, decoder_plan, encoder_plan, read_decoder_config
+from pipelines.dalle.convert.recipe import source_shapes
+from pipelines.dalle.convert.writing import build
+from pipelines.dalle.pipeline import Dalle, Text
 
 TOLERANCE = 1e-5
 HEADS = "--heads=4"

@@ -7,12 +7,12 @@ import torch
 from public_checkpoints import DVAE, dvae_shapes, picture, reference, values, write_dvae
 from safetensors.torch import load_file
 
-from pipelines.convert.__main__ import main
-from pipelines.convert.openai_dvae import plan
-from pipelines.convert.recipe import source_shapes
-from pipelines.convert.writing import build
-from pipelines.dvae import DiscreteVae, DvaeConfig, map_pixels
-from pipelines.weights import load_dvae
+from pipelines.dalle.convert.__main__ import main
+from pipelines.dalle.convert.openai_dvae import plan
+from pipelines.dalle.convert.recipe import source_shapes
+from pipelines.dalle.convert.writing import build
+from pipelines.dalle.dvae import DiscreteVae, DvaeConfig, map_pixels
+from pipelines.dalle.networks import load_dvae
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from pipelines.cache import Cache
-from pipelines.dalle import Dalle
-from pipelines.memory_plan import MemoryPlan
-from pipelines.needs import read_needs
+from pipelines.checkpoints.memory import read_needs
+from pipelines.dalle.cache import Cache
+from pipelines.dalle.memory import MemoryPlan
+from pipelines.dalle.pipeline import Dalle
 
 
 @pytest.fixture(params=["tiny_dalle_folder", "rudalle_folder", "min_dalle_folder"])

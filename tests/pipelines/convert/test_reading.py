@@ -11,9 +11,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipelines.convert.__main__ import main
-from pipelines.convert.reading import Record, only_file, read_network, read_pickle, read_tensors
-from pipelines.specs import WeightsError
+from pipelines.checkpoints.errors import WeightsError
+from pipelines.dalle.convert.__main__ import main
+from pipelines.dalle.convert.reading import (
+    Record,
+    only_file,
+    read_network,
+    read_pickle,
+    read_tensors,
+)
 
 
 class Runs:

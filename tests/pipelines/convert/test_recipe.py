@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.convert.recipe import Fill, Plan, Rows, carry_out, source_shapes
-from pipelines.specs import WeightsError
+from pipelines.checkpoints.errors import WeightsError
+from pipelines.dalle.convert.recipe import Fill, Plan, Rows, carry_out, source_shapes
 
 OURS = {"a": (5, 2), "b": (3,)}
 RECIPE = {

@@ -19,13 +19,13 @@ from public_checkpoints import (
 from refusals import refusal
 
 from gen.cli import main as generate
-from pipelines.convert.__main__ import main
-from pipelines.convert.recipe import source_shapes
-from pipelines.convert.rudalle import plan
-from pipelines.convert.writing import build
-from pipelines.dalle import Dalle
-from pipelines.masks import Mask
-from pipelines.transformer import TransformerConfig
+from pipelines.dalle.convert.__main__ import main
+from pipelines.dalle.convert.recipe import source_shapes
+from pipelines.dalle.convert.rudalle import plan
+from pipelines.dalle.convert.writing import build
+from pipelines.dalle.masks import Mask
+from pipelines.dalle.pipeline import Dalle
+from pipelines.dalle.transformer import TransformerConfig
 
 TOLERANCE = 1e-5
 HEADS = "--heads=4"

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from public_checkpoints import DATA
 
-from pipelines.convert.rudalle import SPACES
-from pipelines.convert.tokenizer import write_tokenizer
-from pipelines.convert.yttm import SPACE, BpeModel, read_bpe
-from pipelines.specs import WeightsError
-from pipelines.weights import load_tokenizer
+from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.loading import load_tokenizer
+from pipelines.dalle.convert.rudalle import SPACES
+from pipelines.dalle.convert.tokenizer import write_tokenizer
+from pipelines.dalle.convert.yttm import SPACE, BpeModel, read_bpe
 
 
 def test_what_a_file_says(tmp_path: Path) -> None:

@@ -1,0 +1,141 @@
+"""What a run will need, told before anything is allocated: memory against what is free, and work.
+
+Weights are counted from the headers of their files, what a transformer remembers from its config.
+What else a candidate takes is the engine's own first guess, which is on the safe side.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+
+from gen.engine import Engine, choose_machine, plan_cache, refuse_what_it_lacks
+from gen.memory import FIRST_GUESS, BatchSize
+from gen.plan import Candidate, Plan
+from pipelines.checkpoints.headers import read_header
+from pipelines.checkpoints.memory import Needs, read_needs
+from pipelines.checkpoints.specs import Additions, Spec
+
+JURY = 4  # bytes of each of its numbers: it runs in float32
+
+
+@dataclass
+class ModelForecast:
+    """What one model has to do."""
+
+    spec: Spec
+    needs: Needs
+    candidates: int = 0
+    evaluations: int = 0  # of the network, for one candidate each; 0 where it counts tokens
+    pixels: int = 0  # of the largest picture
+    prompt_cache: int = 0  # bytes of what a transformer remembers of a prompt
+    candidate_cache: int = 0  # and of a candidate
+
+    @property
+    def candidate(self) -> int:
+        """Bytes of one candidate in the making, at most."""
+        return self.pixels * FIRST_GUESS + self.candidate_cache
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What all prompts together need, in bytes, and what is free."""
+
+    device: str
+    dtype: str
+    offload: str
+    free: float  # on the device
+    free_on_host: float
+    models: tuple[ModelForecast, ...]
+    jury: int
+    batch_size: int | None
+
+    @property
+    def weights(self) -> int:
+        """The weights that are on the device at a time."""
+        return self.jury + sum(model.needs.on_device(self.offload) for model in self.models)
+
+    @property
+    def waiting(self) -> int:
+        """The weights that wait on the host meanwhile."""
+        if self.offload == "none":
+            return 0
+        return sum(model.needs.weights for model in self.models)
+
+    @property
+    def fits(self) -> bool:
+        """Whether one candidate at a time can be drawn."""
+        least = self.weights + max(model.prompt_cache + model.candidate for model in self.models)
+        return least <= self.free and self.waiting <= self.free_on_host
+
+    def lines(self) -> Iterable[str]:
+        """A table for people."""
+        yield f"on {self.device} in {self.dtype}, offload {self.offload}"
+        for model in self.models:
+            for part, size in model.needs.parts.items():
+                yield _row(f"{model.spec.name} {part}", size)
+            if model.prompt_cache:
+                yield _row(f"{model.spec.name}, what it remembers of a prompt", model.prompt_cache)
+            yield _row(f"{model.spec.name}, a candidate at most", model.candidate)
+            size = BatchSize(model.pixels, self.batch_size, besides=model.candidate_cache).choose(
+                model.candidates, self.free - self.weights - model.prompt_cache
+            )
+            work = f"{model.candidates} candidates, {size} at once"
+            if model.evaluations:
+                work += f", {model.evaluations} network evaluations in all"
+            yield f"{model.spec.name}: {work}"
+        yield _row("the jury", self.jury)
+        yield _row("weights on the device at a time", self.weights)
+        if self.waiting:
+            yield _row("weights that wait on the host", self.waiting)
+            yield _row("free on the host", self.free_on_host)
+        yield _row("free on the device", self.free)
+        if not self.fits:
+            yield "it does not fit: try --offload model, a smaller --width and --height, or --dtype"
+
+
+def foresee(plans: Iterable[Plan], engine: Engine) -> Forecast:
+    """What these prompts need with such an engine.
+
+    Raises WeightsError for weights that are not there, InputError for a device that is not there.
+    """
+    device, dtype, free, free_on_host = choose_machine(engine)
+    size = 4 if dtype == "float32" else 2
+    models: dict[tuple[str, Additions], ModelForecast] = {}
+    for plan in plans:
+        for index in range(plan.count):
+            candidate = plan.candidate(index)
+            spec = candidate.spec
+            key = spec.address, spec.additions
+            if key not in models:
+                refuse_what_it_lacks(spec, engine)
+                models[key] = ModelForecast(spec, read_needs(spec, size, safety=engine.safety))
+            _add(candidate, models[key], size)
+    jury = engine.jury_spec()
+    files = [] if jury is None else list(jury.folder.glob("*.safetensors"))
+    tensors = [tensor for file in files for tensor in read_header(file).values()]
+    return Forecast(
+        device=device,
+        dtype=dtype,
+        offload="none" if engine.offload is None else engine.offload,
+        free=free,
+        free_on_host=free_on_host,
+        models=tuple(models.values()),
+        jury=sum(JURY * prod(tensor.shape) for tensor in tensors),
+        batch_size=engine.batch_size,
+    )
+
+
+def _add(candidate: Candidate, model: ModelForecast, bytes_per_number: int) -> None:
+    """One more candidate of a model."""
+    model.candidates += 1
+    steps = candidate.request.steps
+    model.evaluations += 0 if steps is None else steps
+    model.pixels = max(model.pixels, candidate.pixels)
+    if model.spec.kind == "dalle":
+        cache = plan_cache(candidate, bytes_per_number)
+        model.prompt_cache = max(model.prompt_cache, cache.cache_shared)
+        model.candidate_cache = max(model.candidate_cache, cache.cache_per_candidate)
+
+
+def _row(name: str, size: float) -> str:
+    return f"  {name:45}{size / 1e9:10.3f} GB"

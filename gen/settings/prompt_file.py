@@ -1,0 +1,204 @@
+"""Prompt files: many requests in a text file, every row checked before anything is drawn.
+
+Plain lines hold a prompt, or a prompt and settings as `--flag value`; blank lines and lines that
+begin with `#` are skipped. A file that ends in .jsonl, or whose first row begins with `{"`, holds
+one JSON object a line. Rows are read one at a time, so a file may be far larger than the memory.
+"""
+
+import json
+import os
+import re
+import shlex
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copyfileobj
+from typing import Any, BinaryIO
+
+from gen.errors import InputError
+from gen.settings.request import Request, find_setting
+from gen.settings.setting import Value
+
+LINE_CAP = 64 * 1024  # bytes
+PROBLEMS_SHOWN = 50
+# What rows may say beside settings: a name, and what GenEval's files say of the wished-for scene.
+ANNOTATIONS = ("id", "tag", "include", "exclude")
+FLAG = re.compile(r"(?:^|\s)--(?=[A-Za-z])")
+SWALLOWING = ("prompt", "negative_prompt")  # take every word up to the next flag
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One request of a file, the number of its line, and the id that the row gave itself."""
+
+    line: int
+    request: Request
+    id: str | None = None
+
+
+class PromptFile:
+    """A prompt file that can be gone through any number of times; `-` is standard input.
+
+    `settings` hold for every row that does not say otherwise. Raises InputError if there is no
+    readable regular file at the path.
+    """
+
+    def __init__(self, path: str, settings: Mapping[str, Value] | None = None) -> None:
+        self.name = "standard input" if path == "-" else path
+        self.settings = {} if settings is None else dict(settings)
+        self._file = _spooled(sys.stdin.buffer) if path == "-" else _opened(path)
+        self._is_json = path.endswith(".jsonl") or self._first_row().startswith('{"')
+
+    def __iter__(self) -> Iterator[Row]:
+        """The rows, in order. Raises InputError at the first bad one; see `check`."""
+        for line, text in self._lines():
+            if isinstance(text, InputError):
+                raise text
+            yield self._row(line, text)
+
+    def check(self, accept: Callable[[Row], object]) -> int:
+        """Read every row, hand each to `accept`, and return how many there are.
+
+        Raises one InputError that lists every bad row, be it by its text or because `accept`
+        raises InputError.
+        """
+        count, bad = 0, 0
+        problems: list[str] = []  # the first ones only: a file may have a million
+        seen: set[str] = set()
+        for line, text in self._lines():
+            try:
+                if isinstance(text, InputError):
+                    raise text
+                row = self._row(line, text)
+                if row.id is not None:
+                    if row.id in seen:
+                        raise InputError(f"id {row.id!r} was used before")
+                    seen.add(row.id)
+                accept(row)
+                count += 1
+            except InputError as error:
+                bad += 1
+                if bad <= PROBLEMS_SHOWN:
+                    problems.append(f"line {line}: {error}")
+        if bad > PROBLEMS_SHOWN:
+            problems.append(f"and {bad - PROBLEMS_SHOWN} more")
+        if problems:
+            rows = "a bad row" if bad == 1 else f"{bad} bad rows"
+            raise InputError("\n  ".join([f"{self.name}: {rows}, nothing was drawn:", *problems]))
+        if count == 0:
+            raise InputError(f"{self.name}: no prompts in it")
+        return count
+
+    def _first_row(self) -> str:
+        for _, text in self._lines():
+            return text if isinstance(text, str) else ""
+        return ""
+
+    def _lines(self) -> Iterator[tuple[int, str | InputError]]:
+        """Each line that holds a row, with its number, or why it cannot be read."""
+        self._file.seek(0)
+        number = 0
+        while raw := self._file.readline(LINE_CAP + 1):
+            number += 1
+            if len(raw) > LINE_CAP and not raw.endswith(b"\n"):
+                while (rest := self._file.readline(LINE_CAP)) and not rest.endswith(b"\n"):
+                    pass
+                yield number, InputError(f"longer than {LINE_CAP // 1024} kB")
+                continue
+            if number == 1:
+                raw = raw.removeprefix(b"\xef\xbb\xbf")
+            try:
+                text = raw.decode("utf-8").strip(" \t\r\n")
+            except UnicodeDecodeError as error:
+                yield number, InputError(f"byte {error.start + 1} is not UTF-8: save it as UTF-8")
+                continue
+            if text and not text.startswith("#"):
+                yield number, text
+
+    def _row(self, line: int, text: str) -> Row:
+        values = _read_json(text) if self._is_json else _read_plain(text)
+        identity = values.pop("id", None)
+        if identity is not None and not isinstance(identity, str | int):
+            raise InputError("id: must be text or a whole number")
+        for annotation in ANNOTATIONS:
+            values.pop(annotation, None)
+        request = Request.from_json(values).with_defaults(self.settings)
+        return Row(line, request, None if identity is None else str(identity))
+
+
+def _opened(path: str) -> BinaryIO:
+    """The file, open for reading; a pipe is refused before opening, which could wait for ever."""
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise InputError(f"{path}: is a directory, not a prompt file")
+        if not stat.S_ISREG(mode):
+            raise InputError(f"{path}: is not a regular file; pipe prompts in with -f -")
+        return Path(path).open("rb")
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path}: cannot read the prompt file: {reason}") from error
+
+
+def _spooled(stream: BinaryIO) -> BinaryIO:
+    """A copy of a stream on disk that can be read twice and goes away by itself."""
+    copy = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the PromptFile
+    copyfileobj(stream, copy)
+    return copy
+
+
+def _read_json(text: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except RecursionError as error:
+        raise InputError("bad JSON: nested too deeply") from error
+    except ValueError as error:
+        raise InputError(f"bad JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError('bad row: must be a JSON object such as {"prompt": "a panda"}')
+    return values
+
+
+def _read_plain(text: str) -> dict[str, Any]:
+    """The settings of a line such as `a panda --seed 4 --negative_prompt red things`."""
+    flag = FLAG.search(text)
+    if flag is None:
+        return {"prompt": text}
+    prompt, rest = text[: flag.start()].strip(), text[flag.start() :]
+    if len(prompt) > 1 and prompt[0] == prompt[-1] == '"':
+        prompt = prompt[1:-1]
+    values: dict[str, Any] = {"prompt": prompt} if prompt else {}
+    for name, words in _flags(rest):
+        setting = find_setting(name)
+        if setting.name in values:
+            raise InputError(f"{setting.name}: given twice")
+        if not words:
+            raise InputError(f"--{name}: needs a value")
+        if len(words) > 1 and setting.name not in SWALLOWING:
+            raise InputError(f"--{name}: takes one value, not {len(words)}: quote it")
+        values[setting.name] = setting.read(" ".join(words))
+    return values
+
+
+def _flags(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Each flag of the text with the words behind it, quoted as in a shell."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise InputError(f"{error}: put text with ' or \" in it between the other kind") from error
+    name = ""
+    values: list[str] = []
+    for word in words:
+        if re.match("--[A-Za-z]", word):
+            if name:
+                yield name, values
+            name, equals, value = word[2:].partition("=")
+            values = [value] if equals else []
+        else:
+            values.append(word)
+    yield name, values

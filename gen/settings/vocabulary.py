@@ -1,0 +1,61 @@
+"""What a model with a small world of its own was never shown of a prompt."""
+
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import rerank.model.specs
+from gen.plan import Plan
+
+
+def doubts(plan: Plan, jury: rerank.model.specs.Spec | None) -> Iterator[str]:
+    """One line for each model that does not know all words of the prompt, with the way out."""
+    told: set[str] = set()
+    for spec in {spec.name: spec for spec, _ in plan.models}.values():
+        if words := unknown_words(plan.words, spec.vocabulary):
+            told.update(words)
+            yield (
+                f"{spec.name} does not know {_listed(words)}: it draws {spec.draws}; for other "
+                "things name the folder of a large checkpoint with -m FOLDER"
+            )
+    if jury is not None:
+        words = unknown_words(plan.words, jury.folder / "vocabulary.json")
+        if unheard := [word for word in words if word not in told]:
+            yield (
+                f"the jury {jury.name} does not know {_listed(unheard)}: name the folder of "
+                "another CLIP model with --reranker FOLDER"
+            )
+
+
+def unknown_words(prompt: str, path: Path | None) -> list[str]:
+    """The words of the prompt that a vocabulary.json lacks, in order; none if there is no list."""
+    known = frozenset() if path is None else _known_words(path)
+    if not known:
+        return []
+    words = re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", prompt.lower())
+    return [word for word in dict.fromkeys(words) if not _is_known(word, known)]
+
+
+@cache
+def _known_words(path: Path) -> frozenset[str]:
+    try:
+        words = json.loads(path.read_text(encoding="utf-8"))["words"]
+        return frozenset(str(word).lower() for word in words)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ):
+        return frozenset()
+
+
+def _is_known(word: str, known: frozenset[str]) -> bool:
+    parts = re.split("['’-]", word)
+    return word in known or all(part in known or part == "s" for part in parts)
+
+
+def _listed(words: list[str]) -> str:
+    return ", ".join(f"“{word}”" for word in words)

@@ -1,0 +1,49 @@
+"""What tells the weights of one model from others."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from pipelines.checkpoints.configs import read_pulled
+from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.specs import NONE_ADDED, Spec
+
+
+def spec_hash(spec: Spec) -> str:
+    """Ten hex digits that tell the weights of a model, with its additions, from all others."""
+    own = files_hash(spec.folder)
+    if spec.additions == NONE_ADDED:
+        return own
+    weights = [lora.weight for lora in spec.additions.loras]
+    hashes = [files_hash(path) for path in spec.additions.paths]
+    return hashlib.sha256(json.dumps([own, weights, hashes]).encode()).hexdigest()[:10]
+
+
+def files_hash(folder: Path) -> str:
+    """The first 10 hex digits of the SHA-256 over a folder's safetensors files and their names.
+
+    Of a single file they are those of its own SHA-256, which other tools write into pictures too.
+    It tells whether two pictures came from the same weights. Safety checkers do not count: they
+    draw nothing. Raises WeightsError for a file that is not any more what was fetched.
+    """
+    if folder.is_file():
+        with folder.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:10]
+    paths = sorted(
+        (path.relative_to(folder).as_posix(), path)
+        for path in folder.rglob("*.safetensors")
+        if "safety_checker" not in path.relative_to(folder).parts
+    )
+    fetched = read_pulled(folder).get("files", {})
+    total = hashlib.sha256()
+    for relative, path in paths:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        expected = fetched.get(relative, {}).get("sha256", digest)
+        if digest != expected:
+            raise WeightsError(
+                f"{path} is damaged: its sha256 is {digest}, that of what was fetched was "
+                f"{expected}; fetch it again with generate --pull"
+            )
+        total.update(f"{relative} {digest}\n".encode())
+    return total.hexdigest()[:10]

@@ -1,0 +1,245 @@
+"""The parts of a latent diffusion model, loaded from a folder or a single file."""
+
+import gzip
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers.models.clip.configuration_clip import CLIPTextConfig
+from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
+from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+from pipelines.checkpoints import single_file as original_layout
+from pipelines.checkpoints.configs import read_config
+from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.headers import read_header, weights_file
+from pipelines.checkpoints.loading import (
+    Progress,
+    _check_tokenizer,
+    _Count,
+    _fill,
+    building,
+    check_pairs,
+    fill_position_ids,
+    load_tokenizer,
+    load_weights,
+    may_ignore,
+    refuse,
+    settle,
+    tell_nobody,
+)
+from pipelines.checkpoints.memory import needs_float32
+from pipelines.checkpoints.specs import Spec
+from pipelines.diffusion.spec import text_components
+
+OPENAI_MERGES = 49_408 - 2 - 2 * 256  # of all tokens, those that are no byte and no mark
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One of the text encoders of a model, and the tokenizer whose tokens it reads."""
+
+    tokenizer: CLIPTokenizer
+    encoder: CLIPTextModel | CLIPTextModelWithProjection
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The parts of a latent diffusion model, in evaluation mode on one device and dtype."""
+
+    readers: tuple[Reader, ...]
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    scheduler: Mapping[str, Any]  # scheduler_config.json
+    zeros_for_no_negative: bool  # instead of what the text encoders say of an empty text
+    words: Mapping[str, tuple[tuple[int, ...], ...]]  # learned ones → their ids for each reader
+
+    @property
+    def all(self) -> list[torch.nn.Module]:
+        """Everything with weights, in the order in which it runs."""
+        return [*(reader.encoder for reader in self.readers), self.unet, self.vae]
+
+
+def load_networks(
+    spec: Spec, device: torch.device, dtype: torch.dtype, progress: Progress = tell_nobody
+) -> Networks:
+    """Load the folder or single file of `spec`, as `dtype` whatever it holds, onto `device`.
+
+    Raises WeightsError, in one line, for anything that is missing, damaged or does not fit.
+    """
+    if not spec.folder.exists():
+        raise WeightsError(
+            f"the weights of {spec.name!r} are not there: {spec.folder} does not exist"
+        )
+    configs = spec.configs
+    texts = text_components(configs)
+    entries = {
+        part: read_config(configs / part / "config.json") for part in (*texts, "unet", "vae")
+    }
+    scheduler = _read_scheduler(spec)
+    with building(spec.folder):
+        networks = {
+            part: _TEXT_CLASSES[part](CLIPTextConfig.from_dict(entries[part])) for part in texts
+        }
+        networks["unet"] = unet = UNet2DConditionModel.from_config(entries["unet"])
+        networks["vae"] = vae = AutoencoderKL.from_config(entries["vae"])
+    readers = tuple(Reader(_tokenizer(spec, _TOKENIZERS[part]), networks[part]) for part in texts)
+    _check_fit(spec.folder, readers, unet, vae)
+
+    dtypes = dict.fromkeys(networks, dtype)
+    if dtype == torch.float16 and needs_float32(entries["unet"], entries["vae"]):
+        dtypes["vae"] = torch.float32
+    added = _Count(networks, dtypes, progress).add
+    if spec.folder.is_file():
+        _load_single_file(spec.folder, networks, entries, dtypes, added)
+    else:
+        files = {part: _component_file(spec.folder, part) for part in networks}
+        headers = {part: read_header(file) for part, file in files.items()}
+        for part, network in networks.items():
+            load_weights(network, files[part], headers[part], dtypes[part], added)
+    for reader in readers:
+        fill_position_ids(reader.encoder)
+    for network in networks.values():
+        settle(network, device)
+    zeros = bool(read_config(configs / "model_index.json").get("force_zeros_for_empty_prompt"))
+    return Networks(readers, unet, vae, scheduler, zeros, {})
+
+
+def load_vae(
+    path: Path, own: AutoencoderKL, device: torch.device, dtype: torch.dtype
+) -> AutoencoderKL:
+    """A VAE to put in the place of a model's own, from a diffusers folder or a single file.
+
+    A single file has the config of the one that it replaces, and the names of diffusers or the
+    original ones, with or without the prefix that they have in a whole model. Raises WeightsError.
+    """
+    config = read_config(path / "config.json") if path.is_dir() else dict(own.config)
+    file = weights_file(path, *[_VAE_STEM] * 2) if path.is_dir() else path
+    header = read_header(file)
+    with building(path):
+        vae = AutoencoderKL.from_config(config)
+    channels, own_channels = vae.config.latent_channels, own.config.latent_channels
+    check_pairs(path, [("its latent_channels", channels, "the model's", own_channels)])
+    if "encoder.conv_norm_out.weight" in header:
+        load_weights(vae, file, header, dtype)
+    else:
+        is_part = any(key.startswith(original_layout.VAE) for key in header)
+        prefix = original_layout.VAE if is_part else ""
+        pieces = original_layout.vae_pieces(prefix, config, vae.state_dict())
+        read = {piece.key for piece in pieces.values()}
+        unread = [key for key in header if key not in read and not key.startswith(f"{prefix}loss.")]
+        refuse(file, "keys that the network does not have", unread)
+        _fill(vae, file, header, pieces, dtype)
+    settle(vae, device)
+    return vae
+
+
+_VAE_STEM = "diffusion_pytorch_model"
+
+
+_TEXT_CLASSES = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+
+
+_TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
+
+
+def _read_scheduler(spec: Spec) -> dict[str, Any]:
+    """The scheduler's config, with what a single file says about itself in place of the usual."""
+    scheduler = read_config(spec.configs / "scheduler" / "scheduler_config.json")
+    if spec.prediction_type is not None:
+        scheduler["prediction_type"] = spec.prediction_type
+    if scheduler.get("prediction_type", "epsilon") not in ("epsilon", "v_prediction"):
+        raise WeightsError(
+            f"{spec.folder}/scheduler predicts {scheduler['prediction_type']!r}; "
+            "what can be drawn with is 'epsilon' and 'v_prediction'"
+        )
+    return scheduler
+
+
+def _component_file(folder: Path, part: str) -> Path:
+    stem = "model" if part in _TEXT_CLASSES else "diffusion_pytorch_model"
+    return weights_file(folder / part, stem, "pytorch_model" if stem == "model" else stem)
+
+
+def _load_single_file(
+    path: Path,
+    networks: Mapping[str, torch.nn.Module],
+    configs: Mapping[str, Mapping[str, Any]],
+    dtypes: Mapping[str, torch.dtype],
+    added: Callable[[torch.Tensor], None],
+) -> None:
+    """Fill all networks from one file in the original layout; every key of it is accounted for."""
+    header = read_header(path)
+    layout = original_layout.identify(path, header)
+    places = {
+        part: original_layout.pieces(layout, part, configs[part], network.state_dict())
+        for part, network in networks.items()
+    }
+    read = {piece.key for pieces in places.values() for piece in pieces.values()}
+    unknown = [
+        key
+        for key in header
+        if key not in read and not may_ignore(key) and not original_layout.is_unread(key)
+    ]
+    refuse(path, "keys that no network of this layout has", unknown)
+    for part, network in networks.items():
+        _fill(network, path, header, places[part], dtypes[part], added)
+
+
+def _tokenizer(spec: Spec, part: str) -> CLIPTokenizer:
+    if spec.folder.is_dir():
+        return load_tokenizer(spec.folder / part)
+    return openai_tokenizer(read_config(spec.configs / part / "tokenizer_config.json"))
+
+
+def openai_tokenizer(config: Mapping[str, Any]) -> CLIPTokenizer:
+    """The tokenizer of OpenAI's CLIP, from the list of its merges in the repository.
+
+    After the 256 bytes, and the same at the end of a word, each merge adds a piece. The file goes
+    on with merges of a larger vocabulary, which CLIP does not use.
+    """
+    with gzip.open(original_layout.VOCABULARY, "rt", encoding="utf-8") as file:
+        lines = file.read().split("\n")[1 : OPENAI_MERGES + 1]
+    merges = [(left, right) for left, right in (line.split() for line in lines)]
+    letters = sorted(ByteLevel.alphabet())  # one for each byte, in the order of their numbers
+    pieces = [*letters, *(letter + "</w>" for letter in letters)]
+    pieces += [left + right for left, right in merges] + ["<|startoftext|>", "<|endoftext|>"]
+    settings = {name: config[name] for name in ("pad_token", "model_max_length")}
+    return CLIPTokenizer(
+        vocab={piece: i for i, piece in enumerate(pieces)}, merges=merges, **settings
+    )
+
+
+def _check_fit(
+    folder: Path,
+    readers: tuple[Reader, ...],
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKL,
+) -> None:
+    """Raise WeightsError naming both numbers where two parts of a model do not fit together."""
+    width = sum(reader.encoder.config.hidden_size for reader in readers)
+    channels, config = vae.config.latent_channels, unet.config
+    pairs = [
+        ("text_encoder hidden_size", width, "unet cross_attention_dim", config.cross_attention_dim),
+        ("vae latent_channels", channels, "unet in_channels", config.in_channels),
+        ("vae latent_channels", channels, "unet out_channels", config.out_channels),
+    ]
+    if config.addition_embed_type == "text_time":
+        pooled = readers[-1].encoder.config.projection_dim
+        pairs.append(
+            (
+                "text_encoder_2 projection_dim with six sizes",
+                pooled + 6 * config.addition_time_embed_dim,
+                "unet projection_class_embeddings_input_dim",
+                config.projection_class_embeddings_input_dim,
+            )
+        )
+    check_pairs(folder, pairs)
+    for reader in readers:
+        size = reader.encoder.config.vocab_size
+        _check_tokenizer(folder, reader.tokenizer, "text_encoder vocab_size", size)

@@ -1,0 +1,191 @@
+"""Prompts as the numbers that a UNet listens to: weighted tokens in chunks, read by one or two
+text encoders.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from pipelines.diffusion.networks import Reader
+from pipelines.diffusion.prompt_weights import Fragment, parse, plain
+
+REMEMBERED = 8  # encodings
+NO_WORDS: Mapping[str, tuple[tuple[int, ...], ...]] = {}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What the text encoders say of one text."""
+
+    hidden: torch.Tensor  # (1, T, D), D being the widths of all encoders together
+    pooled: torch.Tensor | None  # (1, P), of the whole text; None for models without
+
+    def zeros(self) -> "Encoding":
+        """An encoding of the same size that says nothing."""
+        pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
+        return Encoding(torch.zeros_like(self.hidden), pooled)
+
+
+@dataclass(frozen=True)
+class Token:
+    """A number that an encoder reads, its weight, and where in the plain text it begins."""
+
+    id: int
+    weight: float
+    place: int
+
+
+class Text:
+    """All text encoders of a model.
+
+    With `pooled`, as in SDXL, the UNet listens to the last layer but one without the final norm,
+    and to one vector for the whole text; else to the last layer. With `long`, what is beyond the
+    context is read in further chunks of that length, else it is dropped. `words` are those of
+    textual inversion, with their tokens for each encoder.
+    """
+
+    def __init__(
+        self,
+        readers: Sequence[Reader],
+        context: int,
+        device: torch.device,
+        *,
+        pooled: bool,
+        long: bool = False,
+        words: Mapping[str, tuple[tuple[int, ...], ...]] = NO_WORDS,
+    ) -> None:
+        self.readers = tuple(readers)
+        self.context = context
+        self.device = device
+        self.pooled = pooled
+        self.long = long
+        self.words = words
+        self._remembered: dict[tuple[str, str, int], Encoding] = {}
+
+    def token_count(self, prompt: str, syntax: str = "a1111") -> int:
+        """How many tokens a prompt has, with the two that begin and end it, before any cut."""
+        return sum(map(len, self._chunks(0, prompt, syntax))) + 2
+
+    def dropped(self, prompt: str, syntax: str = "a1111") -> str:
+        """The end of a prompt that is not read; "" if all of it is."""
+        _, *others = self._chunks(0, prompt, syntax)
+        if self.long or not others:
+            return ""
+        unread = [token for chunk in others for token in chunk]
+        return plain(prompt, syntax)[unread[0].place :] if unread else ""
+
+    def check_clip_skip(self, clip_skip: int) -> None:
+        """Raise ValueError unless the encoders have so many layers."""
+        layers = min(reader.encoder.config.num_hidden_layers for reader in self.readers)
+        most = layers - 1 if self.pooled else layers
+        if not 1 <= clip_skip <= most:
+            raise ValueError(f"clip_skip is {clip_skip}; this model takes 1 to {most}")
+
+    @torch.inference_mode()
+    def encode(self, prompt: str, clip_skip: int = 1, syntax: str = "a1111") -> Encoding:
+        """What the encoders say of a prompt; the last few are remembered."""
+        key = (prompt, syntax, clip_skip)
+        if key in self._remembered:
+            self._remembered[key] = self._remembered.pop(key)  # now the latest
+            return self._remembered[key]
+        chunks = [self._chunks(i, prompt, syntax) for i in range(len(self.readers))]
+        longest = max(map(len, chunks)) if self.long else 1
+        parts = [
+            self._read(reader, (own + [[]] * longest)[:longest], clip_skip)
+            for reader, own in zip(self.readers, chunks, strict=True)
+        ]
+        hidden = torch.cat([part.hidden for part in parts], dim=-1)
+        encoding = Encoding(hidden, parts[-1].pooled)
+        self._remembered[key] = encoding
+        if len(self._remembered) > REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        return encoding
+
+    def stretched(self, encoding: Encoding, length: int, clip_skip: int) -> Encoding:
+        """An encoding as long as another, with nothing said at its end."""
+        missing = (length - encoding.hidden.shape[1]) // self.context
+        if missing == 0:
+            return encoding
+        silence = self.encode("", clip_skip).hidden
+        return replace(encoding, hidden=torch.cat([encoding.hidden, *[silence] * missing], dim=1))
+
+    def _read(self, reader: Reader, chunks: list[list[Token]], clip_skip: int) -> Encoding:
+        """What one encoder says of chunks of tokens; the pooled vector is that of the first."""
+        tokenizer, encoder = reader.tokenizer, reader.encoder
+        rows = []
+        for chunk in chunks:
+            padding = [tokenizer.pad_token_id] * (self.context - 2 - len(chunk))
+            ids = [token.id for token in chunk]
+            rows.append([tokenizer.bos_token_id, *ids, tokenizer.eos_token_id, *padding])
+        out = encoder(torch.tensor(rows, device=self.device), output_hidden_states=True)
+        hidden = torch.stack(
+            [
+                _weighed(states, [token.weight for token in chunk])
+                for states, chunk in zip(self._layer(encoder, out, clip_skip), chunks, strict=True)
+            ]
+        )
+        pooled = None
+        if self.pooled and hasattr(encoder, "text_projection"):
+            end = len(chunks[0]) + 1  # the encoder itself would look for the highest id
+            pooled = encoder.text_projection(out.last_hidden_state[:1, end])
+        return Encoding(hidden.flatten(0, 1)[None], pooled)
+
+    def _layer(self, encoder: Any, out: Any, clip_skip: int) -> torch.Tensor:
+        """The hidden states (n, T, D) that the UNet listens to."""
+        if self.pooled:
+            return out.hidden_states[-clip_skip - 1]
+        if clip_skip == 1:
+            return out.last_hidden_state
+        return encoder.final_layer_norm(out.hidden_states[-clip_skip])
+
+    def _chunks(self, reader: int, prompt: str, syntax: str) -> list[list[Token]]:
+        """A prompt's tokens for one encoder, as many at a time as it reads; at least one chunk."""
+        chunks: list[list[Token]] = [[]]
+        place = 0
+        for fragment in parse(prompt, syntax):
+            if fragment.breaks:
+                chunks.append([])
+                place += 1
+            for token in self._tokens(reader, fragment, place):
+                if len(chunks[-1]) == self.context - 2:
+                    chunks.append([])
+                chunks[-1].append(token)
+            place += len(fragment.text)
+        return chunks
+
+    def _tokens(self, reader: int, fragment: Fragment, place: int) -> Iterator[Token]:
+        tokenizer, weight = self.readers[reader].tokenizer, fragment.weight
+        for start, text in self._split_at_words(fragment.text):
+            if text in self.words:
+                yield from (Token(i, weight, place + start) for i in self.words[text][reader])
+                continue
+            encoded = tokenizer(
+                text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+            )
+            for i, (offset, _) in zip(encoded.input_ids, encoded.offset_mapping, strict=True):
+                yield Token(i, weight, place + start + offset)
+
+    def _split_at_words(self, text: str) -> Iterator[tuple[int, str]]:
+        """A text cut at the words of textual inversion, with where each part begins."""
+        if not self.words:
+            yield 0, text
+            return
+        longest_first = sorted(self.words, key=len, reverse=True)
+        pattern = rf"(?<!\w)({'|'.join(map(re.escape, longest_first))})(?!\w)"
+        start = 0
+        for part in re.split(pattern, text):
+            yield start, part
+            start += len(part)
+
+
+def _weighed(hidden: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
+    """The states (T, D) of a chunk, with those of its tokens scaled and the mean of all kept."""
+    if all(weight == 1 for weight in weights):
+        return hidden
+    factors = torch.ones(len(hidden), 1, dtype=torch.float32)
+    factors[1 : len(weights) + 1, 0] = torch.tensor(weights)  # the first marks the beginning
+    scaled = hidden.float() * factors.to(hidden.device)
+    return (scaled * (hidden.float().mean() / scaled.mean())).to(hidden.dtype)

@@ -1,0 +1,198 @@
+"""The words that prompts are taken apart by: those of plain English, or of a model's own world.
+
+A model folder may hold a vocabulary.json, written by those who trained it: its nouns, shapes,
+colours, grounds, relations, places and counts. Without one, the tables of plain English below do.
+Imports no torch.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from rerank.model.specs import WeightsError
+
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+SIZES = {
+    "small": ("small", "tiny", "little"),
+    "medium": ("medium-sized",),
+    "large": ("large", "big", "huge"),
+}
+# Column and row of a 3 × 3 grid; None leaves that direction open.
+PLACE_CELLS: dict[str, tuple[int | None, int | None]] = {
+    "centre": (1, 1),
+    "left": (0, None),
+    "right": (2, None),
+    "top": (None, 0),
+    "bottom": (None, 2),
+    "top left": (0, 0),
+    "top right": (2, 0),
+    "bottom left": (0, 2),
+    "bottom right": (2, 2),
+}
+
+
+@dataclass(frozen=True)
+class Noun:
+    """A thing by its name; `forms` are all ways of writing it, singular and plural."""
+
+    name: str
+    plural: str
+    forms: tuple[str, ...]
+    coloured: bool = False  # a shape, which is drawn in any colour
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a prompt may be made of.
+
+    Tables of phrases map a name to the ways of saying it, the plainest first. `closed` says that
+    pictures show nothing but these nouns, and that "a panda" means one.
+    """
+
+    nouns: tuple[Noun, ...]
+    colours: tuple[str, ...]
+    grounds: Mapping[str, tuple[str, ...]]
+    relations: Mapping[str, tuple[str, ...]]
+    places: Mapping[str, tuple[str, ...]]
+    highest_count: int
+    closed: bool
+
+    def noun_forms(self) -> dict[str, Noun]:
+        """Every way of writing a noun."""
+        return {form: noun for noun in self.nouns for form in noun.forms}
+
+
+def names_of(table: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """Phrase → name."""
+    return {phrase: name for name, phrases in table.items() for phrase in phrases}
+
+
+def noun(
+    name: str, plural: str, synonyms: Iterable[tuple[str, str]] = (), *, coloured: bool = False
+) -> Noun:
+    """A noun with the forms of its name and its synonyms."""
+    forms = tuple(form for pair in ((name, plural), *synonyms) for form in pair)
+    return Noun(name, plural, forms, coloured)
+
+
+def pluralise(word: str) -> str:
+    """The regular English plural, of the last word."""
+    if word.endswith(("s", "x", "z", "ch", "sh")):
+        return f"{word}es"
+    if word.endswith("y") and word[-2:-1] not in "aeiou":
+        return f"{word[:-1]}ies"
+    return f"{word}s"
+
+
+def singularise(word: str) -> str:
+    """The regular English singular, of the last word."""
+    if word.endswith("ies") and len(word) > 4:
+        return f"{word[:-3]}y"
+    if word.endswith(("sses", "xes", "ches", "shes")):
+        return word[:-2]
+    return word[:-1] if word.endswith("s") and not word.endswith("ss") else word
+
+
+def article(words: str) -> str:
+    """`a` or `an`, by the first letters."""
+    first = words.lower()
+    if first.startswith(("uni", "use", "usu", "eu", "one")):
+        return "a"
+    return "an" if first[:1] in ("a", "e", "i", "o", "u") or first.startswith("hour") else "a"
+
+
+def exclusive(first: str, second: str) -> bool:
+    """Whether a thing cannot be at both places: they differ in a direction that both name."""
+    if first not in PLACE_CELLS or second not in PLACE_CELLS:
+        return first != second
+    pairs = zip(PLACE_CELLS[first], PLACE_CELLS[second], strict=True)
+    return any(None not in (one, other) and one != other for one, other in pairs)
+
+
+@cache
+def read_vocabulary(folder: Path) -> Vocabulary:
+    """The vocabulary of a model folder; plain English where it has none.
+
+    Raises WeightsError for a vocabulary.json that is none.
+    """
+    path = folder / "vocabulary.json"
+    if not path.is_file():
+        return ENGLISH
+    try:
+        return _from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path}: not a vocabulary ({type(error).__name__}: {error})") from error
+
+
+def _from_json(content: dict[str, Any]) -> Vocabulary:
+    def nouns(rows: list[dict[str, Any]], *, coloured: bool) -> list[Noun]:
+        return [
+            noun(
+                row["name"],
+                row["plural"],
+                [(other["name"], other["plural"]) for other in row["synonyms"]],
+                coloured=coloured,
+            )
+            for row in rows
+        ]
+
+    return Vocabulary(
+        nouns=(*nouns(content["nouns"], coloured=False), *nouns(content["shapes"], coloured=True)),
+        colours=tuple(row["name"] for row in content["colours"]),
+        grounds={row["name"]: (row["name"], *row["synonyms"]) for row in content["grounds"]},
+        relations={name: tuple(said) for name, said in content["relations"].items()},
+        places={name: tuple(said) for name, said in content["places"].items()},
+        highest_count=max(content["counts"].values()),
+        closed=True,
+    )
+
+
+ENGLISH = Vocabulary(
+    # Only what a noun of a prompt is exchanged for; the nouns of prompts may be any words.
+    nouns=tuple(
+        noun(name, pluralise(name))
+        for name in (
+            "dog", "car", "tree", "cup", "chair", "bird",
+            "house", "flower", "boat", "guitar", "clock", "shoe",
+        )
+    ),
+    colours=(
+        "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white",
+        "grey", "gray", "gold", "golden", "silver", "turquoise", "beige", "violet",
+    ),
+    grounds={
+        name: (name,)
+        for name in ("white", "black", "grey", "red", "green", "blue", "yellow", "pink")
+    },
+    relations={
+        "left of": ("to the left of", "left of", "on the left of", "on the left side of"),
+        "right of": ("to the right of", "right of", "on the right of", "on the right side of"),
+        "above": ("above", "over"),
+        "below": ("below", "under", "beneath", "underneath"),
+        "on": ("on", "on top of", "atop"),
+        "in": ("in", "inside", "within"),
+        "in front of": ("in front of",),
+        "behind": ("behind",),
+        "next to": ("next to", "beside", "near", "by"),
+    },
+    places={
+        "centre": ("in the middle", "in the centre", "in the center", "at the centre"),
+        "left": ("on the left", "on the left side", "at the left"),
+        "right": ("on the right", "on the right side", "at the right"),
+        "top": ("at the top", "near the top", "in the upper half"),
+        "bottom": ("at the bottom", "near the bottom", "in the lower half"),
+        "top left": ("in the top left corner", "at the top left", "in the upper left corner"),
+        "top right": ("in the top right corner", "at the top right", "in the upper right corner"),
+        "bottom left": (
+            "in the bottom left corner", "at the bottom left", "in the lower left corner",
+        ),
+        "bottom right": (
+            "in the bottom right corner", "at the bottom right", "in the lower right corner",
+        ),
+    },
+    highest_count=len(NUMBERS) - 1,
+    closed=False,
+)  # fmt: skip

@@ -1,0 +1,327 @@
+"""From pictures of any kind to what the vision tower reads.
+
+A picture is *prepared* (resized and cropped to the model's size, uint8) and then *normalised*, in
+one batch on the device. There are two ways to prepare:
+
+- the fast one: PyTorch's antialiased filter, where the picture lies. It is PIL's algorithm in
+  another fixed point, so that single subpixels differ by 1 of 255, or by 2 in enlarged pictures.
+  JPEG files are decoded at a fraction of their size that is at least four times the model's.
+- `exact`: PIL's filter on the whole picture, bit for bit what transformers' PIL image processors
+  give.
+
+Rules for files and PIL images, in both: EXIF orientation is applied, transparency laid over white,
+16-bit grey scaled to 8 bits, CMYK and other colour spaces converted by PIL, the first frame taken
+of animations. Files of other formats than FORMATS, and pictures of more than MAX_PIXELS pixels or
+narrower than 1 : MAX_ASPECT are refused, before anything is decoded.
+"""
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import (  # the formats' modules by name, else Pillow loads those of all that it knows
+    BmpImagePlugin,  # noqa: F401
+    GifImagePlugin,  # noqa: F401
+    Image,
+    ImageOps,
+    JpegImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    WebPImagePlugin,  # noqa: F401
+)
+from torch.nn.functional import interpolate
+
+from rerank.model import open_clip
+from rerank.model.specs import WeightsError
+from rerank.model.weights import read_json
+
+Picture: TypeAlias = Image.Image | str | os.PathLike[str] | bytes | np.ndarray | torch.Tensor
+
+# What people have pictures in. PIL would also try the parsers of rare and dangerous formats.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+MAX_PIXELS = 40_000_000
+MAX_ASPECT = 100  # the longer side over the shorter; a strip shows nothing after the centre crop
+ORIENTATION = 0x0112  # EXIF tag
+JPEG_MARGIN = 4  # times the size that is read, which a JPEG decoded at a fraction still has
+RESAMPLERS = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bicubic"}
+
+
+class BadImageError(ValueError):
+    """A picture that cannot be read or judged; the message names it and the reason."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The settings of a preprocessor_config.json.
+
+    resize     the shortest edge in pixels, the longer one follows; or (height, width)
+    crop       (height, width) in pixels, cut from the centre; what the model reads
+    resample   PIL's filter
+    scale      from 0..255 to what mean and std are given in, mostly 1/255
+    mean, std  of each of R, G, B
+    exact      resize by PIL, bit for bit
+    """
+
+    resize: int | tuple[int, int]
+    crop: tuple[int, int]
+    resample: Image.Resampling
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    exact: bool = False
+
+    def prepare(self, picture: Picture, device: torch.device) -> torch.Tensor:
+        """One picture as (3, H, W) uint8 at the model's size.
+
+        A tensor is resized on `device`, every other kind on the CPU. Raises BadImageError, or
+        ValueError for arrays and tensors that are not pictures.
+        """
+        if isinstance(picture, torch.Tensor):
+            return self.prepare_batch(picture[None], device)[0]
+        image = self._opened(picture)
+        if self.exact:
+            return self._by_pil(image)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # rows of RGB, the fastest
+        return self._by_torch(pixels[None])[0]
+
+    def prepare_batch(self, pictures: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """(B, 3, H, W) of any size as (B, 3, H, W) uint8 at the model's size on `device`.
+
+        The values are uint8, or floats in [0, 1], which are rounded to 8 bits.
+        """
+        if pictures.ndim != 4 or pictures.shape[1] != 3:
+            raise ValueError(
+                "picture tensors have the shape (3, H, W), or (B, 3, H, W) for a batch, "
+                f"not {tuple(pictures.shape)}"
+            )
+        height, width = pictures.shape[2:]
+        _check_size(height, width, "picture tensor")
+        pictures = _to_bytes(pictures.to(device))
+        if not self.exact:
+            return self._by_torch(pictures)
+        arrays = pictures.permute(0, 2, 3, 1).cpu().numpy()
+        return torch.stack([self._by_pil(Image.fromarray(array)) for array in arrays]).to(device)
+
+    def _opened(self, picture: Picture) -> Image.Image:
+        """A picture of any kind but a tensor, as RGB."""
+        if isinstance(picture, np.ndarray):
+            return _from_array(picture)
+        if isinstance(picture, Image.Image):
+            return to_rgb(picture)
+        if not isinstance(picture, str | os.PathLike | bytes):
+            raise ValueError(
+                "a picture is a PIL image, path, bytes of a file, array or tensor, "
+                f"not {picture!r:.80}"
+            )
+        enough = self.resize if isinstance(self.resize, int) else max(self.resize)
+        return open_picture(picture, None if self.exact else JPEG_MARGIN * enough)
+
+    def _by_pil(self, image: Image.Image) -> torch.Tensor:
+        """RGB → (3, H, W) uint8."""
+        height, width = self._resized(image.height, image.width)
+        if (height, width) != (image.height, image.width):
+            image = image.resize((width, height), self.resample)
+        top, left, bottom, right = self._centre(height, width)
+        image = image.crop((left, top, right, bottom))
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+    def _by_torch(self, pictures: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) uint8 → the same at the model's size."""
+        height, width = self._resized(*pictures.shape[2:])
+        pictures = _resize(pictures, height, width, RESAMPLERS[self.resample])
+        top, left, bottom, right = self._centre(height, width)
+        return pictures[:, :, top:bottom, left:right]
+
+    def normalise(self, pictures: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) uint8, prepared, as the model's fp32 input."""
+        mean = torch.tensor(self.mean, device=pictures.device).view(3, 1, 1)
+        std = torch.tensor(self.std, device=pictures.device).view(3, 1, 1)
+        return (pictures.float() * self.scale - mean) / std
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) before the crop."""
+        if not isinstance(self.resize, int):
+            return self.resize
+        longer = int(self.resize * max(height, width) / min(height, width))
+        return (longer, self.resize) if height > width else (self.resize, longer)
+
+    def _centre(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """(top, left, bottom, right) of the crop."""
+        top, left = (height - self.crop[0]) // 2, (width - self.crop[1]) // 2
+        return top, left, top + self.crop[0], left + self.crop[1]
+
+
+def read_preprocessing(folder: Path, image_size: int, *, exact: bool = False) -> Preprocessing:
+    """The preprocessing of a model folder whose vision tower reads `image_size` pixels a side.
+
+    Reads preprocessor_config.json, the part of processor_config.json that newer tools write, or
+    what OpenCLIP says.
+    Raises WeightsError when both are missing, or when pictures would not come out at that size.
+    """
+    names = ("preprocessor_config.json", "processor_config.json", open_clip.CONFIG)
+    path = next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
+    config = read_json(path)
+    try:
+        if path.name == "processor_config.json":
+            config = config.get("image_processor", {})
+        elif path.name == open_clip.CONFIG:
+            config = open_clip.read_preprocessing(config)
+        preprocessing = _from_config(config, exact)
+    except KeyError as error:
+        raise WeightsError(f"{path}: has no {error}") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: cannot follow this preprocessing ({error})") from error
+    if preprocessing.crop != (image_size, image_size):
+        height, width = preprocessing.crop
+        raise WeightsError(
+            f"{path}: makes pictures of {width}x{height} pixels, the model reads "
+            f"{image_size}x{image_size}"
+        )
+    smallest = preprocessing._resized(1, 1)
+    if min(smallest) < image_size:
+        raise WeightsError(f"{path}: resizes to {min(smallest)} pixels and then cuts {image_size}")
+    return preprocessing
+
+
+def open_picture(source: str | os.PathLike[str] | bytes, enough: int | None = None) -> Image.Image:
+    """A file, or the bytes of one, as an RGB image; of an animation, the first frame.
+
+    `enough` allows a JPEG to be decoded at a fraction of its size that leaves the shorter edge at
+    least that long. Raises BadImageError.
+    """
+    name, file = _named(source)
+    try:
+        opened = Image.open(file, formats=FORMATS)
+    except MemoryError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise BadImageError(f"{name}: not a picture in one of {', '.join(FORMATS)}") from error
+    except Exception as error:  # decoders meet damaged files with every kind of exception
+        raise BadImageError(f"{name}: {_reason(error)}") from error
+    with opened:
+        if enough is not None and opened.format == "JPEG" and opened.mode == "RGB":
+            _check_size(opened.height, opened.width, name)  # of the whole picture
+            longer = enough * max(opened.size) // max(1, min(opened.size))
+            size = (longer, enough) if opened.width > opened.height else (enough, longer)
+            opened.draft("RGB", size)
+        return to_rgb(opened, name)
+
+
+def _named(source: str | os.PathLike[str] | bytes) -> tuple[str, Path | io.BytesIO]:
+    """What to call a source in messages, and what PIL opens."""
+    if isinstance(source, bytes):
+        return f"picture of {len(source)} bytes", io.BytesIO(source)
+    path = Path(source)
+    if not path.is_file():  # also keeps us from waiting on a named pipe
+        raise BadImageError(f"{path}: no such picture file")
+    return str(path), path
+
+
+def to_rgb(image: Image.Image, name: str = "") -> Image.Image:
+    """Any PIL image as RGB, turned upright by its EXIF tag. Raises BadImageError.
+
+    Transparency is laid over white; 16-bit greys are scaled to 8 bits; CMYK and the other colour
+    spaces are converted by PIL. 32-bit modes (I, F) are refused: nothing says what white is there.
+    """
+    name = name or getattr(image, "filename", "") or "picture"
+    _check_size(image.height, image.width, name)  # from the header: nothing is decoded yet
+    if image.mode in ("I", "F"):
+        raise BadImageError(f"{name}: mode {image.mode} has no known white; convert it to 8 bits")
+    try:
+        image.load()
+        if image.getexif().get(ORIENTATION, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):
+            image = Image.fromarray(np.round(np.array(image) / 257).astype(np.uint8))
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image)
+        return image if image.mode == "RGB" else image.convert("RGB")
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders meet damaged files with every kind of exception
+        raise BadImageError(f"{name}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """An error in a line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _to_bytes(pictures: torch.Tensor) -> torch.Tensor:
+    """uint8, or floats in [0, 1], as uint8."""
+    if pictures.dtype == torch.uint8:
+        return pictures
+    if not pictures.is_floating_point():
+        raise ValueError(f"picture tensors are uint8, or floats in [0, 1], not {pictures.dtype}")
+    if pictures.numel() > 0:
+        low, high = pictures.aminmax()
+        if not (low >= 0 and high <= 1):  # also where they are not numbers
+            raise ValueError(
+                f"float picture tensors are in [0, 1], not from {low.item():g} to {high.item():g}"
+            )
+    return (pictures.float() * 255).round().to(torch.uint8)
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise ValueError(
+            f"picture arrays are uint8 of shape (H, W, 3), not {array.dtype} of {array.shape}"
+        )
+    height, width = array.shape[:2]
+    _check_size(height, width, "picture array")
+    return Image.fromarray(array)
+
+
+def _check_size(height: int, width: int, name: str) -> None:
+    if height * width > MAX_PIXELS:
+        raise BadImageError(
+            f"{name}: {width}x{height} is more than {MAX_PIXELS // 1_000_000} megapixels"
+        )
+    if min(height, width) == 0 or max(height, width) > MAX_ASPECT * min(height, width):
+        raise BadImageError(f"{name}: {width}x{height} pixels is too narrow to judge")
+
+
+def _resize(pictures: torch.Tensor, height: int, width: int, mode: str) -> torch.Tensor:
+    """PIL's resize for (B, 3, H, W) uint8: first across, then down, each pass rounded to uint8."""
+    if pictures.shape[2:] == (height, width) or len(pictures) == 0:
+        return pictures.new_empty(0, 3, height, width) if len(pictures) == 0 else pictures
+    if pictures.device.type == "cpu":  # has kernels for bytes
+        return interpolate(pictures, (height, width), mode=mode, antialias=True)
+    for size in ((pictures.shape[2], width), (height, width)):
+        if size != tuple(pictures.shape[2:]):
+            resized = interpolate(pictures.float(), size, mode=mode, antialias=True)
+            pictures = (resized + 0.5).floor().clamp(0, 255).to(torch.uint8)  # halves up, as PIL
+    return pictures
+
+
+def _from_config(config: dict[str, Any], exact: bool) -> Preprocessing:
+    """Raises KeyError, TypeError or ValueError for what we cannot follow."""
+    if not config.get("do_resize", True):
+        raise ValueError("do_resize is false")
+    resample = Image.Resampling(config.get("resample", Image.Resampling.BICUBIC))
+    if resample not in RESAMPLERS:
+        raise ValueError(f"resample is {resample.name}")
+    size = config["size"]
+    if isinstance(size, int):  # as old files have it
+        size = {"shortest_edge": size}
+    resize = size["shortest_edge"] if "shortest_edge" in size else (size["height"], size["width"])
+    # Where it is not said, CLIP crops; SigLIP does not, and has no size for it.
+    crops = config.get("do_center_crop", "crop_size" in config)
+    crop = config["crop_size"] if crops else size
+    if isinstance(crop, int):
+        crop = {"height": crop, "width": crop}
+    normalised = config.get("do_normalize", True)
+    return Preprocessing(
+        resize=resize,
+        crop=(crop["height"], crop["width"]),
+        resample=resample,
+        scale=config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0,
+        mean=tuple(config["image_mean"]) if normalised else (0.0, 0.0, 0.0),
+        std=tuple(config["image_std"]) if normalised else (1.0, 1.0, 1.0),
+        exact=exact,
+    )

@@ -1,0 +1,235 @@
+"""Load a CLIP or SigLIP model and verify every tensor: a folder of transformers or of OpenCLIP.
+
+`from_pretrained` only warns when keys are missing and goes on with random numbers; here whatever
+does not fit exactly is a WeightsError that names it.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTokenizer,
+    PreTrainedTokenizerFast,
+    SiglipConfig,
+    SiglipModel,
+)
+
+from rerank.model import open_clip
+from rerank.model.specs import WeightsError
+from rerank.model.texts import TextReader
+
+Model: TypeAlias = CLIPModel | SiglipModel
+Config: TypeAlias = CLIPConfig | SiglipConfig
+
+# Keys that make a loader run code from the folder, or fetch code for it.
+CODE_KEYS = frozenset(
+    {
+        "auto_map",
+        "trust_remote_code",
+        "_attn_implementation",
+        "_attn_implementation_internal",
+        "attn_implementation",
+    }
+)
+# Constant buffers that transformers wrote into its files before 4.31 and builds itself since.
+OLD_BUFFERS = frozenset(
+    {"text_model.embeddings.position_ids", "vision_model.embeddings.position_ids"}
+)
+
+
+def load_model(folder: Path) -> Model:
+    """The model of a folder, verified, in fp32 on the CPU, ready for inference.
+
+    Raises WeightsError when a file is missing or damaged, when keys or shapes differ from what
+    config.json says, or when a weight is not finite.
+    """
+    if is_open_clip(folder):
+        config: Config = open_clip.read_config(read_json(folder / open_clip.CONFIG), folder)
+        tensors = open_clip.converted(_read_tensors([folder / open_clip.WEIGHTS]))
+    else:
+        config = _read_config(folder)
+        tensors = _read_tensors(_weight_files(folder))
+    with torch.device("meta"):  # no memory, no time, no random numbers for weights to be replaced
+        model = CLIPModel(config) if isinstance(config, CLIPConfig) else SiglipModel(config)
+    _verify(tensors, {key: value.shape for key, value in model.state_dict().items()}, folder)
+    model.load_state_dict({key: value.float() for key, value in tensors.items()}, assign=True)
+    for tower in (model.text_model, model.vision_model):  # the only tensors that no file holds
+        positions = tower.embeddings.position_embedding.num_embeddings
+        tower.embeddings.position_ids = torch.arange(positions).expand(1, -1)
+    return model.eval().requires_grad_(False)
+
+
+def load_text_reader(folder: Path, model: Model) -> TextReader:
+    """The tokenizer of a folder, checked against the model that will read its ids.
+
+    Raises WeightsError when its files are missing, when it has ids beyond the model's vocabulary,
+    or when the model would read the text at another place than the end token.
+    """
+    if isinstance(model, CLIPModel):
+        reader = _clip_reader(folder, model)
+    else:
+        reader = _siglip_reader(folder, model)
+    highest = max(reader.tokenizer.get_vocab().values())
+    vocabulary = model.config.text_config.vocab_size
+    if highest >= vocabulary:
+        raise WeightsError(
+            f"{folder}: the tokenizer has ids up to {highest}, the model a vocabulary of "
+            f"{vocabulary}"
+        )
+    return reader
+
+
+def _clip_reader(folder: Path, model: CLIPModel) -> TextReader:
+    names = ("tokenizer.json", "vocab.json", "merges.txt")
+    found = {name for name in names if (folder / name).is_file()}
+    if "tokenizer.json" not in found and found != {"vocab.json", "merges.txt"}:
+        # Without its files transformers would make up a tokenizer of three words.
+        raise WeightsError(f"{folder}: no tokenizer.json, and no vocab.json with merges.txt")
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # damaged files raise all kinds, some of them in Rust
+        raise WeightsError(f"{folder}: cannot read the tokenizer ({_first_line(error)})") from error
+
+    config = model.config.text_config
+    # With eos_token_id 2, as old config files say whatever their vocabulary, the model takes the
+    # feature at the highest id, else at the first eos_token_id; where there is none, at the start
+    # token, and then all texts have one and the same feature.
+    highest = max(tokenizer.get_vocab().values())
+    end_read = highest if config.eos_token_id == 2 else config.eos_token_id
+    end = tokenizer.eos_token_id
+    if end != end_read and highest < config.vocab_size:
+        raise WeightsError(
+            f"{folder}: texts end with token {end}, but with eos_token_id "
+            f"{config.eos_token_id} in config.json the model looks for token {end_read}"
+        )
+    context = config.max_position_embeddings
+    # Filled up with the end token: the model reads the feature at the first one, and its
+    # attention is causal, so that what follows is never seen.
+    return TextReader(tokenizer, (tokenizer.bos_token_id,), (end,), end, context)
+
+
+def _siglip_reader(folder: Path, model: SiglipModel) -> TextReader:
+    if not (folder / "tokenizer.json").is_file():
+        raise WeightsError(
+            f"{folder}: no tokenizer.json (spiece.model alone is not read: save the tokenizer with "
+            "a `tokenizers` backend)"
+        )
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        raise WeightsError(f"{folder}: cannot read the tokenizer ({_first_line(error)})") from error
+    if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
+        raise WeightsError(f"{folder}: the tokenizer names no token that ends or fills texts")
+    settings = folder / "tokenizer_config.json"
+    kind = read_json(settings).get("tokenizer_class") if settings.is_file() else None
+    return TextReader(
+        tokenizer,
+        (),
+        (tokenizer.eos_token_id,),
+        tokenizer.pad_token_id,
+        model.config.text_config.max_position_embeddings,
+        fixed=True,
+        lower=True,
+        plain=kind in ("SiglipTokenizer", "SiglipTokenizerFast"),
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a model folder's file. Raises WeightsError."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WeightsError(f"{path}: {error.strerror}") from error
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise WeightsError(f"{path}: not JSON ({_first_line(error)})") from error
+    if not isinstance(value, dict):
+        raise WeightsError(f"{path}: not a JSON object")
+    return value
+
+
+def _read_config(folder: Path) -> Config:
+    path = folder / "config.json"
+    values = read_json(path)
+    if asks := sorted(key for key in CODE_KEYS if values.get(key) not in (None, False)):
+        raise WeightsError(f"{path}: sets {asks[0]!r}, which would run code that came with it")
+    kinds = {"clip": CLIPConfig, "siglip": SiglipConfig}
+    kind = values.get("model_type")
+    if kind not in kinds:
+        raise WeightsError(f"{path}: model_type is {kind!r}, not {' or '.join(map(repr, kinds))}")
+    try:
+        config = kinds[kind].from_dict(values)
+    except Exception as error:  # its validation has exception classes of its own
+        raise WeightsError(f"{path}: not a configuration ({_first_line(error)})") from error
+    config._attn_implementation = "sdpa"  # whatever the file asks for, no foreign kernel is fetched
+    return config
+
+
+def is_open_clip(folder: Path) -> bool:
+    """Whether a folder is OpenCLIP's; many hold the same model in both formats."""
+    return (folder / open_clip.CONFIG).is_file() and not (folder / "config.json").is_file()
+
+
+def _read_tensors(paths: Iterable[Path]) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = {}
+    for path in paths:
+        try:
+            tensors.update(load_file(path))
+        except FileNotFoundError as error:
+            raise WeightsError(f"{path}: no such file; copy or fetch the folder again") from error
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(
+                f"{path}: {path.stat().st_size} bytes that are not a complete safetensors file "
+                f"({_first_line(error)}); copy or fetch it again"
+            ) from error
+    return {key: value for key, value in tensors.items() if key not in OLD_BUFFERS}
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """model.safetensors, or the parts that its index lists."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file():
+        return [whole]
+    if index.is_file():
+        parts = set(read_json(index).get("weight_map", {}).values())
+        return [folder / Path(part).name for part in sorted(parts)]
+    raise WeightsError(f"{folder}: no model.safetensors (pickle files such as .bin are not read)")
+
+
+def _verify(
+    tensors: dict[str, torch.Tensor], expected: dict[str, torch.Size], folder: Path
+) -> None:
+    if missing := sorted(expected.keys() - tensors.keys()):
+        raise WeightsError(f"{folder}: {len(missing)} weights are missing: {_listed(missing)}")
+    if extra := sorted(tensors.keys() - expected.keys()):
+        raise WeightsError(f"{folder}: {len(extra)} weights are not the model's: {_listed(extra)}")
+    misshapen = [
+        f"{key} {tuple(tensors[key].shape)} instead of {tuple(shape)}"
+        for key, shape in expected.items()
+        if tensors[key].shape != shape
+    ]
+    if misshapen:
+        raise WeightsError(
+            f"{folder}: {len(misshapen)} weights have another shape than config.json says: "
+            f"{_listed(misshapen)}"
+        )
+    if integers := [key for key, value in tensors.items() if not value.is_floating_point()]:
+        raise WeightsError(f"{folder}: weights that are not floats: {_listed(integers)}")
+    # A sum is finite only when all its terms are, and ten times as fast as asking each of them.
+    if broken := [key for key, v in tensors.items() if not v.sum(dtype=torch.float32).isfinite()]:
+        raise WeightsError(f"{folder}: weights that are not finite: {_listed(broken)}")
+
+
+def _listed(names: list[str], at_most: int = 3) -> str:
+    more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
+    return ", ".join(names[:at_most]) + more
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

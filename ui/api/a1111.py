@@ -1,0 +1,265 @@
+"""The part of AUTOMATIC1111's API that tools written for it need, under /sdapi/v1."""
+
+import json
+from time import perf_counter
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from fastapi import Request as HttpRequest
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+
+from gen.engine import Outcome
+from gen.errors import InputError
+from gen.metadata import metadata
+from gen.metadata.foreign import read_any
+from gen.settings.request import Request, sampler_names
+from ui.api.answers import FAILURES, ParameterError, client_of, finished
+from ui.api.api import chosen_specs, fitted_size, shown, size_settings
+from ui.api.images import Form, from_base64, open_picture, to_base64
+from ui.service.queue import Job
+from ui.service.service import LIMITS, Studio, models_present
+
+DOOR = "sdapi"  # who is asking, beside the address
+# Our names of the settings that are sent under other names.
+NAMES = {"sampler_name": "sampler", "scheduler": "schedule", "cfg_scale": "guidance"}
+# Such tools send these whatever the model is; one that does not take them goes without.
+ALWAYS_SENT = frozenset({"negative_prompt", "steps", "guidance", "sampler", "schedule"})
+
+
+class TextToImage(BaseModel):
+    """What such tools send; the many other keys that they may send make no difference here."""
+
+    model_config = ConfigDict(extra="allow")
+
+    prompt: str = ""
+    negative_prompt: str | None = None
+    seed: int | None = -1
+    steps: Annotated[int | None, Field(ge=1, le=LIMITS["steps"])] = None
+    cfg_scale: Annotated[float | None, Field(ge=0, le=100)] = None
+    width: Annotated[int | None, Field(ge=1)] = None
+    height: Annotated[int | None, Field(ge=1)] = None
+    sampler_name: str | None = None
+    scheduler: str | None = None
+    batch_size: Annotated[int, Field(ge=1, le=LIMITS["candidates"])] = 1
+    n_iter: Annotated[int, Field(ge=1, le=LIMITS["candidates"])] = 1
+    candidates: Annotated[
+        int | None,
+        Field(ge=1, le=LIMITS["candidates"], description="of these the best are returned"),
+    ] = None
+    override_settings: Annotated[
+        dict[str, Any] | None, Field(description="sd_model_checkpoint: which model draws")
+    ] = None
+    send_images: bool = True
+
+
+class Images(BaseModel):
+    """Pictures in the order of their seeds; `info` is JSON as text."""
+
+    images: list[str]
+    parameters: dict[str, Any]
+    info: str
+
+
+class State(BaseModel):
+    """The job in the making."""
+
+    skipped: bool = False
+    interrupted: bool
+    job: str
+    job_count: int
+    job_no: int
+    sampling_step: int
+    sampling_steps: int
+    job_timestamp: str = ""
+
+
+class ProgressAnswer(BaseModel):
+    """How far the job in the making is, whoever asked for it; `current_image` if it was here."""
+
+    progress: float
+    eta_relative: float
+    state: State
+    current_image: str | None = None
+    textinfo: str | None = None
+
+
+class Upload(BaseModel):
+    """A picture in base64, or as a data: URL."""
+
+    image: str
+
+
+class PngInfo(BaseModel):
+    """What a picture says about itself: as it stands there, and as `txt2img` takes it."""
+
+    info: str
+    items: dict[str, str]
+    parameters: dict[str, Any]
+
+
+class Checkpoint(BaseModel):
+    """A model that draws."""
+
+    title: str
+    model_name: str
+    hash: str | None
+    sha256: str | None = None
+    filename: str
+    config: str | None = None
+
+
+class SamplerItem(BaseModel):
+    """A sampler, by the name that AUTOMATIC1111 has for it and by ours."""
+
+    name: str
+    aliases: list[str]
+    options: dict[str, str] = {}
+
+
+def routes(studio: Studio) -> APIRouter:
+    """The paths under /sdapi/v1."""
+    router = APIRouter(prefix="/sdapi/v1", responses=FAILURES)
+
+    @router.post("/txt2img")
+    async def text_to_image(body: TextToImage, http: HttpRequest) -> Images:
+        """Draw `batch_size` times `n_iter` pictures, or the best so many of `candidates`."""
+        request, form = understood(studio, body)
+        job = studio.submit(request, client_of(http, DOOR), previews=True)
+        outcome: Outcome = await finished(studio, job, http)
+        return await run_in_threadpool(_answer, body, form, outcome)
+
+    @router.get("/progress")
+    async def progress(http: HttpRequest, skip_current_image: bool = False) -> ProgressAnswer:
+        """How far the job in the making is."""
+        job = studio.queue.running
+        own = job is not None and job.client == client_of(http, DOOR)
+        return _progress(job, len(studio.queue), with_image=own and not skip_current_image)
+
+    @router.post("/interrupt")
+    async def interrupt(http: HttpRequest) -> dict[str, Any]:
+        """Finish the client's own job as it is."""
+        job = studio.queue.running
+        if job is not None and job.client == client_of(http, DOOR):
+            job.cancel.finish_now()
+        return {}
+
+    @router.post("/png-info")
+    def png_info(body: Upload) -> PngInfo:
+        """What a picture says about itself; nothing is no error."""
+        image = open_picture(from_base64(body.image))
+        try:
+            request = read_any(image).request
+            _, text = metadata.read_texts(image)
+        except Exception:  # others' files hold anything
+            return PngInfo(info="", items={}, parameters={})
+        theirs = {ours: theirs for theirs, ours in NAMES.items()}
+        values = {theirs.get(name, name): value for name, value in request.to_json().items()}
+        info = "" if text is None else text
+        return PngInfo(info=info, items={"parameters": info}, parameters=values)
+
+    @router.get("/sd-models")
+    def checkpoints() -> list[Checkpoint]:
+        """The models that draw."""
+        found = []
+        for spec in models_present().values():
+            digest = studio.engine.model_hash(spec)
+            title = f"{spec.name} [{digest}]"
+            found.append(
+                Checkpoint(
+                    title=title, model_name=spec.name, hash=digest, filename=spec.folder.name
+                )
+            )
+        return found
+
+    @router.get("/samplers")
+    async def samplers() -> list[SamplerItem]:
+        """The samplers that models which take one know."""
+        items: dict[str, SamplerItem] = {}
+        for written, name in sampler_names().items():
+            if written != name:
+                items[name] = SamplerItem(name=written, aliases=[name])
+        return list(items.values())
+
+    return router
+
+
+def understood(studio: Studio, body: TextToImage) -> tuple[Request, Form]:
+    """What is to be drawn, and how it goes out. Raises InputError."""
+    count = body.batch_size * body.n_iter
+    if count > LIMITS["candidates"]:
+        most = LIMITS["candidates"]
+        raise ParameterError("n_iter", f"batch_size x n_iter is {count}: at most {most} are drawn")
+    candidates = count if body.candidates is None else body.candidates
+    values: dict[str, Any] = {"prompt": body.prompt, "candidates": candidates, "top_k": count}
+    for name in ("negative_prompt", "seed", "steps", "cfg_scale", "sampler_name", "scheduler"):
+        if getattr(body, name) not in (None, ""):
+            values[NAMES.get(name, name)] = getattr(body, name)
+    if "schedule" in values:
+        values["schedule"] = values["schedule"].replace("_", " ")  # "sgm_uniform"
+    settings = {} if body.override_settings is None else body.override_settings
+    checkpoint = settings.get("sd_model_checkpoint")
+    if checkpoint is not None:
+        values["model"] = str(checkpoint).partition(" [")[0]
+
+    taken = {name for spec in chosen_specs(studio, values.get("model")) for name in spec.settings}
+    for name in ALWAYS_SENT - taken:
+        values.pop(name, None)
+
+    form = Form()
+    if body.width is not None and body.height is not None:
+        size = (body.width, body.height)
+        drawn_size = fitted_size(studio, values.get("model"), *size)
+        values |= size_settings(studio, values.get("model"), drawn_size)
+        if drawn_size != size:
+            form = Form(size=size)
+    elif body.width is not None or body.height is not None:
+        raise InputError("width and height: give both or none")
+    return Request.from_json(values), form
+
+
+def _answer(body: TextToImage, form: Form, outcome: Outcome) -> Images:
+    results = sorted(shown(outcome), key=lambda result: result.index)
+    records = [metadata.read(result.path) for result in results if result.path is not None]
+    first = records[0]
+    request = outcome.plan.request
+    info = {
+        "prompt": request.prompt,
+        "all_prompts": [request.prompt] * len(results),
+        "negative_prompt": request.negative_prompt or "",
+        "all_negative_prompts": [request.negative_prompt or ""] * len(results),
+        "seed": results[0].seed,
+        "all_seeds": [result.seed for result in results],
+        "width": request.width,
+        "height": request.height,
+        "sampler_name": request.sampler,
+        "cfg_scale": request.guidance,
+        "steps": request.steps,
+        "batch_size": body.batch_size,
+        "sd_model_name": first.model,
+        "sd_model_hash": first.model_hash,
+        "infotexts": [record.to_text() for record in records],
+        "scores": [result.score for result in results],
+    }
+    images = [to_base64(form.encode_result(r)) for r in results] if body.send_images else []
+    return Images(images=images, parameters=body.model_dump(), info=json.dumps(info))
+
+
+def _progress(job: Job | None, waiting: int, with_image: bool) -> ProgressAnswer:
+    event = None if job is None else job.progress
+    state = State(
+        interrupted=job is not None and job.cancel.asked,
+        job="" if job is None else "txt2img",
+        job_count=waiting + (job is not None),
+        job_no=0,
+        sampling_step=0 if event is None else event.step,
+        sampling_steps=0 if event is None else event.steps,
+    )
+    if job is None or event is None or job.began is None:
+        return ProgressAnswer(progress=0, eta_relative=0, state=state)
+    done = event.share
+    eta = (perf_counter() - job.began) * (1 - done) / done if done > 0 else 0
+    image = None
+    if with_image and event.previews and event.previews[0] is not None:
+        image = to_base64(Form().encode(event.previews[0]))
+    return ProgressAnswer(progress=done, eta_relative=eta, state=state, current_image=image)

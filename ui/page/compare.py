@@ -1,0 +1,137 @@
+"""One prompt over a grid of two settings: an X/Y sheet."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import gradio as gr
+
+from gen.errors import InputError
+from gen.plan import draw_seed
+from gen.run_folder.history import Axis
+from gen.settings.request import SETTINGS, Request
+from ui.page.batch import Visitors
+from ui.page.drawing_panel import VISITORS, Desk, build_buttons
+from ui.page.form import Form, label_of, settings_of, specs_of
+from ui.page.markup import text
+from ui.page.view import Shown, View, build_view
+from ui.service.service import Studio
+
+AXES = (("guidance", "1, 3, 6"), ("steps", "5, 10, 20"))  # at first: across, down
+MOST_CELLS = 48
+
+
+def build(studio: Studio, visitors: Visitors, form: Form) -> View:
+    """The prompt, the two settings with their values, and the sheet. All other settings, and the
+    models, are those of the form."""
+    with gr.Row():
+        with gr.Column(scale=2, min_width=320):
+            prompt = gr.Textbox(
+                label="Prompt",
+                info="its other settings are those under Draw",
+                elem_id="compare-prompt",
+            )
+            axes = [
+                _build_axis(which, name, values, form)
+                for which, (name, values) in zip(("Across", "Down"), AXES, strict=True)
+            ]
+            buttons = build_buttons("compare", "Compare")
+        with gr.Column(scale=3, min_width=320, elem_id="compare-results"):
+            status = gr.HTML(elem_id="compare-status", elem_classes="status")
+            live = gr.HTML(elem_id="compare-live")
+            view = build_view(studio, "compare")
+    desk = Desk(visitors, *buttons, status, live)
+    desk.connect()
+
+    def compare(
+        visitor: gr.Request,
+        asked: str,
+        x_name: str,
+        x_values: str,
+        y_name: str,
+        y_values: str,
+        *values: Any,
+    ) -> Iterator[list[Any]]:
+        try:
+            across, down = _axis(x_name, x_values), _axis(y_name, y_values)
+            cells = _cells(studio, {**form.asked(values), "prompt": asked}, across, down)
+        except InputError as error:
+            raise gr.Error(text(error), duration=None, print_exception=False) from error
+        number, hung = studio.folder.begin_comparison(), 0
+        updates = view.nothing()
+        for shown, outcomes in desk.drawn(cells, visitor):
+            if len(outcomes) > hung:
+                hung = len(outcomes)
+                drawn = [outcome.number for outcome in outcomes if outcome.number is not None]
+                studio.folder.note_comparison(number, across.to_json(), down.to_json(), drawn)
+                updates = _hung(studio, view, number)
+            yield [*shown, *updates]
+            updates = [gr.skip()] * len(updates)
+
+    gr.on(
+        [desk.generate.click, prompt.submit],
+        compare,
+        [prompt, *axes[0], *axes[1], *form.controls],
+        [*desk.outputs, *view.outputs],
+        concurrency_limit=VISITORS,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    return view
+
+
+def _build_axis(which: str, name: str, values: str, form: Form) -> list[Any]:
+    names = settings_of(specs_of(form.models.value))
+    with gr.Row():
+        setting = gr.Dropdown(
+            [(label_of(each), each) for each in (*names, "seed")],
+            value=name if name in names else names[0],
+            label=which,
+            min_width=120,
+            elem_id=f"compare-{which.lower()}",
+        )
+        chosen = gr.Textbox(
+            values,
+            label=f"{which}: values",
+            min_width=160,
+            elem_id=f"compare-{which.lower()}-values",
+        )
+    return [setting, chosen]
+
+
+def _axis(name: str, values: str) -> Axis:
+    """A setting with its values, which commas part. Raises InputError."""
+    if name not in SETTINGS:
+        raise InputError(f"{name}: not a setting")
+    read = [SETTINGS[name].read(part.strip()) for part in values.split(",") if part.strip()]
+    if not read:
+        raise InputError(f"{name}: give values, with commas between")
+    return Axis(name, tuple(dict.fromkeys(read)))
+
+
+def _cells(studio: Studio, asked: dict[str, Any], across: Axis, down: Axis) -> dict[str, Request]:
+    """A request for each cell, row by row, all with one seed. Raises InputError."""
+    if across.name == down.name:
+        raise InputError(f"{across.name}: across and down must be two settings")
+    count = len(across.values) * len(down.values)
+    if count > MOST_CELLS:
+        raise InputError(f"{count} pictures: at most {MOST_CELLS} are compared at once")
+    common = {k: v for k, v in asked.items() if k not in (across.name, down.name)}
+    request = Request.from_json({**common, "candidates": 1, "top_k": 1})
+    if request.seed is None:
+        request = replace(request, seed=draw_seed())
+    cells: dict[str, Request] = {}
+    for y, x in product(down.values, across.values):
+        values: dict[str, Any] = {across.name: x, down.name: y}
+        cell = replace(request, **values)
+        studio.plan(cell)
+        cells[f"{across.name} {x}, {down.name} {y}"] = cell
+    return cells
+
+
+def _hung(studio: Studio, view: View, number: int) -> list[Any]:
+    """The sheet as far as it is drawn."""
+    studio.history.refresh()
+    comparison = studio.history.find_comparison(number)
+    return view.nothing() if comparison is None else view.show(Shown.cells(comparison))

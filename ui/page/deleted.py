@@ -1,0 +1,93 @@
+"""What was deleted by anybody: kept in the folder, brought back, or removed for good."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from gen.errors import RoomError
+from gen.run_folder.folder import Files
+from ui.page.markup import counted, paragraphs, text
+from ui.service.service import Studio
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """The components that tell of it, and offer the two ways out."""
+
+    studio: Studio
+    box: gr.Column
+    told: gr.HTML
+    ways: gr.Row
+    back: gr.Button
+    remove: gr.Button
+    question: gr.Row
+    sure: gr.Button
+    keep: gr.Button
+    last: gr.State  # what `back` brings back: Files
+
+    @property
+    def outputs(self) -> list[Component]:
+        """What `show` gives values for."""
+        return [self.box, self.told, self.ways, self.back, self.question, self.sure, self.last]
+
+    def show(self) -> list[Any]:
+        """What is deleted by now; hidden if nothing is."""
+        self.studio.history.refresh()
+        deletions = self.studio.history.deletions()
+        if not deletions:
+            return [gr.Column(visible=False), *[gr.skip()] * (len(self.outputs) - 1)]
+        count = counted(sum(deletion.count for deletion in deletions), "deleted picture")
+        latest = counted(deletions[-1].count, "picture")
+        line = f"{count} can be brought back until removed for good."
+        return [
+            gr.Column(visible=True),
+            paragraphs([line]),
+            gr.Row(visible=True),
+            gr.Button(f"Undo the last deletion: {latest}"),
+            gr.Row(visible=False),
+            gr.Button(f"Remove {count} for good"),
+            deletions[-1].files,
+        ]
+
+    def connect(self, refresh: Callable[..., list[Any]], state: gr.State, outputs: Any) -> None:
+        """Have the buttons work; `refresh` shows from `state` what there is then."""
+
+        def bring_back(last: Files, now: Any) -> list[Any]:
+            carried(self.studio.folder.restore, last)
+            return refresh(now)
+
+        def empty(now: Any) -> list[Any]:
+            self.studio.folder.empty_deleted()
+            return refresh(now)
+
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        asked = [gr.Row(visible=False), gr.Row(visible=True)]
+        unasked = [gr.Row(visible=True), gr.Row(visible=False)]
+        self.back.click(bring_back, [self.last, state], outputs, **quiet)
+        self.remove.click(lambda: asked, outputs=[self.ways, self.question], **quiet)
+        self.keep.click(lambda: unasked, outputs=[self.ways, self.question], **quiet)
+        self.sure.click(empty, state, outputs, **quiet)
+
+
+def build(studio: Studio) -> Deleted:
+    """The components, in the block that is open."""
+    with gr.Column(visible=False, elem_id="deleted", elem_classes="note") as box:
+        told = gr.HTML(elem_id="deleted-told", elem_classes="status")
+        with gr.Row(elem_classes="actions") as ways:
+            back = gr.Button("Undo the last deletion", size="sm", elem_id="deleted-back")
+            remove = gr.Button("Remove for good …", size="sm", elem_id="deleted-remove")
+        with gr.Row(visible=False, elem_classes="actions") as question:
+            sure = gr.Button("Remove", variant="stop", size="sm", elem_id="deleted-sure")
+            keep = gr.Button("Keep", size="sm", elem_id="deleted-keep")
+    return Deleted(studio, box, told, ways, back, remove, question, sure, keep, last=gr.State({}))
+
+
+def carried(carry: Callable[[Files], None], files: Files) -> None:
+    """Have pictures moved; what stands in the way is shown as one line."""
+    try:
+        carry(files)
+    except RoomError as error:
+        raise gr.Error(text(error), duration=None, print_exception=False) from error

@@ -1,0 +1,213 @@
+"""The form: prompt, models, and the fields of the settings that the chosen models take."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from gen.models import DEFAULT_MODEL, SPECS, Spec
+from gen.plan import DEFAULT_CANDIDATES, DEFAULT_TOP_K, draw_seed
+from gen.settings.request import EXACT_IN_JSON, SETTINGS, Request
+from gen.settings.setting import Setting, Value
+from gen.settings.vocabulary import unknown_words
+from ui.service.service import models_present
+
+LEFT = "default"  # what a field says that is left to each model
+COUNTS: Mapping[str, Value] = {"candidates": DEFAULT_CANDIDATES, "top_k": DEFAULT_TOP_K}
+EXAMPLES = (
+    "a panda to the left of a red balloon",
+    "three strawberries on a light blue background",
+    "a blue star and a yellow circle",
+    "a large sunflower",
+    "a rocket above a house",
+    "a small frog in the top right corner",
+)
+
+
+@dataclass(frozen=True)
+class Form:
+    """The fields that make a request."""
+
+    prompt: gr.Textbox
+    models: gr.CheckboxGroup
+    fields: Mapping[str, Component]  # of all other settings, by name
+    dice: gr.Button
+
+    @property
+    def controls(self) -> list[Component]:
+        """All of them, in the order of `asked`'s and `filled`'s values."""
+        return [self.prompt, self.models, *self.fields.values()]
+
+    def asked(self, values: Sequence[Any]) -> dict[str, Any]:
+        """The settings that are filled in, but for those of models that are not chosen.
+
+        Raises InputError for a number that is none.
+        """
+        prompt, models, *rest = values
+        given = dict(zip(self.fields, rest, strict=True))
+        chosen = specs_of(models)
+        # In the table's order, not that of the clicks: the candidates go to them in turn.
+        named = ",".join(name for name in SPECS if name in models)
+        shown = {"prompt": prompt, "model": named} | {
+            name: value for name, value in given.items() if taken(name, chosen)
+        }
+        return {
+            name: SETTINGS[name].read(value) if isinstance(value, str) else value
+            for name, value in shown.items()
+            if value not in (None, "")
+        }
+
+    def filled(self, request: Request, models: Sequence[str]) -> list[Any]:
+        """What the controls become when a request's settings are to be used; `models` are chosen.
+
+        A model that is not here, and how many pictures are made, stay as they are.
+        """
+        if request.model is not None and request.model in models_present():
+            models = [request.model]
+        given = {k: value for k, value in request.to_json().items() if k not in COUNTS}
+        fields = [
+            field_of(SETTINGS[name], specs_of(models), given.get(name))
+            if name in given or name not in COUNTS
+            else gr.skip()
+            for name in self.fields
+        ]
+        return [request.prompt, list(models), *fields]
+
+
+def build_form() -> Form:
+    """The form's components, in the block that is open; its models are those that are there."""
+    models = list(models_present().values())
+    first = specs_of([])
+    prompt = gr.Textbox(
+        label=label_of("prompt"),
+        placeholder=SETTINGS["prompt"].help,
+        max_lines=6,
+        autofocus=True,
+        elem_id="prompt",
+    )
+    chosen = gr.CheckboxGroup(
+        [(f"{spec.name} ({spec.draws})", spec.name) for spec in models],
+        value=[DEFAULT_MODEL],
+        label="Models",
+        info="when there are several, they draw the candidates in turn",
+        visible=len(models) > 1,
+        elem_id="model",
+    )
+    fields: dict[str, Component] = {}
+    with gr.Row(elem_classes="counts"):
+        for name in COUNTS:
+            fields[name] = field_of(SETTINGS[name], first)
+        with gr.Column(min_width=140, elem_classes="with-button"):
+            fields["seed"] = field_of(SETTINGS["seed"], first)
+            dice = gr.Button("🎲 Roll", size="sm", elem_id="dice")
+    with gr.Accordion("How to draw", open=False), gr.Row():
+        for name in settings_of(models):
+            fields[name] = field_of(SETTINGS[name], first)
+    form = Form(prompt, chosen, fields, dice)
+    _connect(form)
+    return form
+
+
+def _connect(form: Form) -> None:
+    own = [form.fields[name] for name in form.fields if SETTINGS[name].by_model]
+    names = [name for name in form.fields if SETTINGS[name].by_model]
+    before = gr.State([DEFAULT_MODEL])
+
+    def fit(models: list[str], previous: list[str], *values: Any) -> list[Any]:
+        chosen, earlier = specs_of(models), specs_of(previous)
+        fields = []
+        for name, value in zip(names, values, strict=True):
+            touched = taken(name, earlier) and not _is_default(value, default_of(name, earlier))
+            fields.append(field_of(SETTINGS[name], chosen, value if touched else None))
+        return [models, *fields]
+
+    form.models.change(
+        fit,
+        [form.models, before, *own],
+        [before, *own],
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    form.dice.click(
+        lambda: str(draw_seed()),
+        outputs=form.fields["seed"],
+        show_progress="hidden",
+        api_visibility="private",
+    )
+
+
+def field_of(setting: Setting, chosen: Sequence[Spec], value: Value | None = None) -> Component:
+    """The field of a setting, by default with what the chosen models do when they are not told;
+    hidden if none of them takes it."""
+    default = default_of(setting.name, chosen) if value is None else value
+    facts: dict[str, Any] = {
+        "label": label_of(setting.name),
+        "visible": taken(setting.name, chosen),
+        "min_width": 140,
+        "elem_id": setting.name,
+    }
+    if setting.by_model:
+        facts["info"] = setting.help
+    if setting.names is not None:
+        names = list(dict.fromkeys(setting.names().values()))
+        if default is None:
+            return gr.Dropdown([(LEFT, ""), *names], value="", **facts)
+        return gr.Dropdown(names, value=default, **facts)
+    # A browser's numbers are doubles, which lose the last digits of a large seed.
+    if setting.kind is str or (setting.high is not None and setting.high > EXACT_IN_JSON):
+        hint = "random" if setting.name == "seed" else None
+        shown = None if default is None else str(default)
+        return gr.Textbox(shown, max_lines=4, placeholder=hint, **facts)
+    if setting.by_model:  # may be left to the model, but an empty Number says 0
+        shown = None if default is None else str(default)
+        return gr.Textbox(shown, max_lines=1, placeholder=LEFT, **facts)
+    return gr.Number(value=default, step=1 if setting.kind is int else 0.5, **facts)
+
+
+def settings_of(models: Sequence[Spec]) -> list[str]:
+    """The settings that at least one of the models takes, in the table's order; none that name
+    files, since a visitor has no business with this machine's."""
+    return [
+        name
+        for name, setting in SETTINGS.items()
+        if setting.by_model and not setting.local and taken(name, models)
+    ]
+
+
+def taken(name: str, chosen: Sequence[Spec]) -> bool:
+    """Whether a setting is one of all models, or one that a chosen model takes."""
+    return not SETTINGS[name].by_model or any(name in spec.settings for spec in chosen)
+
+
+def default_of(name: str, chosen: Sequence[Spec]) -> Value | None:
+    """What the chosen models do when they are not told; None where they differ: each its own."""
+    if name in COUNTS:
+        return COUNTS[name]
+    values = {spec.defaults.get(name) for spec in chosen if name in spec.settings}
+    return values.pop() if len(values) == 1 else None
+
+
+def _is_default(shown: Any, default: Value | None) -> bool:
+    """Whether a field shows what its models do when they are not told."""
+    return shown in (None, "") or (default is not None and str(shown) == str(default))
+
+
+def examples() -> list[str]:
+    """Prompts that a model which is there knows all words of."""
+    return [
+        prompt
+        for prompt in EXAMPLES
+        if any(not unknown_words(prompt, spec.vocabulary) for spec in models_present().values())
+    ]
+
+
+def specs_of(models: Sequence[str]) -> list[Spec]:
+    """What is known of the chosen models; nothing chosen is the default."""
+    return [SPECS[name] for name in models if name in SPECS] or [SPECS[DEFAULT_MODEL]]
+
+
+def label_of(name: str) -> str:
+    """The name of a setting for people."""
+    return name.replace("_", " ").capitalize()

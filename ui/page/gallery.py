@@ -1,0 +1,112 @@
+"""What was drawn in this folder by anybody, the latest first."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from gen.run_folder.history import Comparison, Past
+from ui.page import deleted
+from ui.page.files import address, opened
+from ui.page.form import label_of
+from ui.page.markup import ON_CLICK, Tile, counted, paragraphs, tiles
+from ui.page.view import Shown, View, build_view
+from ui.service.service import Studio
+
+ON_A_PAGE = 24
+SHOWN = 80  # characters of a prompt
+PROMPT, COMPARED = "prompt", "comparison"  # kinds of tiles
+
+
+def build(studio: Studio, tab: gr.Tab) -> View:
+    """The prompts, each by its best picture, and the view of the one that is chosen."""
+    with gr.Column(elem_id="gallery-list") as listed:
+        aside = deleted.build(studio)
+        told = gr.HTML(elem_id="gallery-told")
+        sheet = gr.HTML(js_on_load=ON_CLICK, elem_id="gallery-prompts")
+        with gr.Row(elem_classes="actions"):
+            newer = gr.Button("Newer", size="sm", elem_id="gallery-newer")
+            older = gr.Button("Older", size="sm", elem_id="gallery-older")
+    with gr.Column(visible=False, elem_id="gallery-open") as opened_one:
+        back = gr.Button("All prompts", size="sm", elem_id="gallery-back")
+        view = build_view(studio, "gallery")
+    number = gr.State(0)  # of the page
+    turned = [number, told, sheet, newer, older, *aside.outputs]
+
+    def turn(page: int) -> list[Any]:
+        studio.history.refresh()
+        entries = studio.history.entries()
+        last = max(0, (len(entries) - 1) // ON_A_PAGE)
+        page = min(max(page, 0), last)
+        shown = entries[page * ON_A_PAGE : (page + 1) * ON_A_PAGE]
+        return [
+            page,
+            paragraphs([_told(entries)]),
+            tiles([_tile(studio, entry) for entry in shown], "prompts"),
+            gr.Button(visible=page > 0),
+            gr.Button(visible=page < last),
+            *aside.show(),
+        ]
+
+    def choose(event: gr.EventData) -> list[Any]:
+        shown = _chosen(studio, str(event.name))
+        if shown is None:
+            raise gr.Error("this is no longer there", duration=5, print_exception=False)
+        return [gr.Column(visible=False), gr.Column(visible=True), *view.show(shown)]
+
+    def close(page: int) -> list[Any]:
+        return [gr.Column(visible=True), gr.Column(visible=False), *turn(page)]
+
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    tab.select(turn, number, turned, **quiet)
+    newer.click(lambda page: turn(page - 1), number, turned, **quiet)
+    older.click(lambda page: turn(page + 1), number, turned, **quiet)
+    sheet.select(choose, outputs=[listed, opened_one, *view.outputs], **quiet)
+    back.click(close, number, [listed, opened_one, *turned], **quiet)
+    aside.connect(turn, number, turned)
+    return view
+
+
+def _told(entries: Sequence[Past | Comparison]) -> str:
+    compared = sum(isinstance(entry, Comparison) for entry in entries)
+    counts = ((len(entries) - compared, "prompt"), (compared, "comparison"))
+    parts = [counted(count, noun) for count, noun in counts if count]
+    return f"{' and '.join(parts)}, the latest first" if parts else "Nothing was drawn here yet."
+
+
+def _chosen(studio: Studio, name: str) -> Shown | None:
+    """What the tile of that name stands for, while it is there."""
+    kind, _, number = name.partition(" ")
+    if not number.isdecimal():
+        return None
+    if kind == COMPARED:
+        comparison = studio.history.find_comparison(int(number))
+        return None if comparison is None else Shown.cells(comparison)
+    past = studio.history.find(int(number))
+    return None if past is None else Shown({past.number: ""})
+
+
+def _tile(studio: Studio, entry: Past | Comparison) -> Tile:
+    if isinstance(entry, Past):
+        about = counted(len(entry.pictures), "picture")
+        return _first(studio, entry, f"{PROMPT} {entry.number}", about)
+    cells = [studio.history.find(number) for number in entry.numbers]
+    there = [past for past in cells if past is not None and not past.is_empty]
+    axes = f"{label_of(entry.across.name)} × {label_of(entry.down.name)}"
+    about = f"{axes}: {counted(len(there), 'picture')}"
+    return _first(studio, there[0], f"{COMPARED} {entry.number}", about, [about])
+
+
+def _first(studio: Studio, past: Past, name: str, about: str, captions: Sequence[str] = ()) -> Tile:
+    """The tile of an entry: a prompt's first picture."""
+    first = past.pictures[0]
+    image = opened(studio.history.path(first))
+    prompt = past.request.prompt
+    short = prompt if len(prompt) <= SHOWN else prompt[:SHOWN] + "…"
+    return Tile(
+        None if image is None else address(first),
+        about=f"{short}, {about}",
+        captions=[short, *captions],
+        name=name,
+        size=(1, 1) if image is None else image.size,
+    )

@@ -1,0 +1,234 @@
+"""The queue: one job at a time, the clients in turn, and no more waiting than can be served."""
+
+import json
+import math
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from gen.errors import InputError
+from gen.events import Cancel, Event, Loading, Progress
+from gen.run_folder.saving import no_room, write_atomically
+
+WAITING = 100  # jobs, at most
+WAITING_PER_CLIENT = 50
+ATTEMPTS = 2  # a job that ended the process so often is not begun again
+RETRY_AFTER = 120  # seconds; longer waits are not heeded by OpenAI's client
+
+
+class QueueFullError(InputError):
+    """Too many jobs are waiting; `retry_after` is in seconds."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"too many jobs are waiting: try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+class StoppingError(InputError):
+    """The server is ending."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down: try again when it is back")
+
+
+class FatalJobError(InputError):
+    """The job has ended the process before, and may not do it again."""
+
+    def __init__(self, journal: Path) -> None:
+        super().__init__(
+            f"this job was cut off {ATTEMPTS} times by the end of the server, so it is not tried "
+            f"again: ask for less, or remove {journal.name} from the output folder and restart"
+        )
+
+
+@dataclass(eq=False)
+class Job:
+    """Something to be done for a client, with its outcome in `future`.
+
+    `cancel` ends it early when it runs, `began` is when it was begun (by `perf_counter`),
+    `progress` what it told last, and `loading` what it waits for, if it waits for a model.
+    """
+
+    client: str
+    work: Callable[["Job"], Any]
+    key: str | None = None  # what makes two jobs the same to the journal; None: not noted there
+    cancel: Cancel = field(default_factory=Cancel)
+    began: float | None = None
+    progress: Progress | None = None
+    loading: Loading | None = None
+    future: Future[Any] = field(default_factory=Future)
+
+    def follow(self, event: Event) -> None:
+        """Take in what the engine tells."""
+        self.loading = event if isinstance(event, Loading) else None
+        if isinstance(event, Progress):
+            self.progress = event
+
+
+class Queue:
+    """Jobs of many threads, done by one.
+
+    The clients take turns, each with its oldest job; who was served goes behind all that wait.
+    `journal` is a file that outlives the process: which jobs were begun and have not ended, so
+    that one which kills the process does so twice at most.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self._journal = Journal(journal)
+        self._waiting: dict[str, deque[Job]] = {}  # by client, the next to be served first
+        self._changed = threading.Condition()
+        self.stopping = False
+        self._seconds: deque[float] = deque(maxlen=20)  # that the last jobs took
+        self.running: Job | None = None
+        self._worker = threading.Thread(target=self._work, name="worker", daemon=True)
+        self._worker.start()
+
+    def __len__(self) -> int:
+        """How many jobs are waiting."""
+        with self._changed:
+            return sum(map(len, self._waiting.values()))
+
+    def submit(self, job: Job) -> None:
+        """Have a job done in its turn. Raises QueueFullError, StoppingError and FatalJobError."""
+        with self._changed:
+            if self.stopping:
+                raise StoppingError
+            if job.key is not None and self._journal.attempts(job.key) >= ATTEMPTS:
+                raise FatalJobError(self._journal.path)
+            own = len(self._waiting.get(job.client, ()))
+            total = sum(map(len, self._waiting.values()))
+            if total >= WAITING or own >= WAITING_PER_CLIENT:
+                raise QueueFullError(self._retry_after(total))
+            self._waiting.setdefault(job.client, deque()).append(job)
+            self._changed.notify()
+
+    def drop(self, job: Job) -> None:
+        """Its client has gone: the job is not begun, or ends after the step in the making."""
+        self.withdraw(job)
+        job.cancel.stop()
+
+    def withdraw(self, job: Job) -> bool:
+        """Take a job back that has not begun; False if it has."""
+        with self._changed:
+            jobs = self._waiting.get(job.client, deque())
+            if job not in jobs:
+                return False
+            jobs.remove(job)
+            job.future.cancel()
+            if not jobs:
+                del self._waiting[job.client]
+            return True
+
+    def ahead_of(self, job: Job) -> int:
+        """How many jobs are done before this one, at most; 0 when it has begun."""
+        with self._changed:
+            own = self._waiting.get(job.client, deque())
+            if job not in own:
+                return 0
+            turns = own.index(job) + 1
+            waiting = sum(min(len(jobs), turns) for jobs in self._waiting.values()) - 1
+            return waiting + (self.running is not None)
+
+    def stop(self) -> None:
+        """Begin no more jobs, and end the running one after its step, with what it has by then.
+
+        Returns when that is saved; the jobs that waited end with StoppingError.
+        """
+        with self._changed:
+            self.stopping = True
+            for jobs in self._waiting.values():
+                for job in jobs:
+                    job.future.set_exception(StoppingError())
+            self._waiting.clear()
+            if self.running is not None:
+                self.running.cancel.finish_now()
+            self._changed.notify()
+        self._worker.join()
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            job.began = perf_counter()
+            try:
+                result = self._done(job)
+            except BaseException as error:
+                self._end(perf_counter() - job.began)
+                job.future.set_exception(error)
+            else:
+                self._end(perf_counter() - job.began)
+                job.future.set_result(result)
+
+    def _done(self, job: Job) -> Any:
+        if job.key is None:
+            return job.work(job)
+        self._journal.begin(job.key)
+        try:
+            return job.work(job)
+        finally:
+            self._journal.end(job.key)
+
+    def _next(self) -> Job | None:
+        """The job whose turn it is, as soon as there is one; None when the queue has ended."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self.stopping)
+            if self.stopping:
+                return None
+            client, jobs = next(iter(self._waiting.items()))
+            self.running = jobs.popleft()
+            self.running.future.set_running_or_notify_cancel()
+            del self._waiting[client]
+            if jobs:
+                self._waiting[client] = jobs  # behind all others
+            return self.running
+
+    def _end(self, seconds: float) -> None:
+        with self._changed:
+            self.running = None
+            self._seconds.append(seconds)
+
+    def _retry_after(self, waiting: int) -> int:
+        """Seconds until about half of what waits is done."""
+        mean = sum(self._seconds) / max(1, len(self._seconds))
+        return max(1, min(RETRY_AFTER, math.ceil(mean * waiting / 2)))
+
+
+class Journal:
+    """How often each job was begun without having ended, in a file that is small and whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._ended_a_process = _read(path)  # by key, how often
+
+    def attempts(self, key: str) -> int:
+        """How often a process ended while it worked on this job."""
+        return self._ended_a_process.get(key, 0)
+
+    def begin(self, key: str) -> None:
+        """Count an attempt before it is made. Raises RoomError if the disk is full."""
+        self._write({**self._ended_a_process, key: self.attempts(key) + 1})
+
+    def end(self, key: str) -> None:
+        """The process has outlived the job."""
+        self._ended_a_process.pop(key, None)
+        self._write(self._ended_a_process)
+
+    def _write(self, attempts: dict[str, int]) -> None:
+        try:
+            write_atomically(self.path, json.dumps(attempts).encode())
+        except OSError as error:
+            raise no_room(self.path, error) from error
+
+
+def _read(path: Path) -> dict[str, int]:
+    """The attempts in a journal's file; one that is no such file counts nothing."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(values, dict):
+        return {}
+    return {key: count for key, count in values.items() if isinstance(count, int)}

@@ -1,0 +1,233 @@
+"""One process, one set of models in memory, one queue for all who ask."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+from gen.engine import Engine, Outcome
+from gen.errors import InputError
+from gen.events import Event, Watch, watch_nothing
+from gen.models import DEFAULT_MODEL, SPECS, WEIGHTS_ERRORS, Spec
+from gen.plan import Plan, resolve
+from gen.run_folder.folder import RunFolder
+from gen.run_folder.history import History
+from gen.settings.request import Request
+from ui.api.images import decode
+from ui.service.metrics import Metrics
+from ui.service.queue import FatalJobError, Job, Queue, QueueFullError, StoppingError
+
+JOURNAL = "queue.json"  # in the run folder
+# The settings that visitors may give: none that names a file of this machine.
+SERVED = (
+    "prompt",
+    "negative_prompt",
+    "model",
+    "seed",
+    "width",
+    "height",
+    "steps",
+    "guidance",
+    "sampler",
+    "schedule",
+    "candidates",
+    "top_k",
+    "temperature",
+    "token_top_k",
+    "token_top_p",
+)
+# What one job may ask of a server that others wait for.
+LIMITS: Mapping[str, int] = {"width": 2048, "height": 2048, "steps": 250, "candidates": 128}
+
+
+class UnknownModelError(InputError):
+    """Not one of the models that are served."""
+
+
+def models_present() -> dict[str, Spec]:
+    """The known models whose weights are there, by name."""
+    return {name: spec for name, spec in SPECS.items() if spec.folder.is_dir()}
+
+
+def find_served(name: str) -> Spec:
+    """The Spec of a known model. Folders of the server's disk are nobody else's business."""
+    if name not in SPECS:
+        raise UnknownModelError(
+            f"no model {name[:80]!r} is served here: choose from {', '.join(models_present())}"
+        )
+    return SPECS[name]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the jury says of an upload: a score, the cosine in [-1, 1], or why there is none.
+
+    When it looks closely: the probability that the picture matches the prompt, for a jury that is
+    calibrated, and whether each claim of the prompt holds in it.
+    """
+
+    score: float | None = None
+    failed: str | None = None
+    match: float | None = None
+    claims: tuple[tuple[str, bool], ...] = ()
+
+
+@dataclass
+class Studio:
+    """An engine, the run folder that it saves to, and the queue before it.
+
+    With `fit_size`, a size that a model cannot draw is drawn at the nearest and enlarged.
+    """
+
+    engine: Engine
+    folder: RunFolder
+    find: Callable[[str], Spec] = find_served
+    fit_size: bool = False
+    metrics: Metrics = field(default_factory=Metrics)
+
+    def __post_init__(self) -> None:
+        self.history = History(self.folder.path)
+        self.queue = Queue(self.folder.path / JOURNAL)
+
+    def check(self) -> None:
+        """Raise WeightsError if the default models are not there; loads nothing."""
+        self.engine.jury_spec()
+        self.engine.model_hash(self.find(DEFAULT_MODEL))
+
+    def load(self) -> None:
+        """Load the default models, so that the first job does not wait for them."""
+
+        def work(job: Job) -> None:
+            self.engine.pipeline(self.find(DEFAULT_MODEL), job.follow)
+            if self.engine.jury_spec() is not None:
+                self.engine.jury(job.follow)
+
+        job = Job("", work)
+        self.queue.submit(job)
+        job.future.result()
+
+    def plan(self, request: Request) -> Plan:
+        """What the request comes to; raises InputError for what cannot or may not be drawn here."""
+        for name in request.given():
+            if name not in SERVED:
+                raise InputError(f"{name}: not a setting for visitors of a server")
+        plan = resolve(request, self.find)
+        for _, own in plan.models:
+            for name, most in LIMITS.items():
+                value = getattr(own, name)
+                if value is not None and value > most:
+                    raise InputError(f"{name} {value}: at most {most} on this server")
+        return plan
+
+    def submit(
+        self,
+        request: Request,
+        client: str = "",
+        watch: Watch = watch_nothing,
+        previews: bool = False,
+        matches: bool = False,
+    ) -> Job:
+        """Have a prompt drawn, judged and saved in its turn; the job's future gets the Outcome.
+
+        With `matches` the run folder is told how likely each picture matches. `watch` is called in
+        the queue's thread. Raises InputError, of which QueueFullError, StoppingError,
+        FatalJobError and UnknownModelError are kinds; the future may raise WeightsError and
+        RoomError too.
+        """
+        plan = self.plan(request)
+
+        def work(job: Job) -> Outcome:
+            def tell(event: Event) -> None:
+                job.follow(event)
+                watch(event)
+
+            outcome = self.engine.draw(
+                plan, self.folder, watch=tell, cancel=job.cancel, previews=previews
+            )
+            self.metrics.count_pictures(outcome.drawn, len(outcome.failed))
+            if matches:
+                self._note_matches(outcome)
+            return outcome
+
+        return self._submitted(Job(client, work, _key(request)))
+
+    def judge(
+        self, prompt: str, files: Sequence[bytes], client: str = "", closely: bool = False
+    ) -> Job:
+        """Have picture files scored in their turn; the job's future gets a Verdict for each.
+
+        Raises InputError as `submit` does.
+        """
+        if self.engine.jury_spec() is None:
+            raise InputError("this server has no jury")
+        return self._submitted(Job(client, partial(self._judged, prompt, files, closely)))
+
+    def _judged(
+        self, prompt: str, files: Sequence[bytes], closely: bool, job: Job
+    ) -> list[Verdict]:
+        jury = self.engine.jury(job.follow)
+        prepared, verdicts = [], {}
+        for index, data in enumerate(files):  # one at a time: decoded they can be very large
+            if job.cancel.asked:
+                raise StoppingError
+            try:
+                prepared.append((index, jury.prepare(decode(data))))
+            except ValueError as error:
+                verdicts[index] = Verdict(failed=str(error))
+        pictures = jury.encode([picture for _, picture in prepared])
+        scores = jury.score(prompt, pictures)
+        matches = self._matches(prompt, pictures) if closely else None
+        checked = jury.check(prompt, pictures) if closely else None
+        for place, ((index, _), score) in enumerate(zip(prepared, scores, strict=True)):
+            if not math.isfinite(score):
+                verdicts[index] = Verdict(failed="its score is not finite")
+                continue
+            claims = () if checked is None else checked[place].verdicts
+            verdicts[index] = Verdict(
+                score,
+                match=None if matches is None else matches[place],
+                claims=tuple((verdict.claim.text, verdict.holds) for verdict in claims),
+            )
+        return [verdicts[index] for index in range(len(files))]
+
+    def _matches(self, prompt: str, pictures: Any) -> list[float] | None:
+        """How likely each of the jury's encoded pictures matches; None if it is not calibrated."""
+        try:
+            meanings = self.engine.jury().calibrated(prompt, pictures)
+        except WEIGHTS_ERRORS:
+            return None
+        return [meaning.probability for meaning in meanings]
+
+    def _note_matches(self, outcome: Outcome) -> None:
+        paths = {r.seed: r.path for r in outcome.best + outcome.rest if r.path is not None}
+        if not paths or outcome.number is None or self.engine.jury_spec() is None:
+            return
+        pictures = self.engine.jury().encode(list(paths.values()), skip_bad=True)
+        matches = self._matches(outcome.plan.request.prompt, pictures)
+        if matches is not None:
+            pairs = zip(paths, matches, strict=True)
+            known = {seed: match for seed, match in pairs if math.isfinite(match)}
+            self.folder.note_matches(outcome.number, known)
+
+    def stop(self) -> None:
+        """End the job in the making after its step; returns when what it has is saved."""
+        self.queue.stop()
+
+    def _submitted(self, job: Job) -> Job:
+        start = perf_counter()
+        try:
+            self.queue.submit(job)
+        except (QueueFullError, StoppingError, FatalJobError):
+            self.metrics.count_refused()
+            raise
+        job.future.add_done_callback(lambda _: self.metrics.count_job(job, perf_counter() - start))
+        return job
+
+
+def _key(request: Request) -> str:
+    """The same for the same request, so that one that kills the process is known again."""
+    return hashlib.sha256(json.dumps(request.to_json(), sort_keys=True).encode()).hexdigest()[:32]
