@@ -208,9 +208,10 @@ class Studio:
         models = (spec("fake", folder / "fake"), spec("other", folder / "other", narrow))
         for model in models:
             set_item(families.SPECS, model.name, model)
+            set_item(specs.SHIPPED, model.name, model.folder)
         jury = rerank.model.specs.Spec("fake-jury", folder / "jury")
         set_item(rerank.model.specs.SPECS, jury.name, jury)
-        set_attribute(specs, "DEFAULT_MODEL", "fake")
+        set_attribute(families, "DEFAULT_MODEL", "fake")
         set_attribute(rerank.model.specs, "DEFAULT", "fake-jury")
         (folder / "jury").mkdir(exist_ok=True)
         set_attribute(gen.engine, "load_pipeline", self._load_pipeline)

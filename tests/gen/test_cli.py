@@ -434,7 +434,7 @@ def test_again_takes_no_settings_but_those_of_the_picture(
 LIGHT = """
 import sys
 from gen.cli import main
-from pipelines import hub
+from pipelines.checkpoints import hub
 COMMANDS = ["--help"], ["--version"], ["--list-models"], ["a 熊貓", "--dry-run"], ["x", "-W", "1"]
 for words in COMMANDS:
     try:

@@ -74,5 +74,5 @@ def test_weights_that_should_ship_and_do_not(
 ) -> None:
     spec = families.SPECS["stickers"]
     elsewhere = specs.Spec(**{**vars(spec), "folder": tmp_path / "gone"})
-    monkeypatch.setattr(specs, "SPECS", {"stickers": elsewhere})
+    monkeypatch.setattr(families, "SPECS", {"stickers": elsewhere})
     assert states()["stickers"] == "its weights are not here: install Salon again"

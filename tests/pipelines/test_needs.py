@@ -114,8 +114,8 @@ MEASURE = """
 import sys, torch
 from pipelines.runtime.cpu import keep_freed_memory
 from pipelines.checkpoints.memory import read_needs
-from pipelines.checkpoints.specs import find
-from pipelines.checkpoints.loading import load_networks
+from pipelines.families import find
+from pipelines.diffusion.networks import load_networks
 
 tiny, large, dtype = find(sys.argv[1]), find(sys.argv[2]), getattr(torch, sys.argv[3])
 keep_freed_memory()
