@@ -7,8 +7,8 @@ import random
 import torch
 
 from train.autoencoder import AutoencoderConfig, AutoencoderTask
-from train.world.atlas import load
-from train.world.scene import STYLES, pack_scene, render
+from train.world.renderer import render
+from train.world.scene import pack_scene
 
 CONFIG = AutoencoderConfig(widths=(24, 48, 96, 128), latent_channels=16)
 
@@ -18,8 +18,7 @@ class WorldAutoencoderTask(AutoencoderTask):
 
     def __init__(self, config: AutoencoderConfig = CONFIG) -> None:
         super().__init__(config)
-        self._atlases = {style: load(name) for style, name in STYLES.items()}
 
     def batch(self, rng: random.Random, size: int, device: torch.device) -> torch.Tensor:
         """Return (size, 3, 64, 64) uint8."""
-        return render([pack_scene(rng) for _ in range(size)], self._atlases).to(device)
+        return render([pack_scene(rng) for _ in range(size)]).to(device)
