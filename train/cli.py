@@ -88,6 +88,10 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--threads", type=int, help="CPU threads; default: all cores")
     ship = step("ship", _ship, "put the trained networks into the packages, in half precision")
     running(ship).add_argument("--only", choices=SHIPPED, help="one of them; default: all there")
+    from train.world.cli import add_steps
+
+    world = steps.add_parser("world", help="the same steps for the world of a thousand things")
+    add_steps(world.add_subparsers(metavar="STEP", required=True))
     step("plan", _plan, "tell the memory that DALL·E's transformer of 12 billion parameters needs")
     return parser
 

@@ -637,7 +637,10 @@ IRREGULAR: Mapping[str, str] = {
 
 def plural(name: str) -> str:
     """Return the plural of `name`: of the word before `of`, `with`, `in`, … if there is one."""
-    head, joint, rest = re.match(r"(.+?)( (?:of|with|behind|in|on|a|holding|pointing|tilted|without|gesturing|getting) .*|$)()", name).groups()  # type: ignore[union-attr]
+    head, joint, rest = re.match(
+        r"(.+?)( (?:of|with|behind|in|on|a|holding|pointing|tilted|without|gesturing|getting) .*|$)()",
+        name,
+    ).groups()  # type: ignore[union-attr]
     *before, word = head.split(" ")
     return " ".join([*before, _plural_word(word)]) + joint + rest
 

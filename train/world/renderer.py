@@ -77,10 +77,15 @@ def _mask(shape: str, side: int) -> np.ndarray:
     return np.asarray(image.reduce(OVERSAMPLING))
 
 
-def _round(corners: int, start: float, reaches: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
+def _round(
+    corners: int, start: float, reaches: tuple[float, ...]
+) -> tuple[tuple[float, float], ...]:
     turns = [start + 2 * math.pi * number / corners for number in range(corners)]
     return tuple(
-        (reaches[number % len(reaches)] * math.cos(turn), reaches[number % len(reaches)] * math.sin(turn))
+        (
+            reaches[number % len(reaches)] * math.cos(turn),
+            reaches[number % len(reaches)] * math.sin(turn),
+        )
         for number, turn in enumerate(turns)
     )
 
@@ -90,7 +95,8 @@ def _heart() -> tuple[tuple[float, float], ...]:
     return tuple(
         (
             0.94 * math.sin(t) ** 3,
-            -0.06 * (13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) - 0.08,
+            -0.06 * (13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t))
+            - 0.08,
         )
         for t in turns
     )
