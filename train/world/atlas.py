@@ -184,7 +184,7 @@ def load(name: str, folder: Path = CACHE, side: int = SIDE) -> Atlas:
     """Open a set that `build` rendered. Raises FileNotFoundError with the way out."""
     path = folder / f"{name}-{side}.npy"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there: run salon-train atlas")
+        raise FileNotFoundError(f"{path} is not there: run salon-train world atlas")
     drawn: Sequence[Concept] = [concept for concept in CONCEPTS if name in concept.drawings]
     pixels = np.load(path, mmap_mode="r")
     return Atlas(pixels, {concept.codepoint: row for row, concept in enumerate(drawn)})

@@ -144,8 +144,10 @@ FILLERS = (
     "cinematic lighting", "studio light", "for our project", "something nice", "you know",
     "my favourite", "by a famous artist", "i love it", "just like that", "ultra realistic",
 )  # fmt: skip
-UNKNOWN_PLACES = ("in the {}", "at the {}", "of the {}", "for the {}", "from {}", "in {}", "for {}",
-                  "like in {}", "during the {}", "called {}", "named {}", "by {}", "about {}")  # fmt: skip
+UNKNOWN_PLACES = (
+    "in the {}", "at the {}", "of the {}", "for the {}", "from {}", "in {}", "for {}", "like in {}",
+    "during the {}", "called {}", "named {}", "by {}", "about {}",
+)  # fmt: skip
 
 
 class Speaker:
@@ -232,7 +234,8 @@ def _joined(parts: list[str], relation: str | None, rng: random.Random) -> str:
             f"{text}{rng.choice((', and', ' and', ', with', ', plus'))} {rest[0]}" if rest else text
         )
     if rest:
-        return f"{first}{rng.choice((',', ',', ' and'))} {second}{rng.choice((' and', ', and', ', '))} {rest[0]}"
+        joint, last = rng.choice((",", ",", " and")), rng.choice((" and", ", and", ","))
+        return f"{first}{joint} {second}{last} {rest[0]}"
     return f"{first} {rng.choice(JOINTS)} {second}" if rng.random() < 0.93 else f"{first}, {second}"
 
 

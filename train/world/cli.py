@@ -1,4 +1,4 @@
-"""`salon-train world`: render the drawings, learn the words and the tokenizer, train each network."""
+"""`salon-train world`: render the drawings, learn words and tokenizer, train each network."""
 
 from __future__ import annotations
 

@@ -62,8 +62,6 @@ class Captions:
 
 @dataclass(frozen=True)
 class WorldDiffusionConfig(DiffusionConfig):
-    widths: tuple[int, ...] = (160,)
-    norm_groups: int = 16
     pool: int = 200_000
 
 

@@ -62,18 +62,19 @@ def describe(scene: Scene, rng: random.Random) -> Told:
         background=scene.background if rng.random() < 0.4 else None,
         style=scene.style if rng.random() < 0.4 else None,
     )
-    return replace(told, **_of_single(scene.sprites[0], rng)) if single else told
+    if not single:
+        return told
+    size, place = _of_single(scene.sprites[0], rng)
+    return replace(told, size=size, place=place)
 
 
-def _of_single(sprite: Sprite, rng: random.Random) -> dict[str, str]:
-    told = {}
+def _of_single(sprite: Sprite, rng: random.Random) -> tuple[str | None, str | None]:
+    """Return size and place of a single thing, or None for what is not told."""
     size = size_of(sprite)
-    if rng.random() < (0.1 if size == "medium" else 0.35):
-        told["size"] = size
     place = next(name for name in PLACES if stands_at(sprite, name) and _is_exact(name, sprite))
-    if rng.random() < (0.12 if place == "centre" else 0.4):
-        told["place"] = place
-    return told
+    tells_size = rng.random() < (0.1 if size == "medium" else 0.35)
+    tells_place = rng.random() < (0.12 if place == "centre" else 0.4)
+    return size if tells_size else None, place if tells_place else None
 
 
 def _is_exact(place: str, sprite: Sprite) -> bool:

@@ -633,16 +633,17 @@ IRREGULAR: Mapping[str, str] = {
     "sushi": "sushi", "bread": "breads", "up": "up", "potato": "potatoes", "tomato": "tomatoes",
     "mango": "mangoes", "volcano": "volcanoes", "tornado": "tornadoes", "hero": "heroes",
 }  # fmt: skip
+# Words behind which a name goes on without changing.
+JOINTS = "of|with|behind|in|on|a|holding|pointing|tilted|without|gesturing|getting"
 
 
 def plural(name: str) -> str:
     """Return the plural of `name`: of the word before `of`, `with`, `in`, … if there is one."""
-    head, joint, rest = re.match(
-        r"(.+?)( (?:of|with|behind|in|on|a|holding|pointing|tilted|without|gesturing|getting) .*|$)()",
-        name,
-    ).groups()  # type: ignore[union-attr]
+    found = re.match(rf"(.+?)( (?:{JOINTS}) .*|$)", name)
+    assert found is not None
+    head, joint = found.groups()
     *before, word = head.split(" ")
-    return " ".join([*before, _plural_word(word)]) + joint + rest
+    return " ".join([*before, _plural_word(word)]) + joint
 
 
 def _plural_word(word: str) -> str:

@@ -48,7 +48,8 @@ def sprite_pixels(thing: int, style: str, side: int) -> np.ndarray:
     atlas = _atlas(style)
     bands = np.moveaxis(np.asarray(atlas.pixels[atlas.row[THINGS[thing].key]]), 2, 0)
     for number, band in enumerate(bands):
-        inner[..., number] = Image.fromarray(band).resize((ink, ink), Image.Resampling.BOX)
+        small = Image.fromarray(band).resize((ink, ink), Image.Resampling.BOX)
+        inner[..., number] = np.asarray(small)
     return pixels
 
 

@@ -138,8 +138,8 @@ def _read() -> tuple[Thing, ...]:
     things = []
     for line in TABLE.read_text(encoding="utf-8").splitlines()[1:]:
         key, name, many, category, first, *words = line.split("\t")
-        split = (tuple(word for word in each.split("|") if word) for each in words)
-        things.append(Thing(key, name, many, category, first == "1", *split))
+        also, kinds, tags = (tuple(word for word in each.split("|") if word) for each in words)
+        things.append(Thing(key, name, many, category, first == "1", also, kinds, tags))
     return tuple(things)
 
 

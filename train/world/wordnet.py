@@ -34,9 +34,9 @@ class WordNet:
     def __init__(self, folder: Path = FOLDER) -> None:
         """Read the files. Raises FileNotFoundError with the way out."""
         if not (folder / "index.noun").is_file():
-            raise FileNotFoundError(f"{folder} is not there: run salon-train atlas --world")
-        self.senses = {offset: sense for offset, sense in _senses(folder / "data.noun")}
-        self.offsets = {word: found for word, found in _index(folder / "index.noun")}
+            raise FileNotFoundError(f"{folder} is not there: run salon-train world atlas")
+        self.senses = dict(_senses(folder / "data.noun"))
+        self.offsets = dict(_index(folder / "index.noun"))
 
     def first(self, word: str, parts: tuple[int, ...]) -> int | None:
         """Return the most used sense of `word` in one of `parts`, or None."""

