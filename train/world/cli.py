@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,6 +74,7 @@ def _tokenizer(arguments: argparse.Namespace) -> None:
 
 def _network(arguments: argparse.Namespace) -> None:
     import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
 
     torch.set_num_threads(arguments.threads)
     make, schedule = TASKS[arguments.network]
@@ -86,7 +88,10 @@ def _network(arguments: argparse.Namespace) -> None:
         schedule = replace(schedule, minutes=None)
     schedule = replace(schedule, **{k: value for k, value in changes.items() if value is not None})
     schedule = replace(schedule, mixed_precision=arguments.precision)
-    print(train(make(arguments.run), schedule, arguments.run / arguments.network))
+    task = make(arguments.run)
+    # In half precision on a CPU, the backward pass of the fused attention is slow for few tokens.
+    with sdpa_kernel(SDPBackend.MATH) if arguments.precision == "bf16" else nullcontext():
+        print(train(task, schedule, arguments.run / arguments.network))
 
 
 def _text(run: Path) -> Task:
@@ -95,6 +100,12 @@ def _text(run: Path) -> Task:
     from train.world.text import TextConfig, TextTask
 
     return TextTask(TextConfig(), CLIPTokenizer.from_pretrained(run / "tokenizer"))
+
+
+def _clip(run: Path) -> Task:
+    from train.world.clip import ClipConfigOfWorld, WorldClipTask
+
+    return WorldClipTask(ClipConfigOfWorld(), _trained(run, "text"))
 
 
 def _autoencoder(run: Path) -> Task:
@@ -145,6 +156,10 @@ TASKS: dict[str, tuple[Callable[[Path], Task], Schedule]] = {
     "text": (
         _text,
         Schedule(128, 2e-3, warmup_steps=100, ema_decay=0.998, minutes=20, save_minutes=3),
+    ),
+    "clip": (
+        _clip,
+        Schedule(64, 2e-3, warmup_steps=100, ema_decay=0.998, minutes=60, save_minutes=5),
     ),
     "autoencoder": (
         _autoencoder,

@@ -14,14 +14,14 @@ from train.world.vocabulary import FIRST, NOUN_NUMBERS
 
 RECIPE = DvaeRecipe(
     network=DvaeConfig(
-        vocabulary=4096,
+        vocabulary=2048,
         size=64,
         code_width=128,
         first_kernel=1,
         encoder=TowerConfig(widths=(224,), kernel=1, patch=8),
         decoder=TowerConfig(widths=(256,), patch=8),
     ),
-    first_pictures=2400,
+    first_pictures=2000,
 )
 EVERYTHING = 0.4  # of the scenes have things that people seldom ask for, too
 

@@ -6,10 +6,24 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
+from typing import TypeVar
 
 from train.world.held_out import is_held_out_word
 from train.world.scene import OPPOSITE, Scene, Sprite, size_of, stands_at, stands_in, thirds
-from train.world.vocabulary import ACCEPTED, GENERAL, PLACES, THINGS
+from train.world.vocabulary import (
+    ACCEPTED,
+    BACKGROUNDS,
+    FIRST,
+    GENERAL,
+    PLACES,
+    RELATIONS,
+    SHAPE_NUMBERS,
+    SIZES,
+    STYLES,
+    THINGS,
+)
+
+T = TypeVar("T")
 
 # How often a thing is called by its name, another word for it, a kind of it, a word for many
 # things, or a word that makes people think of it.
@@ -124,3 +138,87 @@ def _holds(told: Told, sprites: Sequence[Sprite]) -> bool:
     if told.place is not None and not stands_at(first, told.place):
         return False
     return told.relation is None or stands_in(told.relation, first, sprites[1])
+
+
+CHANGES = ("thing", "count", "relation", "order", "size", "place", "background", "style")
+
+
+def possible_changes(told: Told) -> tuple[str, ...]:
+    """Return the facts of `told` that `change` can make false."""
+    possible = {
+        "thing": True,
+        "count": len(told.words) == 1,
+        "relation": told.relation is not None,
+        "order": told.relation is not None,
+        "size": told.size is not None,
+        "place": told.place is not None,
+        "background": told.background is not None,
+        "style": told.style is not None,
+    }
+    return tuple(name for name in CHANGES if possible[name])
+
+
+def change(told: Told, rng: random.Random, fact: str | None = None) -> Told:
+    """Return `told` with one fact made false; without `fact`, any of the possible ones."""
+    fact = rng.choice(possible_changes(told)) if fact is None else fact
+    if fact == "thing":
+        return _with_other_thing(told, rng)
+    if fact == "count":
+        return replace(told, count=_other((1, 2, 3, 4, 5), told.count, rng), size=None, place=None)
+    if fact == "order":
+        things, called = told.things, told.words
+        order = (1, 0, *range(2, len(things)))
+        return replace(
+            told,
+            things=tuple(things[number] for number in order),
+            words=tuple(called[number] for number in order),
+        )
+    if fact == "relation":
+        return replace(told, relation=_other(tuple(RELATIONS), told.relation, rng))
+    if fact == "size":
+        return replace(told, size=_other(tuple(SIZES), told.size, rng))
+    if fact == "place":
+        return replace(told, place=_other_place(told.place, rng))
+    if fact == "background":
+        return replace(told, background=_other(tuple(BACKGROUNDS), told.background, rng))
+    return replace(told, style=_other(tuple(STYLES), told.style, rng))
+
+
+def _with_other_thing(told: Told, rng: random.Random) -> Told:
+    """Return `told` with another thing in place of one; often one of its own kind."""
+    index = rng.randrange(len(told.things))
+    old = told.things[index]
+    if THINGS[old].colour is not None:
+        choices: Sequence[int] = SHAPE_NUMBERS
+    else:
+        choices = FIRST
+        if rng.random() < 0.6:
+            alike = [n for n in FIRST if THINGS[n].category == THINGS[old].category]
+            choices = alike or FIRST
+    while True:
+        new = rng.choice(choices)
+        if new not in ACCEPTED[told.words[index]] and new not in told.things:
+            break
+    things, called = list(told.things), list(told.words)
+    things[index], called[index] = new, word_for(new, rng)
+    return replace(told, things=tuple(things), words=tuple(called))
+
+
+def _other_place(place: str | None, rng: random.Random) -> str:
+    """Return a place that excludes `place`: they differ in a direction that both name."""
+    assert place is not None
+    told = PLACES[place]
+    return rng.choice(
+        [
+            name
+            for name, thirds_there in PLACES.items()
+            if any(
+                None not in (here, there) and here != there
+                for here, there in zip(told, thirds_there, strict=True)
+            )
+        ]
+    )
+
+
+def _other(choices: Sequence[T], present: T | None, rng: random.Random) -> T:
+    return rng.choice([choice for choice in choices if choice != present])

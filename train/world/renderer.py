@@ -27,7 +27,7 @@ def render(scenes: Sequence[Scene], cell: int = CELL) -> torch.Tensor:
         image[:] = BACKGROUNDS[scene.background]
         for sprite in scene.sprites:
             drawn = sprite_pixels(sprite.thing, scene.style, sprite.side * cell)
-            x, y, end = sprite.x * cell, sprite.y * cell, sprite.side * cell
+            x, y, end = round(sprite.x * cell), round(sprite.y * cell), sprite.side * cell
             under = image[y : y + end, x : x + end]
             under *= 1 - drawn[..., 3:] * np.float32(1 / 255)
             under += drawn[..., :3]

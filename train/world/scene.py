@@ -77,11 +77,12 @@ OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "bel
 
 @dataclass(frozen=True)
 class Sprite:
-    """One drawing: the number of its thing and its square, in cells."""
+    """One drawing: the number of its thing and its square, in cells (those of a scene that was only
+    seen may lie between)."""
 
     thing: int
-    x: int
-    y: int
+    x: float
+    y: float
     side: int
 
     @property

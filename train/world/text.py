@@ -114,8 +114,6 @@ class TextTask(Task):
         super().__init__()
         self.config, self.tokenizer = config, tokenizer
         self.text = build(config, tokenizer)
-        # With half precision, the backward pass of the fused attention is slow for few words.
-        self.text.set_attn_implementation("eager")
         self.reader = Reader(config.width)
         self.pooled = torch.nn.Linear(config.projection, SLOTS * (NOTHING + 1))
         self.pooled_others = torch.nn.Linear(config.projection, sum(HEADS.values()))

