@@ -62,10 +62,10 @@ def _parser() -> argparse.ArgumentParser:
         step("statistics", _statistics, "count how often each kind of scene and phrasing comes"),
         10_000,
     )
-    counting(
-        step("judge", _judge, "measure how well the judge tells right pictures from wrong ones"),
-        1000,
-    )
+    judge = step("judge", _judge, "measure how well the judge tells right pictures from wrong ones")
+    counting(judge, 1000)
+    judge.add_argument("--world", action="store_true", help="the judge of the thousand things")
+    judge.add_argument("--run", type=Path, help="with --world: try this run's decoders, too")
     for name, function, help in (
         ("calibrate", _calibrate, "learn what the jury's scores mean, into its calibration.json"),
         ("jury", _jury, "measure what the jury's probabilities and ticks are worth"),
@@ -109,6 +109,11 @@ def _statistics(arguments: argparse.Namespace) -> None:
 
 
 def _judge(arguments: argparse.Namespace) -> None:
+    if arguments.world:
+        from train.world import trial
+
+        print(trial.main_figures(arguments.number, arguments.run))
+        return
     from train.stickers.trial import main_figures
 
     print(main_figures(arguments.number))

@@ -30,6 +30,7 @@ def add_steps(steps: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     step("things", _things, "write train/world/things.tsv from WordNet and the concepts")
     sub = step("words", _words, "ask the teacher what words without a drawing are near to")
     sub.add_argument("--teacher", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
+    step("prompts", _prompts, "write the evaluation set, prompts/world.jsonl")
     step("tokenizer", _tokenizer, "learn the tokenizer").add_argument(
         "--run", type=Path, default=DEFAULT_RUN
     )
@@ -62,6 +63,12 @@ def _words(arguments: argparse.Namespace) -> None:
     from train.world.words import build
 
     print(build(arguments.teacher, MERGES))
+
+
+def _prompts(arguments: argparse.Namespace) -> None:
+    from train.world.prompts import write_prompts
+
+    print(write_prompts())
 
 
 def _tokenizer(arguments: argparse.Namespace) -> None:

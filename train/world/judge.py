@@ -74,8 +74,8 @@ class Found:
 
 @dataclass(frozen=True)
 class Sight:
-    """All that the judge sees in one image; `background` is None for no known one, `stray` says that
-    something is there which is no known drawing."""
+    """All that the judge sees in one image. `background` is None for no known one; `stray` says
+    that something is there which is no known drawing."""
 
     found: tuple[Found, ...]
     background: str | None
@@ -181,7 +181,8 @@ def _drawings(side: int, device: torch.device) -> _Drawings:
 
 @torch.no_grad()
 def find(images: torch.Tensor) -> list[Sight]:
-    """Return what is seen in each of (B, 3, H, H) uint8 images, H a multiple of 64.
+    """Return what is seen in each of (B, 3, H, H) uint8 images, H a multiple of 64; larger ones are
+    averaged down to 64 pixels first, in which all places are given.
 
     Raises
     ------
@@ -191,7 +192,9 @@ def find(images: torch.Tensor) -> list[Sight]:
         raise ValueError(f"images are {tuple(images.shape)} {images.dtype}, not (B, 3, H, H) uint8")
     if images.shape[2] != images.shape[3] or images.shape[2] % (CELLS * POINTS):
         raise ValueError(f"images are {tuple(images.shape)}: the side must be a multiple of 64")
-    return [sight for part in images.split(TOGETHER) for sight in _find(part.float() / 255)]
+    shrink = images.shape[2] // (CELLS * POINTS)
+    parts = (functional.avg_pool2d(part.float() / 255, shrink) for part in images.split(TOGETHER))
+    return [sight for part in parts for sight in _find(part)]
 
 
 def _find(images: torch.Tensor) -> list[Sight]:

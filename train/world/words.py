@@ -8,6 +8,7 @@ later.
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ class Words:
         return self.near[number], self.neighbours[number], self.shares[number]
 
 
+@functools.cache
 def load(path: Path = TABLE, *, held_out: bool = False) -> Words:
     """Read the table; one in eight of the near words is kept for evaluation (`held_out`).
 
