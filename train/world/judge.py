@@ -24,10 +24,10 @@ import torch
 from torch.nn import functional
 
 from train.stickers.judge import cut, detail_score, worse_half
+from train.world import renderer
 from train.world.facts import Told, holds
-from train.world.renderer import sprite_pixels
 from train.world.scene import CELLS, Scene, Sprite
-from train.world.vocabulary import BACKGROUNDS, SHAPE_NUMBERS, SIZES, STYLES, THINGS, has_style
+from train.world.vocabulary import BACKGROUNDS, SHAPE_NUMBERS, SIZES, STYLES, THINGS
 
 POINTS = 8  # a side, to which a window is averaged
 STRIDE = 2  # pixels between windows
@@ -159,10 +159,10 @@ def _drawings(side: int, device: torch.device) -> _Drawings:
         Drawing(thing, style)
         for style in STYLES
         for thing in range(SHAPE_NUMBERS[0])
-        if has_style(thing, style)
+        if THINGS[thing].key in renderer.atlas_of(style).row
     ]
     drawings += [Drawing(thing, None) for thing in SHAPE_NUMBERS]
-    pixels = [sprite_pixels(each.thing, each.style or "plain", side) for each in drawings]
+    pixels = [renderer.sprite_pixels(each.thing, each.style or "plain", side) for each in drawings]
     whole = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
     small = functional.avg_pool2d(whole.float() / 255, side // POINTS)
     rgb, alpha = small[:, :3], small[:, 3:]

@@ -45,7 +45,7 @@ def sprite_pixels(thing: int, style: str, side: int) -> np.ndarray:
     if THINGS[thing].shape is not None:
         inner[:] = _shape_pixels(thing, ink)
         return pixels
-    atlas = _atlas(style)
+    atlas = atlas_of(style)
     bands = np.moveaxis(np.asarray(atlas.pixels[atlas.row[THINGS[thing].key]]), 2, 0)
     for number, band in enumerate(bands):
         small = Image.fromarray(band).resize((ink, ink), Image.Resampling.BOX)
@@ -54,7 +54,8 @@ def sprite_pixels(thing: int, style: str, side: int) -> np.ndarray:
 
 
 @functools.cache
-def _atlas(style: str) -> Atlas:
+def atlas_of(style: str) -> Atlas:
+    """Return the rendered drawings of a style."""
     return load(STYLES[style])
 
 

@@ -1,5 +1,5 @@
-"""What the world's judge is worth: its verdicts on scenes, on captions with one fact changed, and on
-what decoders make of the scenes."""
+"""What the world's judge is worth: its verdicts on scenes, on captions with one fact changed, and
+on what decoders make of the scenes."""
 
 from __future__ import annotations
 

@@ -18,13 +18,12 @@ import numpy as np
 import torch
 
 from train.world import wordnet
-from train.world.atlas import CACHE
 from train.world.held_out import chosen
 from train.world.lexicon import common_words
 from train.world.vocabulary import ACCEPTED, NOUNS
 from train.world.wordnet import WordNet
 
-TABLE = CACHE / "words.npz"
+TABLE = Path(__file__).with_name("words.npz")
 # Cosines: at least for a neighbour, at most for a word that means nothing. What one cannot touch
 # has no neighbours.
 NEAR, FAR = 0.5, 0.38
@@ -46,7 +45,6 @@ class Words:
     shares: np.ndarray  # (N, NEIGHBOURS) float32, sum 1
     unknown: list[str]
     adjectives: list[str]
-    names: np.ndarray  # (things, 384): the teacher's vectors of the things' names
 
     def draw_near(self, rng: random.Random) -> tuple[str, np.ndarray, np.ndarray]:
         """Return a noun, its nearest things and their shares."""
@@ -56,24 +54,18 @@ class Words:
 
 @functools.cache
 def load(path: Path = TABLE, *, held_out: bool = False) -> Words:
-    """Read the table; one in eight of the near words is kept for evaluation (`held_out`).
-
-    Raises FileNotFoundError with the way out.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there: run salon-train world words")
+    """Read the table; one in eight of the near words is kept for evaluation (`held_out`)."""
     with np.load(path) as file:
         lists = json.loads(str(file["words"]))
         near, neighbours = lists["near"], file["neighbours"]
-        shares, names = file["shares"], file["names"]
+        shares = file["shares"]
     kept = [number for number, word in enumerate(near) if chosen(f"word:{word}") == held_out]
     return Words(
         [near[number] for number in kept],
-        neighbours[kept],
-        shares[kept],
+        neighbours[kept].astype(np.int64),
+        shares[kept].astype(np.float32),
         lists["unknown"],
         lists["adjectives"],
-        names,
     )
 
 
@@ -100,9 +92,8 @@ def build(teacher: Path, merges: Path, out: Path = TABLE) -> Path:
     np.savez_compressed(
         out,
         words=np.array(json.dumps(lists)),
-        neighbours=nearest[near].numpy(),
-        shares=shares[near].numpy(),
-        names=names.numpy(),
+        neighbours=nearest[near].numpy().astype(np.int16),
+        shares=shares[near].numpy().astype(np.float16),
     )
     return out
 
