@@ -1,4 +1,4 @@
-"""The discrete VAE of the world: 64 × 64 pixels to 8 × 8 codes and back."""
+"""The discrete VAE of the world: 64 × 64 pixels to 16 × 16 codes and back."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from train.world.renderer import render
 from train.world.scene import Scene, draw_scene, pack_scene
 from train.world.vocabulary import FIRST, NOUN_NUMBERS
 
+# With 8 × 8 codes of 8-pixel squares, as in the small world, hardly a drawing of this one is known
+# again after decoding (22 dB). With 16 × 16 codes of 4-pixel squares the judge knows 95 of 100 scenes by
+# their nearest codes alone, before any training.
 RECIPE = DvaeRecipe(
     network=DvaeConfig(
-        vocabulary=2048,
+        vocabulary=1024,
         size=64,
-        code_width=128,
+        code_width=48,
         first_kernel=1,
-        encoder=TowerConfig(widths=(224,), kernel=1, patch=8),
-        decoder=TowerConfig(widths=(256,), patch=8),
+        encoder=TowerConfig(widths=(96,), kernel=1, patch=4),
+        decoder=TowerConfig(widths=(128,), patch=4),
     ),
-    first_pictures=2000,
+    first_pictures=400,
 )
 EVERYTHING = 0.4  # of the scenes have things that people seldom ask for, too
 
