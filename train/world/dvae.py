@@ -13,8 +13,8 @@ from train.world.scene import Scene, draw_scene, pack_scene
 from train.world.vocabulary import FIRST, NOUN_NUMBERS
 
 # With 8 × 8 codes of 8-pixel squares, as in the small world, hardly a drawing of this one is known
-# again after decoding (22 dB). With 16 × 16 codes of 4-pixel squares the judge knows 95 of 100 scenes by
-# their nearest codes alone, before any training.
+# again after decoding (22 dB). With 16 × 16 codes of 4-pixel squares the judge knows 95 of 100
+# scenes by their nearest codes alone, before any training.
 RECIPE = DvaeRecipe(
     network=DvaeConfig(
         vocabulary=1024,
