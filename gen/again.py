@@ -1,13 +1,13 @@
 """Make the picture in a file again, alone, from what the file says about itself."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageChops
 
 from gen.engine import Engine
 from gen.errors import InputError
-from gen.events import Cancel, Note, Watch, watch_nothing
+from gen.events import Cancel, Note, Watch, ignore_events
 from gen.metadata import metadata
 from gen.plan import Plan, resolve
 from gen.result import Result
@@ -37,7 +37,7 @@ def make_again(
     `model` says where the model is now, if it has moved. Other weights than those that the file
     names are told to `watch`. Raises InputError if the file does not say how it was made.
     """
-    watch = watch_nothing if watch is None else watch
+    watch = ignore_events if watch is None else watch
     record = metadata.read(path)
     plan = read_plan(path, model)
     [(spec, _)] = plan.models
@@ -62,12 +62,12 @@ def read_plan(path: Path, model: str | None = None) -> Plan:
     """What it takes to make the picture of a file again. Raises as `make_again` does."""
     request = metadata.read(path).request
     if model is not None:
-        request = replace(request, model=model)
+        request = request.replace(model=model)
     if request.model is None:
         raise InputError(f"{path} does not say where its model is: name the folder with -m FOLDER")
     if request.seed is None:
         raise InputError(f"{path} does not say its seed")
-    return resolve(replace(request, candidates=1, top_k=1))
+    return resolve(request.replace(candidates=1, top_k=1))
 
 
 def _difference(path: Path, image: Image.Image, upscale: int) -> int | None:

@@ -83,5 +83,5 @@ class Cancel:
         return self.stopped or self.finishing
 
 
-def watch_nothing(event: Event) -> None:
-    """Nobody is watching."""
+def ignore_events(event: Event) -> None:
+    """Take no notice of what is told."""

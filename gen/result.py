@@ -1,6 +1,6 @@
 """What came back for one candidate."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ class Result:
     request: Request
     index: int = 0  # its place among the candidates
     image: Image.Image | None = None  # while it is in memory; see `open`
-    score: float | None = None  # cosine between prompt and picture, in [-1, 1]
+    score: float | None = None  # cosine between prompt and image, in [-1, 1]
+    scores: dict[str, float] = field(default_factory=dict)  # of several scorers, each its own
     log_likelihood: float | None = None  # of the picture's tokens, in nats, if it is made of them
     rank: int | None = None  # 1 is the best
     path: Path | None = None  # where it was saved
@@ -41,6 +42,7 @@ class Result:
         values = {
             "rank": self.rank,
             "score": self.score,
+            "scores": self.scores or None,
             "log_likelihood": self.log_likelihood,
             "seed": seed_to_json(self.seed),
             "model": self.request.model,

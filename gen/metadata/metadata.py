@@ -22,8 +22,8 @@ from PIL.PngImagePlugin import PngInfo, putchunk
 
 from gen.errors import InputError
 from gen.settings.request import SETTINGS, Request
-from gen.settings.setting import UNREADABLE, Value
 from pipelines.diffusion.samplers import SAMPLERS, SCHEDULES
+from pipelines.settings import UNREADABLE, Value
 
 JSON_KEY = "salon"
 TEXT_KEY = "parameters"

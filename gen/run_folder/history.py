@@ -11,7 +11,7 @@ from gen.errors import InputError
 from gen.run_folder.folder import PICTURE_NAME, Files
 from gen.run_folder.manifest import records
 from gen.settings.request import Request, find_setting
-from gen.settings.setting import Value
+from pipelines.settings import Value
 
 
 @dataclass
