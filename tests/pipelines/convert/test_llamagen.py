@@ -28,10 +28,11 @@ from pipelines.dalle.convert.__main__ import main
 from pipelines.dalle.convert.llamagen import transformer_plan, vqgan_plan
 from pipelines.dalle.convert.recipe import source_shapes
 from pipelines.dalle.convert.writing import build
+from pipelines.dalle.layers import Activation
 from pipelines.dalle.masks import Mask
 from pipelines.dalle.networks import load_dalle
 from pipelines.dalle.pipeline import Dalle, Sampling, Text
-from pipelines.dalle.transformer import Activation, TransformerConfig
+from pipelines.dalle.transformer import TransformerConfig
 from pipelines.dalle.vqgan import VqganConfig
 from pipelines.families import find
 
