@@ -5,10 +5,10 @@ from pathlib import Path
 
 from PIL import Image, ImageChops
 
+from gen import metadata
 from gen.engine import Engine
 from gen.errors import InputError
-from gen.events import Cancel, Note, Watch, watch_nothing
-from gen.metadata import metadata
+from gen.events import Cancel, Note, Watch, ignore_events
 from gen.plan import Plan, resolve
 from gen.result import Result
 from gen.run_folder.folder import RunFolder
@@ -37,7 +37,7 @@ def make_again(
     `model` says where the model is now, if it has moved. Other weights than those that the file
     names are told to `watch`. Raises InputError if the file does not say how it was made.
     """
-    watch = watch_nothing if watch is None else watch
+    watch = ignore_events if watch is None else watch
     record = metadata.read(path)
     plan = read_plan(path, model)
     [(spec, _)] = plan.models

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import rerank.model.specs
 from gen.errors import InputError, RoomError
-from gen.events import Cancel, Finished, Loading, Note, Progress, Watch, watch_nothing
+from gen.events import Cancel, Finished, Loading, Note, Progress, Watch, ignore_events
 from gen.memory import BatchSize, free_on_host, held_by_process, peak_of_process
-from gen.metadata.metadata import Metadata, versions
+from gen.metadata import Metadata, versions
 from gen.plan import Candidate, Plan, Survey, draw_seed, resolve
 from gen.result import Result
 from gen.run_folder.folder import Job, RunFolder
@@ -93,7 +93,7 @@ class Engine:
         is not drawn again, unless `anew`. Raises WeightsError, InputError for a device that is not
         there, and RoomError when the disk is full or memory is short for one candidate alone.
         """
-        watch = watch_nothing if watch is None else watch
+        watch = ignore_events if watch is None else watch
         cancel = Cancel() if cancel is None else cancel
         jury = self.jury_spec()
         for doubt in doubts(plan, jury):
@@ -125,7 +125,7 @@ class Engine:
         """The pipeline of a model, loaded when first asked for."""
         key = spec.folder, spec.additions
         if key not in self._pipelines:
-            watch = watch_nothing if watch is None else watch
+            watch = ignore_events if watch is None else watch
             watch(Loading(spec.name))
             with _loading("the model", watch):
                 self._pipelines[key] = load_pipeline(spec, self, watch)
@@ -142,7 +142,7 @@ class Engine:
     def jury(self, watch: Watch | None = None) -> "Reranker":
         """The model that judges, loaded when first asked for."""
         if self._jury is None:
-            watch = watch_nothing if watch is None else watch
+            watch = ignore_events if watch is None else watch
             watch(Loading("the jury"))
             with _loading("the jury", watch):
                 self._jury = load_jury(self)
@@ -606,7 +606,7 @@ def choose_machine(engine: Engine) -> tuple[str, str, float, float]:
     from pipelines.runtime.devices import choose_device, choose_dtype
     from pipelines.runtime.offloading import check_offload
 
-    with _loading("nothing", watch_nothing):
+    with _loading("nothing", ignore_events):
         device = choose_device(engine.device)
         dtype = choose_dtype(device, engine.dtype)
         check_offload(engine.offload, device)

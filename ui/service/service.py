@@ -11,7 +11,7 @@ from typing import Any
 
 from gen.engine import Engine, Outcome
 from gen.errors import InputError
-from gen.events import Event, Watch, watch_nothing
+from gen.events import Event, Watch, ignore_events
 from gen.models import DEFAULT_MODEL, SPECS, WEIGHTS_ERRORS, Spec
 from gen.plan import Plan, resolve
 from gen.run_folder.folder import RunFolder
@@ -127,7 +127,7 @@ class Studio:
         self,
         request: Request,
         client: str = "",
-        watch: Watch = watch_nothing,
+        watch: Watch = ignore_events,
         previews: bool = False,
         matches: bool = False,
     ) -> Job:
