@@ -358,7 +358,7 @@ def _work_flags(work: Work) -> list[str]:
 
 
 def _options() -> argparse.Namespace:
-    spec = families.SPECS[families.DEFAULT_MODEL]
+    spec = families.shipped()[families.DEFAULT_MODEL]
     jury = rerank.model.specs.SPECS[rerank.model.specs.DEFAULT]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -1,6 +1,6 @@
 """Make the picture in a file again, alone, from what the file says about itself."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageChops
@@ -62,12 +62,12 @@ def read_plan(path: Path, model: str | None = None) -> Plan:
     """What it takes to make the picture of a file again. Raises as `make_again` does."""
     request = metadata.read(path).request
     if model is not None:
-        request = replace(request, model=model)
+        request = request.replace(model=model)
     if request.model is None:
         raise InputError(f"{path} does not say where its model is: name the folder with -m FOLDER")
     if request.seed is None:
         raise InputError(f"{path} does not say its seed")
-    return resolve(replace(request, candidates=1, top_k=1))
+    return resolve(request.replace(candidates=1, top_k=1))
 
 
 def _difference(path: Path, image: Image.Image, upscale: int) -> int | None:

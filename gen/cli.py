@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import tee
 from types import FrameType
 from typing import Any
@@ -97,7 +96,7 @@ def _checked_rows(options: argparse.Namespace) -> tuple[Iterable[Row], Survey]:
 
 def _draw(options: argparse.Namespace, rows: Iterable[Row], survey: Survey) -> int:
     engine = _engine(options)
-    engine.jury_spec()  # a wrong name shows now, not after the first pictures
+    engine.scorer_name()  # a wrong name shows now, not after the first pictures
     cancel, failed = Cancel(), 0
     blocks: list[sheet.Block] = []
     rows, asked = tee(rows)
@@ -155,7 +154,7 @@ def _dry_run(rows: Iterable[Row]) -> int:
     find = Survey().add
     seed = draw_seed()  # one for all that have none
     for row in rows:
-        request = row.request if row.request.seed is not None else replace(row.request, seed=seed)
+        request = row.request if row.request.seed is not None else row.request.replace(seed=seed)
         identity = {} if row.id is None else {"id": row.id}
         _print(json.dumps({**identity, **find(request).request.to_json()}, ensure_ascii=False))
     return DONE

@@ -14,12 +14,12 @@ from PIL import Image
 from gen.errors import InputError
 from gen.settings import wildcards
 from gen.settings.request import MAX_SEED, MODEL_SETTINGS, RANDOM_SEED, SETTINGS, Request
-from gen.settings.setting import Value
 from pipelines import families
 from pipelines.checkpoints import specs
-from pipelines.checkpoints.specs import Additions, Spec
+from pipelines.checkpoints.specs import Adapters, Spec
 from pipelines.diffusion import prompt_weights
 from pipelines.diffusion.samplers import check_sampler
+from pipelines.settings import Value
 
 DEFAULT_CANDIDATES = 16
 DEFAULT_TOP_K = 4
@@ -94,7 +94,7 @@ class Plan:
         """
         spec, request = self.models[index % len(self.models)]
         seed = (self.seed + index) % (MAX_SEED + 1)
-        return Candidate(index, spec, replace(request, seed=seed, candidates=1, top_k=1))
+        return Candidate(index, spec, request.replace(seed=seed, candidates=1, top_k=1))
 
     def candidates(self) -> list[Candidate]:
         """All of them, in order."""
@@ -121,16 +121,16 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
         candidates = max(DEFAULT_CANDIDATES, request.top_k or 0)
     top_k = request.top_k if request.top_k is not None else min(DEFAULT_TOP_K, candidates)
     seed = draw_seed() if request.seed in (None, RANDOM_SEED) else request.seed
-    whole = replace(request, seed=seed, candidates=candidates, top_k=top_k)
+    whole = request.replace(seed=seed, candidates=candidates, top_k=top_k)
     if request.init_image is not None:  # so that it is found from any folder
         path = str(Path(request.init_image).expanduser().resolve())
-        whole = replace(whole, init_image=path)
+        whole = whole.replace(init_image=path)
 
     if request.template is None:
         whole = _with_choices_made(whole)
-    additions = _read_additions(request)
-    whole = replace(whole, **additions.texts)  # likewise
-    chosen = [replace(s, additions=additions) if "lora" in s.settings else s for s in chosen]
+    adapters = _read_adapters(request)
+    whole = whole.replace(**adapters.texts)  # likewise
+    chosen = [replace(s, adapters=adapters) if "lora" in s.settings else s for s in chosen]
 
     models = tuple((spec, _for_model(whole, spec)) for spec in chosen)
     for spec, own in models:
@@ -139,7 +139,7 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
         _check_init_image(own, spec)
     model = ",".join(str(own.model) for _, own in models)
     shared = _shared_settings([own for _, own in models])
-    return Plan(replace(whole, model=model).with_defaults(shared), models)
+    return Plan(whole.replace(model=model).with_defaults(shared), models)
 
 
 def _refuse_settings_that_none_takes(request: Request, chosen: list[Spec]) -> None:
@@ -155,7 +155,7 @@ def _for_model(request: Request, spec: Spec) -> Request:
     defaults: Mapping[str, Value] = {
         name: value for name, value in spec.defaults.items() if name in spec.settings
     }
-    return replace(request, model=spec.address, **foreign).with_defaults(defaults)
+    return request.replace(model=spec.address, **foreign).with_defaults(defaults)
 
 
 def _with_choices_made(request: Request) -> Request:
@@ -163,16 +163,16 @@ def _with_choices_made(request: Request) -> Request:
     assert request.seed is not None
     folder = None if request.wildcards is None else Path(request.wildcards)
     prompt = wildcards.expand(request.prompt, request.seed, folder)
-    made = replace(request, wildcards=None)
+    made = request.replace(wildcards=None)
     if prompt == request.prompt.strip():
         return made
-    return replace(made, prompt=prompt, template=request.prompt)
+    return made.replace(prompt, template=request.prompt)
 
 
-def _read_additions(request: Request) -> Additions:
+def _read_adapters(request: Request) -> Adapters:
     """The files that the request adds to its models."""
     try:
-        return specs.read_additions(request.lora, request.vae, request.embedding)
+        return specs.read_adapters(request.lora, request.vae, request.embedding)
     except ValueError as error:
         raise InputError(str(error)) from error
 

@@ -5,16 +5,20 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.specs import Spec
-from pipelines.families import SPECS, find
+from pipelines.families import find, shipped
 
 if TYPE_CHECKING:
     from pipelines.dalle.pipeline import Dalle
     from pipelines.diffusion.pipeline import LatentDiffusion
     from pipelines.drafts import Draft
 
-__all__ = ["SPECS", "Dalle", "Draft", "LatentDiffusion", "Spec", "WeightsError", "find"]
+__all__ = ["Dalle", "Draft", "LatentDiffusion", "Spec", "WeightsError", "find", "shipped"]
 
-MODULES = {"Dalle": "dalle", "Draft": "drafts", "LatentDiffusion": "latent_diffusion"}
+MODULES = {
+    "Dalle": "dalle.pipeline",
+    "Draft": "drafts",
+    "LatentDiffusion": "diffusion.pipeline",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rerank.extras import MissingExtraError
 from rerank.model.specs import WeightsError
 from rerank.ranking import Ranked, Ranking, rank
+from rerank.scorers import Scorer
 
 if TYPE_CHECKING:
     from rerank.aesthetic import AestheticHead
@@ -34,6 +35,7 @@ __all__ = [
     "Ranked",
     "Ranking",
     "Reranker",
+    "Scorer",
     "WeightsError",
     "rank",
 ]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rerank import scorers
 from rerank.extras import MissingExtraError
 from rerank.flags import parse
 from rerank.model.specs import DEFAULT, WeightsError
@@ -134,26 +135,19 @@ def _judged_by_panel(
     jury: "Reranker",
     models: Sequence[tuple[str, float]],
 ) -> Judged:
-    from rerank.aesthetic import AestheticHead
-    from rerank.panel import Member, Panel
-
     if options.diversity or _calibrates(options) or options.claims or options.template:
         raise ValueError(
             "--diversity, --calibrate, --claims and --template are for one model alone"
         )
-    members = [Member(jury, models[0][1])]
-    members += [Member(_load(options, name), weight) for name, weight in models[1:]]
-    if options.aesthetic is not None:
-        file, weight = options.aesthetic
-        members.append(Member(AestheticHead.load(file, jury), weight))
+    loaded = [jury, *(_load(options, name) for name, _ in models[1:])]
+    panel = scorers.panel(loaded, models, options.aesthetic)
     with _out_of_memory():
-        opinions = Panel(members).judge(
+        opinions = panel.judge(
             options.prompt, files, progress=_counter(options, len(files)), skip_bad=True
         )
     ranking = opinions.ranking(options.top_k)
     ranking.failed |= _without_number(opinions.scores, ranking.failed)
-    name = " + ".join(member.judge.name for member in members)
-    return Judged(name, files, ranking, {}, ())
+    return Judged(panel.name, files, ranking, {}, ())
 
 
 def _calibrates(options: argparse.Namespace) -> bool:

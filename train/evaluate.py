@@ -34,9 +34,8 @@ from pipelines.checkpoints.errors import WeightsError
 from pipelines.dalle.dvae import DiscreteVae
 from pipelines.dalle.networks import load_dvae
 from pipelines.dalle.pipeline import Dalle
-from pipelines.diffusion.pipeline import LatentDiffusion
+from pipelines.drafts import Pipeline
 from pipelines.families import DEFAULT_MODEL
-from pipelines.stock.pipeline import AnyPipeline
 from rerank import Reranker
 from train.autoencoder import to_bytes, to_range
 from train.sheets import tile
@@ -55,8 +54,6 @@ SHEET_PROMPTS = 48
 SHEET_SCALE = 4
 SHEET_COLUMNS = 8
 DECODED = 32  # pictures in one pass through the autoencoder
-
-Pipeline = LatentDiffusion | Dalle | AnyPipeline
 
 
 @dataclass(frozen=True)

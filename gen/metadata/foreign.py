@@ -14,7 +14,7 @@ from gen import metadata
 from gen.errors import InputError
 from gen.metadata import Metadata
 from gen.settings.request import SETTINGS, Request
-from gen.settings.setting import UNREADABLE, Value
+from pipelines.settings import UNREADABLE, Value
 
 COMFYUI_KEY, INVOKEAI_KEY = "prompt", "invokeai_metadata"
 DEEPEST = 20  # nodes between a sampler and the text that it was given

@@ -6,8 +6,8 @@ import re
 from gen.errors import InputError
 from gen.metadata.record import Metadata, without_control_characters
 from gen.settings.request import SETTINGS, Request
-from gen.settings.setting import Value
 from pipelines.diffusion.samplers import SAMPLERS, SCHEDULES
+from pipelines.settings import Value
 
 # The order in which AUTOMATIC1111 writes its keys; the ones that only we know come last.
 ORDER = (

@@ -8,7 +8,7 @@ from typing import Any, get_origin, get_type_hints
 
 from gen.errors import InputError
 from gen.settings.request import Request
-from gen.settings.setting import UNREADABLE
+from pipelines.settings import UNREADABLE
 
 
 @dataclass(frozen=True)

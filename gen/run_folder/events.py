@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gen.settings.request import find_setting, seed_to_json
-from gen.settings.setting import Value
+from pipelines.settings import Value
 
 Files = Mapping[int, Mapping[int, str]]  # by number of the prompt and seed, relative to the folder
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import NoReturn
 
 import rerank.model.specs
-from gen.engine import NO_RERANKER
 from gen.errors import InputError
+from gen.models import NO_RERANKER
 from gen.run_folder.folder import KEEP
 from gen.run_folder.saving import MAX_UPSCALE, SUFFIX_OF_FORMAT
-from gen.settings.request import SETTINGS
-from gen.settings.setting import Setting, Value
+from gen.settings.request import MODEL_SETTINGS, SETTINGS
 from pipelines.checkpoints.memory import OFFLOAD
+from pipelines.settings import Setting, Value
 
 FLAGGED = [name for name, setting in SETTINGS.items() if setting.asked and name != "prompt"]
 EXAMPLES = """\
@@ -69,7 +69,7 @@ def build_parser() -> Parser:
     drawing = parser.add_argument_group("how to draw (what is not given is the model's default)")
     for name in FLAGGED:
         setting = SETTINGS[name]
-        _add_setting(drawing if setting.by_model else many, setting)
+        _add_setting(drawing if name in MODEL_SETTINGS else many, setting)
     _add_saving(parser)
     _add_machine(parser)
     _add_telling(parser)

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from gen.errors import InputError
 from gen.settings.request import Request, find_setting
-from gen.settings.setting import Value
+from pipelines.settings import Value
 
 LINE_CAP = 64 * 1024  # bytes
 PROBLEMS_SHOWN = 50

@@ -16,7 +16,7 @@ import re
 from pathlib import Path
 
 from gen.errors import InputError
-from gen.settings.setting import MAX_TEXT
+from pipelines.settings import MAX_TEXT
 
 MOST_CHOICES = 1000  # in one prompt: files that name each other would go on without end
 DEEPEST = 30

@@ -6,16 +6,16 @@ from pathlib import Path
 
 from pipelines.checkpoints.configs import read_pulled
 from pipelines.checkpoints.errors import WeightsError
-from pipelines.checkpoints.specs import NONE_ADDED, Spec
+from pipelines.checkpoints.specs import NO_ADAPTERS, Spec
 
 
 def spec_hash(spec: Spec) -> str:
-    """Ten hex digits that tell the weights of a model, with its additions, from all others."""
+    """Ten hex digits that tell the weights of a model, with its adapters, from all others."""
     own = files_hash(spec.folder)
-    if spec.additions == NONE_ADDED:
+    if spec.adapters == NO_ADAPTERS:
         return own
-    weights = [lora.weight for lora in spec.additions.loras]
-    hashes = [files_hash(path) for path in spec.additions.paths]
+    weights = [lora.weight for lora in spec.adapters.loras]
+    hashes = [files_hash(path) for path in spec.adapters.paths]
     return hashlib.sha256(json.dumps([own, weights, hashes]).encode()).hexdigest()[:10]
 
 

@@ -22,6 +22,7 @@ from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.headers import AGAIN, Tensor
 from pipelines.checkpoints.single_file import Piece
+from pipelines.loading import Report
 from pipelines.runtime.cpu import speed_up
 
 READ_AT_ONCE = 2**22  # bytes of a file
@@ -54,13 +55,6 @@ EXTRA_KEY_BEGINNINGS = {
 }
 
 
-Progress = Callable[[int, int], None]  # told the bytes that are loaded, and all there will be
-
-
-def tell_nobody(loaded: int, total: int) -> None:
-    """Nobody wants to know how loading goes on."""
-
-
 class _Count:
     """Adds up the bytes of networks while they are loaded."""
 
@@ -68,7 +62,7 @@ class _Count:
         self,
         networks: Mapping[str, torch.nn.Module],
         dtypes: Mapping[str, torch.dtype],
-        tell: Progress,
+        tell: Report,
     ) -> None:
         self.loaded = 0
         self.total = sum(

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipelines.checkpoints.configs import read_config, read_pulled
 from pipelines.checkpoints.errors import WeightsError
@@ -26,6 +26,9 @@ NON_COMMERCIAL = frozenset(
 ) | {"flux-1-dev-non-commercial-license", "sai-nc-community"}
 
 
+Kind = Literal["latent_diffusion", "dalle", "diffusers"]
+
+
 @dataclass(frozen=True)
 class Lora:
     """A file of changes to a model's weights, and how strongly they are applied."""
@@ -35,7 +38,7 @@ class Lora:
 
 
 @dataclass(frozen=True)
-class Additions:
+class Adapters:
     """Files that change a model while it loads."""
 
     loras: tuple[Lora, ...] = ()
@@ -50,7 +53,7 @@ class Additions:
 
     @property
     def texts(self) -> dict[str, Any]:
-        """The settings that name these files; `read_additions` reads them."""
+        """The settings that name these files; `read_adapters` reads them."""
         loras = ",".join(f"{lora.path}:{lora.weight:g}" for lora in self.loras)
         embeddings = ",".join(map(str, self.embeddings))
         return {
@@ -60,7 +63,7 @@ class Additions:
         }
 
 
-NONE_ADDED = Additions()
+NO_ADAPTERS = Adapters()
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Spec:
 
     name: str
     folder: Path
-    kind: str  # "latent_diffusion" | "dalle" | "diffusers", any other pipeline of that library
+    kind: Kind  # of family; "diffusers" is any other pipeline of that library
     settings: tuple[str, ...]
     defaults: Mapping[str, Any]
     context: int
@@ -85,7 +88,7 @@ class Spec:
     draws: str
     long_prompts: bool = False  # whether what is beyond the context is read in further chunks
     layout: Path | None = None  # where the configs of a single file are
-    additions: Additions = NONE_ADDED
+    adapters: Adapters = NO_ADAPTERS
     prediction_type: str | None = None  # what a single file says instead of its layout's scheduler
 
     @property
@@ -124,12 +127,12 @@ def split_revision(name: str) -> tuple[str, str | None]:
     return match[1], match[2]
 
 
-def read_additions(lora: str | None, vae: str | None, embedding: str | None) -> Additions:
+def read_adapters(lora: str | None, vae: str | None, embedding: str | None) -> Adapters:
     """The files that texts name, with commas between; a LoRA's weight follows a colon, or is 1.
 
     Raises ValueError for a weight that is no number, and WeightsError for a file that is not there.
     """
-    return Additions(
+    return Adapters(
         tuple(_read_lora(part) for part in _listed(lora)),
         None if vae is None else _existing(vae),
         tuple(_existing(part) for part in _listed(embedding)),
@@ -179,16 +182,6 @@ def warn_of_licence(spec: Spec) -> None:
         warnings.warn(
             f"the licence of {spec.name}, {spec.licence}, forbids commercial use", stacklevel=3
         )
-
-
-def in_hub_cache(repository: str) -> bool:
-    """Whether a repository was fetched, all of it: only then is its branch noted."""
-    folder = hub_folder(repository)
-    try:
-        commit = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
-    except OSError:
-        return False
-    return bool(commit) and (folder / "snapshots" / commit).is_dir()
 
 
 def hub_folder(repository: str) -> Path:

@@ -16,7 +16,6 @@ from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.headers import read_header, weights_file
 from pipelines.checkpoints.loading import (
-    Progress,
     _check_tokenizer,
     _Count,
     building,
@@ -25,13 +24,13 @@ from pipelines.checkpoints.loading import (
     load_tokenizer,
     load_weights,
     settle,
-    tell_nobody,
 )
 from pipelines.checkpoints.specs import Spec
 from pipelines.dalle.bart import BartConfig, BartEncoder
 from pipelines.dalle.dvae import DiscreteVae, DvaeConfig, TowerConfig
 from pipelines.dalle.transformer import Transformer, TransformerConfig
 from pipelines.dalle.vqgan import Vqgan, VqganConfig
+from pipelines.loading import Report, ignore_progress
 
 TextEncoder: TypeAlias = CLIPTextModel | T5Stack | BartEncoder
 
@@ -47,7 +46,7 @@ class DalleNetworks:
 
 
 def load_dalle(
-    spec: Spec, device: torch.device, dtype: torch.dtype, progress: Progress = tell_nobody
+    spec: Spec, device: torch.device, dtype: torch.dtype, report: Report = ignore_progress
 ) -> DalleNetworks:
     """Load the folder of `spec`, half-precision files included, as `dtype` onto `device`.
 
@@ -69,7 +68,7 @@ def load_dalle(
     dtypes = dict.fromkeys(parts, dtype)
     if isinstance(text_encoder, T5Stack) and dtype == torch.float16:
         dtypes["text_encoder"] = torch.bfloat16  # its values go beyond float16
-    added = _Count(parts, dtypes, progress).add
+    added = _Count(parts, dtypes, report).add
     for part, network in parts.items():
         file = weights_file(folder / part, "model", "pytorch_model")
         load_weights(network, file, read_header(file), dtypes[part], added)

@@ -10,7 +10,7 @@ import torch
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.headers import Tensor, read_header
 from pipelines.checkpoints.loading import FLOAT_TYPES, read_tensor, refuse
-from pipelines.checkpoints.specs import Additions
+from pipelines.checkpoints.specs import Adapters
 from pipelines.diffusion import lora
 from pipelines.diffusion.networks import Networks, Reader, load_vae
 
@@ -21,14 +21,14 @@ A1111_KEY = "emb_params"
 SDXL_KEYS = ("clip_l", "clip_g")
 
 
-def add(additions: Additions, networks: Networks, device: torch.device) -> Networks:
-    """The networks with all additions. Raises WeightsError for a file that does not fit."""
-    for change in additions.loras:
+def add(adapters: Adapters, networks: Networks, device: torch.device) -> Networks:
+    """The networks with all adapters. Raises WeightsError for a file that does not fit."""
+    for change in adapters.loras:
         lora.merge(change, _by_name(networks))
-    if additions.vae is not None:
-        vae = load_vae(additions.vae, networks.vae, device, networks.vae.dtype)
+    if adapters.vae is not None:
+        vae = load_vae(adapters.vae, networks.vae, device, networks.vae.dtype)
         networks = replace(networks, vae=vae)
-    for path in additions.embeddings:
+    for path in adapters.embeddings:
         networks = _learn(path, networks)
     return networks
 

@@ -1,7 +1,6 @@
 """From latents to pictures: the real decoder, and a linear map for cheap previews."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +10,8 @@ from PIL import Image
 
 from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
-from pipelines.dalle.dvae import DiscreteVae
-from pipelines.dalle.vqgan import Vqgan
+from pipelines.pixels import CHUNK_PIXELS, in_chunks, to_image, to_uint8
 from pipelines.runtime.devices import is_out_of_memory
-
-# More pictures at a time than this many pixels cost memory and bring no speed.
-CHUNK_PIXELS = 2**20
 
 
 def decode(vae: AutoencoderKL, latents: torch.Tensor) -> list[torch.Tensor | None]:
@@ -30,7 +25,7 @@ def decode(vae: AutoencoderKL, latents: torch.Tensor) -> list[torch.Tensor | Non
     def paint(rows: torch.Tensor) -> list[torch.Tensor | None]:
         decoded = _decode_or_tile(vae, rows)  # (n, 3, H, W), about −1 to 1
         finite = decoded.isfinite().flatten(1).all(dim=1).tolist()
-        pixels = _to_uint8(decoded / 2 + 0.5)
+        pixels = to_uint8(decoded / 2 + 0.5)
         return [
             pixels[i] if finite[i] else _decode_in_float32(vae, rows[i : i + 1])
             for i in range(len(rows))
@@ -40,39 +35,6 @@ def decode(vae: AutoencoderKL, latents: torch.Tensor) -> list[torch.Tensor | Non
     return in_chunks(
         latents, CHUNK_PIXELS // (latents.shape[2] * latents.shape[3] * factor**2), paint
     )
-
-
-def decode_codes(dvae: DiscreteVae | Vqgan, codes: torch.Tensor) -> list[torch.Tensor | None]:
-    """Pictures of codes (N, h, w), likewise."""
-
-    def paint(rows: torch.Tensor) -> list[torch.Tensor | None]:
-        decoded = dvae.decode(rows)  # (n, 3, H, W) in [0, 1]
-        finite = decoded.isfinite().flatten(1).all(dim=1).tolist()
-        return [p if ok else None for p, ok in zip(_to_uint8(decoded), finite, strict=True)]
-
-    return in_chunks(codes, CHUNK_PIXELS // dvae.config.size**2, paint)
-
-
-def in_chunks(
-    rows: torch.Tensor,
-    chunk: int,
-    paint: Callable[[torch.Tensor], list[torch.Tensor | None]],
-) -> list[torch.Tensor | None]:
-    """What `paint` makes of `rows`, about `chunk` at a time, or fewer where memory is short.
-
-    Raises what `paint` raises for another reason, or for a single row.
-    """
-    chunk = max(1, chunk)
-    pictures: list[torch.Tensor | None] = []
-    while len(pictures) < len(rows):
-        part = rows[len(pictures) : len(pictures) + chunk]
-        try:
-            pictures += paint(part)
-        except Exception as error:
-            if len(part) == 1 or not is_out_of_memory(error):
-                raise
-            chunk = len(part) // 2
-    return pictures
 
 
 def _decode_or_tile(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
@@ -104,16 +66,7 @@ def _decode_in_float32(vae: AutoencoderKL, latent: torch.Tensor) -> torch.Tensor
         decoded = _decode_rows(vae, latent)[0]
     finally:
         vae.to(dtype)
-    return _to_uint8(decoded / 2 + 0.5) if decoded.isfinite().all() else None
-
-
-def _to_uint8(rgb: torch.Tensor) -> torch.Tensor:
-    return (rgb.clamp(0, 1) * 255).round().to(torch.uint8)
-
-
-def to_image(pixels: torch.Tensor) -> Image.Image:
-    """A PIL picture of uint8 (3, H, W)."""
-    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+    return to_uint8(decoded / 2 + 0.5) if decoded.isfinite().all() else None
 
 
 @dataclass(frozen=True)
@@ -130,7 +83,7 @@ class LatentRgb:
         finite = rgb.isfinite().flatten(1).all(dim=1).tolist()
         return [
             to_image(pixels).resize(size, Image.Resampling.BILINEAR) if ok else None
-            for pixels, ok in zip(_to_uint8(rgb), finite, strict=True)
+            for pixels, ok in zip(to_uint8(rgb), finite, strict=True)
         ]
 
 

@@ -14,12 +14,11 @@ from transformers.models.clip.configuration_clip import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
-from pipelines.checkpoints import single_file as original_layout
+from pipelines.checkpoints import single_file
 from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.headers import read_header, weights_file
 from pipelines.checkpoints.loading import (
-    Progress,
     _check_tokenizer,
     _Count,
     _fill,
@@ -31,11 +30,11 @@ from pipelines.checkpoints.loading import (
     may_ignore,
     refuse,
     settle,
-    tell_nobody,
 )
-from pipelines.checkpoints.memory import needs_float32
 from pipelines.checkpoints.specs import Spec
+from pipelines.diffusion.memory import needs_float32
 from pipelines.diffusion.spec import text_components
+from pipelines.loading import Report, ignore_progress
 
 OPENAI_MERGES = 49_408 - 2 - 2 * 256  # of all tokens, those that are no byte and no mark
 
@@ -66,7 +65,7 @@ class Networks:
 
 
 def load_networks(
-    spec: Spec, device: torch.device, dtype: torch.dtype, progress: Progress = tell_nobody
+    spec: Spec, device: torch.device, dtype: torch.dtype, report: Report = ignore_progress
 ) -> Networks:
     """Load the folder or single file of `spec`, as `dtype` whatever it holds, onto `device`.
 
@@ -94,7 +93,7 @@ def load_networks(
     dtypes = dict.fromkeys(networks, dtype)
     if dtype == torch.float16 and needs_float32(entries["unet"], entries["vae"]):
         dtypes["vae"] = torch.float32
-    added = _Count(networks, dtypes, progress).add
+    added = _Count(networks, dtypes, report).add
     if spec.folder.is_file():
         _load_single_file(spec.folder, networks, entries, dtypes, added)
     else:
@@ -128,9 +127,9 @@ def load_vae(
     if "encoder.conv_norm_out.weight" in header:
         load_weights(vae, file, header, dtype)
     else:
-        is_part = any(key.startswith(original_layout.VAE) for key in header)
-        prefix = original_layout.VAE if is_part else ""
-        pieces = original_layout.vae_pieces(prefix, config, vae.state_dict())
+        is_part = any(key.startswith(single_file.VAE) for key in header)
+        prefix = single_file.VAE if is_part else ""
+        pieces = single_file.vae_pieces(prefix, config, vae.state_dict())
         read = {piece.key for piece in pieces.values()}
         unread = [key for key in header if key not in read and not key.startswith(f"{prefix}loss.")]
         refuse(file, "keys that the network does not have", unread)
@@ -175,16 +174,16 @@ def _load_single_file(
 ) -> None:
     """Fill all networks from one file in the original layout; every key of it is accounted for."""
     header = read_header(path)
-    layout = original_layout.identify(path, header)
+    layout = single_file.identify(path, header)
     places = {
-        part: original_layout.pieces(layout, part, configs[part], network.state_dict())
+        part: single_file.pieces(layout, part, configs[part], network.state_dict())
         for part, network in networks.items()
     }
     read = {piece.key for pieces in places.values() for piece in pieces.values()}
     unknown = [
         key
         for key in header
-        if key not in read and not may_ignore(key) and not original_layout.is_unread(key)
+        if key not in read and not may_ignore(key) and not single_file.is_unread(key)
     ]
     refuse(path, "keys that no network of this layout has", unknown)
     for part, network in networks.items():
@@ -203,7 +202,7 @@ def openai_tokenizer(config: Mapping[str, Any]) -> CLIPTokenizer:
     After the 256 bytes, and the same at the end of a word, each merge adds a piece. The file goes
     on with merges of a larger vocabulary, which CLIP does not use.
     """
-    with gzip.open(original_layout.VOCABULARY, "rt", encoding="utf-8") as file:
+    with gzip.open(single_file.VOCABULARY, "rt", encoding="utf-8") as file:
         lines = file.read().split("\n")[1 : OPENAI_MERGES + 1]
     merges = [(left, right) for left, right in (line.split() for line in lines)]
     letters = sorted(ByteLevel.alphabet())  # one for each byte, in the order of their numbers

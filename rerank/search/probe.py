@@ -1,5 +1,5 @@
 """Linear probes: what can be read off the features by logistic regression, as in the CLIP article
-(arXiv 2103.00020, appendix A.3). Needs the extra `probe` (scikit-learn)."""
+(arXiv 2103.00020, appendix A.3). WeightsMemory the extra `probe` (scikit-learn)."""
 
 import json
 import warnings

@@ -251,7 +251,7 @@ def test_what_is_loaded_is_told_before_it_is_waited_for(studio: Studio) -> None:
             told.append(f"{event.model} after {len(studio.loads)}")
 
     draw(Request("a panda", model="fake,other", candidates=2, top_k=1), watch=watch)
-    assert told == ["the jury after 0", "fake after 1", "other after 2"]
+    assert told == ["the reranker after 0", "fake after 1", "other after 2"]
 
 
 def test_previews_take_a_tenth_of_the_time_at_most(studio: Studio) -> None:

@@ -11,9 +11,9 @@ import torch
 from reduced_models import build, layout_named, write_configs, write_folder
 from safetensors.torch import save_file
 
-from pipelines.checkpoints import single_file as original_layout
+from pipelines.checkpoints import single_file
 from pipelines.checkpoints.errors import WeightsError
-from pipelines.checkpoints.specs import Additions, Lora, read_additions
+from pipelines.checkpoints.specs import Adapters, Lora, read_adapters
 from pipelines.diffusion.pipeline import LatentDiffusion
 
 UNET_MODULES = (
@@ -37,8 +37,8 @@ def folder(
     return write_folder(configs, build(configs), root / request.param, make_tokenizer)
 
 
-def load(folder: Path, **additions: Any) -> LatentDiffusion:
-    return LatentDiffusion.from_pretrained(folder, device="cpu", additions=Additions(**additions))
+def load(folder: Path, **adapters: Any) -> LatentDiffusion:
+    return LatentDiffusion.from_pretrained(folder, device="cpu", adapters=Adapters(**adapters))
 
 
 def encoders_of(pipeline: LatentDiffusion) -> dict[str, torch.nn.Module]:
@@ -105,10 +105,10 @@ def write_kohya(path: Path, parts: Mapping[str, Any], folder: Path) -> Path:
                 prefix = {"text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}[component]
                 stem = (prefix if is_xl else "lora_te_") + module.replace(".", "_")
             else:
-                [piece] = original_layout.pieces(
+                [piece] = single_file.pieces(
                     layout_named(folder.name), "unet", config, [module]
                 ).values()
-                original = piece.key.removeprefix(original_layout.UNET)
+                original = piece.key.removeprefix(single_file.UNET)
                 stem = "lora_unet_" + (original if is_xl else module).replace(".", "_")
             state[f"{stem}.lora_up.weight"] = up
             state[f"{stem}.lora_down.weight"] = down
@@ -269,7 +269,7 @@ def test_another_vae(folder: Path, tmp_path: Path) -> None:
     vae.decoder.conv_out.bias.data += 0.5
     vae.save_pretrained(tmp_path / "vae")
     names = list(vae.state_dict())
-    pieces = original_layout.vae_pieces("", dict(vae.config), names)
+    pieces = single_file.vae_pieces("", dict(vae.config), names)
     state = {pieces[name].key: value.contiguous() for name, value in vae.state_dict().items()}
     save_file(state, tmp_path / "vae.safetensors")
     for path in (tmp_path / "vae", tmp_path / "vae.safetensors"):
@@ -302,11 +302,11 @@ def test_additions_as_text(tmp_path: Path) -> None:
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
     one.touch()
     two.touch()
-    additions = read_additions(f"{one}:0.8, {two}", None, str(one))
-    assert additions == Additions((Lora(one, 0.8), Lora(two, 1.0)), None, (one,))
-    assert additions.paths == (one, two, one)
-    assert read_additions(None, None, None) == replace(additions, loras=(), embeddings=())
+    adapters = read_adapters(f"{one}:0.8, {two}", None, str(one))
+    assert adapters == Adapters((Lora(one, 0.8), Lora(two, 1.0)), None, (one,))
+    assert adapters.paths == (one, two, one)
+    assert read_adapters(None, None, None) == replace(adapters, loras=(), embeddings=())
     with pytest.raises(ValueError, match="behind the colon must be a number"):
-        read_additions(f"{one}:much", None, None)
+        read_adapters(f"{one}:much", None, None)
     with pytest.raises(WeightsError, match="does not exist"):
-        read_additions(str(tmp_path / "none.safetensors"), None, None)
+        read_adapters(str(tmp_path / "none.safetensors"), None, None)

@@ -21,9 +21,8 @@ from transformers import (
 )
 
 from pipelines.checkpoints.errors import WeightsError
-from pipelines.checkpoints.memory import read_needs
-from pipelines.families import find
-from pipelines.stock.pipeline import THREAD, UNFINISHED, AnyPipeline, _load
+from pipelines.families import find, weights_memory
+from pipelines.stock.pipeline import THREAD, UNFINISHED, StockPipeline, _load
 
 SIZE: dict[str, Any] = {"width": 32, "height": 32}
 STEPS = 3
@@ -167,8 +166,8 @@ def folder(
 
 
 @pytest.fixture(scope="module")
-def ours(folder: Path) -> AnyPipeline:
-    return AnyPipeline.from_pretrained(folder, device="cpu")
+def ours(folder: Path) -> StockPipeline:
+    return StockPipeline.from_pretrained(folder, device="cpu")
 
 
 def threads() -> int:
@@ -194,13 +193,13 @@ def stock_picture(folder: Path, seed: int) -> np.ndarray:
     return (picture * 255).round().astype("uint8")
 
 
-def test_pictures_are_those_of_the_stock_call(ours: AnyPipeline, folder: Path) -> None:
+def test_pictures_are_those_of_the_stock_call(ours: StockPipeline, folder: Path) -> None:
     pictures = ours("a panda", seeds=[7, 3], steps=STEPS, guidance=2.0, **SIZE)
     for seed, picture in zip((7, 3), pictures, strict=True):
         assert np.array_equal(np.asarray(picture), stock_picture(folder, seed))
 
 
-def test_the_contract_of_drafts(ours: AnyPipeline) -> None:
+def test_the_contract_of_drafts(ours: StockPipeline) -> None:
     whole = ours("a panda", seeds=[1, 2, 3], steps=STEPS, **SIZE)
     with ours.begin("a panda", seeds=[1, 2, 3], steps=STEPS, **SIZE) as draft:
         assert (draft.done, draft.total, draft.preview()) == (0, 3 * STEPS, None)
@@ -222,7 +221,7 @@ def test_the_contract_of_drafts(ours: AnyPipeline) -> None:
 
 
 def test_a_draft_that_is_split_or_raises_goes_on(
-    ours: AnyPipeline, monkeypatch: pytest.MonkeyPatch
+    ours: StockPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = ours("a panda", seeds=[1, 2], steps=STEPS, **SIZE)
     draft = ours.begin("a panda", seeds=[1, 2], steps=STEPS, **SIZE)
@@ -246,7 +245,7 @@ def test_a_draft_that_is_split_or_raises_goes_on(
         assert np.array_equal(np.asarray(picture), np.asarray(expected))
 
 
-def test_closing_ends_the_thread_within_a_step(ours: AnyPipeline) -> None:
+def test_closing_ends_the_thread_within_a_step(ours: StockPipeline) -> None:
     draft = ours.begin("a panda", seeds=[1], steps=STEPS, **SIZE)
     draft.step()
     assert threads() == 1
@@ -265,7 +264,7 @@ def test_what_it_needs_is_told_before(folder: Path, dtype: torch.dtype) -> None:
         if isinstance(network, torch.nn.Module):  # some of whose tensors have two names
             tensors = {t.data_ptr(): t.nbytes for t in network.state_dict().values()}
             taken[part] = sum(tensors.values())
-    told = read_needs(find(str(folder)), dtype.itemsize).parts
+    told = weights_memory(find(str(folder)), dtype.itemsize).parts
     assert told.keys() == taken.keys()
     for part, size in taken.items():
         assert told[part] >= size if dtype == torch.bfloat16 else told[part] == size
@@ -273,11 +272,11 @@ def test_what_it_needs_is_told_before(folder: Path, dtype: torch.dtype) -> None:
 
 def test_a_variant_where_there_is_no_other(folder: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
-    told = read_needs(find(str(copy)), 4)
+    told = weights_memory(find(str(copy)), 4)
     for path in copy.glob("*/*.safetensors"):
         path.rename(path.with_suffix(".fp16.safetensors"))
-    assert read_needs(find(str(copy)), 4) == told
-    [picture] = AnyPipeline.from_pretrained(copy, "cpu")(
+    assert weights_memory(find(str(copy)), 4) == told
+    [picture] = StockPipeline.from_pretrained(copy, "cpu")(
         "a panda", seeds=[7], steps=STEPS, guidance=2.0, **SIZE
     )
     assert np.array_equal(np.asarray(picture), stock_picture(folder, 7))
@@ -294,12 +293,12 @@ def test_damaged_folders_are_refused(folder: Path, tmp_path: Path) -> None:
     key = sorted(state)[0]
     save_file({k: v for k, v in state.items() if k != key}, file)
     with pytest.raises(WeightsError, match=f"missing keys: {key}"):
-        AnyPipeline.from_pretrained(damaged, device="cpu")
+        StockPipeline.from_pretrained(damaged, device="cpu")
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(WeightsError, match="file is incomplete"):
-        AnyPipeline.from_pretrained(damaged, device="cpu")
+        StockPipeline.from_pretrained(damaged, device="cpu")
     index = damaged / "model_index.json"
     evil = {part: ["evil", "Network"] for part in ("scheduler", "transformer")}
     index.write_text(json.dumps({**json.loads(index.read_text()), **evil}))
     with pytest.raises(WeightsError, match=r"is a evil\.Network, which is not there"):
-        AnyPipeline.from_pretrained(damaged, device="cpu")
+        StockPipeline.from_pretrained(damaged, device="cpu")

@@ -13,10 +13,10 @@ from diffusers import AutoencoderKL
 from reduced_models import build, write_configs, write_folder, write_single_file
 from safetensors.torch import save_file
 
-from pipelines.checkpoints import single_file as original_layout
+from pipelines.checkpoints import single_file
 from pipelines.checkpoints.configs import read_config
-from pipelines.checkpoints.memory import Needs, read_needs
-from pipelines.checkpoints.specs import Additions, Lora
+from pipelines.checkpoints.memory import WeightsMemory, weights_memory
+from pipelines.checkpoints.specs import Adapters, Lora
 from pipelines.dalle.networks import load_dalle
 from pipelines.diffusion.networks import load_networks
 from pipelines.diffusion.pipeline import LatentDiffusion
@@ -36,7 +36,7 @@ def test_folders_and_single_files(
 ) -> None:
     configs = write_configs(name, tmp_path / "layouts" / name)
     networks = build(configs)
-    monkeypatch.setattr(original_layout, "CONFIGS", tmp_path / "layouts")
+    monkeypatch.setattr(single_file, "CONFIGS", tmp_path / "layouts")
     folder = write_folder(configs, networks, tmp_path / "folder")
     file = write_single_file(
         name, configs, networks, tmp_path / "a.safetensors", betas=torch.zeros(9)
@@ -45,7 +45,7 @@ def test_folders_and_single_files(
         spec = find(str(path))
         for dtype, size in ((torch.float32, 4), (torch.float16, 2)):
             loaded = load_networks(spec, CPU, dtype)
-            needs = read_needs(spec, size)
+            needs = weights_memory(spec, size)
             assert needs.weights == taken(loaded.all)
             assert needs.parts["unet"] == taken([loaded.unet])
             assert needs.parts["vae"] == taken([loaded.vae])
@@ -63,7 +63,7 @@ def test_the_other_path(make_dalle_folder: Callable[..., Path], tmp_path: Path) 
     loaded = load_dalle(spec, CPU, torch.float32)
     assert loaded.text_encoder is not None
     networks = [loaded.text_encoder, loaded.transformer, loaded.dvae]
-    assert read_needs(spec, 4).weights == taken(networks)
+    assert weights_memory(spec, 4).weights == taken(networks)
 
 
 def test_what_is_added(
@@ -82,22 +82,25 @@ def test_what_is_added(
     save_file(lora, tmp_path / "lora.safetensors")
     changed = replace(
         spec,
-        additions=Additions((Lora(tmp_path / "lora.safetensors"),), vae=tmp_path / "vae"),
+        adapters=Adapters((Lora(tmp_path / "lora.safetensors"),), vae=tmp_path / "vae"),
     )
-    pipeline = LatentDiffusion.from_pretrained(spec.folder, "cpu", additions=changed.additions)
+    pipeline = LatentDiffusion.from_pretrained(spec.folder, "cpu", adapters=changed.adapters)
     loaded = [pipeline.text.readers[0].encoder, pipeline.unet, pipeline.vae]
-    assert read_needs(changed, 4).weights == taken(loaded) != read_needs(spec, 4).weights
+    assert weights_memory(changed, 4).weights == taken(loaded) != weights_memory(spec, 4).weights
 
     checked = find(str(make_checked_folder()))
     [checker] = [LatentDiffusion.from_pretrained(checked.folder, "cpu", safety=True).checker]
     assert checker is not None
     for size in (2, 4):
-        extra = read_needs(checked, size, safety=True).weights - read_needs(checked, size).weights
+        extra = (
+            weights_memory(checked, size, safety=True).weights
+            - weights_memory(checked, size).weights
+        )
         assert extra == taken([checker._network])
 
 
 def test_what_is_on_the_device() -> None:
-    needs = Needs({"unet": 50, "vae": 30}, largest=7)
+    needs = WeightsMemory({"unet": 50, "vae": 30}, largest=7)
     assert [needs.on_device(how) for how in ("none", "model", "sequential")] == [80, 50, 7]
 
 
@@ -113,7 +116,7 @@ def test_progress_ends_at_all_there_is(tiny_diffusion_folder: Path) -> None:
 MEASURE = """
 import sys, torch
 from pipelines.runtime.cpu import keep_freed_memory
-from pipelines.checkpoints.memory import read_needs
+from pipelines.families import weights_memory
 from pipelines.families import find
 from pipelines.diffusion.networks import load_networks
 
@@ -129,7 +132,7 @@ def kilobytes(name):
 
 before = kilobytes("VmRSS")
 networks = load_networks(large, torch.device("cpu"), dtype)
-print(1024 * (kilobytes("VmHWM") - before) / read_needs(large, dtype.itemsize).weights)
+print(1024 * (kilobytes("VmHWM") - before) / weights_memory(large, dtype.itemsize).weights)
 """
 
 

@@ -9,7 +9,7 @@ import torch
 
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.runtime.offloading import _Stage, check_offload, offload_networks
-from pipelines.stock.pipeline import AnyPipeline
+from pipelines.stock.pipeline import StockPipeline
 
 CPU = torch.device("cpu")
 SETTINGS: dict[str, Any] = {"seeds": [3, 4], "steps": 2, "guidance": 3.0}
@@ -94,7 +94,7 @@ def test_what_cannot_be(tiny_diffusion_folder: Path) -> None:
     assert check_offload("model", torch.device("cuda", 0)) == "model"
     with pytest.raises(ValueError, match="no offload 'disk'; choose from none, model, sequential"):
         check_offload("disk", CPU)
-    for kind in (LatentDiffusion, AnyPipeline):
+    for kind in (LatentDiffusion, StockPipeline):
         with pytest.raises(ValueError, match="the device is the cpu: leave it out"):
             kind.from_pretrained(tiny_diffusion_folder, device="cpu", offload="model")
 

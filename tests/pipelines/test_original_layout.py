@@ -11,7 +11,7 @@ import torch
 from reduced_models import build, layout_named, write_configs, write_folder, write_single_file
 from safetensors.torch import load_file, save_file
 
-from pipelines.checkpoints import single_file as original_layout
+from pipelines.checkpoints import single_file
 from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.diffusion.networks import load_networks, openai_tokenizer
@@ -54,7 +54,7 @@ def model(
 @pytest.fixture
 def reduced(model: tuple[str, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """The layouts with the reduced configs."""
-    monkeypatch.setattr(original_layout, "CONFIGS", model[2].parent / "layouts")
+    monkeypatch.setattr(single_file, "CONFIGS", model[2].parent / "layouts")
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_full_size_names_are_those_of_diffusers(name: str) -> None:
         config = read_config(layout.configs / part / "config.json")
         with torch.device("meta"):
             names = list(kind.from_config(config).state_dict())
-        pieces = original_layout.pieces(layout, part, config, names)
+        pieces = single_file.pieces(layout, part, config, names)
         assert len({piece.key for piece in pieces.values()}) == len(names)
         marks = {piece.key: torch.tensor([i]) for i, piece in enumerate(pieces.values())}
         converted = convert(dict(marks), config)

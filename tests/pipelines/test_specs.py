@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from pipelines import families
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.hashes import files_hash
+from pipelines.checkpoints.places import Place
 from pipelines.diffusion.samplers import check_sampler
-from pipelines.families import DEFAULT_MODEL, SPECS, find, read_spec
+from pipelines.families import DEFAULT_MODEL, find, read_spec
 
 
 @pytest.fixture
@@ -23,8 +25,8 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 def test_known_models_are_consistent() -> None:
-    assert DEFAULT_MODEL in SPECS
-    for name, spec in SPECS.items():
+    assert DEFAULT_MODEL in families.shipped()
+    for name, spec in families.shipped().items():
         assert spec.name == name
         assert find(name) is spec
         assert set(spec.defaults) <= {*spec.settings, "width", "height"}
@@ -36,9 +38,11 @@ def test_known_models_are_consistent() -> None:
 
 
 def test_known_models_say_what_their_folders_say() -> None:
-    shipped = [spec for spec in SPECS.values() if (spec.folder / "model_index.json").is_file()]
+    shipped = [
+        spec for spec in families.shipped().values() if (spec.folder / "model_index.json").is_file()
+    ]
     for spec in shipped:
-        found = read_spec(spec.folder, spec.name)
+        found = read_spec(Place(spec.name, spec.folder))
         assert (spec.kind, spec.settings) == (found.kind, found.settings)
         assert spec.context == found.context
         assert spec.size_multiple % found.size_multiple == 0

@@ -76,8 +76,8 @@ def free_port() -> int:
 def tiny_models(tiny_diffusion_folder: Path) -> Iterator[None]:
     """The tiny model in place of the shipped one."""
     with pytest.MonkeyPatch.context() as patch:
-        spec = replace(families.SPECS[families.DEFAULT_MODEL], folder=tiny_diffusion_folder)
-        patch.setitem(families.SPECS, families.DEFAULT_MODEL, spec)  # type: ignore[arg-type]
+        spec = replace(families.shipped()[families.DEFAULT_MODEL], folder=tiny_diffusion_folder)
+        patch.setitem(families.shipped(), families.DEFAULT_MODEL, spec)  # type: ignore[arg-type]
         yield
 
 
@@ -124,7 +124,7 @@ def fixed(quick: FakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> s
         fake_models.spec("fixed", tmp_path, ("guidance",)),
         defaults={"width": 64, "height": 64, "guidance": 3.0},
     )
-    monkeypatch.setitem(families.SPECS, spec.name, spec)
+    monkeypatch.setitem(families.shipped(), spec.name, spec)
     monkeypatch.setitem(quick.fakes.pipelines, spec.name, fake_models.FakePipeline())
     return spec.name
 

@@ -72,7 +72,7 @@ def test_who_waits_for_a_model_knows_of_it(
         assert go_on.wait(PATIENCE)
         return fakes.pipeline
 
-    monkeypatch.setattr("gen.engine.load_pipeline", load)
+    monkeypatch.setattr("gen.models.load_pipeline", load)
     events = batches.Batch(studio, [FOX], "me").events()
     others = batches.Batch(studio, [LONG], "other").events()
     for asked, ahead in ((events, 0), (others, 1)):

@@ -267,7 +267,7 @@ def test_a_model_that_is_being_loaded(browser, quick, monkeypatch) -> None:
         assert go_on.wait(PATIENCE)
         return quick.fakes.pipelines[spec.name]
 
-    monkeypatch.setattr("gen.engine.load_pipeline", load)
+    monkeypatch.setattr("gen.models.load_pipeline", load)
     quick.studio.engine._pipelines.clear()
     page = browser.open(quick.url)
     draw(page, "a stilt", candidates=2, top_k=1)

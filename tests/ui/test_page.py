@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from gen import models
 from gen.engine import Engine
-from gen.models import DEFAULT_MODEL, SPECS
+from gen.models import DEFAULT_MODEL
 from gen.run_folder.folder import RunFolder
 from gen.settings.request import SETTINGS, Request
 from pipelines import families
@@ -30,12 +31,12 @@ def studio(tmp_path: Path) -> Iterator[Studio]:
 def other(monkeypatch: pytest.MonkeyPatch) -> specs.Spec:
     """A model that takes other settings, or the same with other defaults."""
     spec = replace(
-        SPECS[DEFAULT_MODEL],
+        models.shipped()[DEFAULT_MODEL],
         name="other",
         settings=("guidance", "temperature"),
         defaults={"guidance": 9.0, "temperature": 0.5},
     )
-    monkeypatch.setitem(families.SPECS, "other", spec)  # type: ignore[arg-type]
+    monkeypatch.setitem(families.shipped(), "other", spec)  # type: ignore[arg-type]
     return spec
 
 
@@ -46,8 +47,8 @@ def controls(studio: Studio) -> dict:
 
 
 def test_every_setting_of_a_model_has_a_field_with_its_default(studio: Studio) -> None:
-    spec = SPECS[DEFAULT_MODEL]
-    present = [each for each in SPECS.values() if each.folder.is_dir()]
+    spec = models.shipped()[DEFAULT_MODEL]
+    present = [each for each in models.shipped().values() if each.folder.is_dir()]
     fields = controls(studio)
     # A visitor has no business with this machine's files.
     of_files = {"init_image", "keep_rows", "lora", "vae", "embedding"}
@@ -65,7 +66,7 @@ def test_only_models_that_are_there_are_offered(
     studio: Studio, other: specs.Spec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     gone = replace(other, name="gone", folder=tmp_path / "gone")
-    monkeypatch.setitem(families.SPECS, "gone", gone)  # type: ignore[arg-type]
+    monkeypatch.setitem(families.shipped(), "gone", gone)  # type: ignore[arg-type]
     offered = {name for _, name in controls(studio)["model"].choices}
     assert {DEFAULT_MODEL, "other"} <= offered
     assert "gone" not in offered
@@ -79,7 +80,7 @@ def test_settings_follow_from_the_chosen_models(other: specs.Spec) -> None:
     assert default_of("guidance", both) is None  # each its own
     assert not field_of(SETTINGS["steps"], [other]).visible
     assert field_of(SETTINGS["temperature"], both).value == "0.5"
-    assert specs_of([]) == [SPECS[DEFAULT_MODEL]]
+    assert specs_of([]) == [models.shipped()[DEFAULT_MODEL]]
 
 
 def test_fields_follow_when_models_are_chosen_unless_they_were_changed(
@@ -123,7 +124,7 @@ def test_what_a_hidden_field_holds_is_not_sent(other: specs.Spec) -> None:
 
 
 def test_the_examples_are_of_the_models_world(monkeypatch: pytest.MonkeyPatch) -> None:
-    shipped = replace(SPECS[DEFAULT_MODEL], folder=specs.CHECKPOINTS / "stickers")
+    shipped = replace(models.shipped()[DEFAULT_MODEL], folder=specs.CHECKPOINTS / "stickers")
     monkeypatch.setattr("ui.page.form.models_present", lambda: {DEFAULT_MODEL: shipped})
     assert len(examples()) >= 5
     monkeypatch.setattr("ui.page.form.EXAMPLES", ("a large sunflower", "a stained-glass cathedral"))
@@ -131,7 +132,7 @@ def test_the_examples_are_of_the_models_world(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_variations_differ_in_one_setting_and_keep_the_seed(studio: Studio) -> None:
-    spec = SPECS[DEFAULT_MODEL]
+    spec = models.shipped()[DEFAULT_MODEL]
     request = Request("a panda", model=spec.name, seed=0).with_defaults(dict(spec.defaults))
     varied = nearby(replace(request, steps=200), studio)
     assert len(varied) >= 4

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from gen.errors import InputError
-from pipelines.families import SPECS
+from pipelines import families
 from ui.api.images import can_draw, decode, from_base64, nearest_size, open_picture, sizes
 
 
@@ -97,7 +97,7 @@ def test_sizes(tmp_path: Path) -> None:
 
 
 def test_a_model_of_one_size() -> None:
-    spec = SPECS["stickers-dalle"]
+    spec = families.shipped()["stickers-dalle"]
     assert can_draw(spec, 64, 64)
     assert not can_draw(replace(spec, max_size=256), 128, 128)
     assert nearest_size(replace(spec, max_size=256), 128, 96) == (64, 64)

@@ -14,7 +14,7 @@ from gen.engine import Outcome
 from gen.errors import InputError
 from gen.metadata import parameters
 from gen.metadata.foreign import read_any
-from gen.settings.request import Request, sampler_names
+from gen.settings.request import SETTINGS, Request
 from ui.api.answers import FAILURES, ParameterError, client_of, finished
 from ui.api.api import chosen_specs, fitted_size, shown, size_settings
 from ui.api.images import Form, from_base64, open_picture, to_base64
@@ -177,7 +177,9 @@ def routes(studio: Studio) -> APIRouter:
     async def samplers() -> list[SamplerItem]:
         """The samplers that models which take one know."""
         items: dict[str, SamplerItem] = {}
-        for written, name in sampler_names().items():
+        names = SETTINGS["sampler"].names
+        assert names is not None
+        for written, name in names().items():
             if written != name:
                 items[name] = SamplerItem(name=written, aliases=[name])
         return list(items.values())

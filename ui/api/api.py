@@ -23,8 +23,8 @@ from gen.errors import InputError
 from gen.events import Event, Note, Progress, Watch
 from gen.models import DEFAULT_MODEL, Spec
 from gen.result import Result
+from gen.settings import MAX_TEXT, Setting
 from gen.settings.request import SETTINGS, Request, find_setting, seed_to_json
-from gen.settings.setting import MAX_TEXT, Setting
 from ui.api.answers import (
     FAILURES,
     Failure,
@@ -550,7 +550,7 @@ def _ranking(
         else:
             places.append(Place(index=index, score=verdict.score))
     places.sort(key=lambda place: (-place.score, place.index))
-    jury = studio.engine.jury_spec()
+    jury = studio.engine.reranker_spec()
     assert jury is not None
     return Ranking(
         model=jury.name,

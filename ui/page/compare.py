@@ -1,7 +1,6 @@
 """One prompt over a grid of two settings: an X/Y sheet."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -120,11 +119,11 @@ def _cells(studio: Studio, asked: dict[str, Any], across: Axis, down: Axis) -> d
     common = {k: v for k, v in asked.items() if k not in (across.name, down.name)}
     request = Request.from_json({**common, "candidates": 1, "top_k": 1})
     if request.seed is None:
-        request = replace(request, seed=draw_seed())
+        request = request.replace(seed=draw_seed())
     cells: dict[str, Request] = {}
     for y, x in product(down.values, across.values):
         values: dict[str, Any] = {across.name: x, down.name: y}
-        cell = replace(request, **values)
+        cell = request.replace(**values)
         studio.plan(cell)
         cells[f"{across.name} {x}, {down.name} {y}"] = cell
     return cells

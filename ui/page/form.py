@@ -7,10 +7,10 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from gen.models import DEFAULT_MODEL, SPECS, Spec
+from gen.models import DEFAULT_MODEL, Spec, shipped
 from gen.plan import DEFAULT_CANDIDATES, DEFAULT_TOP_K, draw_seed
-from gen.settings.request import EXACT_IN_JSON, SETTINGS, Request
-from gen.settings.setting import Setting, Value
+from gen.settings import Setting, Value
+from gen.settings.request import EXACT_IN_JSON, MODEL_SETTINGS, SETTINGS, Request
 from gen.settings.vocabulary import unknown_words
 from ui.service.service import models_present
 
@@ -49,7 +49,7 @@ class Form:
         given = dict(zip(self.fields, rest, strict=True))
         chosen = specs_of(models)
         # In the table's order, not that of the clicks: the candidates go to them in turn.
-        named = ",".join(name for name in SPECS if name in models)
+        named = ",".join(name for name in shipped() if name in models)
         shown = {"prompt": prompt, "model": named} | {
             name: value for name, value in given.items() if taken(name, chosen)
         }
@@ -111,8 +111,8 @@ def build_form() -> Form:
 
 
 def _connect(form: Form) -> None:
-    own = [form.fields[name] for name in form.fields if SETTINGS[name].by_model]
-    names = [name for name in form.fields if SETTINGS[name].by_model]
+    own = [form.fields[name] for name in form.fields if name in MODEL_SETTINGS]
+    names = [name for name in form.fields if name in MODEL_SETTINGS]
     before = gr.State([DEFAULT_MODEL])
 
     def fit(models: list[str], previous: list[str], *values: Any) -> list[Any]:
@@ -148,7 +148,7 @@ def field_of(setting: Setting, chosen: Sequence[Spec], value: Value | None = Non
         "min_width": 140,
         "elem_id": setting.name,
     }
-    if setting.by_model:
+    if setting.name in MODEL_SETTINGS:
         facts["info"] = setting.help
     if setting.names is not None:
         names = list(dict.fromkeys(setting.names().values()))
@@ -160,7 +160,7 @@ def field_of(setting: Setting, chosen: Sequence[Spec], value: Value | None = Non
         hint = "random" if setting.name == "seed" else None
         shown = None if default is None else str(default)
         return gr.Textbox(shown, max_lines=4, placeholder=hint, **facts)
-    if setting.by_model:  # may be left to the model, but an empty Number says 0
+    if setting.name in MODEL_SETTINGS:  # may be left to the model, but an empty Number says 0
         shown = None if default is None else str(default)
         return gr.Textbox(shown, max_lines=1, placeholder=LEFT, **facts)
     return gr.Number(value=default, step=1 if setting.kind is int else 0.5, **facts)
@@ -172,13 +172,13 @@ def settings_of(models: Sequence[Spec]) -> list[str]:
     return [
         name
         for name, setting in SETTINGS.items()
-        if setting.by_model and not setting.local and taken(name, models)
+        if setting.name in MODEL_SETTINGS and not setting.local and taken(name, models)
     ]
 
 
 def taken(name: str, chosen: Sequence[Spec]) -> bool:
     """Whether a setting is one of all models, or one that a chosen model takes."""
-    return not SETTINGS[name].by_model or any(name in spec.settings for spec in chosen)
+    return name not in MODEL_SETTINGS or any(name in spec.settings for spec in chosen)
 
 
 def default_of(name: str, chosen: Sequence[Spec]) -> Value | None:
@@ -205,7 +205,7 @@ def examples() -> list[str]:
 
 def specs_of(models: Sequence[str]) -> list[Spec]:
     """What is known of the chosen models; nothing chosen is the default."""
-    return [SPECS[name] for name in models if name in SPECS] or [SPECS[DEFAULT_MODEL]]
+    return [shipped()[name] for name in models if name in shipped()] or [shipped()[DEFAULT_MODEL]]
 
 
 def label_of(name: str) -> str:

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -88,7 +87,7 @@ def _readable(studio: Studio, past: PromptHistory, pictures: Sequence[SavedImage
     """Pictures of the history as the sheet takes them, without those that cannot be read."""
     results = [
         Result(
-            replace(past.request, seed=picture.seed),
+            past.request.replace(seed=picture.seed),
             image=opened(studio.history.path(picture)),
             score=picture.score,
             rank=picture.rank,

@@ -2,7 +2,7 @@
 chosen everything that is known and can be done."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
@@ -282,7 +282,7 @@ def build_view(studio: Studio, name: str) -> View:
 def nearby(request: Request, studio: Studio) -> dict[str, Request]:
     """Small variations of a picture's request, by what they are called; the seed stays."""
     found: dict[str, Request] = {}
-    alone = replace(request, candidates=1, top_k=1)
+    alone = request.replace(candidates=1, top_k=1)
     for name, factors in NEARBY_FACTORS.items():
         value = getattr(request, name)
         for factor in factors:
@@ -301,7 +301,7 @@ def _add(
     if value == getattr(request, name):
         return
     try:
-        varied = replace(request, **{name: value})
+        varied = request.replace(**{name: value})
         studio.plan(varied)
     except InputError:  # beyond what the setting can be
         return

@@ -12,7 +12,7 @@ from typing import Any
 from gen.engine import Engine, Outcome
 from gen.errors import InputError
 from gen.events import Event, Watch, ignore_events
-from gen.models import DEFAULT_MODEL, SPECS, WEIGHTS_ERRORS, Spec
+from gen.models import DEFAULT_MODEL, WEIGHTS_ERRORS, Spec, shipped
 from gen.plan import Plan, resolve
 from gen.run_folder.folder import RunFolder
 from gen.run_folder.history import History
@@ -50,16 +50,16 @@ class UnknownModelError(InputError):
 
 def models_present() -> dict[str, Spec]:
     """The known models whose weights are there, by name."""
-    return {name: spec for name, spec in SPECS.items() if spec.folder.is_dir()}
+    return {name: spec for name, spec in shipped().items() if spec.folder.is_dir()}
 
 
 def find_served(name: str) -> Spec:
     """The Spec of a known model. Folders of the server's disk are nobody else's business."""
-    if name not in SPECS:
+    if name not in shipped():
         raise UnknownModelError(
             f"no model {name[:80]!r} is served here: choose from {', '.join(models_present())}"
         )
-    return SPECS[name]
+    return shipped()[name]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Studio:
 
     def check(self) -> None:
         """Raise WeightsError if the default models are not there; loads nothing."""
-        self.engine.jury_spec()
+        self.engine.reranker_spec()
         self.engine.model_hash(self.find(DEFAULT_MODEL))
 
     def load(self) -> None:
@@ -103,8 +103,8 @@ class Studio:
 
         def work(job: Job) -> None:
             self.engine.pipeline(self.find(DEFAULT_MODEL), job.follow)
-            if self.engine.jury_spec() is not None:
-                self.engine.jury(job.follow)
+            if self.engine.reranker_spec() is not None:
+                self.engine.load_reranker(job.follow)
 
         job = Job("", work)
         self.queue.submit(job)
@@ -162,14 +162,14 @@ class Studio:
 
         Raises InputError as `submit` does.
         """
-        if self.engine.jury_spec() is None:
+        if self.engine.reranker_spec() is None:
             raise InputError("this server has no jury")
         return self._submitted(Job(client, partial(self._judged, prompt, files, closely)))
 
     def _judged(
         self, prompt: str, files: Sequence[bytes], closely: bool, job: Job
     ) -> list[Verdict]:
-        jury = self.engine.jury(job.follow)
+        jury = self.engine.load_reranker(job.follow)
         prepared, verdicts = [], {}
         for index, data in enumerate(files):  # one at a time: decoded they can be very large
             if job.cancel.asked:
@@ -197,16 +197,16 @@ class Studio:
     def _matches(self, prompt: str, pictures: Any) -> list[float] | None:
         """How likely each of the jury's encoded pictures matches; None if it is not calibrated."""
         try:
-            meanings = self.engine.jury().calibrated(prompt, pictures)
+            meanings = self.engine.load_reranker().calibrated(prompt, pictures)
         except WEIGHTS_ERRORS:
             return None
         return [meaning.probability for meaning in meanings]
 
     def _note_matches(self, outcome: Outcome) -> None:
         paths = {r.seed: r.path for r in outcome.best + outcome.rest if r.path is not None}
-        if not paths or outcome.number is None or self.engine.jury_spec() is None:
+        if not paths or outcome.number is None or self.engine.reranker_spec() is None:
             return
-        pictures = self.engine.jury().encode(list(paths.values()), skip_bad=True)
+        pictures = self.engine.load_reranker().encode(list(paths.values()), skip_bad=True)
         matches = self._matches(outcome.plan.request.prompt, pictures)
         if matches is not None:
             pairs = zip(paths, matches, strict=True)

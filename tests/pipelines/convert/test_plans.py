@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from pipelines.checkpoints.memory import read_needs
 from pipelines.dalle.cache import Cache
 from pipelines.dalle.memory import MemoryPlan
 from pipelines.dalle.pipeline import Dalle
+from pipelines.families import weights_memory
 
 
 @pytest.fixture(params=["tiny_dalle_folder", "rudalle_folder", "min_dalle_folder"])
@@ -46,6 +46,6 @@ def test_caches(pipeline: Dalle, guidance: float) -> None:
 def test_weights(pipeline: Dalle) -> None:
     networks = [pipeline.transformer, pipeline.dvae, pipeline.text_encoder]
     taken = sum(p.nbytes for n in networks if n is not None for p in n.parameters())
-    assert read_needs(pipeline.spec, 4).weights == taken
+    assert weights_memory(pipeline.spec, 4).weights == taken
     plan = MemoryPlan.of_model(pipeline.spec, 4, 1.0)
     assert plan.weights == sum(p.nbytes for p in pipeline.transformer.parameters())

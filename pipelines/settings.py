@@ -1,12 +1,16 @@
-"""What a setting is: its facts, and how a value is read from text and checked."""
+"""The one list of settings, of which this is what all families of models share.
+
+A setting is one entry of a TypedDict: its type, and a `Setting` with its facts. What only one
+family takes stands in that family's folder (`pipelines/diffusion/settings.py` and so on), what
+belongs to a whole request in `gen/settings/request.py`. Flags, keys of prompt files, keywords,
+the schema of the HTTP API, fields of the page and metadata all follow from these entries.
+"""
 
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
-
-from gen.errors import InputError
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, TypedDict, get_args, get_type_hints
 
 MAX_TEXT = 10_000  # characters; the largest text encoders read some hundred words
 # Control characters but for newline and tab, and what bytes become that are not UTF-8.
@@ -15,9 +19,13 @@ UNREADABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 Value = str | int | float
 
 
+class InputError(ValueError):
+    """Something asked for cannot be done as asked; nothing was drawn. Exit code 2."""
+
+
 @dataclass(frozen=True)
 class Setting:
-    """The facts of one field of `Request`; flags, file keys and labels in pictures come from it.
+    """The facts of one setting; flags, file keys and labels in images come from it.
 
     `low` and `high` are the widest range that any model allows; a model's own limits come on top.
     """
@@ -28,14 +36,13 @@ class Setting:
     aliases: tuple[str, ...] = ()  # what other tools call it, in flags and in prompt files
     low: float | None = None
     high: float | None = None
-    by_model: bool = False  # only some models take it, and each has its own default
     local: bool = False  # only for who sits at this machine: it has to do with a file by its name
     loads: bool = False  # it changes the model while it loads, not how a prompt is drawn
     asked: bool = True  # people say it; else it is only recorded, and has no flag
     many: bool = False  # its flag may be repeated; the texts are joined by commas
     metavar: str = "TEXT"  # what --help calls a text that it takes
     names: Callable[[], Mapping[str, str]] | None = None  # what may be written → its value
-    name: str = ""  # filled in from the field of Request, as is kind
+    name: str = ""  # `settings_of` fills it in, as well as kind
     kind: type[Value] = str
 
     @property
@@ -115,3 +122,60 @@ class Setting:
 
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
+
+
+class SharedSettings(TypedDict, total=False):
+    """Settings that every family takes."""
+
+    negative_prompt: Annotated[
+        str | None,
+        Setting("what to keep out", "Negative prompt", short="-n"),
+    ]
+    guidance: Annotated[
+        float | None,
+        Setting(
+            "how closely to follow the prompt; 1 and less: no guidance",
+            "CFG scale",
+            aliases=("cfg_scale", "guidance_scale"),
+            low=0,
+            high=100,
+        ),
+    ]
+
+
+class SizedSettings(SharedSettings, total=False):
+    """Settings of families that denoise, at any size."""
+
+    width: Annotated[
+        int | None,
+        Setting("pixels across", "Size", short="-W", low=64, high=8192),
+    ]
+    height: Annotated[
+        int | None,
+        Setting("pixels down", "Size", short="-H", low=64, high=8192),
+    ]
+    steps: Annotated[int | None, Setting("denoising steps", "Steps", low=1, high=1000)]
+
+
+def settings_of(record: type) -> dict[str, Setting]:
+    """Return the settings that a TypedDict lists, by name, those that it inherits included."""
+    table = {}
+    for name, hint in get_type_hints(record, include_extras=True).items():
+        optional, setting = get_args(hint)
+        kind, *_ = get_args(optional) or (optional,)  # int of `int | None`
+        table[name] = replace(setting, name=name, kind=kind)
+    return table
+
+
+def with_defaults(
+    record: type, settings: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the settings that are given, and the defaults of those that are not.
+
+    Only names of the TypedDict `record` are allowed, as in a signature: TypeError for others.
+    """
+    known = settings_of(record)
+    if unknown := [name for name in settings if name not in known]:
+        raise TypeError(f"no setting {', '.join(unknown)}; there are {', '.join(known)}")
+    given = {name: value for name, value in settings.items() if value is not None}
+    return {**{k: v for k, v in defaults.items() if v is not None}, **given}
