@@ -5,10 +5,10 @@ from pathlib import Path
 
 from PIL import Image, ImageChops
 
+from gen import metadata
 from gen.engine import Engine
 from gen.errors import InputError
 from gen.events import Cancel, Note, Watch, ignore_events
-from gen.metadata import metadata
 from gen.plan import Plan, resolve
 from gen.result import Result
 from gen.run_folder.folder import RunFolder

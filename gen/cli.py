@@ -115,7 +115,7 @@ def _draw(options: argparse.Namespace, rows: Iterable[Row], survey: Survey) -> i
             if len(blocks) < sheet.BLOCKS and outcome.best:
                 blocks.append(_block(outcome))
         if blocks:
-            path = folder.write_sheet(sheet.draw(blocks))
+            path = folder.write_contact_sheet(sheet.draw(blocks))
             screen.say(f"sheet: {path}")
         if cancel.asked:
             screen.warn("stopped; the same command finishes what is missing")

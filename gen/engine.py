@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from gen.drafting import finished_drafts
 from gen.errors import InputError, RoomError
 from gen.events import Cancel, Finished, Note, Progress, Watch, ignore_events
-from gen.metadata.metadata import Metadata, versions
+from gen.metadata import Metadata, versions
 from gen.models import Models, raise_unless_out_of_memory
 from gen.plan import Candidate, Plan, Survey, draw_seed, resolve
 from gen.result import Result

@@ -10,9 +10,9 @@ from typing import Any
 
 from PIL import Image
 
+from gen import metadata
 from gen.errors import InputError
-from gen.metadata import metadata
-from gen.metadata.metadata import Metadata
+from gen.metadata import Metadata
 from gen.settings.request import SETTINGS, Request
 from pipelines.settings import UNREADABLE, Value
 

@@ -15,8 +15,8 @@ import pytest
 from fake_models import FakeDraft, Studio
 from PIL import Image
 
+from gen import metadata
 from gen.cli import main
-from gen.metadata import metadata
 from pipelines.checkpoints import hub
 
 ROOT = Path(__file__).parents[2]

@@ -8,11 +8,10 @@ import fake_models
 import pytest
 from fake_models import FakeDraft, Studio
 
-from gen import generate
+from gen import generate, metadata
 from gen.engine import Engine, Outcome
 from gen.errors import RoomError
 from gen.events import Cancel, Event, Finished, Loading, Note, Progress
-from gen.metadata import metadata
 from gen.plan import resolve
 from gen.run_folder.folder import RunFolder
 from gen.settings.request import Request

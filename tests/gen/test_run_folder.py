@@ -11,11 +11,11 @@ import fake_models
 import pytest
 from fake_models import Studio
 
+from gen import metadata
 from gen.cli import main
 from gen.engine import Engine
 from gen.errors import InputError
 from gen.events import Cancel
-from gen.metadata import metadata
 from gen.plan import resolve
 from gen.run_folder import folder as run_folder
 from gen.run_folder.folder import RunFolder

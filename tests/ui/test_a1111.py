@@ -12,7 +12,7 @@ import pytest
 from fake_site import FakeSite
 from PIL import Image
 
-from gen.metadata import metadata
+from gen import metadata
 
 PATIENCE = 60
 

@@ -15,7 +15,7 @@ import pytest
 from fake_site import serve_fakes
 from PIL import Image
 
-from gen.metadata import metadata
+from gen import metadata
 from gen.settings.request import Request
 from ui.access.credentials import Credentials
 from ui.service import queue

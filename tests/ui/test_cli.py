@@ -16,7 +16,7 @@ from typing import TextIO
 import pytest
 
 import rerank.model.specs
-from gen.metadata import metadata
+from gen import metadata
 from pipelines import families
 from ui.cli import main
 

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from gen import metadata
 from gen.engine import Engine
 from gen.events import Loading, Watch
-from gen.metadata import metadata
 from gen.models import Spec
 from gen.run_folder.folder import RunFolder
 from ui.service.service import Studio

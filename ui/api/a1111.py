@@ -9,9 +9,10 @@ from fastapi import Request as HttpRequest
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
+from gen import metadata
 from gen.engine import Outcome
 from gen.errors import InputError
-from gen.metadata import metadata
+from gen.metadata import parameters
 from gen.metadata.foreign import read_any
 from gen.settings.request import SETTINGS, Request
 from ui.api.answers import FAILURES, ParameterError, client_of, finished
@@ -240,7 +241,7 @@ def _answer(body: TextToImage, form: Form, outcome: Outcome) -> Images:
         "batch_size": body.batch_size,
         "sd_model_name": first.model,
         "sd_model_hash": first.model_hash,
-        "infotexts": [record.to_text() for record in records],
+        "infotexts": [parameters.to_text(record) for record in records],
         "scores": [result.score for result in results],
     }
     images = [to_base64(form.encode_result(r)) for r in results] if body.send_images else []

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageOps
 
+from gen import metadata
 from gen.errors import InputError
-from gen.metadata import metadata
 from gen.models import Spec
 from gen.result import Result
 from gen.run_folder.saving import ENCODING

@@ -8,7 +8,7 @@ import gradio as gr
 
 from gen.errors import InputError
 from gen.plan import draw_seed
-from gen.run_folder.history import Axis
+from gen.run_folder.events import Axis
 from gen.settings.request import SETTINGS, Request
 from ui.page.batch import Visitors
 from ui.page.drawing_panel import VISITORS, Desk, build_buttons
@@ -63,7 +63,7 @@ def build(studio: Studio, visitors: Visitors, form: Form) -> View:
             if len(outcomes) > hung:
                 hung = len(outcomes)
                 drawn = [outcome.number for outcome in outcomes if outcome.number is not None]
-                studio.folder.note_comparison(number, across.to_json(), down.to_json(), drawn)
+                studio.folder.note_comparison(number, across, down, drawn)
                 updates = _hung(studio, view, number)
             yield [*shown, *updates]
             updates = [gr.skip()] * len(updates)

@@ -8,7 +8,7 @@ import gradio as gr
 from gradio.components import Component
 
 from gen.errors import RoomError
-from gen.run_folder.folder import Files
+from gen.run_folder.events import Files
 from ui.page.markup import counted, paragraphs, text
 from ui.service.service import Studio
 

@@ -7,8 +7,7 @@ from fastapi.responses import FileResponse
 from PIL import Image
 from starlette.exceptions import HTTPException
 
-from gen.run_folder.folder import PICTURE_NAME
-from gen.run_folder.history import Picture
+from gen.run_folder.events import IMAGE_NAME, SavedImage
 from ui.api.images import FORMATS
 from ui.service.service import Studio
 
@@ -23,14 +22,14 @@ def routes(studio: Studio) -> APIRouter:
     @router.get(PICTURES + "{name:path}", response_class=Response)
     def picture(name: str) -> Response:
         path = studio.folder.path / name
-        if not PICTURE_NAME.fullmatch(name) or path.is_symlink() or not path.is_file():
+        if not IMAGE_NAME.fullmatch(name) or path.is_symlink() or not path.is_file():
             raise HTTPException(404, "no such picture, or no longer")
         return FileResponse(path, headers=CACHING)
 
     return router
 
 
-def address(picture: Picture) -> str:
+def address(picture: SavedImage) -> str:
     """Where the page finds a picture."""
     return PICTURES + picture.file
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from gen.run_folder.history import Comparison, Past
+from gen.run_folder.fold import Comparison, PromptHistory
 from ui.page import deleted
 from ui.page.files import address, opened
 from ui.page.form import label_of
@@ -67,7 +67,7 @@ def build(studio: Studio, tab: gr.Tab) -> View:
     return view
 
 
-def _told(entries: Sequence[Past | Comparison]) -> str:
+def _told(entries: Sequence[PromptHistory | Comparison]) -> str:
     compared = sum(isinstance(entry, Comparison) for entry in entries)
     counts = ((len(entries) - compared, "prompt"), (compared, "comparison"))
     parts = [counted(count, noun) for count, noun in counts if count]
@@ -86,9 +86,9 @@ def _chosen(studio: Studio, name: str) -> Shown | None:
     return None if past is None else Shown({past.number: ""})
 
 
-def _tile(studio: Studio, entry: Past | Comparison) -> Tile:
-    if isinstance(entry, Past):
-        about = counted(len(entry.pictures), "picture")
+def _tile(studio: Studio, entry: PromptHistory | Comparison) -> Tile:
+    if isinstance(entry, PromptHistory):
+        about = counted(len(entry.images), "picture")
         return _first(studio, entry, f"{PROMPT} {entry.number}", about)
     cells = [studio.history.find(number) for number in entry.numbers]
     there = [past for past in cells if past is not None and not past.is_empty]
@@ -97,9 +97,11 @@ def _tile(studio: Studio, entry: Past | Comparison) -> Tile:
     return _first(studio, there[0], f"{COMPARED} {entry.number}", about, [about])
 
 
-def _first(studio: Studio, past: Past, name: str, about: str, captions: Sequence[str] = ()) -> Tile:
+def _first(
+    studio: Studio, past: PromptHistory, name: str, about: str, captions: Sequence[str] = ()
+) -> Tile:
     """The tile of an entry: a prompt's first picture."""
-    first = past.pictures[0]
+    first = past.images[0]
     image = opened(studio.history.path(first))
     prompt = past.request.prompt
     short = prompt if len(prompt) <= SHOWN else prompt[:SHOWN] + "…"

@@ -10,7 +10,8 @@ from starlette.exceptions import HTTPException
 
 from gen.result import Result
 from gen.run_folder import contact_sheet as sheet
-from gen.run_folder.history import Axis, Comparison, Past, Picture
+from gen.run_folder.events import Axis, SavedImage
+from gen.run_folder.fold import Comparison, PromptHistory
 from ui.page.files import CACHING, opened
 from ui.page.form import label_of
 from ui.service.service import Studio
@@ -38,7 +39,7 @@ def routes(studio: Studio) -> APIRouter:
         past = studio.history.find(number)
         if past is None:
             raise HTTPException(404, "no such prompt")
-        results = _readable(studio, past, past.pictures[:MOST_ON_SHEET])
+        results = _readable(studio, past, past.images[:MOST_ON_SHEET])
         return _answer([sheet.block(past.request.prompt, f"prompt {number:04d}", results)])
 
     return router
@@ -82,7 +83,7 @@ def _row(studio: Studio, title: str, across: Axis, numbers: Sequence[int]) -> sh
     return sheet.Block(title, prompt, pictures, captions)
 
 
-def _readable(studio: Studio, past: Past, pictures: Sequence[Picture]) -> list[Result]:
+def _readable(studio: Studio, past: PromptHistory, pictures: Sequence[SavedImage]) -> list[Result]:
     """Pictures of the history as the sheet takes them, without those that cannot be read."""
     results = [
         Result(

@@ -1,13 +1,16 @@
 """Pictures of the history as markup: as tiles, and as the table of a comparison."""
 
-from gen.run_folder.history import Comparison, Past, Picture
+from gen.run_folder.events import SavedImage
+from gen.run_folder.fold import Comparison, PromptHistory
 from ui.page.files import address, opened
 from ui.page.markup import Tile, percent, text, tile
 from ui.page.sheets import label
 from ui.service.service import Studio
 
 
-def picture_tile(studio: Studio, past: Past, picture: Picture, called: str = "") -> Tile:
+def picture_tile(
+    studio: Studio, past: PromptHistory, picture: SavedImage, called: str = ""
+) -> Tile:
     """A picture of the history, which tells its key when it is clicked."""
     image = opened(studio.history.path(picture))
     return Tile(
@@ -40,7 +43,7 @@ def _cell(studio: Studio, number: int | None) -> str:
     return tile(picture_tile(studio, past, past.best[0]))
 
 
-def _captions(past: Past, picture: Picture) -> list[str]:
+def _captions(past: PromptHistory, picture: SavedImage) -> list[str]:
     alone = picture.rank is None or past.request.candidates == 1
     rank = "" if alone else f"{picture.rank}."
     match = "" if picture.match is None else f"{percent(picture.match)} match"

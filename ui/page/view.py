@@ -8,11 +8,11 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from gen import metadata
 from gen.errors import InputError
-from gen.metadata import metadata
-from gen.metadata.metadata import Metadata
-from gen.run_folder.folder import Files
-from gen.run_folder.history import Comparison, Past, Picture
+from gen.metadata import Metadata
+from gen.run_folder.events import Files, SavedImage
+from gen.run_folder.fold import Comparison, PromptHistory
 from gen.settings.request import SETTINGS, Request
 from ui.page.deleted import carried
 from ui.page.files import address, opened
@@ -88,11 +88,11 @@ class View:
         """Hang pictures."""
         self.studio.history.refresh()
         found = [self.studio.history.find(number) for number in shown.called]
-        pasts = [past for past in found if past is not None and past.pictures]
+        pasts = [past for past in found if past is not None and past.images]
         best = [(past, picture) for past in pasts for picture in past.best]
         rest = [(past, picture) for past in pasts for picture in past.rest]
 
-        def hung(pictures: Sequence[tuple[Past, Picture]], label: str) -> str:
+        def hung(pictures: Sequence[tuple[PromptHistory, SavedImage]], label: str) -> str:
             made = [
                 picture_tile(self.studio, past, picture, shown.called[past.number])
                 for past, picture in pictures[:MOST_TILES]
@@ -167,7 +167,7 @@ class View:
         except InputError as error:
             raise gr.Error(text(error), duration=None, print_exception=False) from error
 
-    def _find(self, key: Key | None) -> tuple[Past, Picture]:
+    def _find(self, key: Key | None) -> tuple[PromptHistory, SavedImage]:
         past = None if key is None else self.studio.history.find(key[0])
         picture = None if past is None or key is None else past.find(key[1])
         if past is None or picture is None:
@@ -180,7 +180,7 @@ class View:
         known = facts(self._known(past, picture))
         return key, gr.Column(visible=True), self._large(past, picture), known
 
-    def _large(self, past: Past, picture: Picture) -> str:
+    def _large(self, past: PromptHistory, picture: SavedImage) -> str:
         """The picture as large as there is room, and its file."""
         image = opened(self.studio.history.path(picture))
         if image is None:
@@ -193,7 +193,7 @@ class View:
             f'<a href="{source}" target="_blank">Open</a></p>'
         )
 
-    def _known(self, past: Past, picture: Picture) -> dict[str, object]:
+    def _known(self, past: PromptHistory, picture: SavedImage) -> dict[str, object]:
         path = self.studio.history.path(picture)
         try:
             known = {} if path is None else described(metadata.read(path))
@@ -209,12 +209,12 @@ class View:
 
     def _delete_all(self, shown: Shown, deleted: list[Any]) -> list[Any]:
         found = [self.studio.history.find(number) for number in shown.called]
-        return self._deleted(shown, [(p, p.pictures) for p in found if p is not None], deleted)
+        return self._deleted(shown, [(p, p.images) for p in found if p is not None], deleted)
 
     def _deleted(
         self,
         shown: Shown,
-        chosen: Sequence[tuple[Past, Sequence[Picture]]],
+        chosen: Sequence[tuple[PromptHistory, Sequence[SavedImage]]],
         deleted: list[Any],
     ) -> list[Any]:
         files = {past.number: {p.seed: p.file for p in pictures} for past, pictures in chosen}
@@ -334,7 +334,7 @@ def facts(known: Mapping[str, object]) -> str:
     return f'<dl class="facts">{rows}</dl>'
 
 
-def _heading(pasts: Sequence[Past], comparison: Comparison | None) -> str:
+def _heading(pasts: Sequence[PromptHistory], comparison: Comparison | None) -> str:
     if not pasts:
         return ""
     if comparison is not None:
@@ -345,7 +345,7 @@ def _heading(pasts: Sequence[Past], comparison: Comparison | None) -> str:
         return paragraphs([f"{len(pasts)} prompts were drawn; the best of each:"])
     [past] = pasts
     lines = [past.request.prompt]
-    matches = [p.match for p in past.pictures if p.match is not None]
+    matches = [p.match for p in past.images if p.match is not None]
     if matches and max(matches) < NONE_MATCHES:
         lines.append("The jury doubts that any of them shows all of that.")
     return paragraphs(lines) + _link(f"{SHEETS}{past.number}.png", "Contact sheet")

@@ -13,7 +13,7 @@ from typing import Any
 
 from gen.errors import InputError
 from gen.events import Cancel, Event, Loading, Progress
-from gen.run_folder.saving import no_room, write_atomically
+from gen.run_folder.saving import write
 
 WAITING = 100  # jobs, at most
 WAITING_PER_CLIENT = 50
@@ -217,10 +217,7 @@ class Journal:
         self._write(self._ended_a_process)
 
     def _write(self, attempts: dict[str, int]) -> None:
-        try:
-            write_atomically(self.path, json.dumps(attempts).encode())
-        except OSError as error:
-            raise no_room(self.path, error) from error
+        write(self.path, json.dumps(attempts).encode())
 
 
 def _read(path: Path) -> dict[str, int]:
