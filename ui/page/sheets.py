@@ -10,8 +10,8 @@ from starlette.exceptions import HTTPException
 
 from gen.result import Result
 from gen.run_folder import contact_sheet as sheet
-from gen.run_folder.events import Axis, SavedImage
-from gen.run_folder.fold import Comparison, PromptHistory
+from gen.run_folder.events import Axis, Comparison, SavedImage
+from gen.run_folder.fold import PromptHistory
 from ui.page.files import CACHING, opened
 from ui.page.form import label_of
 from ui.service.service import Studio
