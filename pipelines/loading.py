@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+OFFLOAD = ("none", "model", "sequential")
+
 Report = Callable[[int, int], None]  # told the bytes that are loaded, and all there will be
 
 

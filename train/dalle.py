@@ -23,9 +23,10 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from pipelines.checkpoints.loading import save_network
 from pipelines.dalle.cache import advance, prefill
 from pipelines.dalle.dvae import DiscreteVae
+from pipelines.dalle.layers import Layer
 from pipelines.dalle.masks import Mask
 from pipelines.dalle.token_sampling import draw_tokens
-from pipelines.dalle.transformer import Layer, Transformer, TransformerConfig, token_loss
+from pipelines.dalle.transformer import Transformer, TransformerConfig, token_loss
 from train.diffusion import ENCODED_TOGETHER, SHEET_PROMPTS, save_text_encoder
 from train.loop import Task
 from train.sheets import tile

@@ -13,7 +13,7 @@ from gen.models import NO_RERANKER
 from gen.run_folder.folder import KEEP
 from gen.run_folder.saving import MAX_UPSCALE, SUFFIX_OF_FORMAT
 from gen.settings.request import MODEL_SETTINGS, SETTINGS
-from pipelines.checkpoints.memory import OFFLOAD
+from pipelines.loading import OFFLOAD
 from pipelines.settings import Setting, Value
 
 FLAGGED = [name for name, setting in SETTINGS.items() if setting.asked and name != "prompt"]

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from pipelines.checkpoints.headers import BYTES_OF_TYPE, Tensor, read_header, shards, weights_file
 
-OFFLOAD = ("none", "model", "sequential")
-
 Header = Mapping[str, Tensor]  # what a file says of its tensors
 
 

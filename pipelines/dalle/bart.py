@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from pipelines.dalle.transformer import Activation, Layer
+from pipelines.dalle.layers import Activation, Layer
 
 
 @dataclass(frozen=True)

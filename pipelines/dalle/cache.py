@@ -12,13 +12,9 @@ from functools import lru_cache
 import torch
 
 from pipelines.dalle.attention import attend, attend_shared
+from pipelines.dalle.layers import Context, ContextKeys
 from pipelines.dalle.masks import Mask, image_visible
-from pipelines.dalle.transformer import (
-    Context,
-    ContextKeys,
-    Transformer,
-    TransformerConfig,
-)
+from pipelines.dalle.transformer import Transformer, TransformerConfig
 
 COMPACT = torch.contiguous_format
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from pipelines.dalle.cache import Cache, advance, prefill
 from pipelines.dalle.dvae import DiscreteVae
+from pipelines.dalle.layers import Context
 from pipelines.dalle.token_sampling import draw_tokens
-from pipelines.dalle.transformer import Context
 from pipelines.dalle.vqgan import Vqgan
 from pipelines.drafts import Draft, check_indices
 from pipelines.pixels import CHUNK_PIXELS, in_chunks, to_image, to_uint8

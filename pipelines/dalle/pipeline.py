@@ -27,10 +27,10 @@ from pipelines.dalle import prompts
 from pipelines.dalle.attention import choose_kernel
 from pipelines.dalle.bart import BartEncoder
 from pipelines.dalle.draft import DalleDraft, Sampling, Text
+from pipelines.dalle.layers import Context
 from pipelines.dalle.networks import DalleNetworks, load_dalle
 from pipelines.dalle.settings import DalleSettings
 from pipelines.dalle.spec import read_spec
-from pipelines.dalle.transformer import Context
 from pipelines.drafts import check_seeds, draw
 from pipelines.loading import LoadOptions, Report, ignore_progress
 from pipelines.runtime.devices import choose_device, choose_dtype

@@ -1,8 +1,6 @@
 """Which tensors a latent diffusion model loads, and which stay in float32. Loads no torch."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pipelines.checkpoints import single_file
 from pipelines.checkpoints.configs import read_config
@@ -10,7 +8,7 @@ from pipelines.checkpoints.headers import Tensor, read_header, weights_file
 from pipelines.checkpoints.memory import Header, parts_of, weights_in
 from pipelines.checkpoints.single_file import UNET, VAE
 from pipelines.checkpoints.specs import Spec
-from pipelines.diffusion.spec import text_components
+from pipelines.diffusion.spec import needs_float32, text_components
 
 
 def tensors(spec: Spec) -> dict[str, Header]:
@@ -30,11 +28,6 @@ def in_float32(spec: Spec) -> dict[str, tuple[str, ...]]:
     """Return the parts, all of their keys, that stay in float32 where the rest is in float16."""
     configs = [read_config(spec.configs / part / "config.json") for part in ("unet", "vae")]
     return {"vae": ("",)} if needs_float32(*configs) else {}
-
-
-def needs_float32(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> bool:
-    """Return whether a VAE leaves the range of float16, as SDXL's own does and says."""
-    return unet.get("addition_embed_type") == "text_time" and bool(vae.get("force_upcast"))
 
 
 def _vae_in(path: Path) -> dict[str, Tensor]:

@@ -32,8 +32,7 @@ from pipelines.checkpoints.loading import (
     settle,
 )
 from pipelines.checkpoints.specs import Spec
-from pipelines.diffusion.memory import needs_float32
-from pipelines.diffusion.spec import text_components
+from pipelines.diffusion.spec import needs_float32, text_components
 from pipelines.loading import Report, ignore_progress
 
 OPENAI_MERGES = 49_408 - 2 - 2 * 256  # of all tokens, those that are no byte and no mark

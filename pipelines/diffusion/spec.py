@@ -47,6 +47,11 @@ def text_components(folder: Path) -> tuple[str, ...]:
     return tuple(name for name in ("text_encoder", "text_encoder_2") if name in names)
 
 
+def needs_float32(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> bool:
+    """Return whether a VAE leaves the range of float16, as SDXL's own does and says."""
+    return unet.get("addition_embed_type") == "text_time" and bool(vae.get("force_upcast"))
+
+
 def read_spec(place: Place) -> Spec:
     """Return the Spec of Stable Diffusion 1.x, 2.x or XL in a folder or a single file.
 

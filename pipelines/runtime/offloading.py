@@ -7,7 +7,7 @@ import torch
 from accelerate import cpu_offload
 from accelerate.hooks import ModelHook, add_hook_to_module
 
-from pipelines.checkpoints.memory import OFFLOAD
+from pipelines.loading import OFFLOAD
 
 
 def check_offload(choice: str | None, device: torch.device) -> str:

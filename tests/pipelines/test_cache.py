@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from pipelines.dalle.cache import advance, bytes_per_candidate, plan_slots, prefill
+from pipelines.dalle.layers import Context
 from pipelines.dalle.masks import Mask, image_visible
-from pipelines.dalle.transformer import Context, Transformer, TransformerConfig
+from pipelines.dalle.transformer import Transformer, TransformerConfig
 
 CPU = torch.device("cpu")
 CONFIG = TransformerConfig(

@@ -6,9 +6,10 @@ import torch
 from torch.nn import functional
 
 from pipelines.dalle.attention import attend, attend_shared, choose_kernel
+from pipelines.dalle.layers import Context
 from pipelines.dalle.masks import Mask, paper_masks, visible
 from pipelines.dalle.memory import MemoryPlan
-from pipelines.dalle.transformer import Context, Output, Transformer, TransformerConfig, token_loss
+from pipelines.dalle.transformer import Output, Transformer, TransformerConfig, token_loss
 
 TINY = TransformerConfig(
     grid=4,

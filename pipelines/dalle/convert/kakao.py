@@ -18,8 +18,9 @@ from pipelines.dalle.convert.reading import read_tensors
 from pipelines.dalle.convert.recipe import Fill, Piece, Plan, Rows, choose_heads, shape_of
 from pipelines.dalle.convert.tokenizer import read_merges, read_words, save_tokenizer
 from pipelines.dalle.convert.writing import write_index, write_network
+from pipelines.dalle.layers import Activation
 from pipelines.dalle.masks import Mask
-from pipelines.dalle.transformer import Activation, TransformerConfig
+from pipelines.dalle.transformer import TransformerConfig
 from pipelines.dalle.vqgan import VqganConfig
 
 TRANSFORMER, VQGAN = "stage2_last.ckpt", "stage1_last.ckpt"

@@ -32,8 +32,9 @@ from pipelines.dalle.convert.recipe import (
 )
 from pipelines.dalle.convert.tokenizer import save_tokenizer
 from pipelines.dalle.convert.writing import build, write_index, write_network
+from pipelines.dalle.layers import Activation
 from pipelines.dalle.masks import Mask
-from pipelines.dalle.transformer import Activation, TransformerConfig
+from pipelines.dalle.transformer import TransformerConfig
 from pipelines.dalle.vqgan import VqganConfig
 
 VQGAN, T5 = "vq_ds16_t2i.pt", "flan-t5-xl"

@@ -23,9 +23,10 @@ from pipelines.checkpoints.known_models import PUBLIC
 from pipelines.dalle.convert.kakao import transformer_plan
 from pipelines.dalle.convert.recipe import source_shapes
 from pipelines.dalle.convert.writing import build
+from pipelines.dalle.layers import Activation
 from pipelines.dalle.masks import Mask
 from pipelines.dalle.pipeline import Dalle
-from pipelines.dalle.transformer import Activation, TransformerConfig
+from pipelines.dalle.transformer import TransformerConfig
 from pipelines.dalle.vqgan import VqganConfig
 
 TOLERANCE = 1e-5

@@ -28,10 +28,11 @@ from pipelines.dalle.convert.__main__ import main
 from pipelines.dalle.convert.llamagen import transformer_plan, vqgan_plan
 from pipelines.dalle.convert.recipe import source_shapes
 from pipelines.dalle.convert.writing import build
+from pipelines.dalle.layers import Activation
 from pipelines.dalle.masks import Mask
 from pipelines.dalle.networks import load_dalle
 from pipelines.dalle.pipeline import Dalle, Sampling, Text
-from pipelines.dalle.transformer import Activation, TransformerConfig
+from pipelines.dalle.transformer import TransformerConfig
 from pipelines.dalle.vqgan import VqganConfig
 from pipelines.families import find
 
@@ -116,7 +117,7 @@ def test_what_the_folder_says(pipeline: Dalle) -> None:
     assert spec.defaults["guidance"] == 7.5
     assert "negative_prompt" not in spec.settings
     with pytest.raises(ValueError, match="takes no negative_prompt"):
-        pipeline.begin("the red bolt", "blue", seeds=[1])
+        pipeline.begin("the red bolt", negative_prompt="blue", seeds=[1])
 
 
 def test_the_text_encoder_never_runs_in_float16(llamagen_folder: Path) -> None:
