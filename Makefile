@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= outputs/demo
+PYTEST ?=  # more options for pytest
 
 .PHONY: demo quick test lint docs clean
 
@@ -11,11 +12,11 @@ demo: $(VENV)/demo.stamp
 	@echo "The images are in $(OUT); begin with $(OUT)/sheet.png"
 
 test: $(VENV)/test.stamp lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST)
 
 # What can be checked in a minute or two; `make test` is what has to pass.
 quick: $(VENV)/test.stamp lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -153,7 +153,7 @@ def test_a_new_pipeline_draws(followed: Callable[[str], Path], tmp_path: Path) -
     options = ("--candidates", "3", "--top-k", "2", "--seed", "0", "--steps", "2", "--json")
     words = ("a circle", "-m", str(model), *options, "-o", str(tmp_path / "out"))
     answer = json.loads(run(folder, "-m", "gen", *words))
-    assert [result["model"] for result in answer["results"]] == ["round", "round"]
+    assert [result["model"] for result in answer["results"]] == [str(model)] * 2
     assert json.loads(run(folder, "-m", "gen", *words))["drawn"] == 0, "it is not drawn twice"
     assert "pipelines.circles.pipeline" not in run(
         folder, "-c", "import sys, pipelines.families; print(*sys.modules)"
