@@ -25,7 +25,7 @@ CODE_KEYS = frozenset(
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The object in a JSON file of a model folder.
+    """Read a JSON file of a model folder, which must hold an object.
 
     Raises WeightsError if the file is missing, is not a JSON object, or asks to run code.
     """
@@ -55,6 +55,6 @@ def _refuse_code(config: Mapping[str, Any], path: Path) -> None:
 
 
 def read_pulled(folder: Path) -> dict[str, Any]:
-    """What `generate --pull` recorded of the files in a folder; {} if they are from elsewhere."""
+    """Read what `generate --pull` recorded of the files in a folder; {} if it did not fetch them."""
     path = folder / PULLED
     return read_config(path) if path.is_file() else {}
