@@ -1,11 +1,11 @@
 """The settings that the DALL·E path takes. Loads no torch."""
 
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 from pipelines.settings import Setting, SharedSettings
 
 
-class SamplingSettings(SharedSettings, total=False):
+class SamplingSettings(TypedDict, total=False):
     """How image tokens are drawn."""
 
     temperature: Annotated[
@@ -37,7 +37,7 @@ class SamplingSettings(SharedSettings, total=False):
     ]
 
 
-class ImagePromptSettings(SharedSettings, total=False):
+class ImagePromptSettings(TypedDict, total=False):
     """An image whose beginning is given."""
 
     init_image: Annotated[
@@ -60,5 +60,5 @@ class ImagePromptSettings(SharedSettings, total=False):
     ]
 
 
-class DalleSettings(SamplingSettings, ImagePromptSettings, total=False):
+class DalleSettings(SharedSettings, SamplingSettings, ImagePromptSettings, total=False):
     """What `begin` of the DALL·E path takes."""

@@ -12,7 +12,7 @@ from pipelines.checkpoints.specs import Spec, folder_licence
 from pipelines.dalle.settings import DalleSettings, SamplingSettings
 from pipelines.settings import settings_of
 
-SAMPLING_SETTINGS = tuple(settings_of(SamplingSettings))
+SAMPLING_SETTINGS = ("guidance", *settings_of(SamplingSettings))
 DALLE_SETTINGS = tuple(settings_of(DalleSettings))
 
 

@@ -22,7 +22,8 @@ from transformers import (
 
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.families import find, weights_memory
-from pipelines.stock.pipeline import THREAD, UNFINISHED, StockPipeline, _load
+from pipelines.stock.draft import THREAD, UNFINISHED
+from pipelines.stock.pipeline import StockPipeline, _load
 
 SIZE: dict[str, Any] = {"width": 32, "height": 32}
 STEPS = 3

@@ -14,8 +14,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from pipelines.checkpoints.errors import WeightsError
-from pipelines.dalle import pipeline as dalle
-from pipelines.dalle.pipeline import Dalle, Draft
+from pipelines.dalle import draft as dalle
+from pipelines.dalle.draft import DalleDraft as Draft
+from pipelines.dalle.pipeline import REMEMBERED_PROMPTS, Dalle
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.families import find
 
@@ -89,11 +90,11 @@ def test_prompts_are_encoded_once_and_remembered(
 ) -> None:
     monkeypatch.setattr(pipeline, "_texts", {})
     first = pipeline.encode("the first")
-    for i in range(dalle.REMEMBERED_PROMPTS - 1):
+    for i in range(REMEMBERED_PROMPTS - 1):
         pipeline.encode(f"other {i}")
         assert pipeline.encode("the first") is first
     pipeline.encode("one more")
-    assert len(pipeline._texts) == dalle.REMEMBERED_PROMPTS
+    assert len(pipeline._texts) == REMEMBERED_PROMPTS
     assert "other 0" not in pipeline._texts
 
 
@@ -112,7 +113,12 @@ def test_text_beyond_the_context(pipeline: Dalle) -> None:
 def test_draws_what_teacher_forcing_says(pipeline: Dalle) -> None:
     """Step by step with guidance, against one pass over the tokens that came out."""
     draft = pipeline.begin(
-        "a red panda", "blue", seeds=SEEDS, guidance=2.0, temperature=0.7, token_top_k=20
+        "a red panda",
+        negative_prompt="blue",
+        seeds=SEEDS,
+        guidance=2.0,
+        temperature=0.7,
+        token_top_k=20,
     )
     finished(draft)
     tokens = tokens_of(draft)
@@ -466,9 +472,9 @@ def test_weights_that_are_not_numbers(part: str, tiny_dalle_folder: Path, tmp_pa
 def test_folders_of_the_other_kind(
     tiny_dalle_folder: Path, tiny_diffusion_folder: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(WeightsError, match="holds no Dalle, but a latent_diffusion model"):
+    with pytest.raises(WeightsError, match="holds no Dalle, but a StableDiffusionPipeline"):
         Dalle.from_pretrained(tiny_diffusion_folder)
-    with pytest.raises(WeightsError, match="holds no latent_diffusion model, but a dalle model"):
+    with pytest.raises(WeightsError, match="holds no latent_diffusion model, but a Dalle"):
         LatentDiffusion.from_pretrained(tiny_dalle_folder)
     with pytest.raises(WeightsError, match="has no safety_checker/"):
         Dalle.from_pretrained(tiny_dalle_folder, safety=True)

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from pipelines.diffusion import decoding, text
-from pipelines.diffusion import pipeline as latent_diffusion
-from pipelines.diffusion.pipeline import Draft, LatentDiffusion
+from pipelines.diffusion import draft as latent_diffusion
+from pipelines.diffusion.draft import DiffusionDraft as Draft
+from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.diffusion.samplers import SAMPLERS, make_scheduler
 
 STEPS = 6
@@ -90,7 +91,9 @@ def test_stock_pipeline_draws_the_same(
         tmp_path / "model", like_sd2=like_sd2, prediction_type=prediction_type
     )
     pipeline = LatentDiffusion.from_pretrained(folder, device="cpu")
-    ours = pipeline("a panda", "blue", seeds=SEEDS, steps=4, guidance=3.0, width=80, height=48)
+    ours = pipeline(
+        "a panda", negative_prompt="blue", seeds=SEEDS, steps=4, guidance=3.0, width=80, height=48
+    )
     theirs = stock_pipeline(folder)(
         ["a panda"] * 4,
         negative_prompt=["blue"] * 4,
@@ -214,9 +217,9 @@ def test_begin_encodes_once_and_remembers(
 
     monkeypatch.setattr(reader.encoder, "forward", counting)
     monkeypatch.setattr(pipeline.text, "_remembered", {})
-    pipeline.begin("the first", "not this", seeds=range(16)).step(2)
+    pipeline.begin("the first", negative_prompt="not this", seeds=range(16)).step(2)
     assert encoded == [(1, 32), (1, 32)]
-    pipeline.begin("the first", "not this", seeds=[1])
+    pipeline.begin("the first", negative_prompt="not this", seeds=[1])
     assert len(encoded) == 2
     for i in range(text.REMEMBERED - 1):
         pipeline.text.encode(f"other {i}")
@@ -367,10 +370,10 @@ def test_two_drafts_take_turns(exact: LatentDiffusion, sampler: str) -> None:
 def test_kept_candidates_go_on_bit_for_bit(
     exact: LatentDiffusion, sampler: str, indices: list[int]
 ) -> None:
-    whole = exact.begin("a", "b", seeds=SEEDS, steps=STEPS, sampler=sampler)
+    whole = exact.begin("a", negative_prompt="b", seeds=SEEDS, steps=STEPS, sampler=sampler)
     whole.step(whole.total)
     for half_way in range(1, whole.total):
-        draft = exact.begin("a", "b", seeds=SEEDS, steps=STEPS, sampler=sampler)
+        draft = exact.begin("a", negative_prompt="b", seeds=SEEDS, steps=STEPS, sampler=sampler)
         draft.step(half_way)
         draft.keep(indices)
         assert draft.seeds == tuple(SEEDS[i] for i in indices)

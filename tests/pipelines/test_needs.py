@@ -15,12 +15,12 @@ from safetensors.torch import save_file
 
 from pipelines.checkpoints import single_file
 from pipelines.checkpoints.configs import read_config
-from pipelines.checkpoints.memory import WeightsMemory, weights_memory
+from pipelines.checkpoints.memory import WeightsMemory
 from pipelines.checkpoints.specs import Adapters, Lora
 from pipelines.dalle.networks import load_dalle
 from pipelines.diffusion.networks import load_networks
 from pipelines.diffusion.pipeline import LatentDiffusion
-from pipelines.families import find
+from pipelines.families import find, weights_memory
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")

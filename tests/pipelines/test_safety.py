@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipelines.checkpoints.errors import WeightsError
-from pipelines.diffusion.pipeline import FLAGGED, LatentDiffusion
+from pipelines.diffusion.draft import FLAGGED
+from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.diffusion.safety import SafetyChecker
 
 CPU = torch.device("cpu")

@@ -47,7 +47,7 @@ def difference(
     ours, stock = model
     with ours.begin(
         "a panda",
-        negative,
+        negative_prompt=negative,
         seeds=SEEDS,
         steps=steps,
         guidance=guidance,

@@ -117,7 +117,7 @@ def test_what_the_folder_says(pipeline: Dalle) -> None:
     assert spec.defaults["guidance"] == 7.5
     assert "negative_prompt" not in spec.settings
     with pytest.raises(ValueError, match="takes no negative_prompt"):
-        pipeline.begin("the red bolt", "blue", seeds=[1])
+        pipeline.begin("the red bolt", negative_prompt="blue", seeds=[1])
 
 
 def test_the_text_encoder_never_runs_in_float16(llamagen_folder: Path) -> None:
