@@ -1,4 +1,4 @@
-"""Make the picture in a file again, alone, from what the file says about itself."""
+"""Make the image in a file again, alone, from what the file says about itself."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from gen.run_folder.saving import MAX_UPSCALE, upscaled
 
 @dataclass(frozen=True)
 class Again:
-    """A picture made again."""
+    """An image made again."""
 
     result: Result | None  # None if it was stopped or could not be made
     difference: int | None  # of any channel of any pixel, 0 to 255; None if there is none to tell
@@ -32,10 +32,10 @@ def make_again(
     watch: Watch | None = None,
     cancel: Cancel | None = None,
 ) -> Again:
-    """Draw one picture anew and compare it with its file; one left unfinished is made whole.
+    """Draw one image anew and compare it with its file; one left unfinished is made whole.
 
     `model` says where the model is now, if it has moved. Other weights than those that the file
-    names are told to `watch`. Raises InputError if the file does not say how it was made.
+    names are reported to `watch`. Raises InputError if the file does not say how it was made.
     """
     watch = ignore_events if watch is None else watch
     record = metadata.read(path)
@@ -59,7 +59,7 @@ def make_again(
 
 
 def read_plan(path: Path, model: str | None = None) -> Plan:
-    """What it takes to make the picture of a file again. Raises as `make_again` does."""
+    """Plan how to make the image of a file again. Raises what `make_again` raises."""
     request = metadata.read(path).request
     if model is not None:
         request = request.replace(model=model)

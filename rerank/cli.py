@@ -236,21 +236,21 @@ def _copy(judged: Judged, folder: Path) -> None:
 
 
 def _draw_sheet(prompt: str, judged: Judged, path: Path) -> None:
-    from rerank import sheet
+    from rerank import contact_sheet
     from rerank.model.preprocessing import open_picture
 
-    pictures, captions = [], []
+    images, captions = [], []
     for place, each in enumerate(judged.ranking, start=1):
         file = judged.files[each.index]
-        pictures.append(open_picture(file))
+        images.append(open_picture(file))
         lines = [f"{place}.  {each.score:.4f}"]
         if each.probability is not None:
             lines[0] += f"   {each.probability:.0%} likely"
         if each.index in judged.checked:
             wrong = [v.claim.text for v in judged.checked[each.index].verdicts if not v.holds]
             lines.append(f"not: {', '.join(wrong)}" if wrong else "all claims hold")
-        captions.append([*lines, file.name])
-    sheet.draw(prompt, pictures, captions).save(path)
+        captions.append([(line, "") for line in (*lines, file.name)])
+    contact_sheet.draw([contact_sheet.Block(prompt, "", images, captions)]).save(path)
 
 
 # ---- the other commands

@@ -95,7 +95,8 @@ def _webp_with(data: bytes, exif: bytes) -> bytes:
     chunks = [(kind, body) for kind, body in _riff_chunks(data) if kind != b"EXIF"]
     kind, first = chunks[0]
     if kind == b"VP8X":
-        chunks[0] = kind, bytes([first[0] | VP8X_HAS_EXIF]) + first[1:]
+        flags = _slice(first, 0, 1, "WebP")[0]
+        chunks[0] = kind, bytes([flags | VP8X_HAS_EXIF]) + first[1:]
     else:  # the extended header, which a file needs to hold anything but pixels
         sides = b"".join(struct.pack("<I", side - 1)[:3] for side in _webp_size(kind, first))
         chunks.insert(0, (b"VP8X", bytes([VP8X_HAS_EXIF, 0, 0, 0]) + sides))
@@ -111,7 +112,9 @@ def _webp_size(kind: bytes, body: bytes) -> tuple[int, int]:
     """Return width and height from the head of a stream of pixels (RFC 9649, sections 2.5, 2.6)."""
     if kind == b"VP8 ":
         width, height = struct.unpack("<HH", _slice(body, 6, 4, "WebP"))
-        return width & 0x3FFF, height & 0x3FFF  # above are 2 bits that scale it
+        width, height = width & 0x3FFF, height & 0x3FFF  # above are 2 bits that scale it
+        if width and height:
+            return width, height
     if kind == b"VP8L" and body.startswith(VP8L_SIGNATURE):
         [bits] = struct.unpack("<I", _slice(body, 1, 4, "WebP"))
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1

@@ -31,6 +31,7 @@ ORDER = (
     "Candidates",
     "Rerank model",
     "Rerank score",
+    "Rerank scores",
     "Rerank rank",
     "Log likelihood",
     "Unfinished",
@@ -65,6 +66,7 @@ def _pairs(record: Metadata) -> dict[str, object]:
     if request.width is not None and request.height is not None:
         pairs["Size"] = f"{request.width}x{request.height}"
     likelihood = record.log_likelihood
+    parts = ", ".join(f"{name} {score:.4f}" for name, score in record.scores.items())
     return pairs | {
         "Model hash": record.model_hash or None,
         "Model": record.model or None,
@@ -74,6 +76,7 @@ def _pairs(record: Metadata) -> dict[str, object]:
         "Candidates": record.candidates,
         "Rerank model": record.rerank_model,
         "Rerank score": None if record.score is None else f"{record.score:.4f}",
+        "Rerank scores": parts or None,
         "Rerank rank": record.rank,
         "Log likelihood": None if likelihood is None else f"{likelihood:.2f}",
         "Unfinished": record.unfinished,

@@ -126,10 +126,14 @@ class ImagesMatched:
 
 
 @dataclass(frozen=True)
-class PromptsCompared:
-    """Prompts are the cells of a comparison so far, row by row; there is at least one."""
+class Comparison:
+    """One prompt over a grid of two settings; its cells are prompts of their own.
 
-    comparison: int
+    `numbers` are theirs, row by row, as far as they were drawn, at least one; `number` is the
+    comparison's.
+    """
+
+    number: int
     across: Axis
     down: Axis
     numbers: tuple[int, ...]
@@ -175,7 +179,7 @@ Event = (
     PromptEvent
     | RunBegan
     | RunEnded
-    | PromptsCompared
+    | Comparison
     | ImagesDeleted
     | ImagesRestored
     | DeletedEmptied
@@ -206,10 +210,10 @@ def to_json(event: Event) -> dict[str, Any]:
             return {"event": "placed", "number": number}
         case ImagesMatched(number, matches):
             return {"event": "matched", "number": number, "matches": _by_text(matches)}
-        case PromptsCompared():
+        case Comparison():
             return {
                 "event": "compared",
-                "comparison": event.comparison,
+                "comparison": event.number,
                 "across": {"name": event.across.name, "values": list(event.across.values)},
                 "down": {"name": event.down.name, "values": list(event.down.values)},
                 "numbers": list(event.numbers),
@@ -314,13 +318,11 @@ def _failure_to_json(event: CandidateFailed) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _comparison(line: Mapping[str, Any]) -> PromptsCompared:
+def _comparison(line: Mapping[str, Any]) -> Comparison:
     numbers = tuple(map(int, line["numbers"]))
     if not numbers:
         raise ValueError("a comparison of nothing")
-    return PromptsCompared(
-        int(line["comparison"]), _axis(line["across"]), _axis(line["down"]), numbers
-    )
+    return Comparison(int(line["comparison"]), _axis(line["across"]), _axis(line["down"]), numbers)
 
 
 def _axis(entry: Mapping[str, Any]) -> Axis:

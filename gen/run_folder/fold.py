@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from gen.run_folder.events import (
     Axis,
     CandidateFailed,
+    Comparison,
     Damaged,
     DeletedEmptied,
     Event,
@@ -22,7 +23,6 @@ from gen.run_folder.events import (
     ImagesScored,
     PromptBegan,
     PromptEvent,
-    PromptsCompared,
     RunBegan,
     RunEnded,
     SavedImage,
@@ -124,19 +124,6 @@ class PromptHistory:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One prompt over a grid of two settings; its cells are prompts of their own.
-
-    `numbers` are theirs, row by row, as far as they were drawn; `number` is the comparison's.
-    """
-
-    number: int
-    across: Axis
-    down: Axis
-    numbers: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Deletion:
     """What was deleted at once, and can be brought back."""
 
@@ -179,7 +166,7 @@ class FolderHistory:
             case PromptBegan():
                 request = Request.from_json(event.request)
                 self.prompts[event.number] = PromptHistory(event.number, request)
-            case PromptsCompared():
+            case Comparison():
                 self._compare(event)
             case ImagesDeleted():
                 self._delete(event.files)
@@ -194,14 +181,12 @@ class FolderHistory:
             case _:
                 self.prompts[event.number].apply(event)
 
-    def _compare(self, event: PromptsCompared) -> None:
-        """The same again, which may have been ended earlier, is one comparison."""
+    def _compare(self, event: Comparison) -> None:
+        """Take in a comparison; the same again, which may have been ended earlier, is one."""
         key = event.across, event.down, event.numbers[0]
-        before = self._comparisons.get(key)
-        numbers = () if before is None else before.numbers
-        self._comparisons[key] = Comparison(
-            event.comparison, event.across, event.down, max(numbers, event.numbers, key=len)
-        )
+        before = self._comparisons.get(key, event)
+        numbers = max(before.numbers, event.numbers, key=len)
+        self._comparisons[key] = replace(event, numbers=numbers)
 
     def _delete(self, files: Files) -> None:
         gone = {number: self.prompts[number].delete(seeds) for number, seeds in files.items()}

@@ -179,7 +179,7 @@ class RunFolder:
         self, comparison: int, across: Axis, down: Axis, numbers: Sequence[int]
     ) -> None:
         """Note which prompts are the cells of a comparison so far, row by row, and its two axes."""
-        self._note(events.PromptsCompared(comparison, across, down, tuple(numbers)))
+        self._note(events.Comparison(comparison, across, down, tuple(numbers)))
 
     def delete(self, files: Files) -> None:
         """Put images aside; `restore` brings them back, in this process or a later one.
@@ -313,8 +313,8 @@ class RunFolder:
                 self._open_runs[fingerprint] = seed
             case events.RunEnded(fingerprint):
                 self._open_runs.pop(fingerprint, None)
-            case events.PromptsCompared(comparison):
-                self._last_comparison = max(self._last_comparison, comparison)
+            case events.Comparison(number):
+                self._last_comparison = max(self._last_comparison, number)
 
     def _remove_temporary_files(self) -> None:
         for folder in (self.path, self.path / "candidates"):

@@ -5,8 +5,8 @@ from pathlib import Path
 from threading import Lock
 
 from gen.run_folder import events
-from gen.run_folder.events import SavedImage
-from gen.run_folder.fold import Comparison, Deletion, FolderHistory, PromptHistory
+from gen.run_folder.events import Comparison, SavedImage
+from gen.run_folder.fold import Deletion, FolderHistory, PromptHistory
 from gen.run_folder.manifest import records
 
 

@@ -5,8 +5,7 @@ import pytest
 
 from gen.engine import Engine
 from gen.plan import resolve
-from gen.run_folder.events import Axis
-from gen.run_folder.fold import Comparison
+from gen.run_folder.events import Axis, Comparison
 from gen.run_folder.folder import RunFolder
 from gen.run_folder.history import History
 from gen.settings.request import Request

@@ -43,6 +43,7 @@ RECORD = Metadata(
     extra={"Lora hashes": "x: 1"},
 )
 BARE = Metadata(Request("a panda", seed=0))
+COMBINED = replace(RECORD, scores={"clip": 0.3125, "aesthetic": 5.25})
 
 
 def image_bytes(kind: str) -> bytes:
@@ -52,7 +53,7 @@ def image_bytes(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
-@pytest.mark.parametrize("record", [RECORD, BARE], ids=["full", "bare"])
+@pytest.mark.parametrize("record", [RECORD, BARE, COMBINED], ids=["full", "bare", "combined"])
 def test_reading_gives_back_what_was_written(kind: str, record: Metadata, tmp_path: Path) -> None:
     path = tmp_path / "image"
     path.write_bytes(metadata.embed(image_bytes(kind), record))
@@ -78,6 +79,14 @@ def test_the_text_is_as_other_tools_expect() -> None:
         "Version: salon 0.1.0, Attention: sdpa, Candidates: 16, Rerank model: stickers-clip, "
         "Rerank score: 0.3125, Rerank rank: 2, Unfinished: step 14 of 30"
     )
+
+
+def test_the_parts_of_a_combined_score_are_there_and_else_no_word_of_them() -> None:
+    assert COMBINED.to_json()["scores"] == {"clip": 0.3125, "aesthetic": 5.25}
+    assert 'Rerank score: 0.3125, Rerank scores: "clip 0.3125, aesthetic 5.2500", ' in to_text(
+        COMBINED
+    )
+    assert "scores" not in RECORD.to_json()
 
 
 def test_values_with_commas_are_quoted() -> None:
@@ -131,7 +140,14 @@ def test_control_characters_are_stripped_in_reading() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"rank": "<script>"}, {"score": "1"}, {"request": 3}, {"upscale": 1.5}]
+    "change",
+    [
+        {"rank": "<script>"},
+        {"score": "1"},
+        {"request": 3},
+        {"upscale": 1.5},
+        {"scores": {"a": "1"}},
+    ],
 )
 def test_a_value_of_the_wrong_kind_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(InputError):

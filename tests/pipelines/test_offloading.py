@@ -69,7 +69,9 @@ def test_model_brings_one_network_at_a_time(
     monkeypatch.setattr(_Stage, "pre_forward", noted)
     assert_same_pictures(offloaded, pipeline)
     assert entered == [text_encoder, unet, vae]
-    draft = offloaded.begin("a panda", negative_prompt="red", **SETTINGS)  # these words are remembered
+    draft = offloaded.begin(
+        "a panda", negative_prompt="red", **SETTINGS
+    )  # these words are remembered
     draft.step()
     draft.preview(exact=True)
     draft.step()

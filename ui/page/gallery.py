@@ -5,7 +5,8 @@ from typing import Any
 
 import gradio as gr
 
-from gen.run_folder.fold import Comparison, PromptHistory
+from gen.run_folder.events import Comparison
+from gen.run_folder.fold import PromptHistory
 from ui.page import deleted
 from ui.page.files import address, opened
 from ui.page.form import label_of

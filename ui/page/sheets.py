@@ -10,8 +10,8 @@ from starlette.exceptions import HTTPException
 
 from gen.result import Result
 from gen.run_folder import contact_sheet as sheet
-from gen.run_folder.events import Axis, SavedImage
-from gen.run_folder.fold import Comparison, PromptHistory
+from gen.run_folder.events import Axis, Comparison, SavedImage
+from gen.run_folder.fold import PromptHistory
 from ui.page.files import CACHING, opened
 from ui.page.form import label_of
 from ui.service.service import Studio
@@ -68,7 +68,7 @@ def _compared(studio: Studio, comparison: Comparison) -> list[sheet.Block]:
 
 def _row(studio: Studio, title: str, across: Axis, numbers: Sequence[int]) -> sheet.Block:
     pictures: list[Image.Image] = []
-    captions: list[tuple[str, str]] = []
+    captions: list[sheet.Caption] = []
     prompt = ""
     for x, number in zip(across.values, numbers, strict=False):
         past = studio.history.find(number)
@@ -77,7 +77,7 @@ def _row(studio: Studio, title: str, across: Axis, numbers: Sequence[int]) -> sh
         prompt = past.request.prompt
         for result in _readable(studio, past, past.best[:1]):
             score = "" if result.score is None else f"{result.score:.3f}"
-            captions.append((label(across, x), score))
+            captions.append([(label(across, x), score)])
             assert result.image is not None
             pictures.append(sheet.fitted(result.image))
     return sheet.Block(title, prompt, pictures, captions)

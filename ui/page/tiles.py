@@ -1,7 +1,7 @@
 """Pictures of the history as markup: as tiles, and as the table of a comparison."""
 
-from gen.run_folder.events import SavedImage
-from gen.run_folder.fold import Comparison, PromptHistory
+from gen.run_folder.events import Comparison, SavedImage
+from gen.run_folder.fold import PromptHistory
 from ui.page.files import address, opened
 from ui.page.markup import Tile, percent, text, tile
 from ui.page.sheets import label

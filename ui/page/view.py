@@ -11,8 +11,8 @@ from gradio.components import Component
 from gen import metadata
 from gen.errors import InputError
 from gen.metadata import Metadata
-from gen.run_folder.events import Files, SavedImage
-from gen.run_folder.fold import Comparison, PromptHistory
+from gen.run_folder.events import Comparison, Files, SavedImage
+from gen.run_folder.fold import PromptHistory
 from gen.settings.request import SETTINGS, Request
 from ui.page.deleted import carried
 from ui.page.files import address, opened
@@ -319,6 +319,7 @@ def described(record: Metadata) -> dict[str, object]:
     more = {
         "Model": model or None,
         "Score": None if record.score is None else f"{record.score:.4f}",
+        "Scores": ", ".join(f"{name} {score:.4f}" for name, score in record.scores.items()),
         "Rank": record.rank,
         "Unfinished": record.unfinished,
         "Attention": record.attention or None,
