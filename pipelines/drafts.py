@@ -76,7 +76,7 @@ class Draft:
         raise NotImplementedError
 
     def keep(self, indices: Sequence[int]) -> None:
-        """Keep only these candidates, in memory too. Raises ValueError unless `indices` increase."""
+        """Keep only these candidates, also in memory. Raises ValueError unless `indices` rise."""
         check_indices(indices, len(self.seeds))
         self._cut(indices)
         self._forget_all_but([self.seeds[i] for i in indices])

@@ -68,7 +68,7 @@ class Setting:
         return self.check(text)
 
     def check(self, value: Any) -> Value:
-        """Return `value` if it has the right type and range, else raise InputError with the rule."""
+        """Return `value` if it has the right type and range, else raise InputError."""
         if self.kind is str:
             return self._check_text(value)
         if isinstance(value, bool) or not isinstance(value, int | float):

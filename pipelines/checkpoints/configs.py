@@ -55,6 +55,6 @@ def _refuse_code(config: Mapping[str, Any], path: Path) -> None:
 
 
 def read_pulled(folder: Path) -> dict[str, Any]:
-    """Read what `generate --pull` recorded of the files in a folder; {} if it did not fetch them."""
+    """Read what `generate --pull` recorded of the files in a folder; {} for other files."""
     path = folder / PULLED
     return read_config(path) if path.is_file() else {}

@@ -90,7 +90,7 @@ def settle(network: torch.nn.Module, device: torch.device) -> None:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """Load the tokenizer of a folder from tokenizer.json or, for CLIP's, vocab.json and merges.txt."""
+    """Load a folder's tokenizer from tokenizer.json or, for CLIP's, vocab.json and merges.txt."""
     config = read_config(folder / "tokenizer_config.json")
     plain = config.get("tokenizer_class") == PLAIN_TOKENIZER
     old_files = [folder / "vocab.json", folder / "merges.txt"]

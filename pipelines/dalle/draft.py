@@ -63,7 +63,7 @@ class Sampling:
             raise ValueError(f"token_top_p is {self.top_p}; it must be from 0 to 1")
 
     def guided(self, logits: torch.Tensor) -> torch.Tensor:
-        """Combine logits (P·N, V) of the prompt and of what it is compared with to logits (N, V)."""
+        """Combine logits (P·N, V) of the prompt and of what it is compared with to (N, V)."""
         if self.guidance <= 1:
             return logits
         with_text, without = logits.chunk(2)

@@ -37,7 +37,7 @@ def behind_text(rotations: torch.Tensor, length: int) -> torch.Tensor:
 
 
 def rotate(x: torch.Tensor, rotations: torch.Tensor) -> torch.Tensor:
-    """Rotate each pair of neighbouring channels of queries or keys (B, H, L, c) by (2, L, c / 2)."""
+    """Rotate each pair of adjacent channels of queries or keys (B, H, L, c) by (2, L, c / 2)."""
     cosines, sines = rotations
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(dim=-1)
     rotated = torch.stack([even * cosines - odd * sines, odd * cosines + even * sines], dim=-1)

@@ -189,7 +189,7 @@ class LatentDiffusion:
         return draw(self.begin(prompt, seeds=seeds, **settings))
 
     def token_count(self, prompt: str) -> int:
-        """Return how many tokens a prompt has, with the two that begin and end it, before any cut."""
+        """Return the number of tokens of a prompt, with the two that begin and end it, uncut."""
         return self.text.token_count(prompt)
 
     def dropped_text(self, prompt: str) -> str:

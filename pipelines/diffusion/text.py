@@ -66,7 +66,7 @@ class Text:
         self._remembered: dict[tuple[str, str, int], Encoding] = {}
 
     def token_count(self, prompt: str, syntax: str = "a1111") -> int:
-        """Return how many tokens a prompt has, with the two that begin and end it, before any cut."""
+        """Return the number of tokens of a prompt, with the two that begin and end it, uncut."""
         return sum(map(len, self._chunks(0, prompt, syntax))) + 2
 
     def dropped(self, prompt: str, syntax: str = "a1111") -> str:
@@ -142,7 +142,7 @@ class Text:
         return encoder.final_layer_norm(out.hidden_states[-clip_skip])
 
     def _chunks(self, reader: int, prompt: str, syntax: str) -> list[list[Token]]:
-        """Split a prompt's tokens for one encoder into chunks of the length it reads; at least one."""
+        """Split a prompt's tokens for one encoder into chunks that it can read, at least one."""
         chunks: list[list[Token]] = [[]]
         place = 0
         for fragment in parse(prompt, syntax):

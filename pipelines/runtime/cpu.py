@@ -42,7 +42,7 @@ class CpuLinear(nn.Linear):
 def linear(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Compute `functional.linear` of (…, in) and (out, in); on a CPU in float32 in the fastest way."""
+    """Compute `functional.linear` of (…, in) and (out, in); in float32 on a CPU the fastest way."""
     if not input.is_cpu or not input.dtype == weight.dtype == torch.float32:
         return functional.linear(input, weight, bias)
     rows = input.numel() // weight.shape[1]

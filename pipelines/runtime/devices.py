@@ -135,7 +135,7 @@ _OUT_OF_MEMORY = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether a smaller batch might avoid this error: memory of the device or of the host."""
+    """Return whether a smaller batch might avoid this error: device or host memory ran out."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     text = str(error)

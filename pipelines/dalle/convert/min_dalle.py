@@ -231,7 +231,7 @@ def decoder_plan(config: TransformerConfig, rows: int, start: int) -> Plan:
 
 
 def _undrawn(key: str, codes: int, rows: int, start: int = -1) -> tuple[Rows, ...]:
-    """Return the rows behind the image codes, but for the start token: none of them is ever drawn."""
+    """Return the rows behind the image codes, which are never drawn, but for the start token."""
     if start < codes:
         return (Rows(key, codes, rows),)
     parts = (Rows(key, codes, start), Rows(key, start + 1, rows))

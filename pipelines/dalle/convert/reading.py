@@ -78,7 +78,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _unwrapped(loaded: Any) -> Any:
-    """Return the weights within what a trainer saved, or the object itself if nothing wraps them."""
+    """Return the weights within what a trainer saved, or the object itself if it is bare."""
     places = [loaded.get(name) for name in WEIGHTS] if isinstance(loaded, Mapping) else []
     return next((place for place in places if isinstance(place, Mapping)), loaded)
 
@@ -128,7 +128,7 @@ def read_pickle(path: Path, harmless: Collection[str] = ()) -> Any:
 
 
 def _blocked(error: pickle.UnpicklingError) -> str | None:
-    """Return the class or function that torch's unpickler refuses to load, if that is the reason."""
+    """Return the class or function that torch's unpickler refuses to load, if it names one."""
     named = re.search(r"GLOBAL ([\w.]+)", str(error))
     return None if named is None else named[1]
 
@@ -154,7 +154,7 @@ def _refuse_bomb(path: Path) -> None:
 
 
 def _parameters(network: Any, prefix: str) -> list[tuple[str, torch.Tensor]]:
-    """Collect the parameters in a record of a module and, named after them, of the modules in it."""
+    """Collect the parameters of a recorded module and of the modules in it, by their full names."""
     state = vars(network) if isinstance(network, Record) else {}
     own = [
         (prefix + name, value.data)

@@ -99,7 +99,7 @@ def source_shapes(plan: Plan, ours: Mapping[str, Shape]) -> dict[str, Shape]:
 
 
 def shape_of(source: Mapping[str, torch.Tensor], path: Path, key: str, dimensions: int) -> Shape:
-    """Return the shape of a tensor that determines a config. Raises WeightsError if it is missing."""
+    """Return the shape of a tensor that determines a config. Raises WeightsError without it."""
     if key not in source:
         refuse(path, "is missing keys", [key])
     shape = tuple(source[key].shape)
