@@ -216,12 +216,13 @@ def _engine(options: argparse.Namespace) -> Engine:
         options.device,
         options.dtype,
         options.attention,
-        options.reranker,
+        flags.given_rerankers(options),
         options.batch_size,
         options.safety,
         options.offload,
         options.vae_tiling,
         options.compile,
+        flags.given_aesthetic(options),
     )
 
 
@@ -310,6 +311,7 @@ class _Screen:
             score = "" if result.score is None else f"{result.score:8.4f}"
             likelihood = result.log_likelihood
             score += "" if likelihood is None else f"  {likelihood:8.1f} nats"
+            score += "".join(f"  {name} {part:+.4f}" for name, part in result.scores.items())
             state = "" if result.unfinished is None else f"  unfinished: {result.unfinished}"
             self.say(f"{result.rank:4}.{score}  {result.path}{state}")
         for result in outcome.failed:
