@@ -24,7 +24,7 @@ CODE_KEYS = frozenset(
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The object in a JSON file of a model folder.
+    """Read a JSON file of a model folder, which must hold an object.
 
     Raises WeightsError if the file is missing, is not a JSON object, or asks to run code.
     """
@@ -58,6 +58,6 @@ def _refuse_code(value: object, path: Path) -> None:
 
 
 def read_pulled(folder: Path) -> dict[str, Any]:
-    """What `generate --pull` recorded of the files in a folder; {} if they are from elsewhere."""
+    """Read what `generate --pull` recorded of the files in a folder; {} for other files."""
     path = folder / PULLED
     return read_config(path) if path.is_file() else {}
