@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.checkpoints.errors import WeightsError
 from rerank import scorers
 from rerank.extras import MissingExtraError
 from rerank.flags import parse
-from rerank.model.specs import DEFAULT, WeightsError
+from rerank.model.specs import DEFAULT
 from rerank.pictures import Encoded, list_pictures
 from rerank.ranking import Ranked, Ranking
 
@@ -236,21 +237,21 @@ def _copy(judged: Judged, folder: Path) -> None:
 
 
 def _draw_sheet(prompt: str, judged: Judged, path: Path) -> None:
-    from rerank import sheet
+    from rerank import contact_sheet
     from rerank.model.preprocessing import open_picture
 
-    pictures, captions = [], []
+    images, captions = [], []
     for place, each in enumerate(judged.ranking, start=1):
         file = judged.files[each.index]
-        pictures.append(open_picture(file))
+        images.append(open_picture(file))
         lines = [f"{place}.  {each.score:.4f}"]
         if each.probability is not None:
             lines[0] += f"   {each.probability:.0%} likely"
         if each.index in judged.checked:
             wrong = [v.claim.text for v in judged.checked[each.index].verdicts if not v.holds]
             lines.append(f"not: {', '.join(wrong)}" if wrong else "all claims hold")
-        captions.append([*lines, file.name])
-    sheet.draw(prompt, pictures, captions).save(path)
+        captions.append([(line, "") for line in (*lines, file.name)])
+    contact_sheet.draw([contact_sheet.Block(prompt, "", images, captions)]).save(path)
 
 
 # ---- the other commands
@@ -396,13 +397,15 @@ def _encode(jury: "Reranker", files: Sequence[Path], options: argparse.Namespace
 
 @contextmanager
 def _out_of_memory() -> Iterator[None]:
-    """Turns torch's own error into MemoryError."""
-    import torch
+    """Raise MemoryError for whatever a library raises when memory is short."""
+    from pipelines.runtime.devices import is_out_of_memory
 
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise MemoryError from error
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
+        raise
 
 
 def _counter(

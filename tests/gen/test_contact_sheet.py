@@ -5,6 +5,7 @@ from PIL import Image
 from gen.result import Result
 from gen.run_folder import contact_sheet
 from gen.settings.request import Request
+from rerank.contact_sheet import MARGIN, PAPER
 
 COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (30, 200, 200)]
 
@@ -42,7 +43,7 @@ def test_each_prompt_has_its_own_block() -> None:
     block = contact_sheet.block("a panda", "", results(2))
     one, three = contact_sheet.draw([block]), contact_sheet.draw([block] * 3)
     assert three.width == one.width
-    assert three.height == 3 * (one.height - 2 * contact_sheet.MARGIN) + 4 * contact_sheet.MARGIN
+    assert three.height == 3 * (one.height - 2 * MARGIN) + 4 * MARGIN
 
 
 def test_a_large_or_narrow_image_fits() -> None:
@@ -56,8 +57,8 @@ def test_a_prompt_that_is_too_long_ends_in_an_ellipsis() -> None:
     for block in (long, endless):
         page = contact_sheet.draw([block])
         assert page.height < 256 + 300
-        margin = page.crop((page.width - contact_sheet.MARGIN + 4, 0, page.width, 120))
-        assert margin.getcolors() == [(margin.width * margin.height, contact_sheet.PAPER)]
+        margin = page.crop((page.width - MARGIN + 4, 0, page.width, 120))
+        assert margin.getcolors() == [(margin.width * margin.height, PAPER)]
 
 
 def test_candidates_without_a_image_are_left_out() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from gen.engine import Outcome
 from gen.errors import InputError, RoomError
 from gen.events import Loading
-from gen.models import WEIGHTS_ERRORS
+from gen.models import WeightsError
 from gen.settings.request import Request
 from ui.page.batch import CandidateStatus, Live, Visitors
 from ui.page.markup import Tile, counted, data_url, paragraphs, percent, text, tiles
@@ -61,7 +61,7 @@ class DrawingPanel:
                     status = _progress(event, place)
                     yield self._working(status, candidates.markup(event)), outcomes
                     lines += [note for note in event.notes if note not in lines]
-        except (InputError, RoomError, *WEIGHTS_ERRORS) as error:
+        except (InputError, RoomError, WeightsError) as error:
             problem = str(error)
         yield self._idle(paragraphs([_summary(outcomes), *lines])), outcomes
         if problem:

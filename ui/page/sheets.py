@@ -70,7 +70,7 @@ def _compared(service: Service, comparison: Comparison) -> list[contact_sheet.Bl
 
 def _row(service: Service, title: str, across: Axis, numbers: Sequence[int]) -> contact_sheet.Block:
     images: list[Image.Image] = []
-    captions: list[tuple[str, str]] = []
+    captions: list[contact_sheet.Caption] = []
     prompt = ""
     for x, number in zip(across.values, numbers, strict=False):
         history = service.history.find(number)
@@ -79,7 +79,7 @@ def _row(service: Service, title: str, across: Axis, numbers: Sequence[int]) -> 
         prompt = history.request.prompt
         for result in _readable(service, history, history.best[:1]):
             score = "" if result.score is None else f"{result.score:.3f}"
-            captions.append((label(across, x), score))
+            captions.append([(label(across, x), score)])
             assert result.image is not None
             images.append(contact_sheet.fitted(result.image))
     return contact_sheet.Block(title, prompt, images, captions)

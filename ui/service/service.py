@@ -12,7 +12,7 @@ from typing import Any
 from gen.engine import Engine, Outcome
 from gen.errors import InputError
 from gen.events import Event, Watch, ignore_events
-from gen.models import DEFAULT_MODEL, WEIGHTS_ERRORS, Spec, shipped
+from gen.models import DEFAULT_MODEL, Spec, WeightsError, shipped
 from gen.plan import Plan, resolve
 from gen.run_folder.folder import RunFolder
 from gen.run_folder.history import History
@@ -179,7 +179,7 @@ class Service:
         """Return how likely each encoded image matches; None for a reranker without calibration."""
         try:
             meanings = self.engine.load_reranker().calibrated(prompt, images)
-        except WEIGHTS_ERRORS:
+        except WeightsError:
             return None
         return [meaning.probability for meaning in meanings]
 
