@@ -20,7 +20,7 @@ from gen.errors import InputError, RoomError
 from gen.events import Cancel, Event, Finished, Loading, Note, Progress
 from gen.listing import listing
 from gen.memory_estimate import foresee
-from gen.models import WEIGHTS_ERRORS
+from gen.models import WeightsError
 from gen.plan import Survey, draw_seed
 from gen.run_folder import contact_sheet as sheet
 from gen.run_folder.folder import RunFolder
@@ -366,7 +366,7 @@ def _explain(error: Exception) -> int:
     match error:
         case InputError():
             code = BAD_INPUT
-        case _ if isinstance(error, WEIGHTS_ERRORS):
+        case _ if isinstance(error, WeightsError):
             code = BAD_WEIGHTS
         case RoomError():
             code = NO_ROOM

@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from pipelines.drafts import Pipeline
     from rerank import Reranker
 
-__all__ = ["DEFAULT_MODEL", "WEIGHTS_ERRORS", "Models", "Spec", "find", "shipped"]
+__all__ = ["DEFAULT_MODEL", "Models", "Spec", "WeightsError", "find", "shipped"]
 
-WEIGHTS_ERRORS = (WeightsError, rerank.model.specs.WeightsError)
 NO_RERANKER = "none"
 FLAGS = {  # options that not every family understands, as people write them
     "safety": "--safety",
