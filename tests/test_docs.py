@@ -28,7 +28,7 @@ from gen import cli
 from gen.engine import Engine
 from gen.run_folder.folder import RunFolder
 from train.stickers.vocabulary import COLOURS, GROUNDS, NOUNS, SHAPES
-from ui.service.service import Studio
+from ui.service.service import Service
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -223,10 +223,10 @@ def serving(folder: Path) -> Iterator[str]:
     """`generate-ui` with the shipped weights, on a port that is free."""
     server = pytest.importorskip("ui.server", reason="gradio is not installed")
     with RunFolder(folder / "served") as run_folder:
-        studio = Studio(Engine(), run_folder)
-        with server.served(studio, "127.0.0.1", 0) as url:
+        service = Service(Engine(), run_folder)
+        with server.served(service, "127.0.0.1", 0) as url:
             yield url
-            studio.stop()
+            service.stop()
 
 
 def test_every_command_is_shown() -> None:
