@@ -186,7 +186,7 @@ class Studio:
             if not math.isfinite(score):
                 verdicts[index] = Verdict(failed="its score is not finite")
                 continue
-            claims = () if checked is None else checked[place].verdicts
+            claims = () if checked is None else checked[place].results
             verdicts[index] = Verdict(
                 score,
                 match=None if matches is None else matches[place],
