@@ -49,7 +49,7 @@ class RefusedError(Exception):
 
 
 @dataclass
-class Guard:
+class AccessMiddleware:
     """ASGI middleware around the whole site.
 
     `names` are the host names that it is known by beside addresses; see `own_names`.
