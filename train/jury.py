@@ -215,7 +215,7 @@ def measure_claims_on_drawn(jury: Reranker, drawn: Labelled) -> Rates:
 def _rates(jury: Reranker, cases: Sequence[tuple[str, Encoded, Scene]]) -> Rates:
     right: dict[str, list[bool]] = {name: [] for name in ("overall", *KINDS)}
     for caption, picture, scene in cases:
-        for verdict_ in jury.check(caption, picture)[0].verdicts:
+        for verdict_ in jury.check(caption, picture)[0].results:
             is_right = verdict_.holds == is_true(verdict_.claim, scene)
             right["overall"].append(is_right)
             right[verdict_.claim.kind].append(is_right)
