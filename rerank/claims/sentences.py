@@ -174,8 +174,8 @@ class _Reader:
         if not self.things or self.things[-1].colour is not None:
             return False
         said = found["plain colour"]
-        told = {"colour": self.matcher.said(said), "colour_span": self._span(said)}
-        self.things[-1] = replace(self.things[-1], **told)
+        colour, span = self.matcher.said(said), self._span(said)
+        self.things[-1] = replace(self.things[-1], colour=colour, colour_span=span)
         return True
 
     def take_thing(self, part: Span, found: Found) -> bool:
