@@ -1,14 +1,14 @@
-"""Make the picture in a file again, alone, from what the file says about itself."""
+"""Make the image in a file again, alone, from what the file says about itself."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageChops
 
+from gen import metadata
 from gen.engine import Engine
 from gen.errors import InputError
-from gen.events import Cancel, Note, Watch, watch_nothing
-from gen.metadata import metadata
+from gen.events import Cancel, Note, Watch, ignore_events
 from gen.plan import Plan, resolve
 from gen.result import Result
 from gen.run_folder.folder import RunFolder
@@ -17,7 +17,7 @@ from gen.run_folder.saving import MAX_UPSCALE, upscaled
 
 @dataclass(frozen=True)
 class Again:
-    """A picture made again."""
+    """An image made again."""
 
     result: Result | None  # None if it was stopped or could not be made
     difference: int | None  # of any channel of any pixel, 0 to 255; None if there is none to tell
@@ -26,20 +26,19 @@ class Again:
 
 def make_again(
     path: Path,
+    plan: Plan,
     engine: Engine,
     folder: RunFolder | None = None,
-    model: str | None = None,
     watch: Watch | None = None,
     cancel: Cancel | None = None,
 ) -> Again:
-    """Draw one picture anew and compare it with its file; one left unfinished is made whole.
+    """Draw one image anew and compare it with its file; one left unfinished is made whole.
 
-    `model` says where the model is now, if it has moved. Other weights than those that the file
-    names are told to `watch`. Raises InputError if the file does not say how it was made.
+    `plan` is what `read_plan` reads from the file. Other weights than those that the file names are
+    reported to `watch`. Raises InputError if the file does not say how it was made.
     """
-    watch = watch_nothing if watch is None else watch
+    watch = ignore_events if watch is None else watch
     record = metadata.read(path)
-    plan = read_plan(path, model)
     [(spec, _)] = plan.models
     if record.model_hash != engine.model_hash(spec):
         watch(
@@ -59,15 +58,19 @@ def make_again(
 
 
 def read_plan(path: Path, model: str | None = None) -> Plan:
-    """What it takes to make the picture of a file again. Raises as `make_again` does."""
+    """Plan how to make the image of a file again.
+
+    `model` says where the model is now, if it has moved. Raises InputError if the file does not say
+    how it was made.
+    """
     request = metadata.read(path).request
     if model is not None:
-        request = replace(request, model=model)
+        request = request.replace(model=model)
     if request.model is None:
         raise InputError(f"{path} does not say where its model is: name the folder with -m FOLDER")
     if request.seed is None:
         raise InputError(f"{path} does not say its seed")
-    return resolve(replace(request, candidates=1, top_k=1))
+    return resolve(request.replace(candidates=1, top_k=1))
 
 
 def _difference(path: Path, image: Image.Image, upscale: int) -> int | None:

@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import rerank.model.specs
-from gen.engine import describe_devices
+from gen.models import describe_devices
 from pipelines import families
 from pipelines.checkpoints import hashes
 
@@ -29,7 +29,7 @@ def describe() -> list[tuple[str, str]]:
     facts = [("python", platform.python_version()), ("platform", platform.platform())]
     facts += [(package, _version(package)) for package in PACKAGES]
     facts += [("devices", devices), ("attention", attention)]
-    facts += [(f"model {s.name}", _weights(s.folder)) for s in families.SPECS.values()]
+    facts += [(f"model {s.name}", _weights(s.folder)) for s in families.shipped().values()]
     facts += [(f"jury {s.name}", _weights(s.folder)) for s in rerank.model.specs.SPECS.values()]
     return facts
 

@@ -1,8 +1,8 @@
 """What can go wrong with a user's wish, as one line that says what, where and how to fix it."""
 
+from pipelines.settings import InputError
 
-class InputError(ValueError):
-    """Something asked for cannot be done as asked; nothing was drawn. Exit code 2."""
+__all__ = ["InputError", "RoomError"]
 
 
 class RoomError(Exception):

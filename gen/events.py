@@ -1,4 +1,4 @@
-"""What an engine tells while it works, and how it is told to end early."""
+"""What an engine reports while it works, and how it is asked to end early."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,9 +34,9 @@ class Progress:
 
 @dataclass(frozen=True)
 class Finished:
-    """Candidates that are made and judged, or were when the prompt was begun before; or failed.
+    """Candidates that are made and scored, or were when the prompt was begun before; or failed.
 
-    Their pictures are in memory, or in files, only while this is told.
+    Their images are in memory, or in files, only while this is reported.
     """
 
     results: Sequence[Result]
@@ -63,7 +63,7 @@ Watch = Callable[[Event], None]
 
 
 class Cancel:
-    """A wish to end early, which another thread or a signal may voice at any time."""
+    """A request to end early, which another thread or a signal may make at any time."""
 
     def __init__(self) -> None:
         self.stopped = False
@@ -83,5 +83,5 @@ class Cancel:
         return self.stopped or self.finishing
 
 
-def watch_nothing(event: Event) -> None:
-    """Nobody is watching."""
+def ignore_events(event: Event) -> None:
+    """Do nothing: nobody is watching."""

@@ -7,7 +7,7 @@ import pipelines.checkpoints.known_models
 import rerank.model.known_models
 import rerank.model.specs
 from pipelines import families
-from pipelines.checkpoints import specs
+from pipelines.checkpoints import places
 from pipelines.checkpoints.known_models import Public
 
 WIDTH = 80  # columns
@@ -22,7 +22,7 @@ OTHERS = (
 def listing() -> Iterator[str]:
     """Lines of at most 80 columns: each model's name and whether it is here, then what is known."""
     yield "To draw with, by -m NAME:"
-    for spec in families.SPECS.values():
+    for spec in families.shipped().values():
         yield from _entry(spec.name, _on_disk(spec.folder.is_dir()), spec.draws, spec.licence)
     public = pipelines.checkpoints.known_models.PUBLIC.values()
     for model in public:
@@ -70,7 +70,7 @@ def _on_disk(is_there: bool) -> str:
 
 
 def _in_cache(name: str) -> str:
-    return "here, in the hub's cache" if specs.in_hub_cache(name) else "not here: --pull it"
+    return "here, in the hub's cache" if places.in_hub_cache(name) else "not here: --pull it"
 
 
 def _named(licence: str | None) -> str:

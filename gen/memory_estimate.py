@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-from gen.engine import Engine, choose_machine, plan_cache, refuse_what_it_lacks
+from gen.engine import Engine
 from gen.memory import FIRST_GUESS, BatchSize
 from gen.plan import Candidate, Plan
 from pipelines.checkpoints.headers import read_header
-from pipelines.checkpoints.memory import Needs, read_needs
-from pipelines.checkpoints.specs import Additions, Spec
+from pipelines.checkpoints.memory import WeightsMemory
+from pipelines.checkpoints.specs import Adapters, Spec
+from pipelines.families import family_of, weights_memory
 
 JURY = 4  # bytes of each of its numbers: it runs in float32
 
@@ -23,7 +24,7 @@ class ModelForecast:
     """What one model has to do."""
 
     spec: Spec
-    needs: Needs
+    needs: WeightsMemory
     candidates: int = 0
     evaluations: int = 0  # of the network, for one candidate each; 0 where it counts tokens
     pixels: int = 0  # of the largest picture
@@ -68,7 +69,7 @@ class Forecast:
         return least <= self.free and self.waiting <= self.free_on_host
 
     def lines(self) -> Iterable[str]:
-        """A table for people."""
+        """Return the estimate as a table for people."""
         yield f"on {self.device} in {self.dtype}, offload {self.offload}"
         for model in self.models:
             for part, size in model.needs.parts.items():
@@ -94,24 +95,24 @@ class Forecast:
 
 
 def foresee(plans: Iterable[Plan], engine: Engine) -> Forecast:
-    """What these prompts need with such an engine.
+    """Return what these prompts need with such an engine.
 
     Raises WeightsError for weights that are not there, InputError for a device that is not there.
     """
-    device, dtype, free, free_on_host = choose_machine(engine)
+    device, dtype, free, free_on_host = engine.choose_machine()
     size = 4 if dtype == "float32" else 2
-    models: dict[tuple[str, Additions], ModelForecast] = {}
+    models: dict[tuple[str, Adapters], ModelForecast] = {}
     for plan in plans:
         for index in range(plan.count):
             candidate = plan.candidate(index)
             spec = candidate.spec
-            key = spec.address, spec.additions
+            key = spec.address, spec.adapters
             if key not in models:
-                refuse_what_it_lacks(spec, engine)
-                models[key] = ModelForecast(spec, read_needs(spec, size, safety=engine.safety))
+                engine.refuse_what_it_lacks(spec)
+                models[key] = ModelForecast(spec, weights_memory(spec, size, safety=engine.safety))
             _add(candidate, models[key], size)
-    jury = engine.jury_spec()
-    files = [] if jury is None else list(jury.folder.glob("*.safetensors"))
+    rerankers = [spec.folder for spec in engine.reranker_specs()]
+    files = [file for folder in rerankers for file in folder.glob("*.safetensors")]
     tensors = [tensor for file in files for tensor in read_header(file).values()]
     return Forecast(
         device=device,
@@ -131,10 +132,12 @@ def _add(candidate: Candidate, model: ModelForecast, bytes_per_number: int) -> N
     steps = candidate.request.steps
     model.evaluations += 0 if steps is None else steps
     model.pixels = max(model.pixels, candidate.pixels)
-    if model.spec.kind == "dalle":
-        cache = plan_cache(candidate, bytes_per_number)
-        model.prompt_cache = max(model.prompt_cache, cache.cache_shared)
-        model.candidate_cache = max(model.candidate_cache, cache.cache_per_candidate)
+    guidance = candidate.request.guidance
+    drawing = family_of(model.spec).drawing_memory(
+        model.spec, bytes_per_number, 1.0 if guidance is None else guidance
+    )
+    model.prompt_cache = max(model.prompt_cache, drawing.prompt)
+    model.candidate_cache = max(model.candidate_cache, drawing.candidate)
 
 
 def _row(name: str, size: float) -> str:

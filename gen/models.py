@@ -1,11 +1,257 @@
-"""The models that can draw, and what can be wrong with weights: what a front end must know of both
-packages below."""
+"""The models of an engine: where they run, loaded when first used; and what front ends ask."""
+
+import gc
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import rerank.model.specs
+from gen.errors import InputError, RoomError
+from gen.events import Loading, Note, Watch, ignore_events
+from gen.memory import free_on_host
+from pipelines import families
 from pipelines.checkpoints.errors import WeightsError
-from pipelines.checkpoints.specs import Spec
-from pipelines.families import DEFAULT_MODEL, SPECS, find
+from pipelines.checkpoints.hashes import spec_hash
+from pipelines.checkpoints.specs import Adapters, Spec
+from pipelines.families import DEFAULT_MODEL, find, shipped
+from pipelines.loading import LoadOptions
+from rerank import scorers
+from rerank.scorers import Scorer, Weighted
 
-WEIGHTS_ERRORS = (WeightsError, rerank.model.specs.WeightsError)
+if TYPE_CHECKING:
+    from pipelines.drafts import Pipeline
+    from rerank import Reranker
 
-__all__ = ["DEFAULT_MODEL", "SPECS", "WEIGHTS_ERRORS", "Spec", "find"]
+__all__ = ["DEFAULT_MODEL", "Models", "Spec", "WeightsError", "find", "shipped"]
+
+NO_RERANKER = "none"
+FLAGS = {  # options that not every family understands, as people write them
+    "safety": "--safety",
+    "compiled": "--compile",
+    "offload": "--offload",
+    "vae_tiling": "--vae-tiling",
+}
+
+
+@dataclass
+class Models:
+    """Pipelines and scorers, loaded when first used, and how they are to run.
+
+    `reranker` is a model's name or folder, several with weights, or "none"; None is the one that
+    ships. `aesthetic` is the file of a head on the first reranker's features, and its weight.
+    `scorer` takes the place of both: an object with `score(prompt, images) -> list[float]`, or a
+    function like it; it gets a uint8 tensor (N, 3, H, W) of new images, a list of PIL images of
+    earlier ones. The other fields are those of `pipelines.loading.LoadOptions`.
+    """
+
+    device: str | None = None
+    dtype: str | None = None
+    attention: str | None = None
+    reranker: str | Sequence[Weighted] | None = None
+    batch_size: int | None = None  # None: what memory allows
+    safety: bool = False
+    offload: str | None = None
+    vae_tiling: bool = False
+    compiled: bool = False
+    aesthetic: tuple[Path, float] | None = None
+    scorer: Scorer | Callable[[str, Any], list[float]] | None = None
+    _pipelines: dict[tuple[Path, Adapters], "Pipeline"] = field(default_factory=dict, repr=False)
+    _hashes: dict[tuple[Path, Adapters], str] = field(default_factory=dict, repr=False)
+    _scorer: Any = field(default=None, repr=False)
+
+    @property
+    def options(self) -> LoadOptions:
+        """How networks are to be loaded."""
+        return LoadOptions(
+            self.device,
+            self.dtype,
+            self.attention,
+            self.safety,
+            self.offload,
+            self.vae_tiling,
+            self.compiled,
+        )
+
+    def pipeline(self, spec: Spec, watch: Watch = ignore_events) -> "Pipeline":
+        """Return the pipeline of a model, loaded when first asked for."""
+        key = spec.folder, spec.adapters
+        if key not in self._pipelines:
+            watch(Loading(spec.name))
+            self.refuse_what_it_lacks(spec)
+            with _loading("the model", watch):
+                self._pipelines[key] = load_pipeline(spec, self.options, watch)
+        return self._pipelines[key]
+
+    def refuse_what_it_lacks(self, spec: Spec) -> None:
+        """Raise InputError for a wish that only other kinds of models fulfil."""
+        if lacking := families.lacking(spec, self.options):
+            flags = ", ".join(flag for name, flag in FLAGS.items() if name in lacking)
+            raise InputError(f"{spec.name} runs without {flags}: leave that out")
+
+    def model_hash(self, spec: Spec) -> str:
+        """Return what tells a model's weights from others; WeightsError if they are not there."""
+        key = spec.folder, spec.adapters
+        if key not in self._hashes:
+            if not spec.folder.exists():
+                raise WeightsError(
+                    f"the weights of {spec.name} are not in {spec.folder}: install salon again, "
+                    "or choose another model with -m"
+                )
+            self._hashes[key] = spec_hash(spec)
+        return self._hashes[key]
+
+    @property
+    def rerankers(self) -> list[Weighted]:
+        """The rerankers by name, with their weights; none where nothing is scored by a model."""
+        if self.scorer is not None or self.reranker == NO_RERANKER:
+            return []
+        if self.reranker is None or isinstance(self.reranker, str):
+            return [(self.reranker or rerank.model.specs.DEFAULT, 1.0)]
+        return list(self.reranker)
+
+    def reranker_specs(self) -> list[rerank.model.specs.Spec]:
+        """Return the facts of the rerankers. Raises WeightsError for one that is not there."""
+        return [rerank.model.specs.find(name) for name, _ in self.rerankers]
+
+    def reranker_spec(self) -> rerank.model.specs.Spec | None:
+        """Return the facts of the first reranker, None for none; WeightsError if there is none."""
+        return next(iter(self.reranker_specs()), None)
+
+    def scorer_name(self) -> str | None:
+        """Return what scores are called that are written down; None if nothing is scored.
+
+        Raises what `scored_parts` raises.
+        """
+        if self.scorer is not None:
+            own = getattr(self.scorer, "__name__", type(self.scorer).__name__)
+            return str(getattr(self.scorer, "name", own))
+        return " + ".join(self._reranker_names()) or None
+
+    def scored_parts(self) -> list[str]:
+        """Return the names of the scorers whose scores are combined; none if there is but one.
+
+        Raises WeightsError for a model that there is not, InputError for an impossible choice.
+        """
+        if self.scorer is not None:
+            return [member.scorer.name for member in getattr(self.scorer, "members", ())]
+        names = self._reranker_names()
+        return names if len(names) > 1 else []
+
+    def _reranker_names(self) -> list[str]:
+        if not self.rerankers:
+            if self.aesthetic is not None and self.scorer is None:
+                raise InputError("an aesthetic head needs the features of a reranker: name one")
+            return []
+        try:
+            return scorers.check(self.rerankers, self.aesthetic)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+    def load_scorer(self, watch: Watch = ignore_events) -> Any:
+        """Return what scores, loaded when first asked for; None if nothing is to be scored."""
+        if self._scorer is None and self.scorer is not None:
+            self._scorer = self.scorer
+        if self._scorer is None and self.rerankers:
+            watch(Loading("the reranker"))
+            with _loading("the reranker", watch):
+                self._scorer = load_scorer(self)
+        return self._scorer
+
+    def load_reranker(self, watch: Watch = ignore_events) -> "Reranker":
+        """Return the first reranker, for what only a reranker can: calibration and claims."""
+        scorer = self.load_scorer(watch)
+        return scorer.members[0].scorer if hasattr(scorer, "members") else scorer
+
+    def choose_machine(self) -> tuple[str, str, float, float]:
+        """Return device and dtype of the networks, and the bytes free there and on the host.
+
+        Raises InputError for a device or dtype that there is not.
+        """
+        from pipelines.runtime.devices import choose_device, choose_dtype
+        from pipelines.runtime.offloading import check_offload
+
+        with _loading("nothing", ignore_events):
+            device = choose_device(self.device)
+            dtype = choose_dtype(device, self.dtype)
+            check_offload(self.offload, device)
+        name = str(dtype).removeprefix("torch.")
+        return str(device), name, free_memory(device), free_on_host()
+
+
+def load_pipeline(spec: Spec, options: LoadOptions, watch: Watch) -> "Pipeline":
+    """Load a model's networks. Takes seconds."""
+    return families.load(
+        spec, options, lambda loaded, total: watch(Loading(spec.name, loaded, total))
+    )
+
+
+def load_scorer(models: Models) -> Any:
+    """Load what scores."""
+    device = None if models.device == "auto" else models.device
+    return scorers.load(models.rerankers, models.aesthetic, device)
+
+
+def free_memory(device: Any) -> float:
+    """Return the bytes free where networks run."""
+    if getattr(device, "type", "cpu") != "cuda":
+        return free_on_host()
+    import torch
+
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def describe_devices() -> tuple[str, str]:
+    """Return the devices that networks can run on, the best first, and the best one's attention."""
+    import torch
+
+    from pipelines.runtime.devices import choose_device, choose_dtype, set_attention
+
+    best = choose_device(None)
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    threads = f"cpu with {torch.get_num_threads()} threads"
+    attention = set_attention([], None, best, choose_dtype(best, None))
+    return ", ".join(dict.fromkeys([str(best), *names, threads])), attention
+
+
+def raise_unless_out_of_memory(
+    error: Exception, *, candidates: int, what: str = "one candidate alone"
+) -> None:
+    """Raise the error unless memory is short and several candidates can be halved.
+
+    Raises RoomError, with what to try, if memory is short and there is nothing to halve.
+    """
+    from pipelines.runtime.devices import is_out_of_memory
+
+    if not is_out_of_memory(error):
+        raise error
+    if candidates == 1:
+        raise RoomError(
+            f"not enough memory for {what}: try a smaller --width and --height, "
+            "--offload model on a GPU, another --device, or a smaller model"
+        ) from error
+
+
+@contextmanager
+def _loading(what: str, watch: Watch) -> Iterator[None]:
+    """Turn what loading warns of into notes, and a wrong device or dtype into an InputError."""
+    collecting = gc.isenabled()
+    gc.disable()  # looking for garbage among all that importing leaves costs a quarter of its time
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            yield
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        except Exception as error:
+            raise_unless_out_of_memory(error, candidates=1, what=f"loading {what}")
+            raise
+        finally:
+            if collecting:
+                gc.enable()
+    for warning in caught:
+        if issubclass(warning.category, UserWarning):
+            watch(Note(str(warning.message)))

@@ -5,7 +5,7 @@ import json
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,16 @@ from PIL import Image
 from gen.errors import InputError
 from gen.settings import wildcards
 from gen.settings.request import MAX_SEED, MODEL_SETTINGS, RANDOM_SEED, SETTINGS, Request
-from gen.settings.setting import Value
 from pipelines import families
 from pipelines.checkpoints import specs
-from pipelines.checkpoints.specs import Additions, Spec
+from pipelines.checkpoints.specs import Adapters, Spec
 from pipelines.diffusion import prompt_weights
 from pipelines.diffusion.samplers import check_sampler
+from pipelines.settings import Value
 
 DEFAULT_CANDIDATES = 16
 DEFAULT_TOP_K = 4
+PLANS_KEPT = 256  # by a Survey: some kB each
 UNKNOWN_SIZE = 1024  # pixels a side of what a pipeline of diffusers draws by its own default
 INIT_IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
 
@@ -88,13 +89,14 @@ class Plan:
         return self.request.top_k
 
     def candidate(self, index: int) -> Candidate:
-        """The i-th picture: model i mod M, seed + i, so a smaller run is the start of a larger.
+        """Return the i-th image: model i mod M, seed + i, so a smaller run is the start of a
+        larger.
 
         Beyond the largest seed the count goes on from 0.
         """
         spec, request = self.models[index % len(self.models)]
         seed = (self.seed + index) % (MAX_SEED + 1)
-        return Candidate(index, spec, replace(request, seed=seed, candidates=1, top_k=1))
+        return Candidate(index, spec, request.replace(seed=seed, candidates=1, top_k=1))
 
     def candidates(self) -> list[Candidate]:
         """All of them, in order."""
@@ -102,7 +104,7 @@ class Plan:
 
 
 def draw_seed() -> int:
-    """A new seed, below 2**32 so that every tool can read it."""
+    """Return a new seed, below 2**32 so that every tool can read it."""
     return secrets.randbelow(2**32)
 
 
@@ -121,16 +123,16 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
         candidates = max(DEFAULT_CANDIDATES, request.top_k or 0)
     top_k = request.top_k if request.top_k is not None else min(DEFAULT_TOP_K, candidates)
     seed = draw_seed() if request.seed in (None, RANDOM_SEED) else request.seed
-    whole = replace(request, seed=seed, candidates=candidates, top_k=top_k)
+    whole = request.replace(seed=seed, candidates=candidates, top_k=top_k)
     if request.init_image is not None:  # so that it is found from any folder
         path = str(Path(request.init_image).expanduser().resolve())
-        whole = replace(whole, init_image=path)
+        whole = whole.replace(init_image=path)
 
     if request.template is None:
         whole = _with_choices_made(whole)
-    additions = _read_additions(request)
-    whole = replace(whole, **additions.texts)  # likewise
-    chosen = [replace(s, additions=additions) if "lora" in s.settings else s for s in chosen]
+    adapters = _read_adapters(request)
+    whole = whole.replace(**adapters.texts)  # likewise
+    chosen = [replace(s, adapters=adapters) if "lora" in s.settings else s for s in chosen]
 
     models = tuple((spec, _for_model(whole, spec)) for spec in chosen)
     for spec, own in models:
@@ -139,7 +141,7 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
         _check_init_image(own, spec)
     model = ",".join(str(own.model) for _, own in models)
     shared = _shared_settings([own for _, own in models])
-    return Plan(replace(whole, model=model).with_defaults(shared), models)
+    return Plan(whole.replace(model=model).with_defaults(shared), models)
 
 
 def _refuse_settings_that_none_takes(request: Request, chosen: list[Spec]) -> None:
@@ -150,29 +152,30 @@ def _refuse_settings_that_none_takes(request: Request, chosen: list[Spec]) -> No
 
 
 def _for_model(request: Request, spec: Spec) -> Request:
-    """The request as one model gets it: only its own settings, with its own defaults."""
+    """Return the request as one model gets it: only its own settings, with its own defaults."""
     foreign: dict[str, Any] = {name: None for name in MODEL_SETTINGS if name not in spec.settings}
     defaults: Mapping[str, Value] = {
         name: value for name, value in spec.defaults.items() if name in spec.settings
     }
-    return replace(request, model=spec.address, **foreign).with_defaults(defaults)
+    return request.replace(model=spec.address, **foreign).with_defaults(defaults)
 
 
 def _with_choices_made(request: Request) -> Request:
-    """The request with the prompt that its seed makes of a template; the template is kept too."""
+    """Return the request with the prompt that its seed makes of a template; the template is kept
+    too."""
     assert request.seed is not None
     folder = None if request.wildcards is None else Path(request.wildcards)
     prompt = wildcards.expand(request.prompt, request.seed, folder)
-    made = replace(request, wildcards=None)
+    made = request.replace(wildcards=None)
     if prompt == request.prompt.strip():
         return made
-    return replace(made, prompt=prompt, template=request.prompt)
+    return made.replace(prompt, template=request.prompt)
 
 
-def _read_additions(request: Request) -> Additions:
-    """The files that the request adds to its models."""
+def _read_adapters(request: Request) -> Adapters:
+    """Return the files that the request adds to its models."""
     try:
-        return specs.read_additions(request.lora, request.vae, request.embedding)
+        return specs.read_adapters(request.lora, request.vae, request.embedding)
     except ValueError as error:
         raise InputError(str(error)) from error
 
@@ -190,7 +193,7 @@ def _check_size(own: Request, asked: Request, spec: Spec) -> None:
 
 
 def _check_sampler(own: Request) -> None:
-    """A sampler knows only some schedules and numbers of steps."""
+    """Raise InputError for a schedule or a number of steps that the sampler does not know."""
     if own.sampler is not None and own.schedule is not None and own.steps is not None:
         try:
             check_sampler(own.sampler, own.schedule, own.steps)
@@ -199,7 +202,7 @@ def _check_sampler(own: Request) -> None:
 
 
 def _check_init_image(own: Request, spec: Spec) -> None:
-    """A picture that is to be completed must be one that the model could have drawn."""
+    """Raise InputError unless an image to be completed is one that the model could have drawn."""
     if own.init_image is None and own.keep_rows is None:
         return
     if own.init_image is None or own.keep_rows is None:
@@ -230,7 +233,7 @@ def _check_init_image(own: Request, spec: Spec) -> None:
 
 
 def _shared_settings(requests: list[Request]) -> dict[str, Value]:
-    """The settings that have one value with all models that take them."""
+    """Return the settings that have one value with all models that take them."""
     shared = {}
     for name in MODEL_SETTINGS:
         values = {getattr(own, name) for own in requests} - {None}
@@ -240,21 +243,39 @@ def _shared_settings(requests: list[Request]) -> dict[str, Value]:
 
 
 class Survey:
-    """What a run will come to, from going through its requests once before anything is drawn."""
+    """Resolves the requests of a run, and says what they will come to before anything is drawn.
+
+    `seed` is what the requests without one share. The last plans are kept, so that a request which
+    was checked is not resolved again to be drawn; of a longer prompt file only the models are.
+    """
 
     def __init__(self, find: Callable[[str], Spec] = families.find) -> None:
-        self.find = cache(find)
+        self.seed = draw_seed()
         self.prompts = 0
         self.candidates = 0
         self._digest = hashlib.sha256()
+        found = cache(find)
+        self._resolve = lru_cache(PLANS_KEPT)(lambda request: resolve(request, found))
+
+    def resolve(self, request: Request) -> Plan:
+        """Return a request's plan; raises what `resolve` raises."""
+        if request.seed == RANDOM_SEED:  # another one each time
+            request = request.replace(seed=draw_seed())
+        elif request.seed is None:
+            request = request.replace(seed=self.seed)
+        return self._resolve(request)
 
     def add(self, request: Request) -> Plan:
-        """Count a request in; raises what `resolve` raises."""
-        plan = resolve(request, self.find)
-        self.prompts += 1
-        self.candidates += plan.count
+        """Return a request's plan, and count it in; raises what `resolve` raises."""
+        plan = self.resolve(request)
+        self.count(plan)
         self._digest.update(json.dumps(request.to_json(), sort_keys=True).encode())
         return plan
+
+    def count(self, plan: Plan) -> None:
+        """Count a plan in."""
+        self.prompts += 1
+        self.candidates += plan.count
 
     @property
     def fingerprint(self) -> str:

@@ -1,46 +1,52 @@
-"""What came back for one candidate."""
+"""What comes back: of one candidate, and of a prompt."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from gen.settings.request import Request, seed_to_json
 
+if TYPE_CHECKING:
+    from gen.plan import Plan
+
 
 @dataclass
 class Result:
-    """One candidate: its request (for exactly this picture), its picture, and how it was judged."""
+    """One candidate: its request (for exactly this image), its image, and how it was scored."""
 
     request: Request
     index: int = 0  # its place among the candidates
     image: Image.Image | None = None  # while it is in memory; see `open`
-    score: float | None = None  # cosine between prompt and picture, in [-1, 1]
-    log_likelihood: float | None = None  # of the picture's tokens, in nats, if it is made of them
+    score: float | None = None  # of one reranker: the cosine with the prompt, in [-1, 1]
+    scores: Mapping[str, float] = field(default_factory=dict)  # parts of a combined score, by name
+    log_likelihood: float | None = None  # of the image's tokens, in nats, if it is made of them
     rank: int | None = None  # 1 is the best
     path: Path | None = None  # where it was saved
     unfinished: str | None = None  # "step 14 of 30"
-    failed: str | None = None  # why there is no picture, or none that can be ranked
+    failed: str | None = None  # why there is no image, or none that can be ranked
 
     @property
     def seed(self) -> int:
-        """What names the picture within its prompt."""
+        """What names the image within its prompt."""
         assert self.request.seed is not None
         return self.request.seed
 
     def open(self) -> Image.Image | None:
-        """The picture, from its file if it is not in memory; None if there is none."""
+        """Return the image, from its file if it is not in memory; None if there is none."""
         if self.image is None and self.path is not None:
             with Image.open(self.path) as file:
                 return file.convert("RGB")
         return self.image
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values for scripts; what is not known is left out."""
+        """Return plain JSON values for scripts; what is not known is left out."""
         values = {
             "rank": self.rank,
             "score": self.score,
+            "scores": dict(self.scores) or None,
             "log_likelihood": self.log_likelihood,
             "seed": seed_to_json(self.seed),
             "model": self.request.model,
@@ -49,3 +55,16 @@ class Result:
             "failed": self.failed,
         }
         return {key: value for key, value in values.items() if value is not None}
+
+
+@dataclass
+class Outcome:
+    """What one prompt came to."""
+
+    plan: "Plan"
+    best: list[Result]  # the top_k, best first
+    rest: list[Result]  # those behind them, in order
+    failed: list[Result]  # the candidates without an image, or without a score
+    made: int  # candidates with an image, those of earlier runs included
+    drawn: int  # those that were made now
+    number: int | None = None  # of the prompt in its run folder

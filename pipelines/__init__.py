@@ -1,20 +1,31 @@
-"""How pictures are made. Importing this loads no torch; the networks load when they are used."""
+"""How images are made.
+
+Importing this loads nothing else: each name brings its module when it is used, and the networks
+come with the first pipeline.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pipelines.checkpoints.errors import WeightsError
-from pipelines.checkpoints.specs import Spec
-from pipelines.families import SPECS, find
-
 if TYPE_CHECKING:
+    from pipelines.checkpoints.errors import WeightsError
+    from pipelines.checkpoints.specs import Spec
     from pipelines.dalle.pipeline import Dalle
     from pipelines.diffusion.pipeline import LatentDiffusion
     from pipelines.drafts import Draft
+    from pipelines.families import find, shipped
 
-__all__ = ["SPECS", "Dalle", "Draft", "LatentDiffusion", "Spec", "WeightsError", "find"]
+__all__ = ["Dalle", "Draft", "LatentDiffusion", "Spec", "WeightsError", "find", "shipped"]
 
-MODULES = {"Dalle": "dalle", "Draft": "drafts", "LatentDiffusion": "latent_diffusion"}
+MODULES = {
+    "Dalle": "dalle.pipeline",
+    "Draft": "drafts",
+    "LatentDiffusion": "diffusion.pipeline",
+    "Spec": "checkpoints.specs",
+    "WeightsError": "checkpoints.errors",
+    "find": "families",
+    "shipped": "families",
+}
 
 
 def __getattr__(name: str) -> Any:

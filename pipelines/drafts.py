@@ -1,73 +1,200 @@
-"""What both ways of making pictures have in common: the contract of their drafts, and checks."""
+"""The contract of every pipeline: drafts, and what all of them do alike.
 
+A `Draft`, our one coined term, is a batch of candidates in progress: begun from one prompt with a
+seed each, taken forward step by step, looked at, thinned out, cut in half, and at last turned into
+images. The engine, search and editing are written against it and know no network.
+"""
+
+import copy
 import itertools
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from PIL import Image
 
+from pipelines.checkpoints.specs import Spec
+from pipelines.pixels import to_image
+
 MAX_SEED = 2**63 - 1
 
 
-class Draft(Protocol):
-    """Candidates in the making, as one batch; every list follows the order of `seeds`.
+class Draft:
+    """Candidates in progress, as one batch; every list follows the order of `seeds`.
 
-    `failed` says, by seed, why a candidate has no picture.
+    `failed` says, by seed, why a candidate has no image. A draft owns its noise and its scheduler,
+    so drafts of one pipeline may take turns. A family supplies `done`, `_advance`, `_cut`,
+    `_decode` and `preview`; noise comes from each candidate's own generator, so that batch and
+    device change nothing but rounding.
     """
 
-    failed: dict[int, str]
+    log_likelihoods: list[float] | None = None  # of tokens so far, in nats; None without tokens
+    unit = "step"
+
+    def __init__(self, seeds: Sequence[int], size: tuple[int, int], device: torch.device) -> None:
+        self.failed: dict[int, str] = {}
+        self._seeds: tuple[int, ...] | None = tuple(seeds)  # None when closed
+        self._blank = (3, size[1], size[0])  # of an image, for batches without any
+        self._device = device
+        self._pixels: dict[int, torch.Tensor] = {}  # seed → uint8 (3, H, W)
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """The candidates still in."""
+        if self._seeds is None:
+            raise RuntimeError("this draft is closed")
+        return self._seeds
 
     @property
     def total(self) -> int:
         """Steps in all: evaluations of a network, or image tokens."""
+        raise NotImplementedError
 
     @property
     def done(self) -> int:
         """Steps so far."""
-
-    @property
-    def log_likelihoods(self) -> list[float] | None:
-        """Of the tokens drawn so far, in nats; None where pictures are not made of tokens."""
+        raise NotImplementedError
 
     def step(self, count: int = 1) -> None:
-        """Go on; if it raises, the draft is as before."""
+        """Go on by `count` steps, or fewer if the draft is done before that.
+
+        If it raises (memory, Ctrl-C), the draft is as it was before the call, noise included.
+        """
+        if count < 1:
+            raise ValueError(f"count is {count}; it must be at least 1")
+        self._advance(min(count, self.total - self.done))
+        self.failed = {}  # what a preview found may not hold for the image
 
     def preview(
         self, indices: Sequence[int] | None = None, exact: bool = False
     ) -> list[Image.Image | None] | None:
-        """What the candidates will look like; None if nothing can be told."""
+        """Return what the candidates will look like, as far as is known; None if nothing is.
+
+        Cheap and rough, or with `exact` by the real decoder. A candidate whose values are not
+        finite is None in the list.
+        """
+        raise NotImplementedError
 
     def keep(self, indices: Sequence[int]) -> None:
-        """Drop all other candidates, in memory too."""
+        """Keep only these candidates, also in memory. Raises ValueError unless `indices` rise."""
+        check_indices(indices, len(self.seeds))
+        self._cut(indices)
+        self._forget_all_but([self.seeds[i] for i in indices])
 
-    def split(self) -> "tuple[Draft, Draft]":
-        """Two drafts of half the candidates each; this one closes."""
+    def split(self) -> tuple[Self, Self]:
+        """Return two drafts of half the candidates each; this one closes.
+
+        Raises ValueError if there is one candidate only.
+        """
+        N = len(self.seeds)
+        if N < 2:
+            raise ValueError("one candidate cannot be split")
+        first, second = copy.copy(self), copy.copy(self)
+        self._halve(first, second, N // 2)
+        self.close()
+        return first, second
 
     def images(self) -> list[Image.Image | None]:
-        """The finished pictures; None for those in `failed`."""
+        """Return the finished images; None for those in `failed`.
+
+        Raises RuntimeError before the last step.
+        """
+        self._finish()
+        pixels = [self._pixels.get(seed) for seed in self.seeds]
+        return [None if each is None else to_image(each) for each in pixels]
 
     def pixels(self) -> torch.Tensor:
-        """The finished pictures that there are, as uint8 (M, 3, H, W)."""
+        """Return the finished images as uint8 (M, 3, H, W) on the pipeline's device.
+
+        One row per seed that is not in `failed`, in the order of `seeds`: M may be less than N.
+        Raises RuntimeError before the last step.
+        """
+        self._finish()
+        rows = [self._pixels[seed] for seed in self.seeds if seed in self._pixels]
+        if rows:
+            return torch.stack(rows)
+        return torch.empty((0, *self._blank), dtype=torch.uint8, device=self._device)
 
     def close(self) -> None:
-        """Free everything."""
+        """Free all memory. A closed draft can only be closed again."""
+        self._seeds = None
+        self._pixels = {}
 
-    def __enter__(self) -> "Draft":
-        """Itself."""
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close."""
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _advance(self, count: int) -> None:
+        """Go on by exactly `count` steps, or raise with nothing changed."""
+        raise NotImplementedError
+
+    def _cut(self, indices: Sequence[int]) -> None:
+        """Cut every tensor and list that has a row per candidate down to these rows."""
+        raise NotImplementedError
+
+    def _decode(self, indices: Sequence[int]) -> list[torch.Tensor | None]:
+        """Return the finished images of some candidates, uint8 (3, H, W) each.
+
+        One that cannot be shown is None, and the reason is in `failed`.
+        """
+        raise NotImplementedError
+
+    def _halve(self, first: Self, second: Self, middle: int) -> None:
+        """Make two copies of this draft its halves."""
+        first.keep(range(middle))
+        second.keep(range(middle, len(self.seeds)))
+
+    def _forget_all_but(self, seeds: Sequence[int]) -> None:
+        self._seeds = tuple(seeds)
+        self._pixels = {s: p for s, p in self._pixels.items() if s in seeds}
+        self.failed = {s: reason for s, reason in self.failed.items() if s in seeds}
+
+    def _finish(self) -> None:
+        """Make the images that are not made yet."""
+        if self.done < self.total:
+            raise RuntimeError(f"the draft is at {self.unit} {self.done} of {self.total}, not done")
+        made = self._pixels.keys() | self.failed.keys()
+        missing = [i for i, seed in enumerate(self.seeds) if seed not in made]
+        if not missing:
+            return
+        for i, pixels in zip(missing, self._decode(missing), strict=True):
+            if pixels is not None:
+                self._pixels[self.seeds[i]] = pixels
+
+
+class Pipeline(Protocol):
+    """A loaded model: it begins drafts. `device`, `dtype` and `attention` say what really runs."""
+
+    spec: Spec
+    device: torch.device
+    dtype: torch.dtype
+    attention: str
+
+    @property
+    def begin(self) -> Any:
+        """Start one candidate per seed: `begin(prompt, *, seeds, **settings) -> Draft`.
+
+        Each family's own signature names the settings that it takes. Raises ValueError with the
+        rule for a value that cannot be.
+        """
+
+    def token_count(self, prompt: str) -> int:
+        """Return how many tokens a prompt has, before any cut."""
+
+    def dropped_text(self, prompt: str) -> str:
+        """Return the end of a prompt that is not read; "" if all of it is."""
+
+
+def draw(draft: Draft) -> list[Image.Image | None]:
+    """Return a draft's images, one per seed, all steps taken at once; None for those that failed.
+
+    The draft closes.
+    """
+    with draft:
+        draft.step(draft.total)
+        return draft.images()
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

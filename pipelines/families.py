@@ -1,116 +1,165 @@
-"""Which kinds of models there are, and which model a name means. Loads no torch."""
+"""The families of models: one row each, and all that differs between them.
 
-from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
+Nothing else asks what kind a model is. A new family is a folder and a row. Loads no torch: a
+family's networks are imported when a model of it is loaded.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import pipelines.dalle.spec
+import pipelines.diffusion.memory
 import pipelines.diffusion.spec
+import pipelines.stock.memory
 import pipelines.stock.spec
-from pipelines.checkpoints.configs import read_config, read_pulled
-from pipelines.checkpoints.errors import WeightsError
-from pipelines.checkpoints.known_models import PUBLIC
-from pipelines.checkpoints.specs import (
-    HUB_NAME,
-    SHIPPED,
-    Spec,
-    split_revision,
+from pipelines.checkpoints.memory import (
+    DrawingMemory,
+    Header,
+    WeightsMemory,
+    checker_of,
+    measure,
+)
+from pipelines.checkpoints.places import Place, class_of, locate
+from pipelines.checkpoints.specs import SHIPPED, Kind, Spec
+from pipelines.dalle.settings import DalleSettings
+from pipelines.diffusion.settings import DiffusionSettings
+from pipelines.loading import LoadOptions, Report, ignore_progress
+from pipelines.stock.settings import StockSettings
+
+DEFAULT_MODEL = next(iter(SHIPPED))
+
+
+class ModelSettings(DiffusionSettings, DalleSettings, StockSettings, total=False):
+    """The settings of all families."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Everything that is particular to one kind of model."""
+
+    kind: Kind
+    claims: Callable[[object], bool]  # whether a class in model_index.json is one of its own
+    read_spec: Callable[[Place], Spec]
+    load: Callable[[Spec, LoadOptions, Report], Any]  # a Pipeline
+    options: frozenset[str]  # those of LoadOptions that not every family understands
+    tensors: Callable[[Spec], dict[str, Header]]  # what the files say of each part
+    in_float32: Callable[[Spec], dict[str, tuple[str, ...]]] = lambda spec: {}
+    drawing_memory: Callable[[Spec, int, float], DrawingMemory] = lambda *_: DrawingMemory()
+
+
+def _load_diffusion(spec: Spec, options: LoadOptions, report: Report) -> Any:
+    from pipelines.diffusion.pipeline import LatentDiffusion
+
+    return LatentDiffusion.load(spec, options, report)
+
+
+def _load_dalle(spec: Spec, options: LoadOptions, report: Report) -> Any:
+    from pipelines.dalle.pipeline import Dalle
+
+    return Dalle.load(spec, options, report)
+
+
+def _load_stock(spec: Spec, options: LoadOptions, report: Report) -> Any:
+    from pipelines.stock.pipeline import StockPipeline
+
+    return StockPipeline.load(spec, options, report)
+
+
+def _dalle_memory(spec: Spec, bytes_per_number: int, guidance: float) -> DrawingMemory:
+    from pipelines.dalle.memory import MemoryPlan
+
+    plan = MemoryPlan.of_model(spec, bytes_per_number, guidance)
+    return DrawingMemory(plan.cache_shared, plan.cache_per_candidate)
+
+
+# The first family that claims a class has it; the last one claims all the rest.
+FAMILIES = (
+    Family(
+        kind="latent_diffusion",
+        claims=lambda name: name in pipelines.diffusion.spec.PIPELINE_CLASSES,
+        read_spec=pipelines.diffusion.spec.read_spec,
+        load=_load_diffusion,
+        options=frozenset({"safety", "offload", "vae_tiling", "compiled"}),
+        tensors=pipelines.diffusion.memory.tensors,
+        in_float32=pipelines.diffusion.memory.in_float32,
+    ),
+    Family(
+        kind="dalle",
+        claims=lambda name: name == pipelines.dalle.spec.DALLE_CLASS,
+        read_spec=pipelines.dalle.spec.read_spec,
+        load=_load_dalle,
+        options=frozenset({"safety"}),
+        tensors=pipelines.dalle.spec.tensors,
+        drawing_memory=_dalle_memory,
+    ),
+    Family(
+        kind="diffusers",
+        claims=lambda name: True,
+        read_spec=pipelines.stock.spec.read_spec,
+        load=_load_stock,
+        options=frozenset({"offload", "vae_tiling"}),
+        tensors=pipelines.stock.memory.tensors,
+        in_float32=pipelines.stock.memory.in_float32,
+    ),
 )
 
-DEFAULT_MODEL = "stickers"
 
+def find(name: str) -> Spec:
+    """Return the Spec of a known model, of a folder or file, or of `org/name` in the hub's cache.
 
-SPECS: Mapping[str, Spec] = {
-    "stickers": Spec(
-        name="stickers",
-        folder=SHIPPED["stickers"],
-        kind="latent_diffusion",
-        settings=pipelines.diffusion.spec.DIFFUSION_SETTINGS,
-        defaults={
-            "width": 64,
-            "height": 64,
-            "steps": 20,
-            "guidance": 3.0,
-            "sampler": "dpmpp_2m",
-            "schedule": "default",
-        },
-        context=32,
-        size_multiple=8,
-        max_size=256,
-        licence="Apache-2.0; glyphs after Noto Color Emoji, OFL-1.1",
-        draws="stickers: emoji things and plain shapes on coloured grounds, 64x64",
-    ),
-    "stickers-dalle": Spec(
-        name="stickers-dalle",
-        folder=SHIPPED["stickers-dalle"],
-        kind="dalle",
-        settings=pipelines.dalle.spec.DALLE_SETTINGS,
-        defaults={"width": 64, "height": 64, "guidance": 1.5, "temperature": 0.9},
-        context=32,
-        size_multiple=8,
-        max_size=64,
-        licence="Apache-2.0; glyphs after Noto Color Emoji, OFL-1.1",
-        draws="the same stickers, image token by image token, 64x64",
-    ),
-}
-
-
-def find(name_or_folder: str) -> Spec:
-    """The Spec of a known model, of a folder or file, or of `org/name` in the local hub cache.
-
-    `org/name@revision` is a branch, tag or commit of it.
-
-    Raises WeightsError with the choices if there is no such thing, and with the reason if the
-    folder is not a model that can be loaded. Never touches the network.
+    Raises WeightsError with the choices if there is no such thing, and with the reason if it is no
+    model that can be loaded. Never touches the network.
     """
-    if name_or_folder in SPECS:
-        return SPECS[name_or_folder]
-    folder = Path(name_or_folder).expanduser()
-    if folder.is_dir():
-        return read_spec(folder, name=folder.resolve().name)
-    if folder.is_file():
-        return pipelines.diffusion.spec.read_single_file_spec(folder)
-    if HUB_NAME.fullmatch(name_or_folder):
-        repository, revision = split_revision(name_or_folder)
-        spec = read_spec(_cached_folder(repository, revision), name=name_or_folder)
-        known = PUBLIC.get(repository)
-        if known is None:
-            return spec
-        spec = replace(spec, draws=known.draws)
-        if spec.kind == "diffusers":  # whose folders do not say how they are best drawn with
-            spec = replace(spec, defaults=known.defaults)
-        if known.licence is None or "licence" in read_pulled(spec.folder):
-            return spec
-        return replace(spec, licence=known.licence)
-    raise WeightsError(
-        f"no model {name_or_folder!r}: it is no folder or file, and the known models are "
-        f"{', '.join(SPECS)}"
-    )
+    known = shipped()
+    return known[name] if name in known else read_spec(locate(name))
 
 
-def _cached_folder(repo_id: str, revision: str | None) -> Path:
-    """The folder of a hub repository that was fetched before."""
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(repo_id, revision=revision, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        named = repo_id if revision is None else f"{repo_id}@{revision}"
-        raise WeightsError(
-            f"{named} is no folder and is not in the hub cache {constants.HF_HUB_CACHE}; "
-            f"fetch it with: generate --pull {named}"
-        ) from None
+@cache
+def shipped() -> dict[str, Spec]:
+    """Return the models that ship with Salon, by name; those whose files are gone are left out."""
+    places = [Place(name, folder) for name, folder in SHIPPED.items() if folder.is_dir()]
+    return {place.name: read_spec(place) for place in places}
 
 
-def read_spec(folder: Path, name: str) -> Spec:
-    """The Spec of a folder of any kind, from its JSON files.
+def read_spec(place: Place) -> Spec:
+    """Return the Spec of what is at a place. Raises WeightsError."""
+    if place.path.is_file():  # a whole Stable Diffusion model: no other family has such files
+        return pipelines.diffusion.spec.read_spec(place)
+    class_name = class_of(place.path)
+    return next(family for family in FAMILIES if family.claims(class_name)).read_spec(place)
 
-    Raises WeightsError naming the missing part, or the class that is not supported.
+
+def family_of(spec: Spec) -> Family:
+    """Return the family of a model."""
+    return next(family for family in FAMILIES if family.kind == spec.kind)
+
+
+def lacking(spec: Spec, options: LoadOptions) -> list[str]:
+    """Return the options that are asked for and that this kind of model does not understand."""
+    return [name for name in options.special if name not in family_of(spec).options]
+
+
+def load(spec: Spec, options: LoadOptions, report: Report = ignore_progress) -> Any:
+    """Load a model's networks; a Pipeline. Takes seconds, and `report` follows.
+
+    Raises WeightsError for weights that are incomplete, damaged or do not fit together, ValueError
+    for an unavailable device, dtype, attention or offload.
     """
-    class_name = read_config(folder / "model_index.json").get("_class_name")
-    if class_name == pipelines.dalle.spec.DALLE_CLASS:
-        return pipelines.dalle.spec.read_spec(folder, name)
-    if class_name in pipelines.diffusion.spec.PIPELINE_CLASSES:
-        return pipelines.diffusion.spec.read_spec(folder, name)
-    return pipelines.stock.spec.read_spec(folder, name)
+    return family_of(spec).load(spec, options, report)
+
+
+def weights_memory(spec: Spec, bytes_per_number: int, *, safety: bool = False) -> WeightsMemory:
+    """Return the memory of a model's weights at so many bytes a number: 4, or 2.
+
+    With `safety` its safety checker is counted too. Raises WeightsError for files that are missing
+    or damaged.
+    """
+    family = family_of(spec)
+    headers: Mapping[str, Header] = family.tensors(spec)
+    in_float32 = family.in_float32(spec) if bytes_per_number == 2 else {}
+    if safety:
+        headers = {**headers, "safety_checker": checker_of(spec.folder)}
+        in_float32 = {**in_float32, "safety_checker": ("",)}
+    return measure(headers, bytes_per_number, in_float32)

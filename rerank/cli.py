@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.checkpoints.errors import WeightsError
+from rerank import scorers
 from rerank.extras import MissingExtraError
 from rerank.flags import parse
-from rerank.model.specs import DEFAULT, WeightsError
+from rerank.model.specs import DEFAULT
 from rerank.pictures import Encoded, list_pictures
 from rerank.ranking import Ranked, Ranking
 
@@ -68,7 +70,7 @@ class Judged:
     files: Sequence[Path]
     ranking: Ranking
     checked: "Mapping[int, Checked]"
-    unsplit: Sequence[str]
+    unparsed: Sequence[str]
 
 
 def _rank(options: argparse.Namespace) -> int:
@@ -80,8 +82,8 @@ def _rank(options: argparse.Namespace) -> int:
     _tell_failures(files, ranking.failed)
     if options.top_k is not None and options.top_k > len(scored):
         _note(f"{options.top_k} pictures were asked for, there are {len(scored)}")
-    if judged.unsplit:
-        _note(f"not checked: {'; '.join(judged.unsplit)}")
+    if judged.unparsed:
+        _note(f"not checked: {'; '.join(judged.unparsed)}")
     if options.json:
         _print_json(options.prompt, judged)
     elif options.csv:
@@ -119,13 +121,13 @@ def _judged(options: argparse.Namespace, files: Sequence[Path]) -> Judged:
         )
         ranking.failed |= _without_number(jury.score(options.prompt, encoded), ranking.failed)
         checked: dict[int, Checked] = {}
-        unsplit: tuple[str, ...] = ()
+        unparsed: tuple[str, ...] = ()
         if options.claims:
-            unsplit = jury.claims(options.prompt).unsplit
+            unparsed = jury.claims(options.prompt).unparsed
             shown = [each.index for each in ranking]
             found = jury.check(options.prompt, Encoded(encoded.features[shown]))
             checked = dict(zip(shown, found, strict=True))
-    return Judged(jury.name, files, ranking, checked, unsplit)
+    return Judged(jury.name, files, ranking, checked, unparsed)
 
 
 def _judged_by_panel(
@@ -134,26 +136,19 @@ def _judged_by_panel(
     jury: "Reranker",
     models: Sequence[tuple[str, float]],
 ) -> Judged:
-    from rerank.aesthetic import AestheticHead
-    from rerank.panel import Member, Panel
-
     if options.diversity or _calibrates(options) or options.claims or options.template:
         raise ValueError(
             "--diversity, --calibrate, --claims and --template are for one model alone"
         )
-    members = [Member(jury, models[0][1])]
-    members += [Member(_load(options, name), weight) for name, weight in models[1:]]
-    if options.aesthetic is not None:
-        file, weight = options.aesthetic
-        members.append(Member(AestheticHead.load(file, jury), weight))
+    loaded = [jury, *(_load(options, name) for name, _ in models[1:])]
+    panel = scorers.panel(loaded, models, options.aesthetic)
     with _out_of_memory():
-        opinions = Panel(members).judge(
+        opinions = panel.judge(
             options.prompt, files, progress=_counter(options, len(files)), skip_bad=True
         )
     ranking = opinions.ranking(options.top_k)
     ranking.failed |= _without_number(opinions.scores, ranking.failed)
-    name = " + ".join(member.judge.name for member in members)
-    return Judged(name, files, ranking, {}, ())
+    return Judged(panel.name, files, ranking, {}, ())
 
 
 def _calibrates(options: argparse.Namespace) -> bool:
@@ -181,7 +176,7 @@ def _print_table(judged: Judged) -> None:
             columns.append(f"(and {len(each.alike)} like it)")
         print("  ".join(columns), flush=True)
         if each.index in judged.checked:
-            verdicts = judged.checked[each.index].verdicts
+            verdicts = judged.checked[each.index].results
             marks = [f"{TICK if v.holds else CROSS} {v.claim.text}" for v in verdicts]
             print("      " + "  ".join(marks), flush=True)
 
@@ -192,7 +187,7 @@ def _print_json(prompt: str, judged: Judged) -> None:
     if ranking.none_matches is not None:
         table["none_matches"] = ranking.none_matches
     if judged.checked:
-        table["unsplit"] = list(judged.unsplit)
+        table["unsplit"] = list(judged.unparsed)
     table["results"] = [_to_json(place, each, judged) for place, each in enumerate(ranking, 1)]
     table["failed"] = _failures(judged.files, ranking.failed)
     print(json.dumps(table, indent=2), flush=True)
@@ -213,9 +208,9 @@ def _to_json(place: int, each: Ranked, judged: Judged) -> dict[str, Any]:
     if each.index in judged.checked:
         found = judged.checked[each.index]
         row["claims"] = [
-            {"kind": v.claim.kind, "claim": v.claim.text, "holds": v.holds} for v in found.verdicts
+            {"kind": v.claim.kind, "claim": v.claim.text, "holds": v.holds} for v in found.results
         ]
-        row["fits_best"] = found.mended
+        row["fits_best"] = found.corrected
     return row
 
 
@@ -242,21 +237,21 @@ def _copy(judged: Judged, folder: Path) -> None:
 
 
 def _draw_sheet(prompt: str, judged: Judged, path: Path) -> None:
-    from rerank import sheet
+    from rerank import contact_sheet
     from rerank.model.preprocessing import open_picture
 
-    pictures, captions = [], []
+    images, captions = [], []
     for place, each in enumerate(judged.ranking, start=1):
         file = judged.files[each.index]
-        pictures.append(open_picture(file))
+        images.append(open_picture(file))
         lines = [f"{place}.  {each.score:.4f}"]
         if each.probability is not None:
             lines[0] += f"   {each.probability:.0%} likely"
         if each.index in judged.checked:
-            wrong = [v.claim.text for v in judged.checked[each.index].verdicts if not v.holds]
+            wrong = [v.claim.text for v in judged.checked[each.index].results if not v.holds]
             lines.append(f"not: {', '.join(wrong)}" if wrong else "all claims hold")
-        captions.append([*lines, file.name])
-    sheet.draw(prompt, pictures, captions).save(path)
+        captions.append([(line, "") for line in (*lines, file.name)])
+    contact_sheet.draw([contact_sheet.Block(prompt, "", images, captions)]).save(path)
 
 
 # ---- the other commands
@@ -402,13 +397,15 @@ def _encode(jury: "Reranker", files: Sequence[Path], options: argparse.Namespace
 
 @contextmanager
 def _out_of_memory() -> Iterator[None]:
-    """Turns torch's own error into MemoryError."""
-    import torch
+    """Raise MemoryError for whatever a library raises when memory is short."""
+    from pipelines.runtime.devices import is_out_of_memory
 
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise MemoryError from error
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
+        raise
 
 
 def _counter(

@@ -1,7 +1,7 @@
 """Several judges together."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol
@@ -38,7 +38,7 @@ class Judge(Protocol):
 class Member:
     """A judge and its weight, above 0."""
 
-    judge: Judge
+    scorer: Judge
     weight: float = 1.0
 
 
@@ -72,7 +72,7 @@ class Panel:
 
     def __init__(self, members: Sequence[Member]) -> None:
         """Raises ValueError for no members, equal names or weights that are not above 0."""
-        names = [member.judge.name for member in members]
+        names = [member.scorer.name for member in members]
         if not members or len(set(names)) != len(names):
             raise ValueError(f"a panel has members of different names, not {names}")
         if any(not member.weight > 0 for member in members):
@@ -88,21 +88,21 @@ class Panel:
         skip_bad: bool = False,
     ) -> Opinions:
         """What each member thinks; `progress` and `skip_bad` as in `Reranker.encode`."""
-        parts: dict[str, list[float]] = {member.judge.name: [] for member in self.members}
+        parts: dict[str, list[float]] = {member.scorer.name: [] for member in self.members}
         failed: dict[int, str] = {}
         done = 0
         for block in _blocks(images):
             # Members that share a model, such as a CLIP and a head on it, share its features.
-            seen = {id(member.judge.encoder): member.judge.encoder for member in self.members}
+            seen = {id(member.scorer.encoder): member.scorer.encoder for member in self.members}
             encoded = {key: each.encode(block, skip_bad=skip_bad) for key, each in seen.items()}
             for member in self.members:
-                pictures = encoded[id(member.judge.encoder)]
-                parts[member.judge.name] += member.judge.score(prompt, pictures)
+                pictures = encoded[id(member.scorer.encoder)]
+                parts[member.scorer.name] += member.scorer.score(prompt, pictures)
                 failed |= {done + index: why for index, why in pictures.failed.items()}
             done += len(pictures)
             if progress is not None:
                 progress(done)
-        return Opinions(self._mean(parts), parts, failed)
+        return Opinions(self.combine(parts), parts, failed)
 
     def score(self, prompt: str, images: Images) -> list[float]:
         """The weighted mean of the members' standardised scores; nan where one gave no number."""
@@ -114,9 +114,15 @@ class Panel:
             raise ValueError(f"k is {k}; at least 1 picture must be asked for")
         return self.judge(prompt, images).ranking(k)
 
-    def _mean(self, parts: dict[str, list[float]]) -> list[float]:
+    @property
+    def name(self) -> str:
+        """What its members are called together."""
+        return " + ".join(member.scorer.name for member in self.members)
+
+    def combine(self, parts: Mapping[str, Sequence[float]]) -> list[float]:
+        """Return the weighted mean of the members' raw scores, by name, of the same images."""
         weights = torch.tensor([member.weight for member in self.members], dtype=torch.float64)
-        table = torch.stack([standardised(parts[m.judge.name]) for m in self.members])  # (M, N)
+        table = torch.stack([standardised(parts[m.scorer.name]) for m in self.members])  # (M, N)
         return (weights @ table / weights.sum()).tolist()
 
 

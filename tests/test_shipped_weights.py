@@ -12,14 +12,16 @@ from diffusers import StableDiffusionPipeline
 from transformers import CLIPModel, CLIPTokenizer
 
 from gen.cli import main
+from pipelines import families
 from pipelines.diffusion.pipeline import LatentDiffusion
-from pipelines.families import SPECS
 from rerank import Reranker
 from rerank.model.specs import SPECS as JURIES
 from train.stickers.judge import judge
 from train.stickers.prompts import read_prompts
 
-PAINTER = SPECS["stickers"].folder
+pytestmark = pytest.mark.slow
+
+PAINTER = families.shipped()["stickers"].folder
 JURY = JURIES["stickers-clip"].folder
 TOLERANCE = 2  # of 255
 PROMPT = "a panda to the left of a red balloon"

@@ -23,9 +23,10 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from pipelines.checkpoints.loading import save_network
 from pipelines.dalle.cache import advance, prefill
 from pipelines.dalle.dvae import DiscreteVae
+from pipelines.dalle.layers import Layer
 from pipelines.dalle.masks import Mask
 from pipelines.dalle.token_sampling import draw_tokens
-from pipelines.dalle.transformer import Layer, Transformer, TransformerConfig, token_loss
+from pipelines.dalle.transformer import Transformer, TransformerConfig, token_loss
 from train.diffusion import ENCODED_TOGETHER, SHEET_PROMPTS, save_text_encoder
 from train.loop import Task
 from train.sheets import tile
@@ -51,7 +52,7 @@ class DalleRecipe:
 def build(
     recipe: DalleRecipe, dvae: DiscreteVae, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer
 ) -> Transformer:
-    """The network with fresh weights."""
+    """Return the network with fresh weights."""
     hidden = recipe.reads_hidden_states
     config = TransformerConfig(
         grid=dvae.config.grid,
@@ -116,7 +117,7 @@ class DalleTask(Task):
         return {**token_loss(output, text, batch.present, batch.codes), "right": right}
 
     def read(self, tokens: torch.Tensor) -> torch.Tensor:
-        """What the transformer reads of tokens (B, T): themselves or their hidden states."""
+        """Return what the transformer reads of tokens (B, T): themselves or their hidden states."""
         if not self.recipe.reads_hidden_states:
             return tokens
         text_encoder = self.frozen[1].to(tokens.device)
@@ -153,7 +154,7 @@ class DalleTask(Task):
         return (dvae.decode(codes) * 255).round().to(torch.uint8)
 
     def save(self, folder: Path) -> None:
-        """The transformer, and with it the networks whose language it learned."""
+        """Write the transformer, and with it the networks whose language it learned."""
         dvae, text_encoder = self.frozen
         save_network(self.transformer, self.transformer.config, folder / "transformer")
         save_network(dvae, dvae.config, folder / "dvae")
@@ -192,7 +193,7 @@ class CodePool:
 
 
 def fingerprint(network: torch.nn.Module) -> str:
-    """A hash of the weights."""
+    """Return a hash of the weights."""
     total = hashlib.sha256()
     for name, value in network.state_dict().items():
         total.update(name.encode() + value.cpu().contiguous().numpy().tobytes())

@@ -1,6 +1,6 @@
-"""What ComfyUI and InvokeAI write into their pictures, read as a record of ours.
+"""What ComfyUI and InvokeAI write into their images, read as a record of ours.
 
-Both write JSON into text chunks of a PNG: ComfyUI the graph of nodes that made the picture
+Both write JSON into text chunks of a PNG: ComfyUI the graph of nodes that made the image
 (`prompt`), InvokeAI a flat record (`invokeai_metadata`). Values that we cannot use are left out.
 """
 
@@ -10,11 +10,11 @@ from typing import Any
 
 from PIL import Image
 
+from gen import metadata
 from gen.errors import InputError
-from gen.metadata import metadata
-from gen.metadata.metadata import Metadata
+from gen.metadata import Metadata
 from gen.settings.request import SETTINGS, Request
-from gen.settings.setting import UNREADABLE, Value
+from pipelines.settings import UNREADABLE, Value
 
 COMFYUI_KEY, INVOKEAI_KEY = "prompt", "invokeai_metadata"
 DEEPEST = 20  # nodes between a sampler and the text that it was given
@@ -35,7 +35,7 @@ Node = Mapping[str, Any]
 
 
 def read_any(image: Image.Image) -> Metadata:
-    """The record inside an opened picture of ours, AUTOMATIC1111's, ComfyUI's or InvokeAI's.
+    """Read the record inside an opened image of ours, AUTOMATIC1111's, ComfyUI's or InvokeAI's.
 
     Raises InputError if it says nothing about itself, or nothing that can be understood.
     """
@@ -51,7 +51,7 @@ def read_any(image: Image.Image) -> Metadata:
 
 
 def from_comfyui(text: str) -> Metadata:
-    """The record of ComfyUI's `prompt` chunk. Raises InputError if no sampler is in the graph."""
+    """Read ComfyUI's `prompt` chunk. Raises InputError if no sampler is in the graph."""
     graph = _object(text)
     node = next((n for n in graph.values() if _is_sampler(n)), None)
     if node is None:
@@ -73,7 +73,7 @@ def from_comfyui(text: str) -> Metadata:
 
 
 def from_invokeai(text: str) -> Metadata:
-    """The record of InvokeAI's `invokeai_metadata` chunk. Raises InputError."""
+    """Read InvokeAI's `invokeai_metadata` chunk. Raises InputError."""
     record = _object(text)
     sampler, schedule = record.get("scheduler"), None
     if isinstance(sampler, str) and sampler.endswith(KARRAS):
@@ -95,7 +95,7 @@ def from_invokeai(text: str) -> Metadata:
 
 
 def _record(values: Mapping[str, Any], model: str) -> Metadata:
-    """The record with those of the values that can be ours."""
+    """Make a record of those values that can be ours."""
     known: dict[str, Value] = {}
     for name, value in values.items():
         if isinstance(value, str):
@@ -125,7 +125,7 @@ def _is_sampler(node: Any) -> bool:
 
 
 def _linked(graph: Mapping[str, Any], link: Any) -> Node:
-    """The inputs of the node that a link, `[id, output]`, leads to; empty for what is none."""
+    """Return the inputs of the node that a link, `[id, output]`, leads to; empty if to none."""
     if not isinstance(link, list) or not link:
         return {}
     node = graph.get(str(link[0]))
@@ -134,7 +134,7 @@ def _linked(graph: Mapping[str, Any], link: Any) -> Node:
 
 
 def _text(graph: Mapping[str, Any], link: Any) -> str:
-    """The text that a conditioning was encoded from, through the nodes that pass it on."""
+    """Return the text that a conditioning was encoded from, through nodes that pass it on."""
     for _ in range(DEEPEST):
         inputs = _linked(graph, link)
         text = inputs.get("text", inputs.get("text_g", inputs.get("string")))

@@ -1,7 +1,7 @@
-"""The run folder: where pictures are kept, so that nothing is lost, doubled or half-written.
+"""The run folder: where images are kept, so that nothing is lost, doubled or half-written.
 
     <out>/0001-<seed>-r1.png          the best of the first prompt, up to its top_k
-    <out>/candidates/0001-<seed>.png  the others, and every picture until its prompt is ranked
+    <out>/candidates/0001-<seed>.png  the others, and every image until its prompt is ranked
     <out>/sheet.png                   what the last command made, on one page
     <out>/manifest.jsonl              what happened, from which a killed run is finished
     <out>/deleted/                    what was deleted on the page and can be brought back
@@ -17,26 +17,22 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from gen.errors import InputError
-from gen.metadata import metadata
-from gen.metadata.metadata import Metadata
-from gen.plan import Candidate, Plan, draw_seed
+from gen.metadata import Metadata
+from gen.plan import Candidate, Plan
 from gen.result import Result
+from gen.run_folder import deleted, events
+from gen.run_folder.events import Axis, Damaged, Event, Files, Placement, PromptEvent, SavedImage
+from gen.run_folder.fold import fold
 from gen.run_folder.manifest import Manifest
-from gen.run_folder.saving import SUFFIX_OF_FORMAT, Export, no_room, write_atomically
-from gen.settings.request import seed_to_json
-
-Files = Mapping[int, Mapping[int, str]]  # by number of the prompt and seed, relative to the folder
+from gen.run_folder.saving import Export, no_room, write
 
 KEEP = ("all", "top")
-DELETED = "deleted"  # the folder of what was deleted and can still be brought back
-PICTURE_NAME = re.compile(r"(candidates/)?\d{4,}-\d+(-r\d+)?\.(png|jpg|webp)")
 
 
 @dataclass
@@ -49,7 +45,7 @@ class Job:
 
 
 class RunFolder:
-    """A folder of pictures that this process alone writes to, until `close`.
+    """A folder of images that this process alone writes to, until `close`.
 
     Raises InputError if the path cannot be such a folder, before anything else is done.
     """
@@ -58,14 +54,15 @@ class RunFolder:
         self.path = path
         self.export = Export() if export is None else export
         self.keep = keep
-        self._manifest = _opened(path)
+        self._manifest = _open_manifest(path)
         self._remove_temporary_files()
-        self._places_of: dict[int, list[int]] = {}  # of a prompt's records, by its number
-        self._number_of: dict[str, int] = {}  # by job key
-        self._seed_of_open_run: dict[str, Any] = {}  # by fingerprint; None: it has ended
+        # Just where to find events again: a long run has more of them than memory holds.
+        self._places_of: dict[int, list[int]] = {}  # in the manifest, by number of the prompt
+        self._number_of: dict[str, int] = {}  # by key of the job
+        self._open_runs: dict[str, int] = {}  # their seeds, by fingerprint
         self._last_comparison = 0
-        for place, record in self._manifest:
-            self._remember(place, record)
+        for place, line in self._manifest:
+            self._remember(place, events.from_json(line))
         self._last_number = self._highest_number()
 
     def close(self) -> None:
@@ -78,50 +75,42 @@ class RunFolder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # Runs: one command each.
+    def start_run(self, fingerprint: str, seed: int) -> tuple[int, bool]:
+        """Return the seed of a run that was given none, and whether it is an earlier run's.
 
-    def start_run(self, fingerprint: str) -> tuple[int, bool]:
-        """A seed for a run without one, and whether it is an earlier run's.
-
-        It is that of the unfinished run of the same command in this folder, if there is one;
-        `fingerprint` tells commands apart.
+        It is that of the unfinished run of the same command in this folder, if there is one, or
+        else `seed`; `fingerprint` tells commands apart.
         """
-        open_seed = self._seed_of_open_run.get(fingerprint)
-        if open_seed is not None:
-            return int(open_seed), True
-        seed = draw_seed()
-        self._note("run", fingerprint=fingerprint, seed=seed_to_json(seed))
+        if fingerprint in self._open_runs:
+            return self._open_runs[fingerprint], True
+        self._note(events.RunBegan(fingerprint, seed))
         return seed, False
 
     def end_run(self, fingerprint: str) -> None:
-        """Nothing of the run is missing."""
-        self._note("end", fingerprint=fingerprint)
-
-    # Prompts: one job each.
+        """Note that nothing of the run is missing."""
+        self._note(events.RunEnded(fingerprint))
 
     def job(self, plan: Plan, hashes: Mapping[str, str], *, anew: bool = False) -> Job:
-        """The prompt's place, with the pictures that earlier runs left; a new one if `anew`.
+        """Return the prompt's place, with what earlier runs left there; a new one if `anew`.
 
         `hashes` gives the weights' hash by model: other weights are another job.
         """
         key = self._key(plan, hashes)
         if key in self._number_of and not anew:
             try:
-                return self._read_job(self._number_of[key], plan)
+                return self._resume(self._number_of[key], plan)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise InputError(
                     f"{self.path / 'manifest.jsonl'} is damaged: choose another folder"
                 ) from error
         self._last_number += 1
-        request = plan.request.to_json()
-        self._note("prompt", number=self._last_number, key=key, request=request)
+        self._note(events.PromptBegan(self._last_number, key, plan.request.to_json()))
         return Job(self._last_number)
 
     def save(self, job: Job, candidate: Candidate, image: Image.Image, record: Metadata) -> Result:
-        """Write one candidate's picture. Raises RoomError if the disk has no room for it."""
-        name = f"{job.number:04d}-{candidate.seed}{SUFFIX_OF_FORMAT[self.export.format]}"
-        path = self.path / "candidates" / name
-        self._write(path, self.export.encode(image, record))
+        """Write one candidate's image. Raises RoomError if the disk has no room for it."""
+        path = self.path / self._name(job.number, candidate.seed)
+        write(path, self.export.encode(image, record))
         before = job.results.get(candidate.seed)  # one that was left unfinished
         if before is not None and before.path not in (None, path):
             before.path.unlink(missing_ok=True)
@@ -134,239 +123,197 @@ class RunFolder:
             unfinished=record.unfinished,
         )
         job.results[candidate.seed] = result
-        self._note("picture", number=job.number, **self._entry(result))
+        self._note(events.ImageSaved(job.number, self._saved_image(result)))
         return result
 
     def fail(self, job: Job, result: Result) -> None:
-        """Note why a candidate has no picture."""
+        """Note why a candidate has no image."""
         job.results[result.seed] = result
-        self._note("failed", number=job.number, **self._entry(result))
+        self._note(
+            events.CandidateFailed(
+                job.number,
+                result.seed,
+                reason=str(result.failed),
+                model=result.request.model,
+                file=None if result.path is None else self._relative(result.path),
+            )
+        )
 
     def note_scores(self, job: Job, results: Iterable[Result]) -> None:
-        """Note what the jury said, so that it need not be asked again."""
-        scores = {str(result.seed): result.score for result in results}
-        self._note("judged", number=job.number, scores=scores)
+        """Note the scores of images, so that they need not be scored again."""
+        scored = {result.seed: result for result in results if result.score is not None}
+        scores = {seed: result.score for seed, result in scored.items() if result.score is not None}
+        parts = {seed: result.scores for seed, result in scored.items() if result.scores}
+        self._note(events.ImagesScored(job.number, scores, parts))
 
     def place(self, job: Job, ranked: list[Result], plan: Plan) -> None:
-        """Give every ranked picture its final name and record; drop the rest if only top is kept.
+        """Give every ranked image its final name and metadata; drop the rest if only top is kept.
 
         The intention is noted first: after a kill, `job` does the same again.
         """
-        pictures = [r for r in ranked if r.path is not None and r.rank is not None]
-        whole = len(pictures) == plan.count and all(r.unfinished is None for r in pictures)
+        results = [r for r in ranked if r.path is not None and r.rank is not None]
+        whole = len(results) == plan.count and all(r.unfinished is None for r in results)
         drop_others = self.keep == "top" and whole  # else they would have to be made again
-        moves = [(r, self._final_path(job, r, plan.top_k, drop_others)) for r in pictures]
-        self._note(
-            "ranked",
-            number=job.number,
-            whole=whole,
-            pictures=[
-                {**self._entry(result), "to": None if final is None else self._relative(final)}
-                for result, final in moves
-            ],
-        )
-        for result, final in moves:
-            self._move(result, final)
-        self._note("placed", number=job.number)
+        placements = []
+        for result in results:
+            is_best = result.rank is not None and result.rank <= plan.top_k
+            name = self._name(job.number, result.seed, result.rank if is_best else None)
+            to = None if drop_others and not is_best else name
+            placements.append(Placement(self._saved_image(result), to))
+        self._note(events.ImagesRanked(job.number, whole, tuple(placements)))
+        for result, placement in zip(results, placements, strict=True):
+            result.path = self._carry_out(placement)
+        self._note(events.ImagesPlaced(job.number))
 
     def note_matches(self, number: int, matches: Mapping[int, float]) -> None:
-        """Note the probability that each picture, by its seed, matches its prompt."""
-        self._note("matched", number=number, matches={str(s): p for s, p in matches.items()})
+        """Note the probability that each image, by its seed, matches its prompt."""
+        self._note(events.ImagesMatched(number, matches))
 
     def begin_comparison(self) -> int:
-        """A number for a comparison of prompts."""
+        """Return a number for a comparison of prompts."""
         self._last_comparison += 1
         return self._last_comparison
 
     def note_comparison(
-        self,
-        comparison: int,
-        across: Mapping[str, Any],
-        down: Mapping[str, Any],
-        numbers: Sequence[int],
+        self, comparison: int, across: Axis, down: Axis, numbers: Sequence[int]
     ) -> None:
         """Note which prompts are the cells of a comparison so far, row by row, and its two axes."""
-        self._note("compared", comparison=comparison, across=across, down=down, numbers=numbers)
+        self._note(events.Comparison(comparison, across, down, tuple(numbers)))
 
     def delete(self, files: Files) -> None:
-        """Put pictures aside; `restore` brings them back, in this process or a later one.
+        """Put images aside; `restore` brings them back, in this process or a later one.
 
         One that is aside already, and was drawn again since, is kept once.
         """
-        self._note("deleted", files=_to_json(files))
-        for name in _names(files):
-            self._carry(self._path(name), self._aside(name))
+        self._note(events.ImagesDeleted(files))
+        deleted.put_aside(self.path, files)
 
     def restore(self, files: Files) -> None:
         """Bring back what `delete` has put aside; what is there already stays as it is."""
-        for number, names in files.items():
-            for seed, name in names.items():
-                if not any(self._pictures_of(number, seed, "", "candidates")):
-                    self._carry(self._aside(name), self._path(name))
-                for older in self._pictures_of(number, seed, DELETED):  # of no use to anybody now
-                    older.unlink()
-        self._note("restored", files=_to_json(files))
+        deleted.bring_back(self.path, files)
+        self._note(events.ImagesRestored(files))
 
     def empty_deleted(self) -> None:
         """Remove for good what was put aside."""
-        self._note("emptied")
-        for path in (self.path / DELETED).glob("*"):
-            if PICTURE_NAME.fullmatch(path.name):
-                path.unlink()
+        self._note(events.DeletedEmptied())
+        deleted.empty(self.path)
 
-    def write_sheet(self, sheet: Image.Image) -> Path:
-        """Save the contact sheet, in place of an earlier one."""
+    def write_contact_sheet(self, page: Image.Image) -> Path:
+        """Save the contact sheet, in place of an earlier one, and return where."""
         out = io.BytesIO()
-        sheet.save(out, "png")
-        self._write(self.path / "sheet.png", out.getvalue())
+        page.save(out, "png")
+        write(self.path / "sheet.png", out.getvalue())
         return self.path / "sheet.png"
 
-    def _final_path(self, job: Job, result: Result, top_k: int, drop_others: bool) -> Path | None:
-        suffix = SUFFIX_OF_FORMAT[self.export.format]
-        assert result.rank is not None
-        if result.rank <= top_k:
-            return self.path / f"{job.number:04d}-{result.seed}-r{result.rank}{suffix}"
-        if drop_others:
-            return None
-        return self.path / "candidates" / f"{job.number:04d}-{result.seed}{suffix}"
+    def _resume(self, number: int, plan: Plan) -> Job:
+        """Return a job that was begun before, from what the manifest and the disk say of it.
 
-    def _move(self, result: Result, final: Path | None) -> None:
-        """Bring one picture to where the ranking says; a second time changes nothing."""
-        old = result.path
-        assert old is not None
+        Raises an exception of `job` if the manifest is damaged.
+        """
+        lines = self._manifest.read(self._places_of[number])
+        prompt = fold(map(events.from_json, lines)).prompts[number]
+        placements = () if prompt.ranking is None else prompt.ranking.placements
+        if not prompt.is_placed:
+            for placement in placements:
+                self._carry_out(placement)
+            self._note(events.ImagesPlaced(number))
+
+        candidates = {candidate.seed: candidate for candidate in plan.candidates()}
+        results = [self._result(image, candidates[image.seed]) for image in prompt.images]
+        dropped = [self._result(i, candidates[i.seed]) for i in prompt.dropped.values()]
+        for result in dropped:
+            result.path = None
+
+        whole = prompt.ranking is not None and prompt.ranking.whole
+        finals = [self.path / each.to for each in placements if each.to is not None]
+        is_wanted = self.keep == "top" or len(finals) == len(placements)
+        finished = whole and is_wanted and all(final.is_file() for final in finals)
+        there = [r for r in results if r.path is not None and r.path.is_file()]
+        known = results + dropped if finished else there
+        return Job(number, {result.seed: result for result in known}, finished)
+
+    def _carry_out(self, placement: Placement) -> Path | None:
+        """Bring one image to where the ranking says, and return where; a second time is as well.
+
+        None if it is not kept, or if there is no sound file of it.
+        """
+        image = placement.image
+        old = self.path / image.file
+        final = None if placement.to is None else self.path / placement.to
         if final is not None:
             source = final if final.exists() and not old.exists() else old
             try:
-                data = self._with_rank(source, result)
+                data = self.export.with_rank(source, image.rank, image.score, image.scores)
             except (FileNotFoundError, InputError):  # removed or damaged by somebody: the next
-                result.path = None  # run makes it again
-                return
-            self._write(final, data)
+                return None  # run makes it again
+            write(final, data)
         if old != final:
             old.unlink(missing_ok=True)
-        result.path = final
+        return final
 
-    def _with_rank(self, path: Path, result: Result) -> bytes:
-        """A picture's file with its score and rank in its record, if it has one."""
-        data = path.read_bytes()
-        if self.export.strip_metadata:
-            return data
-        record = replace(metadata.read(path), score=result.score, rank=result.rank)
-        return metadata.embed(data, record)
+    def _saved_image(self, result: Result) -> SavedImage:
+        """Return what the manifest says of a result that has a file."""
+        assert result.path is not None
+        return SavedImage(
+            result.seed,
+            self._relative(result.path),
+            result.request.model,
+            result.score,
+            result.scores,
+            rank=result.rank,
+            log_likelihood=result.log_likelihood,
+            unfinished=result.unfinished,
+        )
 
-    def _read_job(self, number: int, plan: Plan) -> Job:
-        """What the manifest and the disk say of a job that was begun before."""
-        candidates = {candidate.seed: candidate for candidate in plan.candidates()}
-        results: dict[int, Result] = {}
-        moves: list[tuple[Result, Path | None]] = []  # announced, not known to be done
-        whole, dropped, finals = False, False, []
-        for record in self._manifest.read(self._places_of[number]):
-            match record["event"]:
-                case "picture":
-                    result = self._result(record, candidates)
-                    results[result.seed] = result
-                case "failed":
-                    results.pop(int(record["seed"]), None)
-                case "judged":
-                    for seed, score in record["scores"].items():
-                        results[int(seed)].score = score
-                case "ranked":
-                    whole, moves = record["whole"], []
-                    for entry in record["pictures"]:
-                        result = results[int(entry["seed"])]
-                        result.rank, result.score = entry["rank"], entry.get("score")
-                        moves.append((result, self._path(entry["to"]) if entry["to"] else None))
-                    finals = [final for _, final in moves if final is not None]
-                    dropped = len(finals) < len(moves)
-                case "placed":
-                    for result, final in moves:
-                        result.path = final
-                    moves = []
-        if moves:
-            for result, final in moves:
-                self._move(result, final)
-            self._note("placed", number=number)
-
-        wanted = not dropped or self.keep == "top"
-        job = Job(number, finished=whole and wanted and all(final.is_file() for final in finals))
-        for seed, result in results.items():
-            if job.finished or (result.path is not None and result.path.is_file()):
-                job.results[seed] = result
-        return job
-
-    def _result(self, entry: Mapping[str, Any], candidates: Mapping[int, Candidate]) -> Result:
-        candidate = candidates[int(entry["seed"])]
+    def _result(self, image: SavedImage, candidate: Candidate) -> Result:
+        """Return the result that the manifest tells of."""
         return Result(
             candidate.request,
             index=candidate.index,
-            log_likelihood=entry.get("log_likelihood"),
-            path=self._path(entry["file"]),
-            unfinished=entry.get("unfinished"),
+            score=image.score,
+            scores=image.scores,
+            log_likelihood=image.log_likelihood,
+            rank=image.rank,
+            path=self.path / image.file,
+            unfinished=image.unfinished,
         )
 
-    def _entry(self, result: Result) -> dict[str, Any]:
-        """A result as the manifest holds it: as for scripts, its file relative to the folder."""
-        values = result.to_json()
-        if result.path is not None:
-            values["file"] = self._relative(result.path)
-        return values
-
-    def _path(self, name: str) -> Path:
-        """Where a file of the manifest is; ValueError unless it has one of our own names."""
-        if not PICTURE_NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no name of a picture")
-        return self.path / name
-
-    def _aside(self, name: str) -> Path:
-        """Where a file of the manifest is when it was deleted; seeds make its bare name its own."""
-        return self.path / DELETED / self._path(name).name
-
-    def _pictures_of(self, number: int, seed: int, *folders: str) -> list[Path]:
-        """A candidate's files in these folders, whatever its rank was."""
-        names = (f"{number:04d}-{seed}.*", f"{number:04d}-{seed}-r*.*")
-        return [p for folder in folders for name in names for p in (self.path / folder).glob(name)]
-
-    def _carry(self, old: Path, new: Path) -> None:
-        try:
-            new.parent.mkdir(exist_ok=True)
-            if old.is_file():
-                os.replace(old, new)
-        except OSError as error:
-            raise no_room(new, error) from error
+    def _name(self, number: int, seed: int, rank: int | None = None) -> str:
+        """Return the name of an image's file: on top if it has one of the best ranks."""
+        if rank is None:
+            return f"candidates/{number:04d}-{seed}{self.export.suffix}"
+        return f"{number:04d}-{seed}-r{rank}{self.export.suffix}"
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.path).as_posix()
 
     def _key(self, plan: Plan, hashes: Mapping[str, str]) -> str:
-        """What makes two prompts the same job: request, models, weights, and kind of file."""
+        """Return what makes two prompts the same job: request, models, weights, kind of file."""
         own = [[spec.name, request.to_json()] for spec, request in plan.models]
         facts = [plan.request.to_json(), own, dict(hashes), asdict(self.export)]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
-    def _note(self, event: str, **facts: Any) -> None:
-        record = {"event": event, **facts}
+    def _note(self, event: Event) -> None:
+        """Append an event to the manifest. Raises RoomError if the disk is full."""
         try:
-            place = self._manifest.append(record)
+            place = self._manifest.append(events.to_json(event))
         except OSError as error:
             raise no_room(self.path / "manifest.jsonl", error) from error
-        self._remember(place, record)
+        self._remember(place, event)
 
-    def _remember(self, place: int, record: dict[str, Any]) -> None:
-        """Keep what is needed to find a record again; a long run has more than memory holds."""
-        if "number" in record:
-            self._places_of.setdefault(record["number"], []).append(place)
-        if "key" in record:
-            self._number_of[record["key"]] = record["number"]
-        if isinstance(record.get("comparison"), int):
-            self._last_comparison = max(self._last_comparison, record["comparison"])
-        if "fingerprint" in record:
-            self._seed_of_open_run[record["fingerprint"]] = record.get("seed")
-
-    def _write(self, path: Path, data: bytes) -> None:
-        try:
-            write_atomically(path, data)
-        except OSError as error:
-            raise no_room(path, error) from error
+    def _remember(self, place: int, event: Event | None) -> None:
+        """Keep what is needed to find an event again, and to number what comes next."""
+        if isinstance(event, PromptEvent | Damaged) and event.number is not None:
+            self._places_of.setdefault(event.number, []).append(place)
+        match event:
+            case events.PromptBegan(number, key):
+                self._number_of[key] = number
+            case events.RunBegan(fingerprint, seed):
+                self._open_runs[fingerprint] = seed
+            case events.RunEnded(fingerprint):
+                self._open_runs.pop(fingerprint, None)
+            case events.Comparison(number):
+                self._last_comparison = max(self._last_comparison, number)
 
     def _remove_temporary_files(self) -> None:
         for folder in (self.path, self.path / "candidates"):
@@ -374,7 +321,7 @@ class RunFolder:
                 leftover.unlink()
 
     def _highest_number(self) -> int:
-        """The highest prompt number in use, by the manifest or by files of unknown origin."""
+        """Return the highest prompt number in use, by the manifest or by files of any origin."""
         numbers = [0, *self._places_of]
         for folder in (self.path, self.path / "candidates"):
             for entry in os.scandir(folder):
@@ -383,20 +330,8 @@ class RunFolder:
         return max(numbers)
 
 
-def _to_json(files: Files) -> dict[str, dict[str, str]]:
-    """Files as the manifest holds them: the keys of JSON are text."""
-    return {
-        str(number): {str(seed): name for seed, name in names.items()}
-        for number, names in files.items()
-    }
-
-
-def _names(files: Files) -> list[str]:
-    return [name for names in files.values() for name in names.values()]
-
-
-def _opened(path: Path) -> Manifest:
-    """The manifest of a run folder, which is made if need be; InputError if it cannot be."""
+def _open_manifest(path: Path) -> Manifest:
+    """Open the manifest of a run folder, made if need be; InputError if it cannot be."""
     candidates = path / "candidates"
     try:
         for folder in (path, candidates):

@@ -31,13 +31,13 @@ class Manifest:
         self._cut_off_half_a_line()
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Every record and where it begins, oldest first; lines that are no JSON objects are
+        """Yield every record and where it begins, oldest first; lines that are no JSON objects are
         passed over.
         """
         return ((start, record) for start, _, record in records(self._path))
 
     def read(self, places: Iterable[int]) -> Iterator[dict[str, Any]]:
-        """The records that begin at these places."""
+        """Yield the records that begin at these places."""
         with self._path.open("rb") as file:
             for place in places:
                 file.seek(place)
@@ -57,7 +57,7 @@ class Manifest:
         return size
 
     def close(self) -> None:
-        """Let others write."""
+        """Let others write to the file."""
         os.close(self._file)
 
     def _cut_off_half_a_line(self) -> None:
@@ -74,7 +74,7 @@ class Manifest:
 
 
 def records(path: Path, start: int = 0) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Every whole record from byte `start` on, with where it begins and ends, oldest first.
+    """Yield every whole record from byte `start` on, with where it begins and ends, oldest first.
 
     Lines that are no JSON objects are passed over; a last line that is still being written is left.
     """

@@ -1,17 +1,17 @@
-"""How a picture becomes a file: encoded with its record inside, and never half-written."""
+"""How an image becomes a file: encoded with its metadata inside, and never half-written."""
 
 import io
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
+from gen import metadata
 from gen.errors import RoomError
-from gen.metadata import metadata
-from gen.metadata.metadata import Metadata
+from gen.metadata import Metadata
 
 SUFFIX_OF_FORMAT = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 ENCODING: Mapping[str, Mapping[str, int]] = {
@@ -24,32 +24,51 @@ MAX_UPSCALE = 8
 
 @dataclass(frozen=True)
 class Export:
-    """How pictures become files."""
+    """How images become files."""
 
     format: str = "png"
     upscale: int = 1  # times larger than drawn, in each direction
     strip_metadata: bool = False
 
+    @property
+    def suffix(self) -> str:
+        """How the files' names end."""
+        return SUFFIX_OF_FORMAT[self.format]
+
     def encode(self, image: Image.Image, record: Metadata) -> bytes:
-        """The bytes of a picture file; the same picture and record give the same bytes."""
+        """Return the bytes of an image file; the same image and record give the same bytes."""
         if self.upscale > 1:
             image = upscaled(image, self.upscale)
         out = io.BytesIO()
         image.save(out, self.format, **ENCODING[self.format])
-        return self.with_record(out.getvalue(), record)
-
-    def with_record(self, data: bytes, record: Metadata) -> bytes:
-        """A picture file's bytes with another record inside, or with none if that is wished."""
+        data = out.getvalue()
         return data if self.strip_metadata else metadata.embed(data, record)
+
+    def with_rank(
+        self, path: Path, rank: int | None, score: float | None, scores: Mapping[str, float]
+    ) -> bytes:
+        """Return the bytes of a saved image file with its rank and score in its metadata, if any.
+
+        The pixels stay encoded as they are. Raises FileNotFoundError if the file is gone, and
+        InputError if it is damaged.
+        """
+        data = path.read_bytes()
+        if self.strip_metadata:
+            return data
+        record = replace(metadata.read(path), rank=rank, score=score, scores=scores)
+        return metadata.embed(data, record)
 
 
 def upscaled(image: Image.Image, times: int) -> Image.Image:
-    """The picture that many times larger in each direction, with soft edges kept sharp."""
+    """Return the image that many times larger in each direction, soft edges kept sharp."""
     return image.resize((image.width * times, image.height * times), Image.Resampling.LANCZOS)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that appears under its name only when all of it is on the disk."""
+def write(path: Path, data: bytes) -> None:
+    """Write a file that appears under its name only when all of it is on the disk.
+
+    Raises RoomError if it cannot be written; what was there before is kept.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -57,8 +76,10 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise no_room(path, error) from error
         raise
 
 
@@ -73,7 +94,7 @@ def check_room(folder: Path, size: int) -> None:
 
 
 def no_room(path: Path, error: OSError) -> RoomError:
-    """The line that says what could not be written, and how much room there is."""
+    """Return the error that says what could not be written, and how much room there is."""
     free = _free(path.parent) / 1e6
     return RoomError(
         f"cannot write {path}: {error.strerror} ({free:.0f} MB free); what was saved before is "
@@ -82,6 +103,6 @@ def no_room(path: Path, error: OSError) -> RoomError:
 
 
 def _free(folder: Path) -> int:
-    """Bytes free on the disk where a folder is, or will be."""
+    """Return the bytes free on the disk where a folder is, or will be."""
     there = next(path for path in (folder, *folder.parents) if path.is_dir())
     return shutil.disk_usage(there).free

@@ -1,0 +1,5 @@
+"""What a prompt can be drawn with. Front ends take what a setting is from here."""
+
+from pipelines.settings import MAX_TEXT, InputError, Setting, Value
+
+__all__ = ["MAX_TEXT", "InputError", "Setting", "Value"]

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import NoReturn
 
 import rerank.model.specs
-from gen.engine import NO_RERANKER
 from gen.errors import InputError
+from gen.models import NO_RERANKER
 from gen.run_folder.folder import KEEP
 from gen.run_folder.saving import MAX_UPSCALE, SUFFIX_OF_FORMAT
-from gen.settings.request import SETTINGS
-from gen.settings.setting import Setting, Value
-from pipelines.checkpoints.memory import OFFLOAD
+from gen.settings.request import MODEL_SETTINGS, SETTINGS
+from pipelines.loading import OFFLOAD
+from pipelines.settings import Setting, Value
+from rerank.scorers import Weighted, weighted
 
 FLAGGED = [name for name, setting in SETTINGS.items() if setting.asked and name != "prompt"]
 EXAMPLES = """\
@@ -37,24 +38,54 @@ class Parser(argparse.ArgumentParser):
     """Raises InputError where argparse would print its usage and end the program."""
 
     def error(self, message: str) -> NoReturn:
-        """The message as an error like any other."""
+        """Raise the message as an error like any other."""
         raise InputError(f"{message} (--help shows all options)")
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
-    """What the command line says; settings as text, None where they are not given."""
+    """Return what the command line says; settings as text, None where they are not given."""
     return build_parser().parse_args(_with_numbers_joined(words))
 
 
 def given_settings(options: argparse.Namespace) -> dict[str, Value]:
-    """The settings on the command line but for prompts, read and checked."""
+    """Return the settings on the command line but for prompts, read and checked."""
     texts = {name: getattr(options, name) for name in FLAGGED}
     texts = {k: ",".join(text) if isinstance(text, list) else text for k, text in texts.items()}
     return {name: SETTINGS[name].read(text) for name, text in texts.items() if text is not None}
 
 
+def given_rerankers(options: argparse.Namespace) -> str | list[Weighted] | None:
+    """Return the rerankers on the command line, with their weights; None where none is given.
+
+    Raises InputError for a weight that is not above 0, and for "none" together with others.
+    """
+    if options.reranker is None:
+        return None
+    rerankers = [_weighted("--reranker", text) for text in options.reranker]
+    if NO_RERANKER not in dict(rerankers):
+        return rerankers
+    if len(rerankers) > 1 or options.aesthetic is not None:
+        raise InputError(f"--reranker {NO_RERANKER}: goes with no other reranker, no --aesthetic")
+    return NO_RERANKER
+
+
+def given_aesthetic(options: argparse.Namespace) -> tuple[Path, float] | None:
+    """Return the file of the aesthetic head on the command line, and its weight."""
+    if options.aesthetic is None:
+        return None
+    file, weight = _weighted("--aesthetic", options.aesthetic)
+    return Path(file).expanduser(), weight
+
+
+def _weighted(flag: str, text: str) -> Weighted:
+    try:
+        return weighted(text)
+    except ValueError as error:
+        raise InputError(f"{flag} {error}") from error
+
+
 def build_parser() -> Parser:
-    """The parser of the command, for its help and its words."""
+    """Build the parser of the command, for its help and its words."""
     parser = Parser(
         prog="generate",
         usage="generate [options] PROMPT ...",
@@ -69,7 +100,7 @@ def build_parser() -> Parser:
     drawing = parser.add_argument_group("how to draw (what is not given is the model's default)")
     for name in FLAGGED:
         setting = SETTINGS[name]
-        _add_setting(drawing if setting.by_model else many, setting)
+        _add_setting(drawing if name in MODEL_SETTINGS else many, setting)
     _add_saving(parser)
     _add_machine(parser)
     _add_telling(parser)
@@ -77,7 +108,7 @@ def build_parser() -> Parser:
 
 
 def salon_version() -> str:
-    """The installed version."""
+    """Return the installed version."""
     try:
         return version("salon")
     except PackageNotFoundError:
@@ -161,10 +192,19 @@ def _add_saving(parser: Parser) -> None:
 def _add_machine(parser: Parser) -> None:
     group = parser.add_argument_group("machine")
     group.add_argument(
+        "-r",
         "--reranker",
-        metavar="MODEL",
-        help="the CLIP model that judges, a name or a folder "
-        f"(default: {rerank.model.specs.DEFAULT}); {NO_RERANKER}: keep the order of making",
+        action="append",
+        metavar="MODEL[=WEIGHT]",
+        help="the CLIP model that scores the images, a name or a folder (default: "
+        f"{rerank.model.specs.DEFAULT}); may be repeated: ranks by the weighted mean of their "
+        f"standardized scores; {NO_RERANKER}: keep the order of making",
+    )
+    group.add_argument(
+        "--aesthetic",
+        metavar="FILE[=WEIGHT]",
+        help="score with an aesthetic predictor too, a head on the first reranker's features as "
+        "safetensors",
     )
     group.add_argument("--device", metavar="NAME", help="auto (default), cpu, cuda, cuda:1, mps")
     group.add_argument(

@@ -1,4 +1,4 @@
-"""What tells the weights of one model from others."""
+"""Short hashes that identify the weights of a model."""
 
 import hashlib
 import json
@@ -6,24 +6,24 @@ from pathlib import Path
 
 from pipelines.checkpoints.configs import read_pulled
 from pipelines.checkpoints.errors import WeightsError
-from pipelines.checkpoints.specs import NONE_ADDED, Spec
+from pipelines.checkpoints.specs import NO_ADAPTERS, Spec
 
 
 def spec_hash(spec: Spec) -> str:
-    """Ten hex digits that tell the weights of a model, with its additions, from all others."""
+    """Return ten hex digits that identify the weights of a model with its adapters."""
     own = files_hash(spec.folder)
-    if spec.additions == NONE_ADDED:
+    if spec.adapters == NO_ADAPTERS:
         return own
-    weights = [lora.weight for lora in spec.additions.loras]
-    hashes = [files_hash(path) for path in spec.additions.paths]
+    weights = [lora.weight for lora in spec.adapters.loras]
+    hashes = [files_hash(path) for path in spec.adapters.paths]
     return hashlib.sha256(json.dumps([own, weights, hashes]).encode()).hexdigest()[:10]
 
 
 def files_hash(folder: Path) -> str:
-    """The first 10 hex digits of the SHA-256 over a folder's safetensors files and their names.
+    """Hash a folder's safetensors files and their names: the first 10 hex digits of a SHA-256.
 
-    Of a single file they are those of its own SHA-256, which other tools write into pictures too.
-    It tells whether two pictures came from the same weights. Safety checkers do not count: they
+    Of a single file they are those of its own SHA-256, which other tools write into images too.
+    It tells whether two images came from the same weights. Safety checkers do not count: they
     draw nothing. Raises WeightsError for a file that is not any more what was fetched.
     """
     if folder.is_file():

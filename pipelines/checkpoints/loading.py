@@ -22,6 +22,7 @@ from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.headers import AGAIN, Tensor
 from pipelines.checkpoints.single_file import Piece
+from pipelines.loading import Report
 from pipelines.runtime.cpu import speed_up
 
 READ_AT_ONCE = 2**22  # bytes of a file
@@ -54,21 +55,14 @@ EXTRA_KEY_BEGINNINGS = {
 }
 
 
-Progress = Callable[[int, int], None]  # told the bytes that are loaded, and all there will be
-
-
-def tell_nobody(loaded: int, total: int) -> None:
-    """Nobody wants to know how loading goes on."""
-
-
-class _Count:
+class ByteCount:
     """Adds up the bytes of networks while they are loaded."""
 
     def __init__(
         self,
         networks: Mapping[str, torch.nn.Module],
         dtypes: Mapping[str, torch.dtype],
-        tell: Progress,
+        report: Report,
     ) -> None:
         self.loaded = 0
         self.total = sum(
@@ -76,16 +70,16 @@ class _Count:
             for part, network in networks.items()
             for weight in network.state_dict().values()
         )
-        self.tell = tell
+        self.report = report
 
     def add(self, weight: torch.Tensor) -> None:
-        """One more is there."""
+        """Count one more tensor as loaded."""
         self.loaded += weight.nbytes
-        self.tell(self.loaded, self.total)
+        self.report(self.loaded, self.total)
 
 
 def _count_nothing(weight: torch.Tensor) -> None:
-    """For networks that are loaded in no time."""
+    """Ignore progress, for networks that load at once."""
 
 
 def settle(network: torch.nn.Module, device: torch.device) -> None:
@@ -96,7 +90,7 @@ def settle(network: torch.nn.Module, device: torch.device) -> None:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a folder, from tokenizer.json or, for CLIP's, vocab.json and merges.txt."""
+    """Load a folder's tokenizer from tokenizer.json or, for CLIP's, vocab.json and merges.txt."""
     config = read_config(folder / "tokenizer_config.json")
     plain = config.get("tokenizer_class") == PLAIN_TOKENIZER
     old_files = [folder / "vocab.json", folder / "merges.txt"]
@@ -117,7 +111,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 @contextmanager
 def building(folder: Path) -> Iterator[None]:
-    """Networks are built without weights here; a config that builds none is a WeightsError."""
+    """Build networks in this context without allocating weights; a config that builds none raises
+    WeightsError."""
     try:
         with torch.device("meta"):  # no time is spent on random numbers that are replaced
             yield
@@ -137,7 +132,7 @@ def fill_position_ids(network: torch.nn.Module) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of a library says, short enough for a line."""
+    """Shorten an error message of a library to one line."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
@@ -148,7 +143,7 @@ def load_weights(
     dtype: torch.dtype,
     added: Callable[[torch.Tensor], None] = _count_nothing,
 ) -> None:
-    """Put the tensors of a file into a network as `dtype`; both must agree on every key and shape.
+    """Load the tensors of a file into a network as `dtype`; keys and shapes must match exactly.
 
     Raises WeightsError naming the first keys that are missing, extra, misshapen, not floating
     point or not finite.
@@ -159,10 +154,10 @@ def load_weights(
     pieces = {name: Piece(key) for key, name in names.items() if name in expected}
     refuse(path, "missing keys", sorted(expected - pieces.keys()))
     refuse(path, "keys that the network does not have", unknown)
-    _fill(network, path, header, pieces, dtype, added)
+    fill(network, path, header, pieces, dtype, added)
 
 
-def _fill(
+def fill(
     network: torch.nn.Module,
     path: Path,
     header: Mapping[str, Tensor],
@@ -205,7 +200,8 @@ def read_tensor(
     dtype: torch.dtype,
     layout: torch.memory_format = torch.contiguous_format,
 ) -> torch.Tensor:
-    """One tensor of an open safetensors file, as `dtype`; `layout` is that of four dimensions.
+    """Read one tensor of an open safetensors file as `dtype`; `layout` is the memory format of 4-D
+    tensors.
 
     It is converted a few rows at a time, so that no second copy of it is ever in memory.
     """
@@ -225,7 +221,7 @@ def read_tensor(
 
 
 def _cut(tensor: Tensor, piece: Piece) -> Tensor:
-    """The part of a tensor's bytes that a piece is."""
+    """Return the part of a tensor's bytes that a piece covers."""
     shape = tensor.shape[::-1] if piece.transposed else tensor.shape
     if piece.third is None:
         return replace(tensor, shape=shape)
@@ -236,7 +232,7 @@ def _cut(tensor: Tensor, piece: Piece) -> Tensor:
 
 
 def _same_but_for_ones(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
-    """Whether only ones at the end differ: a 1x1 convolution is a linear map."""
+    """Return whether two shapes differ only in trailing ones: a 1x1 convolution is a linear map."""
     longest = max(len(shape), len(expected))
     return shape + (1,) * (longest - len(shape)) == expected + (1,) * (longest - len(expected))
 
@@ -264,7 +260,8 @@ _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v."}
 
 
 def current_name(key: str, expected: Collection[str]) -> str:
-    """What the installed libraries call a key that older ones saved; `key` itself if nothing fits.
+    """Return what the installed libraries call a key that older ones saved; `key` itself if nothing
+    fits.
 
     transformers 5 dropped the prefix of the keys of CLIP's towers, and diffusers 0.12 renamed the
     projections in the VAE's attention. Files with either spelling are around. What a file calls the
@@ -280,7 +277,7 @@ def current_name(key: str, expected: Collection[str]) -> str:
 
 
 def may_ignore(key: str) -> bool:
-    """Whether a key that the network lacks is one of the few known to be harmless."""
+    """Return whether a key that the network lacks is one of the few known to be harmless."""
     return key.endswith(tuple(EXTRA_KEY_ENDINGS)) or key.startswith(tuple(EXTRA_KEY_BEGINNINGS))
 
 
@@ -293,9 +290,10 @@ def check_pairs(folder: Path, pairs: Iterable[tuple[str, int, str, int | None]])
             )
 
 
-def _check_tokenizer(
+def check_tokenizer(
     folder: Path, tokenizer: PreTrainedTokenizerFast, reader: str, vocabulary: int | None
 ) -> None:
+    """Raise WeightsError if a tokenizer has more tokens than the network that reads them."""
     if vocabulary is not None and len(tokenizer) > vocabulary:
         raise WeightsError(
             f"{folder} does not fit together: the tokenizer has {len(tokenizer)} tokens, "

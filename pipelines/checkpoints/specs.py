@@ -1,11 +1,11 @@
-"""What is known about each model before its weights are loaded. Importing this loads no torch."""
+"""The facts about each model that are known before its weights are loaded. Loads no torch."""
 
 import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipelines.checkpoints.configs import read_config, read_pulled
 from pipelines.checkpoints.errors import WeightsError
@@ -26,6 +26,9 @@ NON_COMMERCIAL = frozenset(
 ) | {"flux-1-dev-non-commercial-license", "sai-nc-community"}
 
 
+Kind = Literal["latent_diffusion", "dalle", "diffusers"]
+
+
 @dataclass(frozen=True)
 class Lora:
     """A file of changes to a model's weights, and how strongly they are applied."""
@@ -35,7 +38,7 @@ class Lora:
 
 
 @dataclass(frozen=True)
-class Additions:
+class Adapters:
     """Files that change a model while it loads."""
 
     loras: tuple[Lora, ...] = ()
@@ -50,7 +53,7 @@ class Additions:
 
     @property
     def texts(self) -> dict[str, Any]:
-        """The settings that name these files; `read_additions` reads them."""
+        """The settings that name these files; `read_adapters` reads them."""
         loras = ",".join(f"{lora.path}:{lora.weight:g}" for lora in self.loras)
         embeddings = ",".join(map(str, self.embeddings))
         return {
@@ -60,14 +63,14 @@ class Additions:
         }
 
 
-NONE_ADDED = Additions()
+NO_ADAPTERS = Adapters()
 
 
 @dataclass(frozen=True)
 class Spec:
-    """Facts about one model: what it takes, what it does when it is not told, what it can draw.
+    """Facts about one model: its settings, their defaults, and what it can draw.
 
-    `defaults` hold the size of its pictures too, whether or not that is one of its settings.
+    `defaults` hold the size of its images too, whether or not that is one of its settings.
     `context` counts text tokens with those that begin and end a prompt. Width and height are
     multiples of `size_multiple` from there to `max_size`, in pixels. `folder` holds the weights, or
     is a single file with all of them.
@@ -75,7 +78,7 @@ class Spec:
 
     name: str
     folder: Path
-    kind: str  # "latent_diffusion" | "dalle" | "diffusers", any other pipeline of that library
+    kind: Kind  # of family; "diffusers" is any other pipeline of that library
     settings: tuple[str, ...]
     defaults: Mapping[str, Any]
     context: int
@@ -85,7 +88,7 @@ class Spec:
     draws: str
     long_prompts: bool = False  # whether what is beyond the context is read in further chunks
     layout: Path | None = None  # where the configs of a single file are
-    additions: Additions = NONE_ADDED
+    adapters: Adapters = NO_ADAPTERS
     prediction_type: str | None = None  # what a single file says instead of its layout's scheduler
 
     @property
@@ -114,7 +117,7 @@ class Spec:
 
 
 def split_revision(name: str) -> tuple[str, str | None]:
-    """`org/name@revision` as a repository of the hub and a branch, tag or commit of it.
+    """Split `org/name@revision` into a repository of the hub and a branch, tag or commit.
 
     Raises WeightsError for what is no such name.
     """
@@ -124,12 +127,13 @@ def split_revision(name: str) -> tuple[str, str | None]:
     return match[1], match[2]
 
 
-def read_additions(lora: str | None, vae: str | None, embedding: str | None) -> Additions:
-    """The files that texts name, with commas between; a LoRA's weight follows a colon, or is 1.
+def read_adapters(lora: str | None, vae: str | None, embedding: str | None) -> Adapters:
+    """Parse the files of comma-separated texts; a LoRA's weight follows a colon and is 1 by
+    default.
 
     Raises ValueError for a weight that is no number, and WeightsError for a file that is not there.
     """
-    return Additions(
+    return Adapters(
         tuple(_read_lora(part) for part in _listed(lora)),
         None if vae is None else _existing(vae),
         tuple(_existing(part) for part in _listed(embedding)),
@@ -160,13 +164,13 @@ def _existing(name: str) -> Path:
 
 
 def folder_licence(folder: Path) -> str:
-    """What the hub said when a folder was fetched."""
+    """Return the licence that the hub stated when a folder was fetched."""
     unknown = "not known here; see where the folder came from"
     return str(read_pulled(folder).get("licence", unknown))
 
 
 def read_context(folder: Path) -> int:
-    """The longest prompt in tokens: what both the tokenizer and the text encoder take."""
+    """Read the longest prompt in tokens that both the tokenizer and the text encoder accept."""
     positions = read_config(folder / "text_encoder" / "config.json").get("max_position_embeddings")
     tokens = read_config(folder / "tokenizer" / "tokenizer_config.json").get("model_max_length")
     lengths = [length for length in (positions, tokens) if isinstance(length, (int, float))]
@@ -174,25 +178,15 @@ def read_context(folder: Path) -> int:
 
 
 def warn_of_licence(spec: Spec) -> None:
-    """Say, while a model is loaded, that its licence forbids commercial use."""
+    """Warn, when a model is loaded, that its licence forbids commercial use."""
     if spec.forbids_commerce:
         warnings.warn(
             f"the licence of {spec.name}, {spec.licence}, forbids commercial use", stacklevel=3
         )
 
 
-def in_hub_cache(repository: str) -> bool:
-    """Whether a repository was fetched, all of it: only then is its branch noted."""
-    folder = hub_folder(repository)
-    try:
-        commit = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
-    except OSError:
-        return False
-    return bool(commit) and (folder / "snapshots" / commit).is_dir()
-
-
 def hub_folder(repository: str) -> Path:
-    """Where the hub's cache keeps a repository, if it does."""
+    """Return the folder of a repository in the hub's cache, if it is there."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"

@@ -1,4 +1,4 @@
-"""Fast decoding: one image token at a time, with all keys and values of earlier ones remembered.
+"""Fast decoding: one image token at a time, with a cache of all earlier keys and values.
 
 The text is computed once for all candidates of a prompt, and its keys and values are shared. Each
 candidate has its own image keys and values, in slots that are set aside at the start; a layer keeps
@@ -12,13 +12,9 @@ from functools import lru_cache
 import torch
 
 from pipelines.dalle.attention import attend, attend_shared
+from pipelines.dalle.layers import Context, ContextKeys
 from pipelines.dalle.masks import Mask, image_visible
-from pipelines.dalle.transformer import (
-    Context,
-    ContextKeys,
-    Transformer,
-    TransformerConfig,
-)
+from pipelines.dalle.transformer import Transformer, TransformerConfig
 
 COMPACT = torch.contiguous_format
 
@@ -34,7 +30,7 @@ class Slots:
 
 @lru_cache(maxsize=32)
 def plan_slots(mask: Mask, width: int, reach: int, device: torch.device) -> Slots:
-    """The slots of a layer with this mask; all but convolutions read plain slices of them."""
+    """Plan the slots of a layer with this mask; all but convolutions read plain slices of them."""
     positions = range(width**2)
     if mask == Mask.COLUMN:  # column after column, so that one lies in one piece
         starts = [i % width * width for i in positions]
@@ -52,7 +48,7 @@ def plan_slots(mask: Mask, width: int, reach: int, device: torch.device) -> Slot
 
 @dataclass(frozen=True)
 class LayerCache:
-    """What one layer remembers, of P prompts with N candidates each."""
+    """The keys and values of one layer, for P prompts with N candidates each."""
 
     slots: Slots
     text: torch.Tensor  # (2, P, H, T, c): keys, then values
@@ -62,19 +58,19 @@ class LayerCache:
 
 @dataclass
 class Cache:
-    """What decoding remembers. P is 2 with guidance, else 1; rows go prompt after prompt."""
+    """The keys and values of all layers. P is 2 with guidance, else 1; rows go by prompt."""
 
     layers: list[LayerCache]
     prompts: int
     fed: int  # image tokens that have gone in; what was seen before may be overwritten after
 
     def keep(self, candidates: torch.Tensor) -> None:
-        """Forget all but some candidates, by their rows (n,) within a prompt."""
+        """Drop all but some candidates, given by their rows (n,) within a prompt."""
         self.layers = [self._cut(layer, candidates) for layer in self.layers]
 
     def divide(self, parts: Sequence[torch.Tensor]) -> list["Cache"]:
-        """Caches of some candidates each. Layer after layer moves over, so that no more than one is
-        there twice: this is for when memory is short."""
+        """Split into caches of some candidates each, layer after layer, so that at most one layer
+        is in memory twice: this is for when memory is short."""
         caches = [Cache([], self.prompts, self.fed) for _ in parts]
         while self.layers:
             layer = self.layers.pop(0)
@@ -136,7 +132,7 @@ def prefill(
 
 
 def _into_slots(own: torch.Tensor, slots: Slots) -> torch.Tensor:
-    """Keys and values (2, B, H, n, c) of the first positions, laid out as `slots` says."""
+    """Lay out keys and values (2, B, H, n, c) of the first positions as `slots` says."""
     n = own.shape[3]
     kept = range(max(0, n - slots.count), n)  # in a ring, the later positions replace the earlier
     image = own.new_zeros(*own.shape[:3], slots.count, own.shape[4])
@@ -147,7 +143,8 @@ def _into_slots(own: torch.Tensor, slots: Slots) -> torch.Tensor:
 def advance(
     transformer: Transformer, cache: Cache, tokens: torch.Tensor, position: int
 ) -> torch.Tensor:
-    """Feed each row's image token (P·N,) of `position`; logits (P·N, V) of the next token.
+    """Feed the image token (P·N,) of `position` in each row; return logits (P·N, V) of the next
+    token.
 
     Feeding a position again does no harm; feeding an earlier one does, since rings move on.
     """
@@ -167,7 +164,7 @@ def advance(
 def bytes_per_candidate(
     config: TransformerConfig, prompts: int = 1, bytes_per_value: int = 4
 ) -> int:
-    """Memory that one more candidate takes in a cache: the private part of all layers."""
+    """Return the memory of one more candidate in a cache: the private part of all layers."""
     counts = [
         plan_slots(mask, config.grid, config.reach, torch.device("cpu")).count
         for mask in config.masks

@@ -16,29 +16,28 @@ from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.headers import read_header, weights_file
 from pipelines.checkpoints.loading import (
-    Progress,
-    _check_tokenizer,
-    _Count,
+    ByteCount,
     building,
     check_pairs,
+    check_tokenizer,
     fill_position_ids,
     load_tokenizer,
     load_weights,
     settle,
-    tell_nobody,
 )
 from pipelines.checkpoints.specs import Spec
 from pipelines.dalle.bart import BartConfig, BartEncoder
 from pipelines.dalle.dvae import DiscreteVae, DvaeConfig, TowerConfig
 from pipelines.dalle.transformer import Transformer, TransformerConfig
 from pipelines.dalle.vqgan import Vqgan, VqganConfig
+from pipelines.loading import Report, ignore_progress
 
 TextEncoder: TypeAlias = CLIPTextModel | T5Stack | BartEncoder
 
 
 @dataclass(frozen=True)
 class DalleNetworks:
-    """The parts of a model of the DALL·E path, likewise."""
+    """The parts of a model of the DALL·E path, in evaluation mode on one device."""
 
     tokenizer: PreTrainedTokenizerFast
     text_encoder: TextEncoder | None  # None where the transformer reads text tokens
@@ -47,7 +46,7 @@ class DalleNetworks:
 
 
 def load_dalle(
-    spec: Spec, device: torch.device, dtype: torch.dtype, progress: Progress = tell_nobody
+    spec: Spec, device: torch.device, dtype: torch.dtype, report: Report = ignore_progress
 ) -> DalleNetworks:
     """Load the folder of `spec`, half-precision files included, as `dtype` onto `device`.
 
@@ -69,7 +68,7 @@ def load_dalle(
     dtypes = dict.fromkeys(parts, dtype)
     if isinstance(text_encoder, T5Stack) and dtype == torch.float16:
         dtypes["text_encoder"] = torch.bfloat16  # its values go beyond float16
-    added = _Count(parts, dtypes, progress).add
+    added = ByteCount(parts, dtypes, report).add
     for part, network in parts.items():
         file = weights_file(folder / part, "model", "pytorch_model")
         load_weights(network, file, read_header(file), dtypes[part], added)
@@ -81,14 +80,15 @@ def load_dalle(
 
 
 def _build_dvae(folder: Path) -> DiscreteVae | Vqgan:
-    """What makes pictures of codes, without its weights."""
+    """Build the decoder of image codes, without its weights."""
     if read_config(folder / "config.json").get("_class_name") == Vqgan.__name__:
         return Vqgan(VqganConfig(**_own_config(folder)))
     return DiscreteVae(_dvae_config(_own_config(folder)))
 
 
 def _build_text_encoder(folder: Path, transformer: TransformerConfig) -> TextEncoder | None:
-    """What the transformer reads prompts by, without its weights; None where it does so itself."""
+    """Build the network that reads prompts for the transformer, without its weights; None where the
+    transformer reads them itself."""
     if transformer.cross_attention_width is not None:
         return BartEncoder(BartConfig(**_own_config(folder)))
     if transformer.prefix_width is None:
@@ -100,7 +100,7 @@ def _build_text_encoder(folder: Path, transformer: TransformerConfig) -> TextEnc
 
 
 def load_dvae(folder: Path) -> DiscreteVae:
-    """One discrete VAE in float32 on the CPU, to train on. Raises WeightsError likewise."""
+    """Load one discrete VAE in float32 on the CPU, to train on. Raises WeightsError."""
     with building(folder):
         dvae = DiscreteVae(_dvae_config(_own_config(folder)))
     file = weights_file(folder, "model", "pytorch_model")
@@ -109,7 +109,7 @@ def load_dvae(folder: Path) -> DiscreteVae:
 
 
 def _own_config(folder: Path) -> dict[str, Any]:
-    """The fields of a config that `save_network` wrote."""
+    """Read the fields of a config that `save_network` wrote."""
     config = read_config(folder / "config.json")
     return {name: value for name, value in config.items() if name != "_class_name"}
 
@@ -129,7 +129,7 @@ def _check_dalle_fit(
     transformer: Transformer,
     dvae: DiscreteVae | Vqgan,
 ) -> None:
-    """The same for a model of the DALL·E path."""
+    """Check that the parts of a DALL·E model fit together; raise WeightsError if not."""
     codes, config = dvae.config, transformer.config
     pairs: list[tuple[str, int, str, int | None]] = [
         (
@@ -158,4 +158,4 @@ def _check_dalle_fit(
         ]
         reader, vocabulary = "text_encoder vocab_size", text.vocab_size
     check_pairs(folder, pairs)
-    _check_tokenizer(folder, tokenizer, reader, vocabulary)
+    check_tokenizer(folder, tokenizer, reader, vocabulary)

@@ -1,4 +1,4 @@
-"""What a model of the DALL·E path says of itself, read without torch."""
+"""The Spec of a model of the DALL·E path, read from its files without torch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,27 +6,29 @@ from typing import Any
 
 from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.memory import Header, parts_of
+from pipelines.checkpoints.places import Place, with_facts
 from pipelines.checkpoints.specs import Spec, folder_licence
+from pipelines.dalle.settings import DalleSettings, SamplingSettings
+from pipelines.settings import settings_of
 
-SAMPLING_SETTINGS = ("guidance", "temperature", "token_top_k", "token_top_p")
-
-
-IMAGE_PROMPT_SETTINGS = ("init_image", "keep_rows")
-
-
-DALLE_SETTINGS = ("negative_prompt", *SAMPLING_SETTINGS, *IMAGE_PROMPT_SETTINGS)
+SAMPLING_SETTINGS = ("guidance", *settings_of(SamplingSettings))
+DALLE_SETTINGS = tuple(settings_of(DalleSettings))
 
 
 DALLE_CLASS = "Dalle"
 
 
-def read_spec(folder: Path, name: str) -> Spec:
-    """The Spec of a folder of the DALL·E path, from its JSON.
+def read_spec(place: Place) -> Spec:
+    """Return the Spec of a folder of the DALL·E path, from its JSON.
 
     What a converted checkpoint is drawn with where its authors advise it, its licence and what it
     draws are in model_index.json.
     """
+    folder = place.path
     index = read_config(folder / "model_index.json")
+    if index.get("_class_name") != DALLE_CLASS:
+        raise WeightsError(f"{folder} holds no Dalle, but a {index.get('_class_name')}")
     dvae = read_config(folder / "dvae" / "config.json")
     transformer = read_config(folder / "transformer" / "config.json")
     size, grid, context = dvae.get("size"), transformer.get("grid"), transformer.get("text_length")
@@ -37,11 +39,11 @@ def read_spec(folder: Path, name: str) -> Spec:
             f"{folder}: dvae says no size, transformer no grid or text_length, or text_encoder no "
             "length"
         )
-    absent = set() if dvae.get("has_encoder", True) else set(IMAGE_PROMPT_SETTINGS)
+    absent = set() if dvae.get("has_encoder", True) else {"init_image", "keep_rows"}
     if transformer.get("null_prefix"):  # guidance compares with that
         absent.add("negative_prompt")
-    return Spec(
-        name=name,
+    spec = Spec(
+        name=place.name,
         folder=folder,
         kind="dalle",
         settings=tuple(name for name in DALLE_SETTINGS if name not in absent),
@@ -56,12 +58,13 @@ def read_spec(folder: Path, name: str) -> Spec:
         size_multiple=max(1, size // max(1, grid)),
         max_size=size,
         licence=str(index.get("licence", folder_licence(folder))),
-        draws=str(index.get("draws", f"what {name} was trained on")),
+        draws=str(index.get("draws", f"what {place.name} was trained on")),
     )
+    return with_facts(spec, place)
 
 
 def _own_defaults(index: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The sampling defaults in model_index.json. Raises WeightsError for what is none."""
+    """Read the sampling defaults in model_index.json. Raises WeightsError for invalid ones."""
     defaults = index.get("defaults", {})
     numbers = isinstance(defaults, dict) and all(
         name in SAMPLING_SETTINGS and isinstance(value, int | float)
@@ -72,3 +75,10 @@ def _own_defaults(index: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             f"{folder}/model_index.json: defaults must be numbers of {', '.join(SAMPLING_SETTINGS)}"
         )
     return dict(defaults)
+
+
+def tensors(spec: Spec) -> dict[str, Header]:
+    """Return what the files say of each part's weights."""
+    parts = ("text_encoder", "transformer", "dvae")
+    there = [part for part in parts if (spec.folder / part).is_dir()]
+    return parts_of(spec.folder, dict.fromkeys(there, "model"))

@@ -1,4 +1,4 @@
-"""The autoregressive transformer: a prompt, then the codes of a picture, one after the other.
+"""The autoregressive transformer: a prompt, then the codes of an image, one after the other.
 
 Ramesh et al., Zero-Shot Text-to-Image Generation (arXiv 2102.12092), §2.2 and appendix B: a
 decoder-only sparse transformer over text positions followed by image positions in raster order.
@@ -10,28 +10,17 @@ its own. This is teacher forcing, over all positions at once; `pipelines.dalle.c
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from pipelines.dalle.attention import attend
+from pipelines.dalle.layers import Activation, Context, Layer, Mlp, norm_layer
 from pipelines.dalle.masks import Mask, paper_masks, visible
-from pipelines.dalle.rotary import behind_text, grid_rotations, rotate
+from pipelines.dalle.rotary import behind_text, grid_rotations
 from pipelines.runtime.cpu import linear
-
-FLOAT16_MAX = torch.finfo(torch.float16).max
-
-
-class Activation(StrEnum):
-    """What is between the two layers of an MLP."""
-
-    GELU = "gelu"
-    GELU_TANH = "gelu_tanh"  # its approximation by tanh
-    SILU = "silu"
 
 
 @dataclass(frozen=True)
@@ -110,22 +99,6 @@ class TransformerConfig:
 
 
 @dataclass(frozen=True)
-class Context:
-    """What cross-attention reads."""
-
-    states: torch.Tensor  # (B, S, X)
-    present: torch.Tensor  # (B, S) bool, False where there is nothing to read
-
-
-class ContextKeys(NamedTuple):
-    """A context as one layer sees it."""
-
-    k: torch.Tensor  # (B, H, S, c)
-    v: torch.Tensor
-    shown: torch.Tensor  # (B, 1, 1, S) bool
-
-
-@dataclass(frozen=True)
 class Output:
     """Logits of what comes next, at all positions that have a next one."""
 
@@ -159,7 +132,7 @@ class Transformer(nn.Module):
                 self.row_position = nn.Embedding(config.grid, width)
                 self.column_position = nn.Embedding(config.grid, width)
         rms = config.rms_norm
-        self.embedding_norm = _norm(width, rms) if config.embedding_norm else nn.Identity()
+        self.embedding_norm = norm_layer(width, rms) if config.embedding_norm else nn.Identity()
         self.layers = nn.ModuleList(
             Layer(
                 width,
@@ -173,8 +146,8 @@ class Transformer(nn.Module):
             )
             for _ in config.masks
         )
-        self.norm = _norm(width, rms)
-        self.head_norm = _norm(width, rms) if config.head_norm else nn.Identity()
+        self.norm = norm_layer(width, rms)
+        self.head_norm = norm_layer(width, rms) if config.head_norm else nn.Identity()
         self.head = nn.Linear(width, config.text_outputs + config.image_vocabulary)
         self.apply(_initialise)
         for layer in self.blocks():  # so that the sum over all layers keeps its size (GPT-2)
@@ -188,7 +161,7 @@ class Transformer(nn.Module):
         image: torch.Tensor,
         context: Context | None = None,
     ) -> Output:
-        """Teacher forcing.
+        """Predict all tokens at once from the true ones before them (teacher forcing).
 
         text : (B, T) int64 tokens, or (B, T, D) hidden states for a prefix. T is the length that
             the config says, or anything up to it with rotary positions.
@@ -216,11 +189,11 @@ class Transformer(nn.Module):
         return Output(functional.linear(x[:, : T - 1], weight, bias), image_logits)
 
     def blocks(self) -> Iterator["Layer"]:
-        """The layers, in order."""
+        """Iterate over the layers, in order."""
         return cast(Iterator[Layer], iter(self.layers))
 
     def embed_text(self, text: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """(B, T) tokens or (B, T, D) hidden states to (B, T, C)."""
+        """Embed tokens (B, T) or hidden states (B, T, D) of a text as (B, T, C)."""
         if self.config.rotary:
             return self.embedding_norm(self.text_projection(text))
         x = self.padding.weight
@@ -233,7 +206,7 @@ class Transformer(nn.Module):
         return self.embedding_norm(x + self.text_position.weight)
 
     def embed_image(self, image: torch.Tensor) -> torch.Tensor:
-        """The first n tokens (B, n) to (B, n, C)."""
+        """Embed the first n image tokens (B, n) as (B, n, C)."""
         x = self.image_embedding(image)
         if self.config.rotary:
             return self.embedding_norm(x)
@@ -246,7 +219,7 @@ class Transformer(nn.Module):
         return self.embedding_norm(x + place)
 
     def embed_next(self, image: torch.Tensor, position: int) -> torch.Tensor:
-        """The tokens (B,) of one position to (B, 1, C)."""
+        """Embed the tokens (B,) of one position as (B, 1, C)."""
         x = self.image_embedding(image)[:, None]
         if self.config.rotary:
             return self.embedding_norm(x)
@@ -258,29 +231,29 @@ class Transformer(nn.Module):
         return self.embedding_norm(x + place)
 
     def normed(self, x: torch.Tensor) -> torch.Tensor:
-        """What the last layer gives, as the head reads it."""
+        """Normalise the output of the last layer for the head."""
         return self.head_norm(self.norm(x))
 
     def image_logits(self, x: torch.Tensor) -> torch.Tensor:
-        """(…, C) of normed states to (…, image vocabulary)."""
+        """Return logits (…, image vocabulary) of normed states (…, C)."""
         read = self.config.text_outputs
         return linear(x, self.head.weight[read:], self.head.bias[read:])
 
     def visible(self, mask: Mask, text: int, image: int) -> torch.Tensor:
-        """(L, L) bool: what `text` text and the first `image` image positions see in a layer with
-        this mask; L is both together."""
+        """Return (L, L) bool: what `text` text positions and the first `image` image positions see
+        in a layer with this mask; L is both together."""
         config = self.config
         device = self.image_embedding.weight.device
         shared = text - config.masks_begin_in_text
         return visible(mask, shared, config.grid, config.reach, text + image, device)
 
     def rotations(self, text: int, image: int) -> torch.Tensor | None:
-        """The rotations (2, L, c / 2) of the same positions; None unless they are rotary."""
+        """Return the rotations (2, L, c / 2) of the same positions; None unless they are rotary."""
         whole = self._grid_rotations()
         return None if whole is None else behind_text(whole[:, :image], text)
 
     def rotations_at(self, position: int) -> torch.Tensor | None:
-        """The rotation (2, 1, c / 2) of one image position; None unless it is rotary."""
+        """Return the rotation (2, 1, c / 2) of one image position; None unless it is rotary."""
         whole = self._grid_rotations()
         return None if whole is None else whole[:, position : position + 1]
 
@@ -290,163 +263,6 @@ class Transformer(nn.Module):
             return None
         device = self.image_embedding.weight.device
         return grid_rotations(config.grid, config.width // config.heads, device)
-
-
-class Layer(nn.Module):
-    """Attention and an MLP, each behind a layer norm and added to what was there.
-
-    Between them there may be attention to a context of `context_width`.
-    """
-
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        mlp_width: int | None = None,
-        activation: Activation = Activation.GELU_TANH,
-        *,
-        extra_norms: bool = False,
-        gated_mlp: bool = False,
-        rms_norm: bool = False,
-        context_width: int | None = None,
-    ) -> None:
-        super().__init__()
-        inside = 4 * width if mlp_width is None else mlp_width
-        self.norm_1 = _norm(width, rms_norm)
-        self.attention = SelfAttention(width, heads)
-        self.post_1 = _norm(width, rms_norm) if extra_norms else nn.Identity()
-        if context_width is not None:
-            self.norm_cross = _norm(width, rms_norm)
-            self.cross_attention = CrossAttention(width, context_width, heads)
-            self.post_cross = _norm(width, rms_norm) if extra_norms else nn.Identity()
-        self.norm_2 = _norm(width, rms_norm)
-        self.mlp: Mlp | GatedMlp
-        if gated_mlp:
-            norm = _norm(inside, rms_norm) if extra_norms else nn.Identity()
-            self.mlp = GatedMlp(width, inside, activation, norm)
-        else:
-            self.mlp = Mlp(width, inside, activation)
-        self.post_2 = _norm(width, rms_norm) if extra_norms and not gated_mlp else nn.Identity()
-
-    def forward(
-        self,
-        x: torch.Tensor,
-        shown: torch.Tensor,
-        context: Context | None,
-        kernel: str,
-        rotations: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """x (B, L, C), shown (L, L) bool, rotations (2, L, c / 2) for rotary positions."""
-        q, k, v = self.attention.project(self.norm_1(x), rotations)
-        return self.finish(x, attend(q, k, v, shown, kernel), self.project_context(context))
-
-    def project_context(self, context: Context | None) -> ContextKeys | None:
-        """What cross-attention reads of the context, if there is one."""
-        return None if context is None else self.cross_attention.project(context)
-
-    def finish(
-        self, x: torch.Tensor, attended: torch.Tensor, context: ContextKeys | None
-    ) -> torch.Tensor:
-        """All that follows self-attention, for x (B, L, C) and its output (B, H, L, c).
-
-        The context may be of fewer rows: it is then shared by as many rows of x as it takes.
-        """
-        x = x + self.post_1(self.attention.join(attended))
-        if context is not None:
-            by_prompt = self.norm_cross(x).view(len(context.k), -1, x.shape[-1])
-            crossed = self.cross_attention(by_prompt, context).view(x.shape)
-            x = x + self.post_cross(crossed)
-        return x + self.post_2(self.mlp(self.norm_2(x)))
-
-
-class SelfAttention(nn.Module):
-    """The projections around attention; `pipelines.dalle.attention` has what is between."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-
-    def project(self, x: torch.Tensor, rotations: torch.Tensor | None = None) -> torch.Tensor:
-        """(B, L, C) to queries, keys and values (3, B, H, L, c); the first two rotated by
-        (2, L, c / 2) where positions are rotary."""
-        B, L, _ = x.shape
-        qkv = self.qkv(x).view(B, L, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        return qkv if rotations is None else torch.cat([rotate(qkv[:2], rotations), qkv[2:]])
-
-    def join(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, H, L, c) to (B, L, C)."""
-        x = self.out(x.transpose(1, 2).flatten(2))
-        if x.dtype == torch.float16:  # large networks go beyond it, and a norm behind brings back
-            x = x.clamp(min=-FLOAT16_MAX, max=FLOAT16_MAX)
-        return x
-
-
-class CrossAttention(nn.Module):
-    """Attention of all positions to other hidden states (B, S, X)."""
-
-    def __init__(self, width: int, context_width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.q = nn.Linear(width, width)
-        self.kv = nn.Linear(context_width, 2 * width)
-        self.out = nn.Linear(width, width)
-
-    def project(self, context: Context) -> ContextKeys:
-        """The context's keys and values."""
-        B, S, _ = context.states.shape
-        k, v = self.kv(context.states).view(B, S, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
-        return ContextKeys(k, v, context.present[:, None, None])
-
-    def forward(self, x: torch.Tensor, context: ContextKeys) -> torch.Tensor:
-        B, L, _ = x.shape
-        q = self.q(x).view(B, L, self.heads, -1).transpose(1, 2)
-        k, v, shown = context
-        attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=shown)
-        return self.out(attended.transpose(1, 2).flatten(2))
-
-
-class Mlp(nn.Module):
-    """Two layers, the one between them of another width."""
-
-    def __init__(
-        self, width: int, inside: int, activation: Activation, outputs: int | None = None
-    ) -> None:
-        super().__init__()
-        self.activation = activation
-        self.up = nn.Linear(width, inside)
-        self.down = nn.Linear(inside, width if outputs is None else outputs)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down(activate(self.activation, self.up(x)))
-
-
-class GatedMlp(nn.Module):
-    """A gated linear unit (Shazeer, arXiv 2002.05202), which may have a norm inside (Shleifer et
-    al., NormFormer, arXiv 2110.09456)."""
-
-    def __init__(self, width: int, inside: int, activation: Activation, norm: nn.Module) -> None:
-        super().__init__()
-        self.activation = activation
-        self.gate = nn.Linear(width, inside)
-        self.up = nn.Linear(width, inside)
-        self.norm = norm
-        self.down = nn.Linear(inside, width)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down(self.norm(activate(self.activation, self.gate(x)) * self.up(x)))
-
-
-def activate(activation: Activation, x: torch.Tensor) -> torch.Tensor:
-    """The activation of each value."""
-    if activation == Activation.SILU:
-        return functional.silu(x)
-    return functional.gelu(x, approximate="tanh" if activation == Activation.GELU_TANH else "none")
-
-
-def _norm(width: int, rms: bool) -> nn.LayerNorm | nn.RMSNorm:
-    return nn.RMSNorm(width, eps=1e-5) if rms else nn.LayerNorm(width)
 
 
 def _prefix_projection(inputs: int, width: int, mlp: bool) -> nn.Linear | Mlp:
@@ -463,8 +279,8 @@ def _initialise(module: nn.Module) -> None:
 def token_loss(
     output: Output, text: torch.Tensor | None, present: torch.Tensor, image: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """Mean cross-entropies in nats and their weighted sum: an eighth text, seven eighths image
-    (§2.2). With a prefix there is no text to predict, and the image is all."""
+    """Return mean cross-entropies in nats and their weighted sum: an eighth text, seven eighths
+    image (§2.2). With a prefix there is no text to predict, and the image is all."""
     image_loss = functional.cross_entropy(output.image.flatten(0, 1).float(), image.flatten())
     if output.text is None or text is None:
         return {"loss": image_loss, "image": image_loss}

@@ -14,28 +14,26 @@ from transformers.models.clip.configuration_clip import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
-from pipelines.checkpoints import single_file as original_layout
+from pipelines.checkpoints import single_file
 from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.headers import read_header, weights_file
 from pipelines.checkpoints.loading import (
-    Progress,
-    _check_tokenizer,
-    _Count,
-    _fill,
+    ByteCount,
     building,
     check_pairs,
+    check_tokenizer,
+    fill,
     fill_position_ids,
     load_tokenizer,
     load_weights,
     may_ignore,
     refuse,
     settle,
-    tell_nobody,
 )
-from pipelines.checkpoints.memory import needs_float32
 from pipelines.checkpoints.specs import Spec
-from pipelines.diffusion.spec import text_components
+from pipelines.diffusion.spec import needs_float32, text_components
+from pipelines.loading import Report, ignore_progress
 
 OPENAI_MERGES = 49_408 - 2 - 2 * 256  # of all tokens, those that are no byte and no mark
 
@@ -66,7 +64,7 @@ class Networks:
 
 
 def load_networks(
-    spec: Spec, device: torch.device, dtype: torch.dtype, progress: Progress = tell_nobody
+    spec: Spec, device: torch.device, dtype: torch.dtype, report: Report = ignore_progress
 ) -> Networks:
     """Load the folder or single file of `spec`, as `dtype` whatever it holds, onto `device`.
 
@@ -94,7 +92,7 @@ def load_networks(
     dtypes = dict.fromkeys(networks, dtype)
     if dtype == torch.float16 and needs_float32(entries["unet"], entries["vae"]):
         dtypes["vae"] = torch.float32
-    added = _Count(networks, dtypes, progress).add
+    added = ByteCount(networks, dtypes, report).add
     if spec.folder.is_file():
         _load_single_file(spec.folder, networks, entries, dtypes, added)
     else:
@@ -113,7 +111,7 @@ def load_networks(
 def load_vae(
     path: Path, own: AutoencoderKL, device: torch.device, dtype: torch.dtype
 ) -> AutoencoderKL:
-    """A VAE to put in the place of a model's own, from a diffusers folder or a single file.
+    """Load a VAE to replace a model's own, from a diffusers folder or a single file.
 
     A single file has the config of the one that it replaces, and the names of diffusers or the
     original ones, with or without the prefix that they have in a whole model. Raises WeightsError.
@@ -128,13 +126,13 @@ def load_vae(
     if "encoder.conv_norm_out.weight" in header:
         load_weights(vae, file, header, dtype)
     else:
-        is_part = any(key.startswith(original_layout.VAE) for key in header)
-        prefix = original_layout.VAE if is_part else ""
-        pieces = original_layout.vae_pieces(prefix, config, vae.state_dict())
+        is_part = any(key.startswith(single_file.VAE) for key in header)
+        prefix = single_file.VAE if is_part else ""
+        pieces = single_file.vae_pieces(prefix, config, vae.state_dict())
         read = {piece.key for piece in pieces.values()}
         unread = [key for key in header if key not in read and not key.startswith(f"{prefix}loss.")]
         refuse(file, "keys that the network does not have", unread)
-        _fill(vae, file, header, pieces, dtype)
+        fill(vae, file, header, pieces, dtype)
     settle(vae, device)
     return vae
 
@@ -149,7 +147,7 @@ _TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 
 
 def _read_scheduler(spec: Spec) -> dict[str, Any]:
-    """The scheduler's config, with what a single file says about itself in place of the usual."""
+    """Read the scheduler's config; what a single file says about itself takes precedence."""
     scheduler = read_config(spec.configs / "scheduler" / "scheduler_config.json")
     if spec.prediction_type is not None:
         scheduler["prediction_type"] = spec.prediction_type
@@ -173,22 +171,22 @@ def _load_single_file(
     dtypes: Mapping[str, torch.dtype],
     added: Callable[[torch.Tensor], None],
 ) -> None:
-    """Fill all networks from one file in the original layout; every key of it is accounted for."""
+    """Load all networks from one file; every key of it is accounted for."""
     header = read_header(path)
-    layout = original_layout.identify(path, header)
+    layout = single_file.identify(path, header)
     places = {
-        part: original_layout.pieces(layout, part, configs[part], network.state_dict())
+        part: single_file.pieces(layout, part, configs[part], network.state_dict())
         for part, network in networks.items()
     }
     read = {piece.key for pieces in places.values() for piece in pieces.values()}
     unknown = [
         key
         for key in header
-        if key not in read and not may_ignore(key) and not original_layout.is_unread(key)
+        if key not in read and not may_ignore(key) and not single_file.is_unread(key)
     ]
     refuse(path, "keys that no network of this layout has", unknown)
     for part, network in networks.items():
-        _fill(network, path, header, places[part], dtypes[part], added)
+        fill(network, path, header, places[part], dtypes[part], added)
 
 
 def _tokenizer(spec: Spec, part: str) -> CLIPTokenizer:
@@ -198,12 +196,12 @@ def _tokenizer(spec: Spec, part: str) -> CLIPTokenizer:
 
 
 def openai_tokenizer(config: Mapping[str, Any]) -> CLIPTokenizer:
-    """The tokenizer of OpenAI's CLIP, from the list of its merges in the repository.
+    """Build the tokenizer of OpenAI's CLIP from the list of its merges in the repository.
 
     After the 256 bytes, and the same at the end of a word, each merge adds a piece. The file goes
     on with merges of a larger vocabulary, which CLIP does not use.
     """
-    with gzip.open(original_layout.VOCABULARY, "rt", encoding="utf-8") as file:
+    with gzip.open(single_file.VOCABULARY, "rt", encoding="utf-8") as file:
         lines = file.read().split("\n")[1 : OPENAI_MERGES + 1]
     merges = [(left, right) for left, right in (line.split() for line in lines)]
     letters = sorted(ByteLevel.alphabet())  # one for each byte, in the order of their numbers
@@ -242,4 +240,4 @@ def _check_fit(
     check_pairs(folder, pairs)
     for reader in readers:
         size = reader.encoder.config.vocab_size
-        _check_tokenizer(folder, reader.tokenizer, "text_encoder vocab_size", size)
+        check_tokenizer(folder, reader.tokenizer, "text_encoder vocab_size", size)

@@ -1,29 +1,20 @@
-"""What a latent diffusion model says of itself, read without torch."""
+"""The Spec of a latent diffusion model, read from its files without torch."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.checkpoints import headers, single_file
 from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.places import Place, with_facts
 from pipelines.checkpoints.specs import Spec, folder_licence, read_context
 from pipelines.diffusion.samplers import sampler_of_scheduler
+from pipelines.diffusion.settings import DiffusionSettings
+from pipelines.settings import settings_of
 
-DIFFUSION_SETTINGS = (
-    "negative_prompt",
-    "width",
-    "height",
-    "steps",
-    "guidance",
-    "sampler",
-    "schedule",
-    "clip_skip",
-    "prompt_syntax",
-    "lora",
-    "vae",
-    "embedding",
-)
+DIFFUSION_SETTINGS = tuple(settings_of(DiffusionSettings))
 
 
 # What is loaded from a diffusers folder, and the classes that it may have been saved from.
@@ -50,19 +41,32 @@ PIPELINE_CLASSES = {
 
 
 def text_components(folder: Path) -> tuple[str, ...]:
-    """The text encoders of a latent diffusion folder, in the order in which the UNet takes them."""
+    """Return the text encoders of a latent diffusion folder, in the order in which the UNet takes
+    them."""
     class_name = str(read_config(folder / "model_index.json").get("_class_name"))
     names = PIPELINE_CLASSES.get(class_name, COMPONENTS)
     return tuple(name for name in ("text_encoder", "text_encoder_2") if name in names)
 
 
-def read_spec(folder: Path, name: str) -> Spec:
-    """The Spec of a Stable Diffusion 1.x, 2.x or XL folder, from its JSON files.
+def needs_float32(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> bool:
+    """Return whether a VAE leaves the range of float16, as SDXL's own does and says."""
+    return unet.get("addition_embed_type") == "text_time" and bool(vae.get("force_upcast"))
 
-    Raises WeightsError naming the missing part.
+
+def read_spec(place: Place) -> Spec:
+    """Return the Spec of Stable Diffusion 1.x, 2.x or XL in a folder or a single file.
+
+    It is read from the JSON files of a folder, from the header of a safetensors file. Raises
+    WeightsError for another kind of model, naming what is missing or wrong, and for a pickle.
     """
+    if place.path.is_file():
+        return _read_single_file_spec(place)
+    folder = place.path
     index = read_config(folder / "model_index.json")
-    for part, classes in PIPELINE_CLASSES[str(index["_class_name"])].items():
+    class_name = str(index.get("_class_name"))
+    if class_name not in PIPELINE_CLASSES:
+        raise WeightsError(f"{folder} holds no latent_diffusion model, but a {class_name}")
+    for part, classes in PIPELINE_CLASSES[class_name].items():
         entry = index.get(part)
         saved = entry[-1] if isinstance(entry, list) and entry else entry
         if saved not in classes:
@@ -85,8 +89,8 @@ def read_spec(folder: Path, name: str) -> Spec:
             f"{folder}/scheduler is a {scheduler.get('_class_name')} without betas; what can be "
             "drawn with are the noise schedules of Stable Diffusion"
         )
-    return Spec(
-        name=name,
+    spec = Spec(
+        name=place.name,
         folder=folder,
         kind="latent_diffusion",
         settings=DIFFUSION_SETTINGS,
@@ -100,29 +104,24 @@ def read_spec(folder: Path, name: str) -> Spec:
         size_multiple=vae_factor,  # the UNet pads what does not halve evenly
         max_size=max(2048, width * vae_factor, height * vae_factor),
         licence=folder_licence(folder),
-        draws=f"what {name} was trained on",
+        draws=f"what {place.name} was trained on",
         long_prompts=True,
     )
+    return with_facts(spec, place)
 
 
-def read_single_file_spec(path: Path) -> Spec:
-    """The Spec of a whole Stable Diffusion model in one safetensors file, from its header.
-
-    Raises WeightsError for a pickle, for a damaged file, and for one of an unknown layout.
-    """
-    from pipelines.checkpoints import headers
-    from pipelines.checkpoints import single_file as original_layout
-
+def _read_single_file_spec(place: Place) -> Spec:
+    path = place.path
     if path.suffix != ".safetensors":
         raise WeightsError(
             f"{path} is not a .safetensors file; others are pickles, which can run any code, and "
             "are not opened"
         )
     header = headers.read_header(path)
-    layout = original_layout.identify(path, header)
-    prediction_type = original_layout.prediction_type(header, headers.read_metadata(path))
+    layout = single_file.identify(path, header)
+    prediction_type = single_file.prediction_type(header, headers.read_metadata(path))
     return replace(
-        read_spec(layout.configs, name=path.stem),
+        read_spec(Place(place.name, layout.configs)),
         folder=path,
         layout=layout.configs,
         prediction_type=prediction_type,
@@ -130,7 +129,7 @@ def read_single_file_spec(path: Path) -> Spec:
 
 
 def _drawing_defaults(unet: Mapping[str, Any], scheduler: Mapping[str, Any]) -> dict[str, Any]:
-    """Steps, guidance and sampler that suit a model, as far as its configs tell.
+    """Choose the steps, guidance and sampler that suit a model, as far as its configs tell.
 
     A UNet that takes guidance as an embedding is a latent consistency model. One that predicts the
     noise and starts exactly at the last timestep ("trailing") was distilled to draw in few steps
@@ -150,5 +149,6 @@ def _drawing_defaults(unet: Mapping[str, Any], scheduler: Mapping[str, Any]) -> 
 
 
 def _downsampling(config: Mapping[str, Any]) -> int:
-    """By how much a network of diffusers' blocks shrinks its input: every block but one halves."""
+    """Return by how much a network of diffusers' blocks shrinks its input: every block but one
+    halves."""
     return 2 ** (len(config.get("block_out_channels", ())) - 1)

@@ -1,4 +1,4 @@
-"""Networks that are too large for a GPU together: they wait in the computer's own memory."""
+"""Offloading: networks that are too large for a GPU together wait in host memory."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,11 +7,11 @@ import torch
 from accelerate import cpu_offload
 from accelerate.hooks import ModelHook, add_hook_to_module
 
-from pipelines.checkpoints.memory import OFFLOAD
+from pipelines.loading import OFFLOAD
 
 
 def check_offload(choice: str | None, device: torch.device) -> str:
-    """How networks are to be offloaded; None is "none".
+    """Return the offloading to use; None is "none".
 
     Raises ValueError for an unknown choice, and for one that would change nothing.
     """

@@ -1,5 +1,5 @@
 """Linear probes: what can be read off the features by logistic regression, as in the CLIP article
-(arXiv 2103.00020, appendix A.3). Needs the extra `probe` (scikit-learn)."""
+(arXiv 2103.00020, appendix A.3). WeightsMemory the extra `probe` (scikit-learn)."""
 
 import json
 import warnings
@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from pipelines.checkpoints.errors import WeightsError
 from rerank.extras import load_extra
-from rerank.model.specs import WeightsError
 
 ITERATIONS = 1000  # of L-BFGS
 HELD_BACK = 0.2  # of the examples, on which the strength of the penalty is chosen

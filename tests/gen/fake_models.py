@@ -13,12 +13,13 @@ from typing import Any
 
 from PIL import Image
 
-import gen.engine
+import gen.models
 import rerank.model.specs
 import rerank.reranker  # now: it takes over the default's name when it is imported
 from gen.events import Watch
 from pipelines import families
 from pipelines.checkpoints import specs
+from pipelines.loading import LoadOptions
 
 SETTINGS = ("negative_prompt", "width", "height", "steps", "guidance", "sampler", "schedule")
 
@@ -70,6 +71,8 @@ class FakeDraft:
         self.failed: dict[int, str] = {}
         self.log_likelihoods: list[float] | None = None
         self.closed = False
+        self.unit = "step"
+        self._images: list[Image.Image | None] | None = None
 
     def step(self, count: int = 1) -> None:
         assert not self.closed
@@ -105,14 +108,20 @@ class FakeDraft:
 
     def images(self) -> list[Image.Image | None]:
         assert self.done == self.total
+        if self._images is not None:
+            return self._images
         self.pipeline.drawn += self.seeds
         self.failed = {s: "not finite" for s in self.seeds if s in self.pipeline.broken_seeds}
         pictures = [picture(self.prompt, seed, self.size) for seed in self.seeds]
         self.pipeline.pictures += [weakref.ref(image) for image in pictures]
-        return [
+        self._images = [
             None if seed in self.failed else image
             for seed, image in zip(self.seeds, pictures, strict=True)
         ]
+        return self._images
+
+    def pixels(self) -> list[Image.Image]:
+        return [image for image in self.images() if image is not None]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -120,6 +129,7 @@ class FakeDraft:
 
     def close(self) -> None:
         self.closed = True
+        self._images = None
 
     def __enter__(self) -> "FakeDraft":
         return self
@@ -131,7 +141,7 @@ class FakeDraft:
 class FakePipeline:
     """Draws at once, or as slowly and with as little memory as a test wants."""
 
-    device, attention = "cpu", "sdpa"
+    device, dtype, attention = "cpu", "float32", "sdpa"
 
     def __init__(self) -> None:
         self.room_in_begin = self.room_in_step = 10_000  # candidates
@@ -207,27 +217,25 @@ class Studio:
         narrow = ("width", "height", "temperature")
         models = (spec("fake", folder / "fake"), spec("other", folder / "other", narrow))
         for model in models:
-            set_item(families.SPECS, model.name, model)
+            set_item(families.shipped(), model.name, model)
             set_item(specs.SHIPPED, model.name, model.folder)
         jury = rerank.model.specs.Spec("fake-jury", folder / "jury")
         set_item(rerank.model.specs.SPECS, jury.name, jury)
         set_attribute(families, "DEFAULT_MODEL", "fake")
         set_attribute(rerank.model.specs, "DEFAULT", "fake-jury")
         (folder / "jury").mkdir(exist_ok=True)
-        set_attribute(gen.engine, "load_pipeline", self._load_pipeline)
-        set_attribute(gen.engine, "load_jury", self._load_jury)
+        set_attribute(gen.models, "load_pipeline", self._load_pipeline)
+        set_attribute(gen.models, "load_scorer", self._load_jury)
 
     @property
     def pipeline(self) -> FakePipeline:
         """The default model's."""
         return self.pipelines["fake"]
 
-    def _load_pipeline(
-        self, model: specs.Spec, engine: gen.engine.Engine, watch: Watch
-    ) -> FakePipeline:
+    def _load_pipeline(self, model: specs.Spec, options: LoadOptions, watch: Watch) -> FakePipeline:
         self.loads.append(model.name)
         return self.pipelines[model.name]
 
-    def _load_jury(self, engine: gen.engine.Engine) -> FakeJury:
+    def _load_jury(self, models: gen.models.Models) -> FakeJury:
         self.loads.append("jury")
         return self.jury

@@ -9,10 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gen import Engine, generate
+from gen import Engine, generate, metadata
 from gen.cli import main
 from gen.errors import InputError
-from gen.metadata import metadata
 from gen.plan import resolve
 from gen.settings.request import Request
 from pipelines.checkpoints.errors import WeightsError

@@ -8,11 +8,10 @@ import fake_models
 import pytest
 from fake_models import FakeDraft, Studio
 
-from gen import generate
+from gen import generate, metadata
 from gen.engine import Engine, Outcome
 from gen.errors import RoomError
 from gen.events import Cancel, Event, Finished, Loading, Note, Progress
-from gen.metadata import metadata
 from gen.plan import resolve
 from gen.run_folder.folder import RunFolder
 from gen.settings.request import Request
@@ -252,7 +251,7 @@ def test_what_is_loaded_is_told_before_it_is_waited_for(studio: Studio) -> None:
             told.append(f"{event.model} after {len(studio.loads)}")
 
     draw(Request("a panda", model="fake,other", candidates=2, top_k=1), watch=watch)
-    assert told == ["the jury after 0", "fake after 1", "other after 2"]
+    assert told == ["the reranker after 0", "fake after 1", "other after 2"]
 
 
 def test_previews_take_a_tenth_of_the_time_at_most(studio: Studio) -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-import gen.memory_estimate
 from gen import Engine, InputError, Request
 from gen.cli import main
 from gen.memory import FIRST_GUESS
@@ -93,9 +92,7 @@ def test_the_command_prints_and_draws_nothing(
 def test_what_does_not_fit_is_exit_5(
     plan_words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        gen.memory_estimate, "choose_machine", lambda engine: ("cuda:0", "float16", 1e6, 1e9)
-    )
+    monkeypatch.setattr(Engine, "choose_machine", lambda engine: ("cuda:0", "float16", 1e6, 1e9))
     assert main(plan_words) == 5
     assert "it does not fit: try --offload model" in capsys.readouterr().out
 

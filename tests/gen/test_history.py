@@ -5,8 +5,9 @@ import pytest
 
 from gen.engine import Engine
 from gen.plan import resolve
+from gen.run_folder.events import Axis, Comparison
 from gen.run_folder.folder import RunFolder
-from gen.run_folder.history import Axis, Comparison, History
+from gen.run_folder.history import History
 from gen.settings.request import Request
 
 
@@ -32,16 +33,16 @@ def test_history_tells_what_the_engine_told(folder: RunFolder) -> None:
     folder.note_matches(first.number, {first.best[0].seed: 0.75})
 
     history.refresh()
-    pasts = history.pasts()
-    assert [past.request.prompt for past in pasts] == ["a fox", "a panda"]
-    past = history.find(first.number)
-    assert [(p.seed, p.rank, p.score) for p in past.best] == [
+    prompts = history.prompts()
+    assert [prompt.request.prompt for prompt in prompts] == ["a fox", "a panda"]
+    prompt = history.find(first.number)
+    assert [(p.seed, p.rank, p.score) for p in prompt.best] == [
         (r.seed, r.rank, r.score) for r in first.best
     ]
-    assert [p.seed for p in past.rest] == [r.seed for r in first.rest]
-    assert [p.match for p in past.best] == [0.75, None]
-    assert [history.path(p) for p in past.pictures] == [r.path for r in first.best + first.rest]
-    assert len(pasts[0].best) == len(second.best) == 1
+    assert [p.seed for p in prompt.rest] == [r.seed for r in first.rest]
+    assert [p.match for p in prompt.best] == [0.75, None]
+    assert [history.path(p) for p in prompt.images] == [r.path for r in first.best + first.rest]
+    assert len(prompts[0].best) == len(second.best) == 1
 
 
 def test_a_restarted_history_is_the_one_that_read_along(folder: RunFolder) -> None:
@@ -51,7 +52,7 @@ def test_a_restarted_history_is_the_one_that_read_along(folder: RunFolder) -> No
         along.refresh()
     anew = History(folder.path)
     anew.refresh()
-    assert anew.pasts() == along.pasts()
+    assert anew.prompts() == along.prompts()
 
 
 def test_what_is_deleted_comes_back(folder: RunFolder) -> None:
@@ -86,7 +87,7 @@ def test_deletions_are_known_after_a_restart_and_undone_one_by_one(
     with RunFolder(tmp_path / "out") as folder:
         history = History(folder.path)
         history.refresh()
-        assert [past.number for past in history.pasts()] == [first.number]
+        assert [prompt.number for prompt in history.prompts()] == [first.number]
         assert [deletion.files for deletion in history.deletions()] == [both, rest]
         folder.restore(history.deletions()[-1].files)
         folder.restore(history.deletions()[0].files)
@@ -94,8 +95,8 @@ def test_deletions_are_known_after_a_restart_and_undone_one_by_one(
     assert history.deletions() == []
     anew = History(folder.path)
     anew.refresh()
-    assert anew.pasts() == history.pasts()
-    assert all(anew.path(p) is not None for past in anew.pasts() for p in past.pictures)
+    assert anew.prompts() == history.prompts()
+    assert all(anew.path(p) is not None for prompt in anew.prompts() for p in prompt.images)
     assert sorted(path.name for path in folder.path.rglob("*.png")) == everything
 
 
@@ -137,7 +138,7 @@ def test_a_comparison_is_one_entry_in_place_of_its_cells(folder: RunFolder) -> N
     numbers = first.number, second.number
 
     def note(comparison: int, count: int) -> None:
-        folder.note_comparison(comparison, across.to_json(), down.to_json(), numbers[:count])
+        folder.note_comparison(comparison, across, down, numbers[:count])
 
     assert folder.begin_comparison() == 1
     history = History(folder.path)
@@ -168,7 +169,7 @@ def test_a_comparison_is_one_entry_in_place_of_its_cells(folder: RunFolder) -> N
 def test_comparisons_are_numbered_on_after_a_restart(
     tmp_path: Path, fakes: fake_models.Studio
 ) -> None:
-    axis = Axis("guidance", (1.0,)).to_json()
+    axis = Axis("guidance", (1.0,))
     with RunFolder(tmp_path / "out") as folder:
         folder.note_comparison(folder.begin_comparison(), axis, axis, [draw(folder).number])
     with RunFolder(tmp_path / "out") as folder:
@@ -215,11 +216,11 @@ def test_lines_that_cannot_be_understood_are_passed_over(folder: RunFolder, line
     draw(folder, "a fox")
     history = History(folder.path)
     history.refresh()
-    assert len(history.pasts()) == 2
-    assert len(history.find(outcome.number).pictures) == 5
+    assert len(history.prompts()) == 2
+    assert len(history.find(outcome.number).images) == 5
 
 
-def test_a_symbolic_link_is_no_picture(folder: RunFolder, tmp_path: Path) -> None:
+def test_a_symbolic_link_is_no_image(folder: RunFolder, tmp_path: Path) -> None:
     outcome = draw(folder)
     path = outcome.best[0].path
     path.rename(tmp_path / "elsewhere.png")

@@ -39,7 +39,7 @@ def test_every_model_is_there_with_what_is_here(cache: Path) -> None:
     fetched(cache, "stabilityai/sdxl-turbo", whole=False)
     told = states()
     known = [
-        families.SPECS,
+        families.shipped(),
         pipelines.checkpoints.known_models.PUBLIC,
         rerank.model.specs.SPECS,
         rerank.model.known_models.PUBLIC,
@@ -72,7 +72,7 @@ def test_it_can_be_read_in_a_narrow_terminal(cache: Path) -> None:
 def test_weights_that_should_ship_and_do_not(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = families.SPECS["stickers"]
+    spec = families.shipped()["stickers"]
     elsewhere = specs.Spec(**{**vars(spec), "folder": tmp_path / "gone"})
-    monkeypatch.setattr(families, "SPECS", {"stickers": elsewhere})
+    monkeypatch.setattr(families, "shipped", lambda: {"stickers": elsewhere})
     assert states()["stickers"] == "its weights are not here: install Salon again"

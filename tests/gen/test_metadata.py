@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from gen import metadata
 from gen.errors import InputError
-from gen.metadata import metadata
-from gen.metadata.metadata import Metadata
+from gen.metadata import Metadata
+from gen.metadata.parameters import from_text, to_text
 from gen.settings.request import Request
 
 RECORD = Metadata(
@@ -42,25 +43,26 @@ RECORD = Metadata(
     extra={"Lora hashes": "x: 1"},
 )
 BARE = Metadata(Request("a panda", seed=0))
+COMBINED = replace(RECORD, scores={"clip": 0.3125, "aesthetic": 5.25})
 
 
-def picture_bytes(kind: str) -> bytes:
+def image_bytes(kind: str) -> bytes:
     out = io.BytesIO()
     Image.radial_gradient("L").resize((33, 31)).convert("RGB").save(out, kind)
     return out.getvalue()
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
-@pytest.mark.parametrize("record", [RECORD, BARE], ids=["full", "bare"])
+@pytest.mark.parametrize("record", [RECORD, BARE, COMBINED], ids=["full", "bare", "combined"])
 def test_reading_gives_back_what_was_written(kind: str, record: Metadata, tmp_path: Path) -> None:
-    path = tmp_path / "picture"
-    path.write_bytes(metadata.embed(picture_bytes(kind), record))
+    path = tmp_path / "image"
+    path.write_bytes(metadata.embed(image_bytes(kind), record))
     assert metadata.read(path) == record
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
 def test_a_new_record_replaces_the_old_and_leaves_the_pixels(kind: str, tmp_path: Path) -> None:
-    data = picture_bytes(kind)
+    data = image_bytes(kind)
     better = replace(RECORD, rank=1, unfinished=None)
     twice = metadata.embed(metadata.embed(data, RECORD), better)
     assert twice == metadata.embed(data, better)
@@ -69,7 +71,7 @@ def test_a_new_record_replaces_the_old_and_leaves_the_pixels(kind: str, tmp_path
 
 
 def test_the_text_is_as_other_tools_expect() -> None:
-    assert RECORD.to_text() == (
+    assert to_text(RECORD) == (
         'a "red": panda, 熊貓 🐼\nwith a hat\n'
         "Negative prompt: blue, 50 %\n"
         "Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 3, "
@@ -79,14 +81,22 @@ def test_the_text_is_as_other_tools_expect() -> None:
     )
 
 
+def test_the_parts_of_a_combined_score_are_there_and_else_no_word_of_them() -> None:
+    assert COMBINED.to_json()["scores"] == {"clip": 0.3125, "aesthetic": 5.25}
+    assert 'Rerank score: 0.3125, Rerank scores: "clip 0.3125, aesthetic 5.2500", ' in to_text(
+        COMBINED
+    )
+    assert "scores" not in RECORD.to_json()
+
+
 def test_values_with_commas_are_quoted() -> None:
-    text = replace(RECORD, model='big, "bad": model').to_text()
+    text = to_text(replace(RECORD, model='big, "bad": model'))
     assert r'Model: "big, \"bad\": model", RNG' in text
-    assert Metadata.from_text(text).model == 'big, "bad": model'
+    assert from_text(text).model == 'big, "bad": model'
 
 
 def test_another_tools_text() -> None:
-    record = Metadata.from_text(
+    record = from_text(
         "an old lighthouse\nNegative prompt: people\n"
         "Steps: 28, Sampler: DPM++ 2M Karras, CFG scale: 6.5, Seed: 123, Size: 512x768, "
         'Model hash: 6ce0161689, Model: v1-5, Lora hashes: "a: 1, b: 2", Clip skip: 2'
@@ -108,15 +118,13 @@ def test_another_tools_text() -> None:
 
 
 def test_what_cannot_be_used_of_another_tools_text_survives() -> None:
-    record = Metadata.from_text("a cat\nSteps: 9999, Sampler: Magic, Seed: -7, Size: huge")
+    record = from_text("a cat\nSteps: 9999, Sampler: Magic, Seed: -7, Size: huge")
     assert record.request == Request("a cat")
     assert record.extra == {"Steps": "9999", "Sampler": "Magic", "Seed": "-7", "Size": "huge"}
 
 
 def test_a_last_line_with_few_pairs_belongs_to_the_prompt() -> None:
-    assert (
-        Metadata.from_text("a sign\nthat says: hello").request.prompt == "a sign\nthat says: hello"
-    )
+    assert from_text("a sign\nthat says: hello").request.prompt == "a sign\nthat says: hello"
 
 
 def test_unknown_keys_of_our_json_survive() -> None:
@@ -128,11 +136,18 @@ def test_unknown_keys_of_our_json_survive() -> None:
 def test_control_characters_are_stripped_in_reading() -> None:
     values = RECORD.to_json() | {"model": "a\x1b[31m\0b"}
     assert Metadata.from_json(values).model == "a[31mb"
-    assert Metadata.from_text("a\x1b cat").request.prompt == "a cat"
+    assert from_text("a\x1b cat").request.prompt == "a cat"
 
 
 @pytest.mark.parametrize(
-    "change", [{"rank": "<script>"}, {"score": "1"}, {"request": 3}, {"upscale": 1.5}]
+    "change",
+    [
+        {"rank": "<script>"},
+        {"score": "1"},
+        {"request": 3},
+        {"upscale": 1.5},
+        {"scores": {"a": "1"}},
+    ],
 )
 def test_a_value_of_the_wrong_kind_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(InputError):
@@ -140,7 +155,7 @@ def test_a_value_of_the_wrong_kind_is_refused(change: dict[str, Any]) -> None:
 
 
 def test_no_clock_time_is_inside() -> None:
-    assert metadata.embed(picture_bytes("png"), BARE) == metadata.embed(picture_bytes("png"), BARE)
+    assert metadata.embed(image_bytes("png"), BARE) == metadata.embed(image_bytes("png"), BARE)
 
 
 @pytest.mark.parametrize(
@@ -148,8 +163,8 @@ def test_no_clock_time_is_inside() -> None:
     [
         (b"", "not a PNG"),
         (b"<svg/>", "not a PNG"),
-        (picture_bytes("png")[:40], "."),
-        (picture_bytes("png"), "no metadata"),
+        (image_bytes("png")[:40], "."),
+        (image_bytes("png"), "no metadata"),
     ],
 )
 def test_a_file_that_says_nothing(data: bytes, said: str, tmp_path: Path) -> None:
@@ -172,4 +187,4 @@ def test_a_chunk_that_makes_no_sense(text: str, tmp_path: Path) -> None:
 def test_a_prompt_that_is_too_long_for_a_jpeg_is_refused_in_words() -> None:
     record = Metadata(Request("熊" * 10_000, negative_prompt="貓" * 10_000))
     with pytest.raises(InputError, match="PNG"):
-        metadata.embed(picture_bytes("jpeg"), record)
+        metadata.embed(image_bytes("jpeg"), record)

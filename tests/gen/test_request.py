@@ -2,12 +2,14 @@
 
 import inspect
 import json
+from typing import get_args, get_type_hints
 
 import pytest
 
 from gen import generate
 from gen.errors import InputError
 from gen.settings.request import MAX_SEED, SETTINGS, Request, find_setting
+from pipelines.settings import settings_of
 
 
 @pytest.mark.parametrize(
@@ -121,6 +123,6 @@ def test_a_sampler_goes_by_our_name_or_by_its_common_one(written: str) -> None:
 
 
 def test_python_takes_the_same_settings_as_every_other_door() -> None:
-    parameters = inspect.signature(generate).parameters
-    asked = [name for name, setting in SETTINGS.items() if setting.asked]
-    assert [name for name in parameters if name in SETTINGS] == asked
+    [record] = get_args(get_type_hints(generate)["settings"])
+    assert ["prompt", *settings_of(record)] == list(SETTINGS)
+    assert not set(inspect.signature(generate).parameters) & set(SETTINGS) - {"prompt"}

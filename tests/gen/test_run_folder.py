@@ -6,19 +6,29 @@ import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fake_models
 import pytest
 from fake_models import Studio
+from image_files import pixels_of
+from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
+from gen import metadata
 from gen.cli import main
 from gen.engine import Engine
 from gen.errors import InputError
 from gen.events import Cancel
-from gen.metadata import metadata
-from gen.plan import resolve
+from gen.metadata import Metadata
+from gen.plan import Plan, resolve
+from gen.result import Result
 from gen.run_folder import folder as run_folder
-from gen.run_folder.folder import RunFolder
+from gen.run_folder.folder import Job, RunFolder
+from gen.run_folder.history import History
 from gen.run_folder.saving import Export
 from gen.settings.request import Request
 
@@ -207,6 +217,145 @@ def test_a_damaged_manifest_is_named(
         draw(request, tmp_path)
 
 
+PARTS = {"clip": 0.25, "aesthetic": 5.5}
+EXPORTS = [
+    Export(),
+    Export("jpeg"),
+    Export("webp"),
+    Export("png", upscale=2),
+    Export("jpeg", upscale=3),
+    Export("webp", strip_metadata=True),
+]
+
+
+def three_saved(folder: RunFolder, plan: Plan) -> tuple[Job, list[Result]]:
+    """Save a prompt's images by hand."""
+    job = folder.job(plan, {})
+    results = []
+    for place, candidate in enumerate(plan.candidates()):
+        image = fake_models.picture("a panda", candidate.seed)
+        results.append(folder.save(job, candidate, image, Metadata(candidate.request)))
+        results[-1].score, results[-1].rank = 0.5 - place / 8, place + 1
+    folder.note_scores(job, results)
+    return job, results
+
+
+PLAN_REQUEST = Request("a panda", seed=5, candidates=3, top_k=2)
+
+
+@pytest.mark.usefixtures("studio")
+@pytest.mark.parametrize("export", EXPORTS, ids=str)
+def test_ranking_neither_decodes_nor_encodes(
+    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = resolve(PLAN_REQUEST)
+    with RunFolder(tmp_path, export) as folder:
+        job, results = three_saved(folder, plan)
+        before = [pixels_of(export.format, result.path) for result in results]
+        with monkeypatch.context() as patched:
+
+            def never(*_: object, **__: object) -> None:
+                raise AssertionError("pixels were touched")
+
+            for touching in (ImageFile, PngImageFile, JpegImageFile, WebPImageFile):
+                patched.setattr(touching, "load", never)
+            patched.setattr(Image.Image, "save", never)
+            folder.place(job, results, plan)
+        assert [pixels_of(export.format, result.path) for result in results] == before
+    for result in results:
+        assert result.path is not None
+        assert f"-r{result.rank}." in result.path.name or result.rank == 3
+        if not export.strip_metadata:
+            record = metadata.read(result.path)
+            assert (record.rank, record.score) == (result.rank, result.score)
+            assert record.request == result.request
+
+
+@pytest.mark.usefixtures("studio")
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_an_image_that_is_damaged_before_its_ranking_is_made_again(
+    kind: str, share: float, tmp_path: Path
+) -> None:
+    plan = resolve(PLAN_REQUEST)
+    with RunFolder(tmp_path, Export(kind)) as folder:
+        job, results = three_saved(folder, plan)
+        broken = results[0].path
+        assert broken is not None
+        data = broken.read_bytes()
+        broken.write_bytes(data[: int(share * len(data))])
+        folder.place(job, results, plan)
+        assert results[0].path is None
+        assert all(result.path is not None for result in results[1:])
+        again = folder.job(plan, {})
+    assert not again.finished
+    assert results[0].seed not in again.results
+    assert again.results.keys() == {result.seed for result in results[1:]}
+
+
+@pytest.mark.usefixtures("studio")
+def test_parts_of_scores_are_kept_everywhere(tmp_path: Path) -> None:
+    plan = resolve(PLAN_REQUEST)
+    with RunFolder(tmp_path) as folder:
+        job, results = three_saved(folder, plan)
+        for result in results:
+            result.scores = PARTS
+        folder.note_scores(job, results)
+        scored = folder.job(plan, {})
+        assert [result.scores for result in scored.results.values()] == [PARTS] * 3
+        folder.place(job, results, plan)
+    with RunFolder(tmp_path) as folder:
+        again = folder.job(plan, {})
+    history = History(tmp_path)
+    history.refresh()
+    prompt = history.find(job.number)
+    assert prompt is not None
+    assert [image.scores for image in prompt.images] == [PARTS] * 3
+    assert again.finished
+    for result in again.results.values():
+        assert result.path is not None
+        assert metadata.read(result.path).scores == result.to_json()["scores"] == PARTS
+
+
+@pytest.mark.usefixtures("studio")
+def test_nothing_tells_of_parts_where_there_is_one_scorer(tmp_path: Path) -> None:
+    draw(PLAN_REQUEST, tmp_path)
+    for line in _records(tmp_path):
+        assert "parts" not in line
+        assert all("scores" not in image for image in line.get("pictures", []))
+        assert line["event"] == "judged" or "scores" not in line
+    for path in tmp_path.rglob("*.png"):
+        assert "scores" not in metadata.read(path).to_json()
+
+
+@pytest.mark.usefixtures("studio")
+def test_lines_of_a_newer_version_are_passed_over(tmp_path: Path) -> None:
+    request = Request("a panda", seed=5, candidates=2, top_k=1)
+    draw(request, tmp_path)
+    with (tmp_path / "manifest.jsonl").open("a") as file:
+        file.write('{"event": "painted", "number": 1, "colour": "red"}\n')
+    assert draw(request, tmp_path) == 0
+
+
+@pytest.mark.usefixtures("studio")
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"event": "picture", "number": []}',
+        '{"event": "prompt", "number": "x", "key": "y"}',
+        '{"event": "run", "fingerprint": [], "seed": "many"}',
+        '{"event": "compared", "comparison": "one"}',
+        "{}",
+    ],
+)
+def test_damaged_lines_about_no_prompt_cost_nothing(line: str, tmp_path: Path) -> None:
+    request = Request("a panda", seed=5, candidates=2, top_k=1)
+    draw(request, tmp_path)
+    with (tmp_path / "manifest.jsonl").open("a") as file:
+        file.write(line + "\n")
+    assert draw(request, tmp_path) == 0
+
+
 class Killer:
     """Ends the process without a word at the n-th operation on the disk, some of them half done."""
 
@@ -240,6 +389,7 @@ class Killer:
         return self.write(file, data)
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_loses_nothing_that_was_finished(
     studio: Studio, tmp_path: Path, generate_in_fork: Callable[..., int]
 ) -> None:
@@ -274,7 +424,7 @@ def test_a_kill_at_any_moment_loses_nothing_that_was_finished(
             assert path.read_bytes() == (calm / path.relative_to(out)).read_bytes()
 
 
-def _records(out: Path) -> list[dict[str, object]]:
+def _records(out: Path) -> list[dict[str, Any]]:
     path = out / "manifest.jsonl"
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     return [json.loads(line) for line in lines]

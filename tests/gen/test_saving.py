@@ -1,4 +1,4 @@
-"""A picture's way to its file."""
+"""An image's way to its file."""
 
 import errno
 import io
@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gen.metadata.metadata import Metadata
-from gen.run_folder.saving import Export, no_room, write_atomically
+from gen.errors import RoomError
+from gen.metadata import Metadata
+from gen.run_folder.saving import Export, write
 from gen.settings.request import Request
 
 RECORD = Metadata(Request("a panda", seed=7))
-PICTURE = Image.radial_gradient("L").resize((64, 48)).convert("RGB")
+IMAGE = Image.radial_gradient("L").resize((64, 48)).convert("RGB")
 
 
 def opened(data: bytes) -> Image.Image:
@@ -21,27 +22,27 @@ def opened(data: bytes) -> Image.Image:
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
-def test_the_same_picture_is_the_same_file(kind: str) -> None:
+def test_the_same_image_is_the_same_file(kind: str) -> None:
     export = Export(kind)
-    assert export.encode(PICTURE, RECORD) == export.encode(PICTURE.copy(), RECORD)
+    assert export.encode(IMAGE, RECORD) == export.encode(IMAGE.copy(), RECORD)
 
 
 def test_png_is_exact_and_the_others_are_close() -> None:
-    assert opened(Export("png").encode(PICTURE, RECORD)).tobytes() == PICTURE.tobytes()
+    assert opened(Export("png").encode(IMAGE, RECORD)).tobytes() == IMAGE.tobytes()
     for kind in ("jpeg", "webp"):
-        after = opened(Export(kind).encode(PICTURE, RECORD)).tobytes()
-        assert max(abs(a - b) for a, b in zip(after, PICTURE.tobytes(), strict=True)) < 24
+        after = opened(Export(kind).encode(IMAGE, RECORD)).tobytes()
+        assert max(abs(a - b) for a, b in zip(after, IMAGE.tobytes(), strict=True)) < 24
 
 
 def test_upscale_enlarges_the_file() -> None:
-    large = opened(Export("png", upscale=3).encode(PICTURE, RECORD))
+    large = opened(Export("png", upscale=3).encode(IMAGE, RECORD))
     assert large.size == (192, 144)
-    corner = large.resize(PICTURE.size, Image.Resampling.BOX).tobytes()
-    assert max(abs(a - b) for a, b in zip(corner, PICTURE.tobytes(), strict=True)) < 24
+    corner = large.resize(IMAGE.size, Image.Resampling.BOX).tobytes()
+    assert max(abs(a - b) for a, b in zip(corner, IMAGE.tobytes(), strict=True)) < 24
 
 
 def test_stripped_metadata_leaves_nothing() -> None:
-    data = Export("png", strip_metadata=True).encode(PICTURE, RECORD)
+    data = Export("png", strip_metadata=True).encode(IMAGE, RECORD)
     assert b"panda" not in data
     assert Image.open(io.BytesIO(data)).info == {}
 
@@ -50,15 +51,15 @@ def test_a_write_that_fails_leaves_what_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "x.png"
-    write_atomically(path, b"old")
+    write(path, b"old")
 
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left") as caught:
-        write_atomically(path, b"new")
+    with pytest.raises(RoomError, match="No space left") as caught:
+        write(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["x.png"]
-    assert str(path) in str(no_room(path, caught.value))
-    assert "MB free" in str(no_room(path, caught.value))
+    assert str(path) in str(caught.value)
+    assert "MB free" in str(caught.value)

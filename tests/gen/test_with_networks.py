@@ -14,11 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
-from gen import Engine, InputError, Result, generate
+from gen import Engine, InputError, Result, generate, metadata
 from gen.cli import main
 from gen.events import Cancel, Event, Loading, Note, Progress
-from gen.metadata import metadata
+from gen.metadata import parameters
 from gen.models import find
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 2  # of 255, between batch sizes
@@ -257,7 +259,7 @@ def test_two_paths_make_one_pool(
         )
         assert record.request.guidance == 2
         assert (record.log_likelihood is not None) == drawn_by_dalle
-        assert ("Log likelihood: -" in record.to_text()) == drawn_by_dalle
+        assert ("Log likelihood: -" in parameters.to_text(record)) == drawn_by_dalle
     scores = [result["score"] for result in row["results"]]
     assert scores == sorted(scores, reverse=True)
     assert len({result["model"] for result in row["results"]}) == 2

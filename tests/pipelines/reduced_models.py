@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from pipelines.checkpoints import single_file as original_layout
+from pipelines.checkpoints import single_file
 from pipelines.checkpoints.single_file import LAYOUTS, Layout
 from pipelines.diffusion.networks import openai_tokenizer
 
@@ -110,7 +110,7 @@ def write_single_file(
     for part, network in networks.items():
         config = json.loads((configs / part / "config.json").read_text())
         weights = network.state_dict()
-        pieces = original_layout.pieces(layout, part, config, weights)
+        pieces = single_file.pieces(layout, part, config, weights)
         for key, value in weights.items():
             piece = pieces[key]
             if piece.third is not None:

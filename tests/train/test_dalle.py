@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from gen.cli import main as generate
+from pipelines import families
 from pipelines.checkpoints.specs import CHECKPOINTS
 from pipelines.dalle.dvae import DiscreteVae, DvaeConfig, TowerConfig
 from pipelines.dalle.masks import Mask
 from pipelines.dalle.pipeline import Dalle
-from pipelines.families import SPECS
 from train.configs import CONFIGS
 from train.dalle import CodePool, DalleRecipe, DalleTask, build, tokenize
 from train.loop import STATE, Progress, Schedule, Task, learning_rate, train
@@ -30,6 +30,8 @@ from train.shipping import ship
 from train.stickers.facts import describe, holds
 from train.stickers.renderer import render
 from train.tokenizer import CONTEXT, save_tokenizer, train_tokenizer
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 TINY = DalleRecipe(width=32, heads=2, masks=(Mask.ROW, Mask.FULL), pool=48)
@@ -189,7 +191,7 @@ def test_what_is_shipped_stays_small(name: str, tokenizer: CLIPTokenizer) -> Non
     sizes = [2 * sum(p.numel() for p in network.parameters()) for network in (dvae, transformer)]
     assert sizes[0] <= 3 * 2**20  # bytes in half precision
     assert sizes[1] <= 7 * 2**20
-    spec = SPECS["stickers-dalle"]
+    spec = families.shipped()["stickers-dalle"]
     assert spec.folder == CHECKPOINTS / "stickers-dalle"
     assert spec.defaults["width"] == dvae.config.size
     assert spec.size_multiple == dvae.config.factor

@@ -11,6 +11,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 from transformers import CLIPModel, CLIPTokenizer
 
+from pipelines.checkpoints.places import Place
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.families import read_spec
 from rerank import Reranker
@@ -22,6 +23,8 @@ from train.shipping import ship
 from train.stickers.facts import describe, holds
 from train.stickers.renderer import render
 from train.tokenizer import save_tokenizer, train_tokenizer
+
+pytestmark = pytest.mark.slow
 
 TINY_VAE = AutoencoderConfig(widths=(8, 8, 16, 16), latent_channels=4)
 TINY_CLIP = ClipConfig(
@@ -102,7 +105,7 @@ def test_stock_pipeline_draws_the_same_picture(shipped: tuple[Path, Path]) -> No
         pixels = draft.pixels()
     difference = pixels.permute(0, 2, 3, 1).float() - torch.from_numpy(expected) * 255
     assert difference.abs().max() <= 2
-    assert read_spec(painter, "tiny").context == 32
+    assert read_spec(Place("tiny", painter)).context == 32
 
 
 def test_stock_clip_scores_the_same(run: Path, shipped: tuple[Path, Path]) -> None:

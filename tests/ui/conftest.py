@@ -12,7 +12,7 @@ import pytest
 from gen.engine import Engine
 from gen.run_folder.folder import RunFolder
 from pipelines import families
-from ui.service.service import Studio
+from ui.service.service import Service
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "gen"))
 sys.path.insert(0, str(Path(__file__).parent))
@@ -76,8 +76,8 @@ def free_port() -> int:
 def tiny_models(tiny_diffusion_folder: Path) -> Iterator[None]:
     """The tiny model in place of the shipped one."""
     with pytest.MonkeyPatch.context() as patch:
-        spec = replace(families.SPECS[families.DEFAULT_MODEL], folder=tiny_diffusion_folder)
-        patch.setitem(families.SPECS, families.DEFAULT_MODEL, spec)  # type: ignore[arg-type]
+        spec = replace(families.shipped()[families.DEFAULT_MODEL], folder=tiny_diffusion_folder)
+        patch.setitem(families.shipped(), families.DEFAULT_MODEL, spec)  # type: ignore[arg-type]
         yield
 
 
@@ -93,10 +93,10 @@ def site(
 
     path = tmp_path_factory.mktemp("ui")
     with RunFolder(path) as folder:
-        studio = Studio(Engine(device="cpu", reranker=str(tiny_clip_folder)), folder)
-        with served(studio, "127.0.0.1", 0) as url:
+        service = Service(Engine(device="cpu", reranker=str(tiny_clip_folder)), folder)
+        with served(service, "127.0.0.1", 0) as url:
             yield Site(url, path)
-            studio.stop()
+            service.stop()
 
 
 @pytest.fixture(scope="module")
@@ -113,18 +113,18 @@ def quick(fake_site: FakeSite) -> Iterator[FakeSite]:
     for name in ("fake", "other"):
         fake_site.fakes.pipelines[name] = fake_models.FakePipeline()
     fake_site.fakes.jury.nan_for = lambda value: False
-    fake_site.studio.engine._pipelines.clear()
-    fake_site.studio.engine.batch_size = None
+    fake_site.service.engine._pipelines.clear()
+    fake_site.service.engine.batch_size = None
 
 
 @pytest.fixture
 def fixed(quick: FakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a model that `quick` serves, which draws pictures of one size."""
+    """The name of a model that `quick` serves, which draws images of one size."""
     spec = replace(
         fake_models.spec("fixed", tmp_path, ("guidance",)),
         defaults={"width": 64, "height": 64, "guidance": 3.0},
     )
-    monkeypatch.setitem(families.SPECS, spec.name, spec)
+    monkeypatch.setitem(families.shipped(), spec.name, spec)
     monkeypatch.setitem(quick.fakes.pipelines, spec.name, fake_models.FakePipeline())
     return spec.name
 

@@ -16,7 +16,7 @@ from typing import TextIO
 import pytest
 
 import rerank.model.specs
-from gen.metadata import metadata
+from gen import metadata
 from pipelines import families
 from ui.cli import main
 
@@ -86,9 +86,9 @@ def test_missing_weights_are_told_before_anything_is_served(
 def tiny_by_default(
     tiny_diffusion_folder: Path, tiny_clip_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = replace(families.SPECS[families.DEFAULT_MODEL], folder=tiny_diffusion_folder)
+    model = replace(families.shipped()[families.DEFAULT_MODEL], folder=tiny_diffusion_folder)
     jury = replace(rerank.model.specs.SPECS[rerank.model.specs.DEFAULT], folder=tiny_clip_folder)
-    monkeypatch.setitem(families.SPECS, families.DEFAULT_MODEL, model)  # type: ignore[arg-type]
+    monkeypatch.setitem(families.shipped(), families.DEFAULT_MODEL, model)  # type: ignore[arg-type]
     monkeypatch.setitem(rerank.model.specs.SPECS, rerank.model.specs.DEFAULT, jury)
 
 

@@ -123,7 +123,7 @@ class WorldClipTask(Task):
         self.speaker = Speaker(table.unknown, table.adjectives)
 
     def batch(self, rng: random.Random, size: int, device: torch.device) -> ClipBatch:
-        """`size` scenes, every second one the other's sibling."""
+        """Return `size` scenes, every second one its neighbour's sibling."""
         scenes: list[Scene] = []
         while len(scenes) < size:
             nouns = NOUN_NUMBERS if rng.random() < EVERYTHING else FIRST
@@ -186,7 +186,7 @@ class WorldClipTask(Task):
         return torch.stack(losses).sum()
 
     def sheet(self) -> Image.Image:
-        """Scenes with the caption, of 192, that the network finds best for each."""
+        """Show scenes with the caption, of 192, that the network finds best for each."""
         batch = self.batch(random.Random(1), 64, self.clip.device)
         images = self.clip.get_image_features(pixel_values(batch.images[:48])).pooler_output
         texts = self.clip.get_text_features(batch.tokens).pooler_output
@@ -195,7 +195,7 @@ class WorldClipTask(Task):
         return tile(batch.images[:48], columns=12, captions=spoken)
 
     def save(self, folder: Path) -> None:
-        """A transformers CLIP folder: weights, tokenizer, preprocessing."""
+        """Write a transformers CLIP folder: weights, tokenizer, preprocessing."""
         self.clip.save_pretrained(folder)
         save_tokenizer(self.tokenizer, folder)
         save_preprocessing(folder)

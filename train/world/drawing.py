@@ -81,7 +81,7 @@ class WorldDiffusionTask(DiffusionTask):
         self.moments: Pool | None = None
 
     def batch(self, rng: random.Random, size: int, device: torch.device) -> DiffusionBatch:
-        """Latents of scenes, and their captions."""
+        """Return latents of scenes, and their captions."""
         vae = self.frozen[0].to(device)
         if self.moments is None:
             maker = fingerprint(vae)
@@ -100,7 +100,7 @@ class WorldDiffusionTask(DiffusionTask):
         return vae.encode(to_range(images.to(vae.device))).latent_dist.parameters.half()
 
     def sheet(self) -> Image.Image:
-        """Four images of each of a dozen prompts, plain DDIM, guidance 3, seed 0."""
+        """Draw four images of each of a dozen prompts, plain DDIM, guidance 3, seed 0."""
         prompts = [prompt for prompt in SHEET_PROMPTS for _ in range(4)]
         return tile(self.draw(prompts, seed=0), columns=12, captions=prompts)
 
@@ -124,7 +124,7 @@ class WorldDalleTask(DalleTask):
         self.codes: Pool | None = None
 
     def batch(self, rng: random.Random, size: int, device: torch.device) -> DalleBatch:
-        """Codes of scenes, and their captions."""
+        """Return codes of scenes, and their captions."""
         if self.codes is None:
             dvae = self.frozen[0].to(device)
             self.codes = Pool(self._codes, fingerprint(dvae), self.cache, self.recipe.pool)
@@ -138,6 +138,6 @@ class WorldDalleTask(DalleTask):
         return dvae.encode(images.to(device)).flatten(1).to(torch.int16)
 
     def sheet(self) -> Image.Image:
-        """Four images of each of a dozen prompts, guidance 2, seed 0."""
+        """Draw four images of each of a dozen prompts, guidance 2, seed 0."""
         prompts = [prompt for prompt in SHEET_PROMPTS for _ in range(4)]
         return tile(self.draw(prompts, seed=0), columns=12, captions=prompts)

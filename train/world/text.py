@@ -121,7 +121,7 @@ class TextTask(Task):
         self.speaker = Speaker(self.words.unknown, self.words.adjectives)
 
     def batch(self, rng: random.Random, size: int, device: torch.device) -> TextBatch:
-        """Captions of `size` scenes."""
+        """Return captions of `size` scenes."""
         texts, things, others = [], torch.zeros(size, SLOTS, NOTHING + 1), []
         for row in things:
             told = describe(draw_scene(rng, self._nouns(rng)), rng)
@@ -164,7 +164,7 @@ class TextTask(Task):
         }
 
     def sheet(self) -> Image.Image:
-        """Captions of one kind of speech or another, and what is read from them."""
+        """Show captions of many kinds of speech, and what is read from them."""
         image = Image.new("RGB", (900, 640), "white")
         draw = ImageDraw.Draw(image)
         for row, text in enumerate(SHEET):
@@ -188,7 +188,7 @@ class TextTask(Task):
         return f"{names} {', '.join(facts)}"
 
     def save(self, folder: Path) -> None:
-        """A CLIPTextModelWithProjection folder with its tokenizer, and the reader."""
+        """Write a CLIPTextModelWithProjection folder with its tokenizer, and the reader."""
         self.text.save_pretrained(folder)
         save_tokenizer(self.tokenizer, folder)
         torch.save(self.reader.state_dict(), folder / "reader.pt")
@@ -269,7 +269,7 @@ def classes(told: Told) -> tuple[int, ...]:
 
 
 def _thing_loss(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """The divergence of what the slots read from what they should, summed over slots."""
+    """Return the divergence of what the slots read from what they should, summed over slots."""
     entropy = -(wanted * wanted.clamp(min=1e-9).log()).sum(-1)
     return (-(wanted * logits.log_softmax(-1)).sum(-1) - entropy).sum(1).mean()
 

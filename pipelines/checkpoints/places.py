@@ -1,0 +1,100 @@
+"""Where a named model lies, and the facts that are stored beside its weights.
+
+Loads no torch, knows no family and never touches the network.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipelines.checkpoints.configs import read_config, read_pulled
+from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.known_models import PUBLIC
+from pipelines.checkpoints.specs import HUB_NAME, SHIPPED, Spec, hub_folder, split_revision
+
+FACTS = "salon.json"  # what JSON files of diffusers have no place for: see `Spec`
+KNOWN_FACTS = {"defaults", "context", "max_size", "licence", "draws", "long_prompts"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder or a single file that holds a model, what it is called, and its hub repository."""
+
+    name: str
+    path: Path
+    repository: str | None = None
+
+
+def locate(name: str) -> Place:
+    """Find what ships, a folder, a file, or `org/name` in the hub's cache.
+
+    `org/name@revision` is a branch, tag or commit of it. Raises WeightsError with the choices if
+    there is no such thing.
+    """
+    if name in SHIPPED:
+        return Place(name, SHIPPED[name])
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return Place(path.resolve().name, path)
+    if path.is_file():
+        return Place(path.stem, path)
+    if HUB_NAME.fullmatch(name):
+        repository, revision = split_revision(name)
+        folder = cached_folder(repository, revision)
+        if folder is None:
+            raise WeightsError(
+                f"{name} is no folder and is not in the hub cache {hub_folder(repository).parent}; "
+                f"fetch it with: generate --pull {name}"
+            )
+        return Place(name, folder, repository)
+    raise WeightsError(
+        f"no model {name!r}: it is no folder or file, and the known models are {', '.join(SHIPPED)}"
+    )
+
+
+def class_of(folder: Path) -> object:
+    """Return the pipeline class that a folder says it was saved from."""
+    return read_config(folder / "model_index.json").get("_class_name")
+
+
+def with_facts(spec: Spec, place: Place) -> Spec:
+    """Return a spec completed by what stands beside its weights, and what is known of its name.
+
+    Raises WeightsError for facts that are none.
+    """
+    path = place.path / FACTS
+    if path.is_file():
+        facts = read_config(path)
+        if unknown := facts.keys() - KNOWN_FACTS:
+            raise WeightsError(f"{path} has unknown facts: {', '.join(sorted(unknown))}")
+        facts["defaults"] = {**spec.defaults, **facts.get("defaults", {})}
+        spec = replace(spec, **facts)
+    known = None if place.repository is None else PUBLIC.get(place.repository)
+    if known is None:
+        return spec
+    defaults: Mapping[str, object] = spec.defaults or known.defaults  # not every folder says some
+    licence = spec.licence
+    if known.licence is not None and "licence" not in read_pulled(place.path):
+        licence = known.licence
+    return replace(spec, draws=known.draws, defaults=defaults, licence=licence)
+
+
+def in_hub_cache(repository: str) -> bool:
+    """Return whether a repository was fetched, all of it: only then is its branch noted."""
+    folder = hub_folder(repository)
+    try:
+        commit = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
+    except OSError:
+        return False
+    return bool(commit) and (folder / "snapshots" / commit).is_dir()
+
+
+def cached_folder(repository: str, revision: str | None) -> Path | None:
+    """Return the folder of a hub repository that was fetched before, None if it was not."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None

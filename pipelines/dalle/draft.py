@@ -1,0 +1,286 @@
+"""Candidates of the DALL·E path in progress."""
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
+
+import torch
+from PIL import Image
+
+from pipelines.dalle.cache import Cache, advance, prefill
+from pipelines.dalle.dvae import DiscreteVae
+from pipelines.dalle.layers import Context
+from pipelines.dalle.token_sampling import draw_tokens
+from pipelines.dalle.vqgan import Vqgan
+from pipelines.drafts import Draft, check_indices
+from pipelines.pixels import CHUNK_PIXELS, in_chunks, to_image, to_uint8
+
+if TYPE_CHECKING:
+    from pipelines.dalle.pipeline import Dalle
+
+GREY = 128  # what is not drawn yet, in previews
+
+
+@dataclass(frozen=True)
+class Text:
+    """What the transformer reads of P prompts."""
+
+    read: torch.Tensor  # (P, T) int64 tokens, or (P, T, D) hidden states
+    present: torch.Tensor  # (P, T) bool, False where the prompt has ended
+    context: Context | None = None  # of P rows, where the prompt is read by cross-attention
+
+    @staticmethod
+    def together(texts: Sequence["Text"]) -> "Text":
+        """Join several prompts into one."""
+        read = torch.cat([text.read for text in texts])
+        present = torch.cat([text.present for text in texts])
+        contexts = [text.context for text in texts if text.context is not None]
+        if not contexts:
+            return Text(read, present)
+        states = torch.cat([context.states for context in contexts])
+        return Text(read, present, Context(states, torch.cat([c.present for c in contexts])))
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn. Raises ValueError with the rule."""
+
+    guidance: float
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.guidance):
+            raise ValueError(f"guidance is {self.guidance}; it must be a finite number")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature is {self.temperature}; it must be 0 or more")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"token_top_k is {self.top_k}; it must be 1 or more")
+        if self.top_p is not None and not 0 <= self.top_p <= 1:
+            raise ValueError(f"token_top_p is {self.top_p}; it must be from 0 to 1")
+
+    def guided(self, logits: torch.Tensor) -> torch.Tensor:
+        """Combine logits (P·N, V) of the prompt and of what it is compared with to (N, V)."""
+        if self.guidance <= 1:
+            return logits
+        with_text, without = logits.chunk(2)
+        return without + self.guidance * (with_text - without)
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a step changes, but for the cache, which follows from it."""
+
+    uniforms: torch.Tensor  # (N, I) float32, one for every token
+    tokens: torch.Tensor  # (N, I) int64; those from `done` on mean nothing
+    log_likelihood: torch.Tensor  # (N,) float32, of the tokens that were drawn
+    done: int
+
+    def rows(self, index: torch.Tensor) -> "State":
+        """Return a State of some of the candidates."""
+        return replace(
+            self,
+            uniforms=self.uniforms[index],
+            tokens=self.tokens[index],
+            log_likelihood=self.log_likelihood[index],
+        )
+
+
+class DalleDraft(Draft):
+    """Candidates of the DALL·E path; a step draws one image token of each.
+
+    Tokens that are forced from the first on are there at once, so `done` begins behind them.
+    """
+
+    unit = "token"
+
+    def __init__(
+        self,
+        pipeline: "Dalle",
+        text: Text,
+        sampling: Sampling,
+        forced: Mapping[int, int],
+        seeds: Sequence[int],
+        uniforms: torch.Tensor,
+    ) -> None:
+        side = pipeline.dvae.config.size
+        super().__init__(seeds, (side, side), pipeline.device)
+        self._total = pipeline.transformer.config.image_length
+        self._pipeline = pipeline
+        self._text = text
+        self._sampling = sampling
+        self._forced = forced
+        self._start = next((i for i in range(self._total) if i not in forced), self._total)
+        tokens = torch.zeros(uniforms.shape, dtype=torch.int64)
+        tokens[:, : self._start] = torch.tensor([forced[i] for i in range(self._start)])
+        self._state: State | None = State(
+            uniforms,
+            tokens.to(uniforms.device),
+            uniforms.new_zeros(len(seeds)),
+            self._start,
+        )
+        self._cache: Cache
+        self._first: torch.Tensor  # (P, V), the logits of the first token that is drawn
+        self._prefill()
+
+    @property
+    def total(self) -> int:
+        """Image tokens in all."""
+        return self._total
+
+    @property
+    def done(self) -> int:
+        """Image tokens so far."""
+        return self._open.done
+
+    @property
+    def log_likelihoods(self) -> list[float]:  # type: ignore[override]
+        """Of the tokens drawn so far, in nats, under the prompt alone.
+
+        That is at temperature 1, without guidance, and with all tokens to choose from.
+        """
+        return self._open.log_likelihood.tolist()
+
+    @torch.inference_mode()
+    def _advance(self, count: int) -> None:
+        state = self._open
+        if self._cache.fed > state.done:  # a call that went further was given up
+            self._replay()
+        for _ in range(count):
+            state = self._drawn(state)
+        self._state = state
+
+    def _drawn(self, state: State) -> State:
+        """Return the state with one more token."""
+        i = state.done
+        logits = self._logits(state).float()  # (P·N, V)
+        if i in self._forced:
+            tokens = torch.full_like(state.tokens[:, i], self._forced[i])
+            log_likelihood = state.log_likelihood
+        else:
+            sampling = self._sampling
+            tokens = draw_tokens(
+                sampling.guided(logits),
+                state.uniforms[:, i],
+                sampling.temperature,
+                sampling.top_k,
+                sampling.top_p,
+            )
+            likelihoods = logits[: len(tokens)].log_softmax(dim=-1)
+            log_likelihood = state.log_likelihood + likelihoods.gather(1, tokens[:, None])[:, 0]
+        state.tokens[:, i] = tokens  # nobody looks there until `done` says so
+        return replace(state, log_likelihood=log_likelihood, done=i + 1)
+
+    def _logits(self, state: State) -> torch.Tensor:
+        """Return the transformer's logits of the next token, (P·N, V)."""
+        N, P = len(state.tokens), self._cache.prompts
+        if state.done == self._start:
+            return self._first.repeat_interleave(N, dim=0)
+        last = state.tokens[:, state.done - 1].repeat(P)
+        return advance(self._pipeline.transformer, self._cache, last, state.done - 1)
+
+    @torch.inference_mode()
+    def _prefill(self) -> None:
+        """Read the prompt, and the tokens that all candidates begin with."""
+        state = self._open
+        given = state.tokens[:1, : self._start].expand(len(self._text.read), -1)
+        transformer = self._pipeline.transformer
+        self._cache, self._first = prefill(
+            transformer,
+            self._text.read,
+            self._text.present,
+            given[:, : self._total - 1],  # if all are given, there is nothing to draw
+            candidates=len(state.tokens),
+            context=self._text.context,
+        )
+
+    def _replay(self) -> None:
+        """Bring the cache to where the state is, by feeding the tokens again."""
+        state = self._open
+        self._prefill()
+        for i in range(self._start, state.done - 1):
+            tokens = state.tokens[:, i].repeat(self._cache.prompts)
+            advance(self._pipeline.transformer, self._cache, tokens, i)
+
+    @torch.inference_mode()
+    def preview(
+        self, indices: Sequence[int] | None = None, exact: bool = False
+    ) -> list[Image.Image | None] | None:
+        """Return the tokens so far by the real decoder, the rest in grey; None before the first.
+
+        The decoder is so cheap here that `exact` makes no difference. A candidate whose values are
+        not finite is None in the list.
+        """
+        state = self._open
+        if state.done == 0:
+            return None
+        seeds = self.seeds
+        if indices is not None:
+            check_indices(indices, len(seeds))
+            seeds = tuple(seeds[i] for i in indices)
+            state = state.rows(torch.tensor(indices, device=state.tokens.device))
+        drawn = torch.arange(self._total, device=state.tokens.device) < state.done
+        factor, grid = self._pipeline.dvae.config.factor, self._pipeline.dvae.config.grid
+        shown = drawn.view(grid, grid).repeat_interleave(factor, 0).repeat_interleave(factor, 1)
+        pixels = self._decoded(seeds, replace(state, tokens=state.tokens * drawn))
+        return [None if p is None else to_image(p.where(shown, GREY)) for p in pixels]
+
+    def close(self) -> None:
+        """Free all memory. A closed draft can only be closed again."""
+        super().close()
+        self._state = None
+        self.__dict__.pop("_cache", None)
+
+    @property
+    def _open(self) -> State:
+        if self._state is None:
+            raise RuntimeError("this draft is closed")
+        return self._state
+
+    def _cut(self, indices: Sequence[int]) -> None:
+        index = torch.tensor(indices, device=self._open.tokens.device)
+        cache = copy.copy(self._cache)
+        cache.keep(index)
+        self._state, self._cache = self._open.rows(index), cache
+
+    def _halve(self, first: Self, second: Self, middle: int) -> None:
+        """Divide the cache, so that no more than one half of it is there twice."""
+        N = len(self.seeds)
+        parts = torch.arange(N, device=self._open.tokens.device).tensor_split([middle])
+        caches = self._cache.divide(parts)
+        for half, part, cache in zip((first, second), parts, caches, strict=True):
+            half._state, half._cache = self._open.rows(part), cache
+            half._forget_all_but([self.seeds[i] for i in part.tolist()])
+
+    @torch.inference_mode()
+    def _decode(self, indices: Sequence[int]) -> list[torch.Tensor | None]:
+        rows = self._open.rows(torch.tensor(indices, device=self._open.tokens.device))
+        return self._decoded([self.seeds[i] for i in indices], rows)
+
+    def _decoded(self, seeds: Sequence[int], state: State) -> list[torch.Tensor | None]:
+        """Return the images of a state's tokens; None for one that cannot be shown."""
+        dvae = self._pipeline.dvae
+        codes = state.tokens.view(-1, dvae.config.grid, dvae.config.grid)
+        images = decode_codes(dvae, codes)
+        finite = state.log_likelihood.isfinite().tolist()
+        for i, (seed, pixels) in enumerate(zip(seeds, images, strict=True)):
+            if not finite[i]:
+                self.failed[seed] = "the network made values that are not finite"
+                images[i] = None
+            elif pixels is None:
+                self.failed[seed] = "the decoder made values that are not finite"
+        return images
+
+
+def decode_codes(dvae: DiscreteVae | Vqgan, codes: torch.Tensor) -> list[torch.Tensor | None]:
+    """Decode codes (N, h, w) to uint8 images (3, H, W); None for one that is not finite."""
+
+    def decode_rows(rows: torch.Tensor) -> list[torch.Tensor | None]:
+        decoded = dvae.decode(rows)  # (n, 3, H, W) in [0, 1]
+        finite = decoded.isfinite().flatten(1).all(dim=1).tolist()
+        return [p if ok else None for p, ok in zip(to_uint8(decoded), finite, strict=True)]
+
+    return in_chunks(codes, CHUNK_PIXELS // dvae.config.size**2, decode_rows)

@@ -1,0 +1,217 @@
+"""Candidates of latent diffusion in progress, and the arithmetic of a step."""
+
+import copy
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+
+from pipelines.diffusion import decoding
+from pipelines.diffusion.condition import Condition
+from pipelines.drafts import Draft, check_indices
+from pipelines.pixels import to_image
+
+if TYPE_CHECKING:
+    from pipelines.diffusion.pipeline import LatentDiffusion
+
+FLAGGED = "the model's own safety checker flagged it; without --safety it is shown"
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a step changes. Steps work on a copy, which replaces it when they are through."""
+
+    latents: torch.Tensor  # (N, C, h, w) float32, at the scheduler's scale
+    clean: torch.Tensor | None  # (N, C, h, w), the clean latents that were predicted last
+    generators: list[torch.Generator]  # one per candidate, on the CPU on every device
+    scheduler: Any
+    done: int
+
+    def copy(self) -> "State":
+        """Return a State whose scheduler and generators can move on without touching this one's."""
+        return replace(
+            self,
+            generators=[clone_generator(g) for g in self.generators],
+            scheduler=copy_scheduler(self.scheduler),
+        )
+
+    def rows(self, indices: Sequence[int]) -> "State":
+        """Return a State of some of the candidates that shares no memory with this one."""
+        index = torch.tensor(indices, device=self.latents.device)
+        return replace(
+            self,
+            latents=self.latents[index],
+            clean=None if self.clean is None else self.clean[index],
+            generators=[clone_generator(self.generators[i]) for i in indices],
+            scheduler=copy_scheduler(self.scheduler, index, self.latents.shape),
+        )
+
+
+class DiffusionDraft(Draft):
+    """Candidates of latent diffusion; a step evaluates the UNet once for all of them."""
+
+    def __init__(
+        self,
+        pipeline: "LatentDiffusion",
+        condition: Condition,
+        size: tuple[int, int],
+        stochastic: bool,
+        seeds: Sequence[int],
+        state: State,
+    ) -> None:
+        super().__init__(seeds, size, pipeline.device)
+        self._pipeline = pipeline
+        self._condition = condition
+        self._size = size
+        self._stochastic = stochastic
+        self._state: State | None = state
+        timesteps = state.scheduler.timesteps
+        self._timesteps = timesteps.to(pipeline.device)
+        self._alpha_bars = interpolate(state.scheduler.alphas_cumprod, timesteps)
+        self._total = len(timesteps)
+
+    @property
+    def total(self) -> int:
+        """Network evaluations in all."""
+        return self._total
+
+    @property
+    def done(self) -> int:
+        """Network evaluations so far."""
+        return self._open.done
+
+    @torch.inference_mode()
+    def _advance(self, count: int) -> None:
+        state = self._open.copy()
+        scheduler, latents, clean = state.scheduler, state.latents, state.clean
+        noise = {"generator": state.generators} if self._stochastic else {}
+        prediction_type = scheduler.config.prediction_type
+        end = state.done + count
+        for i in range(state.done, end):
+            t = scheduler.timesteps[i]
+            x_t = scheduler.scale_model_input(latents, t)
+            output = self._condition.predict(self._pipeline.unet, x_t, self._timesteps[i])
+            clean = predict_clean(x_t, output, self._alpha_bars[i], prediction_type)
+            latents = scheduler.step(output, t, latents, return_dict=False, **noise)[0]
+        self._state = replace(state, latents=latents, clean=clean, done=end)
+
+    @torch.inference_mode()
+    def preview(
+        self, indices: Sequence[int] | None = None, exact: bool = False
+    ) -> list[Image.Image | None] | None:
+        """Return what the candidates will look like; None before the first step.
+
+        A linear map of the predicted clean latents, which is too rough to be checked for safety,
+        or with `exact` their images by the real decoder. A candidate whose values are not finite,
+        or whose exact preview is flagged, is None in the list.
+        """
+        state = self._open
+        clean = state.latents if state.done == self.total else state.clean
+        if clean is None:
+            return None
+        seeds = self.seeds
+        if indices is not None:
+            check_indices(indices, len(seeds))
+            clean = clean[torch.tensor(indices, device=clean.device)]
+            seeds = tuple(seeds[i] for i in indices)
+        if not exact:
+            return self._pipeline.latent_rgb.images(clean, self._size)
+        images = self._checked(seeds, clean)
+        return [None if p is None else to_image(p) for p in images]
+
+    def close(self) -> None:
+        """Free all memory. A closed draft can only be closed again."""
+        super().close()
+        self._state = None
+
+    @property
+    def _open(self) -> State:
+        if self._state is None:
+            raise RuntimeError("this draft is closed")
+        return self._state
+
+    def _cut(self, indices: Sequence[int]) -> None:
+        self._state = self._open.rows(indices)
+
+    @torch.inference_mode()
+    def _decode(self, indices: Sequence[int]) -> list[torch.Tensor | None]:
+        latents = self._open.latents
+        rows = latents[torch.tensor(indices, device=latents.device)]
+        return self._checked([self.seeds[i] for i in indices], rows)
+
+    def _checked(self, seeds: Sequence[int], latents: torch.Tensor) -> list[torch.Tensor | None]:
+        """Decode latents (n, C, h, w) to images; None for one that cannot or must not be shown.
+
+        The reason is then in `failed`. All images of the real decoder leave a draft through here.
+        """
+        checker = self._pipeline.checker
+        images = decoding.decode(self._pipeline.vae, latents)
+        for i, (seed, image) in enumerate(zip(seeds, images, strict=True)):
+            if image is None and latents[i].isfinite().all():
+                self.failed[seed] = "the decoder made values that are not finite, in float32 too"
+            elif image is None:
+                self.failed[seed] = "the network made values that are not finite"
+            elif checker is not None and checker.flags([image]) == [True]:
+                self.failed[seed] = FLAGGED
+                images[i] = None
+        return images
+
+
+def predict_clean(
+    x_t: torch.Tensor, output: torch.Tensor, alpha_bar: float, prediction_type: str
+) -> torch.Tensor:
+    """Predict the clean latents from a network's output, for variance-preserving x_t (B, C, h, w).
+
+    x_t = α x_0 + σ ε with α² = ᾱ, σ² = 1 − ᾱ. v: x_0 = α x_t − σ v (Salimans and Ho, arXiv
+    2202.00512, appendix D); ε: x_0 = (x_t − σ ε) / α.
+    """
+    alpha, sigma = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+    if prediction_type == "v_prediction":
+        return alpha * x_t - sigma * output
+    return (x_t - sigma * output) / alpha
+
+
+def interpolate(alphas_cumprod: torch.Tensor, timesteps: torch.Tensor) -> list[float]:
+    """Interpolate ᾱ at each timestep, which some samplers place between the trained ones."""
+    table = alphas_cumprod.tolist()
+    values = []
+    for t in timesteps.tolist():
+        low = min(max(int(t), 0), len(table) - 1)
+        high = min(low + 1, len(table) - 1)
+        values.append(table[low] + (t - low) * (table[high] - table[low]))
+    return values
+
+
+def clone_generator(generator: torch.Generator) -> torch.Generator:
+    """Clone a generator, so that both go on with the same numbers."""
+    clone = torch.Generator()
+    clone.set_state(generator.get_state())
+    return clone
+
+
+def copy_scheduler(
+    scheduler: Any, index: torch.Tensor | None = None, shape: torch.Size | None = None
+) -> Any:
+    """Copy a scheduler with its state, so that the copy can step without changing the original.
+
+    With `index`, every tensor of the latents' `shape` is cut down to those rows, also inside the
+    lists where multistep samplers hold earlier outputs: what is left whole would be broadcast, and
+    bring dropped candidates back without an error.
+    """
+
+    def copied(value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return type(value)(copied(item) for item in value)
+        if isinstance(value, deque):
+            return deque((copied(item) for item in value), maxlen=value.maxlen)
+        if index is not None and isinstance(value, torch.Tensor) and value.shape == shape:
+            return value[index]
+        return value
+
+    twin = copy.copy(scheduler)
+    vars(twin).update({name: copied(value) for name, value in vars(scheduler).items()})
+    return twin

@@ -1,0 +1,182 @@
+"""The one list of settings, of which this is what all families of models share.
+
+A setting is one entry of a TypedDict: its type, and a `Setting` with its facts. What only one
+family takes stands in that family's folder (`pipelines/diffusion/settings.py` and so on), what
+belongs to a whole request in `gen/settings/request.py`. Flags, keys of prompt files, keywords,
+the schema of the HTTP API, fields of the page and metadata all follow from these entries.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, TypedDict, get_args, get_type_hints
+
+MAX_TEXT = 10_000  # characters; the largest text encoders read some hundred words
+# Control characters but for newline and tab, and what bytes become that are not UTF-8.
+UNREADABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+Value = str | int | float
+
+
+class InputError(ValueError):
+    """Something asked for cannot be done as asked; nothing was drawn. Exit code 2."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The facts of one setting; flags, file keys and labels in images come from it.
+
+    `low` and `high` are the widest range that any model allows; a model's own limits come on top.
+    """
+
+    help: str
+    label: str = ""  # its name in the `parameters` text that AUTOMATIC1111's web UI introduced
+    short: str = ""  # one-letter flag
+    aliases: tuple[str, ...] = ()  # what other tools call it, in flags and in prompt files
+    low: float | None = None
+    high: float | None = None
+    local: bool = False  # only for who sits at this machine: it has to do with a file by its name
+    loads: bool = False  # it changes the model while it loads, not how a prompt is drawn
+    asked: bool = True  # people say it; else it is only recorded, and has no flag
+    many: bool = False  # its flag may be repeated; the texts are joined by commas
+    metavar: str = "TEXT"  # what --help calls a text that it takes
+    names: Callable[[], Mapping[str, str]] | None = None  # what may be written → its value
+    name: str = ""  # `settings_of` fills it in, as well as kind
+    kind: type[Value] = str
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Its command-line flags, the short one first."""
+        return (self.short, _flag(self.name)) if self.short else (_flag(self.name),)
+
+    @property
+    def alias_flags(self) -> tuple[str, ...]:
+        """The flags that are accepted beside its own."""
+        return tuple(_flag(name) for name in self.aliases)
+
+    def read(self, text: str) -> Value:
+        """Read the value that a flag or a line of a prompt file gives as text; InputError if
+        invalid."""
+        if self.kind is int and re.fullmatch(r"[+-]?[0-9]{1,30}", text.strip()):
+            return self.check(int(text))
+        if self.kind is float:
+            try:
+                return self.check(float(text))
+            except ValueError as error:
+                raise self._error(text) from error
+        return self.check(text)
+
+    def check(self, value: Any) -> Value:
+        """Return `value` if it has the right type and range, else raise InputError."""
+        if self.kind is str:
+            return self._check_text(value)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self._error(value)
+        if isinstance(value, float) and (self.kind is int or not math.isfinite(value)):
+            raise self._error(value)
+        if not self._in_range(value):
+            raise self._error(value)
+        return self.kind(value)
+
+    def rule(self) -> str:
+        """Describe what the setting accepts, for errors and for --help."""
+        if self.names is not None:
+            return "one of " + ", ".join(dict.fromkeys(self.names().values()))
+        if self.kind is str:
+            return "text"
+        number = "a whole number" if self.kind is int else "a number"
+        return f"{number} from {self.span}"
+
+    @property
+    def span(self) -> str:
+        """The range of a number."""
+        return f"{self.low} to {self.high}"
+
+    def _in_range(self, value: float) -> bool:
+        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+
+    def _check_text(self, value: Any) -> str:
+        if not isinstance(value, str):
+            raise self._error(value)
+        if len(value) > MAX_TEXT:
+            raise InputError(
+                f"{self.name}: {len(value)} characters are too many, at most {MAX_TEXT} are read"
+            )
+        if match := UNREADABLE.search(value):
+            code, place = ord(match[0]), match.start() + 1
+            what = "not valid UTF-8" if code >= 0xD800 else f"control character U+{code:04X}"
+            raise InputError(f"{self.name}: {what} at character {place}: remove it")
+        if self.names is None:
+            return value
+        names = {key.lower(): name for key, name in self.names().items()}
+        if value.strip().lower() not in names:
+            raise self._error(value)
+        return names[value.strip().lower()]
+
+    def _error(self, value: Any) -> InputError:
+        shown = value if isinstance(value, str) else repr(value)
+        if len(shown) > 40:
+            shown = shown[:40] + "…"
+        return InputError(f"{self.name} {shown}: must be {self.rule()}")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+class SharedSettings(TypedDict, total=False):
+    """Settings that every family takes."""
+
+    negative_prompt: Annotated[
+        str | None,
+        Setting("what to keep out", "Negative prompt", short="-n"),
+    ]
+    guidance: Annotated[
+        float | None,
+        Setting(
+            "how closely to follow the prompt; 1 and less: no guidance",
+            "CFG scale",
+            aliases=("cfg_scale", "guidance_scale"),
+            low=0,
+            high=100,
+        ),
+    ]
+
+
+class SizedSettings(SharedSettings, total=False):
+    """Settings of families that denoise, at any size."""
+
+    width: Annotated[
+        int | None,
+        Setting("pixels across", "Size", short="-W", low=64, high=8192),
+    ]
+    height: Annotated[
+        int | None,
+        Setting("pixels down", "Size", short="-H", low=64, high=8192),
+    ]
+    steps: Annotated[int | None, Setting("denoising steps", "Steps", low=1, high=1000)]
+
+
+def settings_of(record: type) -> dict[str, Setting]:
+    """Return the settings that a TypedDict lists, by name, those that it inherits included."""
+    table = {}
+    for name, hint in get_type_hints(record, include_extras=True).items():
+        optional, setting = get_args(hint)
+        kind, *_ = get_args(optional) or (optional,)  # int of `int | None`
+        table[name] = replace(setting, name=name, kind=kind)
+    return table
+
+
+def with_defaults(
+    record: type, settings: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the settings that are given, and the defaults of those that are not.
+
+    Only names of the TypedDict `record` are allowed, as in a signature: TypeError for others.
+    """
+    known = settings_of(record)
+    if unknown := [name for name in settings if name not in known]:
+        raise TypeError(f"no setting {', '.join(unknown)}; there are {', '.join(known)}")
+    given = {name: value for name, value in settings.items() if value is not None}
+    return {**{k: v for k, v in defaults.items() if v is not None}, **given}

@@ -1,0 +1,122 @@
+import base64
+import io
+import struct
+import tracemalloc
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import fake_models
+import pytest
+from PIL import Image
+
+from gen.errors import InputError
+from pipelines import families
+from ui.api.images import decode, from_base64, open_image
+from ui.api.sizes import can_draw, nearest_size, sizes
+
+
+def encoded(image: Image.Image, form: str) -> bytes:
+    out = io.BytesIO()
+    image.save(out, form)
+    return out.getvalue()
+
+
+def declared(width: int, height: int) -> bytes:
+    """A small PNG that says it is of that size."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    rows = chunk(b"IDAT", zlib.compress(bytes(50_000)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + rows + chunk(b"IEND", b"")
+
+
+PANDA = fake_models.picture("a panda", 1)
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
+def test_an_image_is_read(form: str) -> None:
+    assert decode(encoded(PANDA, form)).size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"nothing of the kind",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        encoded(PANDA, "gif"),
+        encoded(PANDA, "tiff"),
+        encoded(PANDA, "bmp"),
+        encoded(PANDA, "png")[:60],
+        encoded(PANDA, "jpeg")[:200],
+        encoded(PANDA, "webp")[:40],
+    ],
+    ids=["empty", "text", "svg", "gif", "tiff", "bmp", "half a png", "half a jpeg", "half a webp"],
+)
+def test_what_is_none_is_refused(data: bytes) -> None:
+    with pytest.raises(InputError):
+        decode(data)
+
+
+@pytest.mark.parametrize("size", [(30_000, 30_000), (8_000, 8_000), (2**31 - 1, 1)])
+def test_a_bomb_is_not_decoded(size: tuple[int, int]) -> None:
+    tracemalloc.start()
+    with pytest.raises(InputError, match="megapixels"):
+        open_image(declared(*size))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5_000_000
+
+
+def test_a_file_that_is_too_large() -> None:
+    with pytest.raises(InputError, match="20 MB"):
+        open_image(bytes(20_000_001))
+    with pytest.raises(InputError, match="20 MB"):
+        from_base64("A" * 30_000_000)
+
+
+def test_base64() -> None:
+    text = base64.b64encode(b"an image").decode()
+    assert from_base64(text) == from_base64("data:image/png;base64," + text) == b"an image"
+    for bad in ("a", "ä", "data:image/png;base64,?"):
+        with pytest.raises(InputError):
+            from_base64(bad)
+
+
+def test_sizes(tmp_path: Path) -> None:
+    spec = fake_models.spec("fake", tmp_path)  # 64x64 by itself, multiples of 16 up to 256
+    assert can_draw(spec, 64, 256)
+    assert not can_draw(spec, 72, 64)
+    assert not can_draw(spec, 48, 64)
+    assert not can_draw(spec, 272, 64)
+    assert "from 64 to 256" in sizes(spec)
+
+
+def test_a_model_of_one_size() -> None:
+    spec = families.shipped()["stickers-dalle"]
+    assert can_draw(spec, 64, 64)
+    assert not can_draw(replace(spec, max_size=256), 128, 128)
+    assert nearest_size(replace(spec, max_size=256), 128, 96) == (64, 64)
+    assert sizes(spec) == "stickers-dalle draws 64x64"
+
+
+@pytest.mark.parametrize(
+    ("asked", "drawn"),
+    [
+        ((100, 100), (96, 96)),  # the nearest
+        ((8, 8), (64, 64)),
+        ((1024, 1024), (64, 64)),  # larger than it draws: its own
+        ((1792, 1024), (112, 64)),  # in proportion
+        ((1024, 1536), (64, 96)),
+        ((4096, 64), (256, 64)),  # as far as that goes
+    ],
+)
+def test_the_nearest_size(asked: tuple[int, int], drawn: tuple[int, int], tmp_path: Path) -> None:
+    spec = fake_models.spec("fake", tmp_path)
+    assert nearest_size(spec, *asked) == drawn
+    assert can_draw(spec, *drawn)
