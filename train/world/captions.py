@@ -150,11 +150,30 @@ UNKNOWN_PLACES = (
 )  # fmt: skip
 
 
-class Speaker:
-    """Says facts; `unknown` are words that mean nothing here: adjectives, names, abstract nouns."""
+_BEFORE, _AFTER = (0, 1, 2, 2, 3, 3, 4, 5), (0, 0, 0, 1, 2, 3)  # words around a caption
+# Small words of any sentence: with verbs, adverbs and unknown nouns they make sentences that say
+# nothing, so that what is asked for is understood in any surroundings.
+SMALL_WORDS = (
+    "i", "you", "we", "he", "she", "they", "it", "this", "that", "there", "here", "is", "are",
+    "was", "be", "been", "has", "have", "had", "do", "does", "did", "can", "could", "will", "would",
+    "should", "may", "must", "let", "not", "no", "but", "or", "if", "so", "then", "than", "as",
+    "when", "where", "why", "how", "what", "who", "which", "my", "your", "our", "her", "his", "its",
+    "their", "me", "us", "him", "them", "for", "to", "of", "by", "at", "up", "out", "about", "again",
+    "once", "now", "ever", "never", "always", "just", "very", "too", "also", "some", "any", "all",
+    "more", "most", "much", "such", "like", "from", "into", "after", "before", "while", "because",
+    "ok", "hey", "hello", "oh", "well", "yes", "today", "tomorrow", "tonight", "someone", "anyone",
+    "everyone", "something", "got", "get", "goes", "come", "came", "went", "made", "make", "need",
+)  # fmt: skip
 
-    def __init__(self, unknown: Sequence[str], adjectives: Sequence[str]) -> None:
-        self.unknown, self.adjectives = unknown, adjectives
+
+class Speaker:
+    """Says facts; `unknown` and `adjectives` are words that mean nothing here, `verbs` those of
+    sentences around what is asked for."""
+
+    def __init__(
+        self, unknown: Sequence[str], adjectives: Sequence[str], verbs: Sequence[str] = ("do",)
+    ) -> None:
+        self.unknown, self.adjectives, self.verbs = unknown, adjectives, verbs
 
     def phrase(self, told: Told, rng: random.Random) -> str:
         """Say `told` in one of many ways."""
@@ -169,8 +188,11 @@ class Speaker:
             text = _with_background(text, told.background, rng)
         if rng.random() < 0.3:
             text = self._filled(text, rng)
-        if rng.random() < 0.25:
+        chance = rng.random()
+        if chance < 0.25:
             text = rng.choice(REQUESTS).format(text)
+        elif chance < 0.45:
+            text = self._surrounded(text, rng)
         return _rough(text, rng)
 
     def _styled(self, told: Told, bare: str, said: str, rng: random.Random) -> str:
@@ -189,6 +211,17 @@ class Speaker:
             joint = rng.choice((", ", " ", ", "))
             text = f"{filler}{joint}{text}" if rng.random() < 0.15 else f"{text}{joint}{filler}"
         return text
+
+    def _surrounded(self, text: str, rng: random.Random) -> str:
+        """Return `text` in the middle of words that say nothing about it."""
+        before, after = (self._babble(rng, rng.choice(lengths)) for lengths in (_BEFORE, _AFTER))
+        joint = rng.choice((" ", " ", ": ", ", ", " - "))
+        text = f"{before}{joint}{text}" if before else text
+        return f"{text}{rng.choice((' ', ' ', ', '))}{after}" if after else text
+
+    def _babble(self, rng: random.Random, length: int) -> str:
+        kinds = (SMALL_WORDS, SMALL_WORDS, self.verbs, self.unknown)
+        return " ".join(rng.choice(rng.choice(kinds)) for _ in range(length))
 
     def _subject(self, told: Told, rng: random.Random) -> tuple[str, str]:
         """Return the things and their relation, without and with an article."""

@@ -34,6 +34,9 @@ def add_steps(steps: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     step("tokenizer", _tokenizer, "learn the tokenizer").add_argument(
         "--run", type=Path, default=DEFAULT_RUN
     )
+    step("reading", _reading, "measure what the text encoder reads right").add_argument(
+        "--run", type=Path, default=DEFAULT_RUN
+    )
     for name in TASKS:
         sub = step(name, _network, f"train the world's {name}")
         sub.set_defaults(network=name)
@@ -77,6 +80,12 @@ def _tokenizer(arguments: argparse.Namespace) -> None:
 
     save_tokenizer(learn(corpus(MERGES)), arguments.run / "tokenizer")
     print(arguments.run / "tokenizer")
+
+
+def _reading(arguments: argparse.Namespace) -> None:
+    from train.world.reading import main_figures
+
+    print(main_figures(_trained(arguments.run, "text")))
 
 
 def _network(arguments: argparse.Namespace) -> None:

@@ -120,7 +120,7 @@ class WorldClipTask(Task):
         self.clip = build(config, text)
         self.reader = torch.nn.Linear(self.clip.config.projection_dim, sum(READ))
         table = words.load()
-        self.speaker = Speaker(table.unknown, table.adjectives)
+        self.speaker = Speaker(table.unknown, table.adjectives, table.verbs)
 
     def batch(self, rng: random.Random, size: int, device: torch.device) -> ClipBatch:
         """Return `size` scenes, every second one its neighbour's sibling."""

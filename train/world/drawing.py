@@ -50,7 +50,7 @@ class Captions:
 
     def __init__(self, drop: float) -> None:
         table = words.load()
-        self.speaker, self.drop = Speaker(table.unknown, table.adjectives), drop
+        self.speaker, self.drop = Speaker(table.unknown, table.adjectives, table.verbs), drop
 
     def of(self, scenes: Sequence[Scene], rng: random.Random) -> list[str]:
         """Return a caption of each scene, now and then an empty one."""

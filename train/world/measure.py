@@ -55,7 +55,7 @@ def quiz(rng: random.Random, held_out: bool) -> Quiz | None:
     if is_held_out(scene.things, scene.style) != held_out:
         return None
     table = words.load()
-    speaker = Speaker(table.unknown, table.adjectives)
+    speaker = Speaker(table.unknown, table.adjectives, table.verbs)
     told = describe(scene, rng)
     changed: dict[Told, str] = {}
     for _ in range(CAPTIONS):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw
+from safetensors.torch import save_file
 from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -38,6 +39,7 @@ from train.world.vocabulary import (
     THINGS,
 )
 
+READER = "reader.safetensors"
 SLOTS = 3  # things that a caption tells at most
 NOTHING = len(THINGS)
 # Classes of each fact; the first of all but the count says that it is left open.
@@ -118,7 +120,7 @@ class TextTask(Task):
         self.pooled = torch.nn.Linear(config.projection, SLOTS * (NOTHING + 1))
         self.pooled_others = torch.nn.Linear(config.projection, sum(HEADS.values()))
         self.words = words.load()
-        self.speaker = Speaker(self.words.unknown, self.words.adjectives)
+        self.speaker = Speaker(self.words.unknown, self.words.adjectives, self.words.verbs)
 
     def batch(self, rng: random.Random, size: int, device: torch.device) -> TextBatch:
         """Return captions of `size` scenes."""
@@ -191,7 +193,7 @@ class TextTask(Task):
         """Write a CLIPTextModelWithProjection folder with its tokenizer, and the reader."""
         self.text.save_pretrained(folder)
         save_tokenizer(self.tokenizer, folder)
-        torch.save(self.reader.state_dict(), folder / "reader.pt")
+        save_file(self.reader.state_dict(), folder / READER)
 
 
 SHEET = (

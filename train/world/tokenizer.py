@@ -29,7 +29,7 @@ def corpus(merges: Path, seed: int = 0) -> list[str]:
     """Return captions, the world's words, and common English words once each."""
     rng = random.Random(seed)
     table = words.load()
-    speaker = Speaker(table.unknown, table.adjectives)
+    speaker = Speaker(table.unknown, table.adjectives, table.verbs)
     scenes = [draw_scene(rng, NOUN_NUMBERS) for _ in range(CAPTIONS)]
     captions = [speaker.phrase(describe(scene, rng), rng) for scene in scenes]
     world = [*ACCEPTED, *(thing.plural for thing in NOUNS), *table.near]

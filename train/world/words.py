@@ -45,6 +45,7 @@ class Words:
     shares: np.ndarray  # (N, NEIGHBOURS) float32, sum 1
     unknown: list[str]
     adjectives: list[str]
+    verbs: list[str]  # and adverbs: of sentences around what is asked for
 
     def draw_near(self, rng: random.Random) -> tuple[str, np.ndarray, np.ndarray]:
         """Return a noun, its nearest things and their shares."""
@@ -66,6 +67,7 @@ def load(path: Path = TABLE, *, held_out: bool = False) -> Words:
         shares[kept].astype(np.float32),
         lists["unknown"],
         lists["adjectives"],
+        lists["verbs"],
     )
 
 
@@ -75,7 +77,9 @@ def build(teacher: Path, merges: Path, out: Path = TABLE) -> Path:
     nouns = [word for word in wordnet.words(wordnet.FOLDER, "noun") if word in common]
     known = set(ACCEPTED) | {thing.plural for thing in NOUNS}
     nouns = [word for word in nouns if word not in known and word.removesuffix("s") not in known]
-    adjectives = set(wordnet.words(wordnet.FOLDER, "adj")) & common
+    adjectives, verbs, adverbs = (
+        set(wordnet.words(wordnet.FOLDER, part)) & common for part in ("adj", "verb", "adv")
+    )
     vectors, names = embed(teacher, nouns), embed(teacher, [_text(thing.name) for thing in NOUNS])
     cosines, nearest = (vectors @ names.T).topk(NEIGHBOURS)
     shares = (cosines * SHARPNESS).softmax(1)
@@ -88,6 +92,7 @@ def build(teacher: Path, merges: Path, out: Path = TABLE) -> Path:
         "near": [nouns[number] for number in near],
         "unknown": [nouns[number] for number in far],
         "adjectives": sorted(adjectives - set(nouns) - known),
+        "verbs": sorted((verbs | adverbs) - {nouns[number] for number in near} - known),
     }
     np.savez_compressed(
         out,

@@ -44,7 +44,7 @@ def test_no_grammar_of_training_makes_the_free_wordings() -> None:
     forms = {form.format(ax="a panda", x="panda", xs="pandas", n="3") for form in FREE_SINGLE}
     assert not forms & {request.format("a panda") for request in REQUESTS}
     table = words.load()
-    speaker, rng = Speaker(table.unknown, table.adjectives), random.Random(0)
+    speaker, rng = Speaker(table.unknown, table.adjectives, table.verbs), random.Random(0)
     free = {prompt.text for prompt in read_prompts() if prompt.wording == "free"}
     for _ in range(3000):
         assert speaker.phrase(describe(draw_scene(rng), rng), rng) not in free
