@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,9 +47,9 @@ from train.stickers.prompts import EVALUATION, TAGS, read_prompts
 from train.stickers.renderer import render
 from train.stickers.scene import KINDS, draw_scene
 from train.stickers.trial import draw_trial
+from train.worlds import CAPTIONS, Asked, Quiz, Tried, World
 
 RESAMPLES = 2000
-CAPTIONS = 16  # among which CLIP picks: the true one and those with one fact changed
 SHEET_PROMPTS = 48
 SHEET_SCALE = 4
 SHEET_COLUMNS = 8
@@ -79,50 +79,6 @@ class Plan:
 
 
 QUICK = Plan(prompts=60, seeds=2, best_prompts=30, scenes=200)
-
-
-class Asked(Protocol):
-    """A prompt of an evaluation set: its category, the words, and what must be seen."""
-
-    @property
-    def tag(self) -> str: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def description(self) -> Any: ...
-
-
-@dataclass(frozen=True)
-class Quiz:
-    """One scene for CLIP: captions, the true one first, and which fact is false in the others."""
-
-    picture: torch.Tensor  # (1, 3, H, W) uint8
-    captions: list[str]
-    changed: list[str]
-
-
-@dataclass(frozen=True)
-class Tried:
-    """Scenes to be made again by an autoencoder, their kinds, and a judge of what came back."""
-
-    pictures: torch.Tensor  # (B, 3, H, W) uint8
-    kinds: list[str]
-    right: Callable[[torch.Tensor], list[bool]]
-
-
-@dataclass(frozen=True)
-class World:
-    """What is measured by: the prompts and the judge of one of the two worlds."""
-
-    prompts: Path
-    read: Callable[[Path], Sequence[Asked]]
-    groups: tuple[str, ...]  # under which figures are told, beside the whole
-    groups_of: Callable[[Any], set[str]]  # of a prompt
-    look: Callable[[torch.Tensor, Any], list[tuple[bool, Any]]]  # right, and what is seen
-    facts: tuple[str, ...]  # that a caption can have wrong
-    quiz: Callable[[random.Random, bool], Quiz | None]  # None: not a scene of that kind
-    kinds: tuple[str, ...]
-    trial: Callable[[int], Tried]
 
 
 @dataclass(frozen=True)

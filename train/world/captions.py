@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from train.world.facts import Told
 from train.world.lexicon import plural
-from train.world.vocabulary import BACKGROUND_WORDS, NUMBERS, SIZE_WORDS, article
+from train.world.vocabulary import BACKGROUND_WORDS, COLOURS, NUMBERS, SIZE_WORDS, article
 
 # Forms of speech for `{}`, which begins with an article or a number.
 REQUESTS = (
@@ -158,8 +158,9 @@ SMALL_WORDS = (
     "was", "be", "been", "has", "have", "had", "do", "does", "did", "can", "could", "will", "would",
     "should", "may", "must", "let", "not", "no", "but", "or", "if", "so", "then", "than", "as",
     "when", "where", "why", "how", "what", "who", "which", "my", "your", "our", "her", "his", "its",
-    "their", "me", "us", "him", "them", "for", "to", "of", "by", "at", "up", "out", "about", "again",
-    "once", "now", "ever", "never", "always", "just", "very", "too", "also", "some", "any", "all",
+    "their", "me", "us", "him", "them", "for", "to", "of", "by", "at", "out", "about",
+    "again", "once", "now", "ever", "never", "always", "just", "very", "too", "also", "some", "any",
+    "all",
     "more", "most", "much", "such", "like", "from", "into", "after", "before", "while", "because",
     "ok", "hey", "hello", "oh", "well", "yes", "today", "tomorrow", "tonight", "someone", "anyone",
     "everyone", "something", "got", "get", "goes", "come", "came", "went", "made", "make", "need",
@@ -173,7 +174,10 @@ class Speaker:
     def __init__(
         self, unknown: Sequence[str], adjectives: Sequence[str], verbs: Sequence[str] = ("do",)
     ) -> None:
-        self.unknown, self.adjectives, self.verbs = unknown, adjectives, verbs
+        said = _telling_words()
+        self.unknown, self.adjectives, self.verbs = (
+            [word for word in each if word not in said] for each in (unknown, adjectives, verbs)
+        )
 
     def phrase(self, told: Told, rng: random.Random) -> str:
         """Say `told` in one of many ways."""
@@ -250,6 +254,15 @@ class Speaker:
         if count == 2:
             forms += [f"a pair of {many}", f"a couple of {many}", f"{number} {many} side by side"]
         return rng.choice(forms)
+
+
+def _telling_words() -> set[str]:
+    """Return the words that tell facts: they must not stand where nothing is told."""
+    forms: list[str] = [*NUMBERS, *COLOURS, "double", "triple", "twin", "single", "pair"]
+    tables = (BACKGROUND_WORDS, SIZE_WORDS, RELATION_FORMS, WITH_FORMS, PLACE_FORMS, STYLE_FORMS)
+    forms += [form for table in tables for forms_of in table.values() for form in forms_of]
+    words = {word.strip(",.;:{}") for form in forms for word in form.split(" ")}
+    return words | {"golden", "silver", "crimson", "scarlet", "miniature", "massive", "gigantic"}
 
 
 def _determiner(words: str, rng: random.Random) -> str:

@@ -6,7 +6,6 @@ import random
 
 import torch
 
-from train.evaluate import CAPTIONS, Quiz, Tried, World
 from train.world import words
 from train.world.captions import Speaker
 from train.world.facts import CHANGES, Told, change, describe, possible_changes
@@ -16,6 +15,7 @@ from train.world.prompts import EVALUATION, TAGS, Prompt, read_prompts
 from train.world.renderer import render
 from train.world.scene import KINDS, Scene, draw_scene
 from train.world.vocabulary import FIRST
+from train.worlds import CAPTIONS, Quiz, Tried, World
 
 GROUPS = (*TAGS, "own wording", "free wording", "held out")
 
