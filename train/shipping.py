@@ -29,9 +29,14 @@ SHIPPED = {"stickers": "diffusion", "stickers-clip": "clip", "stickers-dalle": "
 
 
 def ship(
-    run: Path, painters: Path = PAINTERS, juries: Path = JURIES, only: str | None = None
+    run: Path,
+    painters: Path = PAINTERS,
+    juries: Path = JURIES,
+    only: str | None = None,
+    known: dict[str, Any] | None = None,
 ) -> list[Path]:
     """Assemble the checkpoints whose networks `run` has trained, or `only` one; returns folders.
+    `known` is what vocabulary.json says; without it, what the stickers' world knows.
 
     Raises FileNotFoundError if there is nothing to ship.
     """
@@ -40,7 +45,8 @@ def ship(
     if not names:
         wanted = " or ".join(SHIPPED.values()) if only is None else SHIPPED[only]
         raise FileNotFoundError(f"{run} holds no trained {wanted}")
-    vocabulary = json.dumps(world_vocabulary(), indent=1, ensure_ascii=False) + "\n"
+    known = world_vocabulary() if known is None else known
+    vocabulary = json.dumps(known, indent=1, ensure_ascii=False) + "\n"
     folders = []
     for name in names:
         folder = (juries if name == "stickers-clip" else painters) / name

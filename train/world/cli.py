@@ -37,6 +37,9 @@ def add_steps(steps: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     step("reading", _reading, "measure what the text encoder reads right").add_argument(
         "--run", type=Path, default=DEFAULT_RUN
     )
+    ship = step("assemble", _assemble, "put the trained networks together, to draw and to measure")
+    ship.add_argument("--run", type=Path, default=DEFAULT_RUN)
+    ship.add_argument("--out", type=Path, required=True, help="folder of the checkpoints")
     for name in TASKS:
         sub = step(name, _network, f"train the world's {name}")
         sub.set_defaults(network=name)
@@ -86,6 +89,14 @@ def _reading(arguments: argparse.Namespace) -> None:
     from train.world.reading import main_figures
 
     print(main_figures(_trained(arguments.run, "text")))
+
+
+def _assemble(arguments: argparse.Namespace) -> None:
+    from train.shipping import ship
+    from train.world.shipping import vocabulary
+
+    for folder in ship(arguments.run, arguments.out, arguments.out, known=vocabulary()):
+        print(folder)
 
 
 def _network(arguments: argparse.Namespace) -> None:
