@@ -72,7 +72,9 @@ def _write_dalle(run: Path, painter: Path) -> None:
 
 def _write_pipeline(run: Path, painter: Path) -> None:
     """Lay out a Stable Diffusion folder: its parts, then what ties them together."""
-    _replace(run / "autoencoder" / "weights", painter / "vae")
+    decoder = run / "decoder" / "weights"  # the same autoencoder, whose decoder has gone on
+    vae = decoder if decoder.is_dir() else run / "autoencoder" / "weights"
+    _replace(vae, painter / "vae")
     _replace(run / "diffusion" / "weights" / "unet", painter / "unet")
     _replace(run / "tokenizer", painter / "tokenizer")
     _replace(run / "diffusion" / "weights" / "text_encoder", painter / "text_encoder")

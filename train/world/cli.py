@@ -141,6 +141,12 @@ def _autoencoder(run: Path) -> Task:
     return WorldAutoencoderTask()
 
 
+def _decoder(run: Path) -> Task:
+    from train.world.autoencoder import WorldDecoderTask
+
+    return WorldDecoderTask(_trained(run, "autoencoder"))
+
+
 def _dvae(run: Path) -> Task:
     from train.world.dvae import WorldDvaeTask
 
@@ -192,16 +198,20 @@ TASKS: dict[str, tuple[Callable[[Path], Task], Schedule]] = {
         _autoencoder,
         Schedule(24, 5e-3, warmup_steps=60, ema_decay=0.998, minutes=45, save_minutes=5),
     ),
+    "decoder": (
+        _decoder,
+        Schedule(24, 2e-3, warmup_steps=60, ema_decay=0.998, minutes=45, save_minutes=5),
+    ),
     "dvae": (
         _dvae,
         Schedule(16, 3e-3, warmup_steps=60, ema_decay=0.998, minutes=25, save_minutes=4),
     ),
     "dalle": (
         _dalle,
-        Schedule(32, 2e-3, warmup_steps=100, ema_decay=0.999, minutes=60, save_minutes=5),
+        Schedule(32, 2e-3, warmup_steps=100, ema_decay=0.999, minutes=60, save_minutes=10),
     ),
     "diffusion": (
         _diffusion,
-        Schedule(32, 2e-3, warmup_steps=100, ema_decay=0.999, minutes=90, save_minutes=5),
+        Schedule(32, 2e-3, warmup_steps=100, ema_decay=0.999, minutes=90, save_minutes=12),
     ),
 }

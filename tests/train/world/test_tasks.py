@@ -137,3 +137,18 @@ def test_a_pool_grows_with_use_and_is_found_again(
     assert all(map(torch.equal, again.parts, pool.parts))
     with pytest.raises(ValueError, match="another network"):
         Pool(encode, "other", tmp_path, largest=32)
+
+
+@pytest.mark.usefixtures("only_few")
+def test_a_decoder_goes_on_and_the_latents_stay(tmp_path: Path) -> None:
+    small = AutoencoderConfig(widths=(8, 8, 8, 8), latent_channels=4)
+    once = train(
+        autoencoder.WorldAutoencoderTask(small), Schedule(4, 1e-2, steps=2), tmp_path / "vae"
+    )
+    task = autoencoder.WorldDecoderTask(once, small)
+    before = {name: value.clone() for name, value in task.vae.state_dict().items()}
+    train(task, Schedule(4, 1e-2, steps=2), tmp_path / "decoder")
+    changed = {n for n, value in task.vae.state_dict().items() if not value.equal(before[n])}
+    assert changed
+    assert all(name.startswith(("decoder.", "post_quant_conv.")) for name in changed)
+    assert task.vae.config.scaling_factor == task.scaling
