@@ -26,7 +26,8 @@ def add_steps(steps: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         sub.set_defaults(run_step=function)
         return sub
 
-    step("atlas", _atlas, "install the drawings into the cache and render them")
+    atlas = step("atlas", _atlas, "install the drawings into the cache and render them")
+    atlas.add_argument("--side", type=int, default=96, help="pixels of a drawing (96)")
     step("things", _things, "write train/world/things.tsv from WordNet and the concepts")
     sub = step("words", _words, "ask the teacher what words without a drawing are near to")
     sub.add_argument("--teacher", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
@@ -55,7 +56,7 @@ def add_steps(steps: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 def _atlas(arguments: argparse.Namespace) -> None:
     from train.world.atlas import build
 
-    for line in build():
+    for line in build(side=arguments.side):
         print(line)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import torch
 
@@ -31,10 +32,12 @@ def look(images: torch.Tensor, told: Told) -> list[tuple[bool, object]]:
     return [(verdict(sight, told).right, sight) for sight in find(images)]
 
 
-def draw_told(number: int, seed: int = 0) -> tuple[list[Scene], list[Told]]:
+def draw_told(
+    number: int, nouns: Sequence[int] = FIRST, seed: int = 0
+) -> tuple[list[Scene], list[Told]]:
     """Return scenes with what is told of each, held-out combinations among them."""
     rng = random.Random(seed)
-    scenes = [draw_scene(rng, FIRST, held_out=True) for _ in range(number)]
+    scenes = [draw_scene(rng, nouns, held_out=True) for _ in range(number)]
     return scenes, [describe(scene, rng) for scene in scenes]
 
 

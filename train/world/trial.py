@@ -15,6 +15,7 @@ from train.world.judge import Sight, find, verdict
 from train.world.measure import draw_told
 from train.world.renderer import render
 from train.world.scene import Scene
+from train.world.vocabulary import NOUN_NUMBERS
 
 Decoder = Callable[[torch.Tensor], torch.Tensor]  # uint8 images to what comes back
 DECODED = 32  # together
@@ -74,8 +75,13 @@ def main_figures(number: int = 300, run: Path | None = None) -> str:
         for name, decode in ({} if run is None else decoders(run)).items():
             parts = [decode(part) for part in images.split(DECODED)]
             flawed[name] = find(torch.cat(parts))
+    rare, rare_told = draw_told(number, NOUN_NUMBERS, seed=1)
     sections = {
-        "true captions, accepted": {"all": accepted(sights, told), **by_kind(sights, scenes, told)},
+        "true captions, accepted": {
+            "things asked for most": accepted(sights, told),
+            **by_kind(sights, scenes, told),
+            "any of all things": accepted(find(render(rare)), rare_told),
+        },
         "one fact changed, refused": refused_changes(sights, told),
         "images with flaws, accepted": {
             name: accepted(each, told) for name, each in flawed.items()
