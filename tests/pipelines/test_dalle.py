@@ -163,8 +163,9 @@ def test_a_candidate_alone_on_a_gpu(tiny_dalle_folder: Path, dtype: str, least: 
 
 
 def test_the_prompt_matters_and_so_does_what_is_kept_out(pipeline: Dalle) -> None:
-    def draw(*prompts: str, guidance: float) -> torch.Tensor:
-        return tokens_of(finished(pipeline.begin(*prompts, seeds=SEEDS, guidance=guidance)))
+    def draw(prompt: str, negative: str | None = None, *, guidance: float) -> torch.Tensor:
+        draft = pipeline.begin(prompt, negative_prompt=negative, seeds=SEEDS, guidance=guidance)
+        return tokens_of(finished(draft))
 
     assert not torch.equal(draw("a panda", guidance=1), draw("red", guidance=1))
     assert torch.equal(draw("a", "red", guidance=1), draw("a", "blue", guidance=1))

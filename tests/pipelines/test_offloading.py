@@ -20,7 +20,7 @@ def networks(pipeline: LatentDiffusion) -> list[torch.nn.Module]:
 
 
 def assert_same_pictures(one: LatentDiffusion, other: LatentDiffusion) -> None:
-    pictures = [p("a panda", "red", **SETTINGS) for p in (one, other)]
+    pictures = [p("a panda", negative_prompt="red", **SETTINGS) for p in (one, other)]
     for left, right in zip(*pictures, strict=True):
         assert np.array_equal(np.asarray(left), np.asarray(right))
 
@@ -69,7 +69,9 @@ def test_model_brings_one_network_at_a_time(
     monkeypatch.setattr(_Stage, "pre_forward", noted)
     assert_same_pictures(offloaded, pipeline)
     assert entered == [text_encoder, unet, vae]
-    draft = offloaded.begin("a panda", "red", **SETTINGS)  # these words are remembered
+    draft = offloaded.begin(
+        "a panda", negative_prompt="red", **SETTINGS
+    )  # these words are remembered
     draft.step()
     draft.preview(exact=True)
     draft.step()
@@ -104,13 +106,13 @@ def test_what_cannot_be(tiny_diffusion_folder: Path) -> None:
 def test_memory_of_a_gpu(tiny_diffusion_folder: Path, choice: str) -> None:
     whole = LatentDiffusion.from_pretrained(tiny_diffusion_folder, "cuda", "float32")
     size = sum(p.nbytes for network in networks(whole) for p in network.parameters())
-    expected = whole("a panda", "red", **SETTINGS)
+    expected = whole("a panda", negative_prompt="red", **SETTINGS)
     del whole
     before = torch.cuda.memory_allocated()
     offloaded = LatentDiffusion.from_pretrained(
         tiny_diffusion_folder, "cuda", "float32", offload=choice
     )
-    pictures = offloaded("a panda", "red", **SETTINGS)
+    pictures = offloaded("a panda", negative_prompt="red", **SETTINGS)
     assert torch.cuda.memory_allocated() - before < size * 0.8
     for left, right in zip(pictures, expected, strict=True):
         assert np.abs(np.asarray(left, int) - np.asarray(right, int)).max() <= 2

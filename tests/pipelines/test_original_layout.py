@@ -104,7 +104,7 @@ def test_single_file_is_the_folder(
         assert one.state_dict().keys() == expected.keys()
         assert all(torch.equal(value, expected[key]) for key, value in one.state_dict().items())
     settings: dict[str, Any] = {"seeds": [3], "steps": 2, "width": 64, "height": 64}
-    pictures = [p("a lighthouse", "fog", **settings)[0] for p in (ours, theirs)]
+    pictures = [p("a lighthouse", negative_prompt="fog", **settings)[0] for p in (ours, theirs)]
     assert np.array_equal(np.asarray(pictures[0]), np.asarray(pictures[1]))
 
 

@@ -71,12 +71,12 @@ def test_brackets_are_signs_in_plain_prompts(text: Text) -> None:
 
 def test_the_shorter_prompt_is_stretched(pipeline: LatentDiffusion) -> None:
     settings: dict[str, Any] = {"seeds": [1], "guidance": 3.0, "steps": 2}
-    condition = pipeline.begin("panda " * 40, "blue", **settings)._condition
+    condition = pipeline.begin("panda " * 40, negative_prompt="blue", **settings)._condition
     assert condition.negative is not None
     assert condition.negative.hidden.shape == condition.text.hidden.shape == (1, 64, 32)
     silence = pipeline.text.encode("").hidden
     assert torch.equal(condition.negative.hidden[:, CONTEXT:], silence)
-    pipeline.begin("panda " * 40, "blue", **settings).step(2)
+    pipeline.begin("panda " * 40, negative_prompt="blue", **settings).step(2)
 
 
 def test_a_model_of_one_chunk_says_what_it_drops(text: Text) -> None:
