@@ -20,7 +20,7 @@ from gen.errors import InputError, RoomError
 from gen.events import Cancel, Event, Finished, Loading, Note, Progress
 from gen.listing import listing
 from gen.memory_estimate import foresee
-from gen.models import WEIGHTS_ERRORS
+from gen.models import WeightsError
 from gen.plan import Survey, draw_seed
 from gen.run_folder import contact_sheet as sheet
 from gen.run_folder.folder import RunFolder
@@ -216,12 +216,13 @@ def _engine(options: argparse.Namespace) -> Engine:
         options.device,
         options.dtype,
         options.attention,
-        options.reranker,
+        flags.given_rerankers(options),
         options.batch_size,
         options.safety,
         options.offload,
         options.vae_tiling,
         options.compile,
+        flags.given_aesthetic(options),
     )
 
 
@@ -310,6 +311,7 @@ class _Screen:
             score = "" if result.score is None else f"{result.score:8.4f}"
             likelihood = result.log_likelihood
             score += "" if likelihood is None else f"  {likelihood:8.1f} nats"
+            score += "".join(f"  {name} {part:+.4f}" for name, part in result.scores.items())
             state = "" if result.unfinished is None else f"  unfinished: {result.unfinished}"
             self.say(f"{result.rank:4}.{score}  {result.path}{state}")
         for result in outcome.failed:
@@ -364,7 +366,7 @@ def _explain(error: Exception) -> int:
     match error:
         case InputError():
             code = BAD_INPUT
-        case _ if isinstance(error, WEIGHTS_ERRORS):
+        case _ if isinstance(error, WeightsError):
             code = BAD_WEIGHTS
         case RoomError():
             code = NO_ROOM

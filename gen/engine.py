@@ -114,6 +114,7 @@ class _PromptRun:
     def __post_init__(self) -> None:
         wanted = [] if self.job.finished else self.plan.candidates()
         self.candidates = {candidate.seed: candidate for candidate in wanted}
+        self.parts = self.engine.scored_parts()
 
     def lacks(self, candidate: Candidate) -> bool:
         """Return whether a candidate is still to be made, or to be made whole."""
@@ -122,8 +123,7 @@ class _PromptRun:
 
     def lacks_score(self, result: Result) -> bool:
         """Return whether an image of an earlier run has yet to be scored."""
-        combines = len(self.engine.rerankers) > 1 or self.engine.aesthetic is not None
-        return result.score is None or (combines and not result.scores)
+        return result.score is None or result.scores.keys() != set(self.parts)
 
     def tell_of_earlier(self, made: int) -> None:
         """Tell of the candidates that earlier runs have made."""
@@ -213,7 +213,8 @@ class _PromptRun:
 
     def _combine(self, scorer: Any) -> None:
         """Set each result's score from its parts."""
-        scored = [result for result in self.job.results.values() if result.scores]
+        results = self.job.results.values()
+        scored = [result for result in results if result.scores and result.failed is None]
         if not hasattr(scorer, "combine"):
             for result in scored:
                 result.score, result.scores = result.scores.get("", result.score), {}
@@ -225,6 +226,8 @@ class _PromptRun:
 
     def rank(self) -> None:
         """Give every image its rank, and its final name."""
+        if self.parts and self.job.results:  # scored before, perhaps, and never combined
+            self._combine(self.engine.load_scorer(self.watch))
         results = ranked(self.job.results.values())
         for rank, result in enumerate(results, start=1):
             result.rank = rank

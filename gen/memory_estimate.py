@@ -111,8 +111,8 @@ def foresee(plans: Iterable[Plan], engine: Engine) -> Forecast:
                 engine.refuse_what_it_lacks(spec)
                 models[key] = ModelForecast(spec, weights_memory(spec, size, safety=engine.safety))
             _add(candidate, models[key], size)
-    jury = engine.reranker_spec()
-    files = [] if jury is None else list(jury.folder.glob("*.safetensors"))
+    rerankers = [spec.folder for spec in engine.reranker_specs()]
+    files = [file for folder in rerankers for file in folder.glob("*.safetensors")]
     tensors = [tensor for file in files for tensor in read_header(file).values()]
     return Forecast(
         device=device,

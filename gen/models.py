@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from pipelines.drafts import Pipeline
     from rerank import Reranker
 
-__all__ = ["DEFAULT_MODEL", "WEIGHTS_ERRORS", "Models", "Spec", "find", "shipped"]
+__all__ = ["DEFAULT_MODEL", "Models", "Spec", "WeightsError", "find", "shipped"]
 
-WEIGHTS_ERRORS = (WeightsError, rerank.model.specs.WeightsError)
 NO_RERANKER = "none"
 FLAGS = {  # options that not every family understands, as people write them
     "safety": "--safety",
@@ -44,7 +43,8 @@ class Models:
     `reranker` is a model's name or folder, several with weights, or "none"; None is the one that
     ships. `aesthetic` is the file of a head on the first reranker's features, and its weight.
     `scorer` takes the place of both: an object with `score(prompt, images) -> list[float]`, or a
-    function like it. The other fields are those of `pipelines.loading.LoadOptions`.
+    function like it; it gets a uint8 tensor (N, 3, H, W) of new images, a list of PIL images of
+    earlier ones. The other fields are those of `pipelines.loading.LoadOptions`.
     """
 
     device: str | None = None
@@ -112,16 +112,43 @@ class Models:
             return [(self.reranker or rerank.model.specs.DEFAULT, 1.0)]
         return list(self.reranker)
 
+    def reranker_specs(self) -> list[rerank.model.specs.Spec]:
+        """Return the facts of the rerankers. Raises WeightsError for one that is not there."""
+        return [rerank.model.specs.find(name) for name, _ in self.rerankers]
+
     def reranker_spec(self) -> rerank.model.specs.Spec | None:
         """Return the facts of the first reranker, None for none; WeightsError if there is none."""
-        specs = [rerank.model.specs.find(name) for name, _ in self.rerankers]
-        return specs[0] if specs else None
+        return next(iter(self.reranker_specs()), None)
 
     def scorer_name(self) -> str | None:
-        """Return what scores are called that are written down; None if nothing is scored."""
+        """Return what scores are called that are written down; None if nothing is scored.
+
+        Raises what `scored_parts` raises.
+        """
         if self.scorer is not None:
-            return str(getattr(self.scorer, "name", type(self.scorer).__name__))
-        return scorers.check(self.rerankers, self.aesthetic) if self.rerankers else None
+            own = getattr(self.scorer, "__name__", type(self.scorer).__name__)
+            return str(getattr(self.scorer, "name", own))
+        return " + ".join(self._reranker_names()) or None
+
+    def scored_parts(self) -> list[str]:
+        """Return the names of the scorers whose scores are combined; none if there is but one.
+
+        Raises WeightsError for a model that there is not, InputError for an impossible choice.
+        """
+        if self.scorer is not None:
+            return [member.scorer.name for member in getattr(self.scorer, "members", ())]
+        names = self._reranker_names()
+        return names if len(names) > 1 else []
+
+    def _reranker_names(self) -> list[str]:
+        if not self.rerankers:
+            if self.aesthetic is not None and self.scorer is None:
+                raise InputError("an aesthetic head needs the features of a reranker: name one")
+            return []
+        try:
+            return scorers.check(self.rerankers, self.aesthetic)
+        except ValueError as error:
+            raise InputError(str(error)) from error
 
     def load_scorer(self, watch: Watch = ignore_events) -> Any:
         """Return what scores, loaded when first asked for; None if nothing is to be scored."""

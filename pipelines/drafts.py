@@ -76,7 +76,7 @@ class Draft:
         raise NotImplementedError
 
     def keep(self, indices: Sequence[int]) -> None:
-        """Drop all other candidates, in memory too. Raises ValueError unless `indices` increase."""
+        """Keep only these candidates, also in memory. Raises ValueError unless `indices` rise."""
         check_indices(indices, len(self.seeds))
         self._cut(indices)
         self._forget_all_but([self.seeds[i] for i in indices])
@@ -116,7 +116,7 @@ class Draft:
         return torch.empty((0, *self._blank), dtype=torch.uint8, device=self._device)
 
     def close(self) -> None:
-        """Free everything. A closed draft can only be closed again."""
+        """Free all memory. A closed draft can only be closed again."""
         self._seeds = None
         self._pixels = {}
 

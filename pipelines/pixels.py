@@ -14,23 +14,23 @@ CHUNK_PIXELS = 2**20
 def in_chunks(
     rows: torch.Tensor,
     chunk: int,
-    paint: Callable[[torch.Tensor], list[torch.Tensor | None]],
+    decode: Callable[[torch.Tensor], list[torch.Tensor | None]],
 ) -> list[torch.Tensor | None]:
-    """What `paint` makes of `rows`, about `chunk` at a time, or fewer where memory is short.
+    """Decode `rows` with `decode` about `chunk` at a time, or fewer where memory is short.
 
-    Raises what `paint` raises for another reason, or for a single row.
+    Raises what `decode` raises for another reason, or for a single row.
     """
     chunk = max(1, chunk)
-    pictures: list[torch.Tensor | None] = []
-    while len(pictures) < len(rows):
-        part = rows[len(pictures) : len(pictures) + chunk]
+    images: list[torch.Tensor | None] = []
+    while len(images) < len(rows):
+        part = rows[len(images) : len(images) + chunk]
         try:
-            pictures += paint(part)
+            images += decode(part)
         except Exception as error:
             if len(part) == 1 or not is_out_of_memory(error):
                 raise
             chunk = len(part) // 2
-    return pictures
+    return images
 
 
 def to_uint8(rgb: torch.Tensor) -> torch.Tensor:
@@ -38,5 +38,5 @@ def to_uint8(rgb: torch.Tensor) -> torch.Tensor:
 
 
 def to_image(pixels: torch.Tensor) -> Image.Image:
-    """A PIL picture of uint8 (3, H, W)."""
+    """Convert uint8 (3, H, W) to a PIL image."""
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())

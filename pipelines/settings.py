@@ -56,7 +56,8 @@ class Setting:
         return tuple(_flag(name) for name in self.aliases)
 
     def read(self, text: str) -> Value:
-        """The value that a flag or a prompt file's line gives as text; InputError if it is none."""
+        """Read the value that a flag or a line of a prompt file gives as text; InputError if
+        invalid."""
         if self.kind is int and re.fullmatch(r"[+-]?[0-9]{1,30}", text.strip()):
             return self.check(int(text))
         if self.kind is float:
@@ -67,7 +68,7 @@ class Setting:
         return self.check(text)
 
     def check(self, value: Any) -> Value:
-        """`value` itself if it has the right type and range, else InputError with the rule."""
+        """Return `value` if it has the right type and range, else raise InputError."""
         if self.kind is str:
             return self._check_text(value)
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -79,7 +80,7 @@ class Setting:
         return self.kind(value)
 
     def rule(self) -> str:
-        """What the setting accepts, for errors and for --help."""
+        """Describe what the setting accepts, for errors and for --help."""
         if self.names is not None:
             return "one of " + ", ".join(dict.fromkeys(self.names().values()))
         if self.kind is str:

@@ -5,14 +5,15 @@
     jury = Reranker.load()
     best = jury.top_k("a panda to the left of a red balloon", ["a.png", "b.png"], k=1)
 
-Importing this package loads no torch; `Reranker.load` does.
+Importing this package loads no torch; `Reranker.load` does. Of Salon it needs only what reads and
+runs weights of any kind: `pipelines.checkpoints` and `pipelines.runtime`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pipelines.checkpoints.errors import WeightsError
 from rerank.extras import MissingExtraError
-from rerank.model.specs import WeightsError
 from rerank.ranking import Ranked, Ranking, rank
 from rerank.scorers import Scorer
 

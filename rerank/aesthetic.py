@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch.nn.functional import linear
 
-from rerank.model.specs import WeightsError
+from pipelines.checkpoints.errors import WeightsError
 from rerank.pictures import Images
 from rerank.reranker import Reranker
 

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.checkpoints.errors import WeightsError
 from rerank import scorers
 from rerank.extras import MissingExtraError
 from rerank.flags import parse
-from rerank.model.specs import DEFAULT, WeightsError
+from rerank.model.specs import DEFAULT
 from rerank.pictures import Encoded, list_pictures
 from rerank.ranking import Ranked, Ranking
 
@@ -396,13 +397,15 @@ def _encode(jury: "Reranker", files: Sequence[Path], options: argparse.Namespace
 
 @contextmanager
 def _out_of_memory() -> Iterator[None]:
-    """Turns torch's own error into MemoryError."""
-    import torch
+    """Raise MemoryError for whatever a library raises when memory is short."""
+    from pipelines.runtime.devices import is_out_of_memory
 
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise MemoryError from error
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
+        raise
 
 
 def _counter(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rerank.model.specs import DEFAULT, SPECS
+from rerank.scorers import weighted
 
 COMMANDS = {
     "rank": "rank pictures by how well they match a text (what `rerank PROMPT …` does)",
@@ -211,14 +212,7 @@ def _share(text: str) -> float:
 
 
 def _weighted(text: str) -> tuple[str, float]:
-    """`name=2` → ("name", 2.0)."""
-    name, equals, number = text.rpartition("=")
-    if not equals:
-        return text, 1.0
     try:
-        weight = float(number)
-    except ValueError:
-        return text, 1.0  # a path with a = in it
-    if not (weight > 0 and math.isfinite(weight)):
-        raise argparse.ArgumentTypeError(f"{text!r}: a weight is above 0")
-    return name, weight
+        return weighted(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

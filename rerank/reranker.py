@@ -14,6 +14,10 @@ import torch
 from torch.nn.functional import normalize
 from transformers import SiglipModel
 
+from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.hashes import files_hash
+from pipelines.runtime.cpu import speed_up
+from pipelines.runtime.devices import is_out_of_memory
 from rerank.calibration import calibration
 from rerank.calibration.calibration import Calibrated, Calibration
 from rerank.claims.checking import Checked, check
@@ -21,9 +25,9 @@ from rerank.claims.claims import Claims, split
 from rerank.claims.vocabulary import read_vocabulary
 from rerank.diversity import pick
 from rerank.model import towers
-from rerank.model.cpu import each_core, speed_up
+from rerank.model.cores import each_core
 from rerank.model.preprocessing import BadImageError, Picture, Preprocessing, read_preprocessing
-from rerank.model.specs import DEFAULT, WeightsError, files_hash, find
+from rerank.model.specs import DEFAULT, find
 from rerank.model.texts import TextReader
 from rerank.model.weights import Model, load_model, load_text_reader
 from rerank.pictures import Encoded, Images, ahead, list_pictures
@@ -70,7 +74,7 @@ class Reranker:
         self.context = reader.context
         self._model = model.to(device)
         if device.type == "cpu":
-            speed_up(model)
+            speed_up([model])
         self._reader = reader
         self._preprocessing = preprocessing
         self._batch = CPU_BATCH if device.type == "cpu" else GPU_BATCH
@@ -410,7 +414,7 @@ class Reranker:
                 pixels = self._preprocessing.normalise(part)
                 rows.append(towers.image_features(self._model, pixels))
             except RuntimeError as error:
-                if len(part) == 1 or not _is_out_of_memory(error):
+                if len(part) == 1 or not is_out_of_memory(error):
                     raise
                 self._batch = min(self._batch, len(part) // 2)  # another core may know better
             else:
@@ -427,11 +431,6 @@ class Reranker:
         features = towers.text_features(self._model, rows) * lengths
         sums = [part.sum(0) for part in features.split([len(parts) for parts in chunks])]
         return normalize(torch.stack(sums), dim=-1, eps=0)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """On the CPU there is no error class of its own for it."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _pick_device(device: str | torch.device | None) -> torch.device:

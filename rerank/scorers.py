@@ -3,6 +3,8 @@
 Importing this loads no torch.
 """
 
+import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -25,15 +27,37 @@ class Scorer(Protocol):
         ...
 
 
-def check(models: Sequence[Weighted], aesthetic: tuple[Path, float] | None = None) -> str:
-    """Return what scorers together are called, after a look at whether they are there.
+def weighted(text: str) -> Weighted:
+    """Read `name=2` as ("name", 2.0), and a name alone with the weight 1.
 
-    Loads nothing. Raises WeightsError for a model that there is not.
+    What exists as a path is taken as it stands. Raises ValueError for a weight that is not above 0.
+    """
+    name, equals, number = text.rpartition("=")
+    if not equals or os.path.exists(text):
+        return text, 1.0
+    try:
+        weight = float(number)
+    except ValueError:  # a name with a = in it
+        return text, 1.0
+    if not (weight > 0 and math.isfinite(weight)):
+        raise ValueError(f"{text!r}: a weight is above 0")
+    return name, weight
+
+
+def check(models: Sequence[Weighted], aesthetic: tuple[Path, float] | None = None) -> list[str]:
+    """Return the names of scorers, after a look at whether they are there. Loads nothing.
+
+    Raises WeightsError for a model or a file that there is not, ValueError for equal names.
     """
     names = [specs.find(name).name for name, _ in models]
     if aesthetic is not None:
-        names.append(aesthetic[0].stem)
-    return " + ".join(names)
+        file = aesthetic[0]
+        if not file.is_file():
+            raise specs.WeightsError(f"no file {str(file)!r}: an aesthetic head is safetensors")
+        names.append(file.stem)
+    if len(set(names)) != len(names):
+        raise ValueError(f"rerankers need different names, not {', '.join(names)}")
+    return names
 
 
 def load(

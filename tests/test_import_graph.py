@@ -1,6 +1,7 @@
 """Who may import whom, read off the source of every module, and how long modules may be.
 
 ui ──▶ gen ──▶ pipelines, rerank        train ──▶ everything; nobody imports train
+rerank ──▶ pipelines.checkpoints, pipelines.runtime, and no more of pipelines
 families ──▶ diffusion, dalle, stock ──▶ drafts, checkpoints ──▶ runtime
 """
 
@@ -19,9 +20,10 @@ MAY_IMPORT = {
     "ui": {"gen"},
     "gen": {"pipelines", "rerank"},
     "pipelines": set(),
-    "rerank": set(),
+    "rerank": {"pipelines"},  # the two packages of RERANK_MAY_IMPORT alone
     "train": {"ui", "gen", "pipelines", "rerank"},
 }
+RERANK_MAY_IMPORT = ("rerank", "pipelines.checkpoints", "pipelines.runtime")
 WINGS = ("pipelines.dalle", "pipelines.diffusion", "pipelines.stock")
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "safetensors", "xformers", "gradio"}
 
@@ -181,6 +183,15 @@ def test_checkpoints_and_runtime_know_no_wing(package: str, below: set[str]) -> 
         if is_in(name, package):
             wrong = {t for t in targets if not any(is_in(t, p) for p in {package, *below})}
             assert not wrong, f"{name} imports {wrong}"
+
+
+def test_rerank_knows_no_pipeline() -> None:
+    for name, targets in arrows().items():
+        if is_in(name, "rerank"):
+            wrong = {t for t in targets if not any(is_in(t, p) for p in RERANK_MAY_IMPORT)}
+            assert not wrong, f"{name} imports {wrong}"
+    loaded = loaded_by("import rerank, rerank.reranker") - {"pipelines"}
+    assert all(any(is_in(name, package) for package in RERANK_MAY_IMPORT) for name in loaded)
 
 
 def test_a_wing_brings_no_other_along() -> None:

@@ -157,7 +157,7 @@ def bart_decoder(width: int, heads: int, layers: int, inside: int) -> Transforme
 
 
 def layout_size(name: str) -> float:
-    folder = ROOT / "pipelines" / "layouts" / name
+    folder = ROOT / "pipelines" / "checkpoints" / "layouts" / name
     configs = {part: read_config(folder / part / "config.json") for part in PARTS}
     texts = [read_config(path) for path in sorted(folder.glob("text_encoder*/config.json"))]
     with torch.device("meta"):

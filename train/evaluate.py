@@ -27,7 +27,6 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-import rerank.model.specs
 from gen.engine import Engine
 from pipelines import families
 from pipelines.checkpoints.errors import WeightsError
@@ -396,7 +395,7 @@ def main(argv: list[str] | None = None) -> int:
         pipelines = [engine.pipeline(families.find(name)) for name in arguments.model.split(",")]
         reranker = Reranker.load(arguments.clip, device=arguments.device)
         paths = [draw_all(pipeline, reranker, prompts, plan) for pipeline in pipelines]
-    except (WeightsError, rerank.model.specs.WeightsError) as error:
+    except WeightsError as error:
         print(f"evaluate: error: {error}", file=sys.stderr)
         return 3
     except (OSError, ValueError) as error:

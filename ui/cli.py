@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gen.engine import Engine
 from gen.errors import InputError, RoomError
-from gen.models import WEIGHTS_ERRORS
+from gen.models import WeightsError
 from gen.run_folder.folder import RunFolder
 from gen.settings.flags import Parser
 from ui.access.credentials import AUTH, KEY, read_credentials
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return DONE
     except InputError as error:
         return _complain(error, BAD_INPUT)
-    except WEIGHTS_ERRORS as error:
+    except WeightsError as error:
         return _complain(error, BAD_WEIGHTS)
     except RoomError as error:
         return _complain(error, NO_ROOM)

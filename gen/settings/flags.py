@@ -15,6 +15,7 @@ from gen.run_folder.saving import MAX_UPSCALE, SUFFIX_OF_FORMAT
 from gen.settings.request import MODEL_SETTINGS, SETTINGS
 from pipelines.loading import OFFLOAD
 from pipelines.settings import Setting, Value
+from rerank.scorers import Weighted, weighted
 
 FLAGGED = [name for name, setting in SETTINGS.items() if setting.asked and name != "prompt"]
 EXAMPLES = """\
@@ -51,6 +52,36 @@ def given_settings(options: argparse.Namespace) -> dict[str, Value]:
     texts = {name: getattr(options, name) for name in FLAGGED}
     texts = {k: ",".join(text) if isinstance(text, list) else text for k, text in texts.items()}
     return {name: SETTINGS[name].read(text) for name, text in texts.items() if text is not None}
+
+
+def given_rerankers(options: argparse.Namespace) -> str | list[Weighted] | None:
+    """The rerankers on the command line, with their weights; None where none is given.
+
+    Raises InputError for a weight that is not above 0, and for "none" together with others.
+    """
+    if options.reranker is None:
+        return None
+    rerankers = [_weighted("--reranker", text) for text in options.reranker]
+    if NO_RERANKER not in dict(rerankers):
+        return rerankers
+    if len(rerankers) > 1 or options.aesthetic is not None:
+        raise InputError(f"--reranker {NO_RERANKER}: goes with no other reranker, no --aesthetic")
+    return NO_RERANKER
+
+
+def given_aesthetic(options: argparse.Namespace) -> tuple[Path, float] | None:
+    """The file of the aesthetic head on the command line, and its weight."""
+    if options.aesthetic is None:
+        return None
+    file, weight = _weighted("--aesthetic", options.aesthetic)
+    return Path(file).expanduser(), weight
+
+
+def _weighted(flag: str, text: str) -> Weighted:
+    try:
+        return weighted(text)
+    except ValueError as error:
+        raise InputError(f"{flag} {error}") from error
 
 
 def build_parser() -> Parser:
@@ -161,10 +192,19 @@ def _add_saving(parser: Parser) -> None:
 def _add_machine(parser: Parser) -> None:
     group = parser.add_argument_group("machine")
     group.add_argument(
+        "-r",
         "--reranker",
-        metavar="MODEL",
-        help="the CLIP model that judges, a name or a folder "
-        f"(default: {rerank.model.specs.DEFAULT}); {NO_RERANKER}: keep the order of making",
+        action="append",
+        metavar="MODEL[=WEIGHT]",
+        help="the CLIP model that scores the images, a name or a folder (default: "
+        f"{rerank.model.specs.DEFAULT}); may be repeated: ranks by the weighted mean of their "
+        f"standardized scores; {NO_RERANKER}: keep the order of making",
+    )
+    group.add_argument(
+        "--aesthetic",
+        metavar="FILE[=WEIGHT]",
+        help="score with an aesthetic predictor too, a head on the first reranker's features as "
+        "safetensors",
     )
     group.add_argument("--device", metavar="NAME", help="auto (default), cpu, cuda, cuda:1, mps")
     group.add_argument(

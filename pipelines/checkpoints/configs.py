@@ -1,7 +1,6 @@
 """JSON files of model folders, read strictly."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ CODE_KEYS = frozenset(
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The object in a JSON file of a model folder.
+    """Read a JSON file of a model folder, which must hold an object.
 
     Raises WeightsError if the file is missing, is not a JSON object, or asks to run code.
     """
@@ -35,7 +34,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise WeightsError(
             f"{path} is missing: the model folder is not complete; copy or download it again"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} cannot be read: {error}") from None
     if not isinstance(config, dict):
         raise WeightsError(f"{path} is not a JSON object")
@@ -43,18 +42,22 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _refuse_code(config: Mapping[str, Any], path: Path) -> None:
-    for key, value in config.items():
-        if key in CODE_KEYS and value not in (None, False):
-            raise WeightsError(
-                f"{path} sets {key!r}, which would run code that came with the weights; "
-                "only plain diffusers and transformers models are loaded"
-            )
-        if isinstance(value, dict):
-            _refuse_code(value, path)
+def _refuse_code(value: object, path: Path) -> None:
+    """Raise WeightsError for a key that would run code, at any depth."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key in CODE_KEYS and inner not in (None, False):
+                raise WeightsError(
+                    f"{path} sets {key!r}, which would run code that came with the weights; "
+                    "only plain diffusers and transformers models are loaded"
+                )
+            _refuse_code(inner, path)
+    elif isinstance(value, list):
+        for inner in value:
+            _refuse_code(inner, path)
 
 
 def read_pulled(folder: Path) -> dict[str, Any]:
-    """What `generate --pull` recorded of the files in a folder; {} if they are from elsewhere."""
+    """Read what `generate --pull` recorded of the files in a folder; {} for other files."""
     path = folder / PULLED
     return read_config(path) if path.is_file() else {}

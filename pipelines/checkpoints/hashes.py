@@ -10,7 +10,7 @@ from pipelines.checkpoints.specs import NO_ADAPTERS, Spec
 
 
 def spec_hash(spec: Spec) -> str:
-    """Ten hex digits that tell the weights of a model, with its adapters, from all others."""
+    """Return ten hex digits that identify the weights of a model with its adapters."""
     own = files_hash(spec.folder)
     if spec.adapters == NO_ADAPTERS:
         return own
@@ -20,10 +20,10 @@ def spec_hash(spec: Spec) -> str:
 
 
 def files_hash(folder: Path) -> str:
-    """The first 10 hex digits of the SHA-256 over a folder's safetensors files and their names.
+    """Hash a folder's safetensors files and their names: the first 10 hex digits of a SHA-256.
 
-    Of a single file they are those of its own SHA-256, which other tools write into pictures too.
-    It tells whether two pictures came from the same weights. Safety checkers do not count: they
+    Of a single file they are those of its own SHA-256, which other tools write into images too.
+    It tells whether two images came from the same weights. Safety checkers do not count: they
     draw nothing. Raises WeightsError for a file that is not any more what was fetched.
     """
     if folder.is_file():

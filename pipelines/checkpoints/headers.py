@@ -30,7 +30,7 @@ class Tensor:
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
-    """The names, dtypes and shapes in a safetensors file, after checking that it is all there.
+    """Read the names, dtypes and shapes of a safetensors file, and check that the file is complete.
 
     Raises WeightsError with the sizes for a file that was cut off, with what it is instead for a
     Git LFS pointer or a web page, and with the name of a tensor whose bytes do not fit its shape.
@@ -60,14 +60,14 @@ def read_header(path: Path) -> dict[str, Tensor]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The free texts that a safetensors file's maker left in its header; none is {}."""
+    """Read the free-form metadata in the header of a safetensors file; {} if there is none."""
     _, entries = _read(path)
     metadata = entries.get("__metadata__", {})
     return metadata if isinstance(metadata, dict) else {}
 
 
 def shards(folder: Path) -> tuple[list[Path], str | None]:
-    """The safetensors files of one component of any class, and the variant that they are.
+    """Find the safetensors files of one component of any class, and which variant they are.
 
     A variant such as fp16 is taken where there is no other.
     """
@@ -83,7 +83,7 @@ def shards(folder: Path) -> tuple[list[Path], str | None]:
 
 
 def weights_file(folder: Path, stem: str, pickle_stem: str) -> Path:
-    """The safetensors file of one component; a variant such as fp16 where it is the only one."""
+    """Find the safetensors file of one component; a variant such as fp16 if it is the only one."""
     variants = list(folder.glob(f"{stem}.*.safetensors"))
     for file in (folder / f"{stem}.safetensors", *(variants if len(variants) == 1 else [])):
         if file.is_file():
@@ -98,7 +98,7 @@ def weights_file(folder: Path, stem: str, pickle_stem: str) -> Path:
 
 
 def _read(path: Path) -> tuple[int, dict[str, Any]]:
-    """Where the tensors' bytes begin, and the header's entries."""
+    """Return where the bytes of the tensors begin, and the entries of the header."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
@@ -126,7 +126,7 @@ def _read(path: Path) -> tuple[int, dict[str, Any]]:
 
 
 def _fits(tensor: Tensor, data_start: int) -> bool:
-    """Whether a tensor has as many bytes as its shape asks for; of other types nobody asks."""
+    """Return whether a tensor has as many bytes as its shape needs; True for unknown dtypes."""
     bytes_each = BYTES_OF_TYPE.get(tensor.dtype)
     if min(tensor.shape, default=0) < 0 or not data_start <= tensor.start <= tensor.stop:
         return False

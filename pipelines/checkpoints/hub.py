@@ -27,7 +27,7 @@ ATTEMPTS = 3  # at a file whose download breaks off
 PIECE = 2**20  # bytes
 MAX_ANSWER = 50 * 2**20  # bytes; a list of a hundred thousand files is shorter
 SUFFIXES = (".safetensors", ".json", ".txt", ".model")  # the last two are vocabularies
-# A part of a model, the number format that it is a variant in, and which of its files this is.
+# A part of a model, the dtype that it is a variant in, and which of its files this is.
 WEIGHTS = re.compile(r"(.+?)(?:\.(\w+))?(?:-\d{5}-of-\d{5})?\.safetensors")
 
 Progress = Callable[[int, int], None]  # told the bytes that are there, and all there will be
@@ -42,7 +42,7 @@ class HubFile:
     digest: str
 
     def is_in(self, path: Path) -> bool:
-        """Whether a file on the disk has just this content."""
+        """Return whether a file on disk has exactly this content."""
         if path.stat().st_size != self.size:
             return False
         with path.open("rb") as content:
@@ -73,11 +73,11 @@ class Repository:
         return hub_folder(self.name) / "snapshots" / self.commit
 
     def blob(self, file: HubFile) -> Path:
-        """Where the content of a file lies, whatever it is called."""
+        """Return the path of a file's content in the cache, whatever the file is called."""
         return hub_folder(self.name) / "blobs" / file.digest
 
     def missing(self) -> int:
-        """Bytes that are not here yet."""
+        """Return how many bytes have not been fetched yet."""
         return sum(file.size for file in self.files if not self.blob(file).is_file())
 
     def note_revision(self) -> None:
@@ -89,7 +89,7 @@ class Repository:
 
 
 def look_up(name: str, variant: str | None = None) -> Repository:
-    """What the hub has under `org/name` or `org/name@revision`; see `worth_fetching` for `variant`.
+    """Ask the hub for `org/name` or `org/name@revision`; see `worth_fetching` for `variant`.
 
     Raises WeightsError if the hub cannot be reached, does not have it, or has nothing that can be
     loaded, and if nothing of it is in the `variant` that is asked for.
@@ -127,7 +127,7 @@ def look_up(name: str, variant: str | None = None) -> Repository:
 
 
 def worth_fetching(files: Sequence[HubFile], variant: str | None = None) -> list[HubFile]:
-    """What is loaded of a repository: no pickles, and each weight in one number format only.
+    """Choose the files to load from a repository: no pickles, and each weight in one dtype only.
 
     Files such as model.fp16.safetensors are variants of model.safetensors. A part of a diffusers
     folder is fetched as `variant`, if it has that; else as the plain file, if there is one; else in
@@ -156,7 +156,7 @@ def worth_fetching(files: Sequence[HubFile], variant: str | None = None) -> list
 
 
 def pull(repository: Repository, progress: Progress) -> Path:
-    """Fetch what is missing of a repository and record what it is; the folder of its files.
+    """Fetch the missing files of a repository, record what they are, and return their folder.
 
     Files that are here but damaged are fetched again. A download that was broken off goes on.
     Raises WeightsError when one breaks off again and again, or is not what the hub says it is;
@@ -192,20 +192,21 @@ def pull(repository: Repository, progress: Progress) -> Path:
 
 
 def _licence(card: Mapping[str, Any]) -> str | None:
-    """What the hub calls a licence; those that it has no word for have a name of their own."""
+    """Return the hub's name of a licence; licences that it has no identifier for have a name of
+    their own."""
     word, name = card.get("license"), card.get("license_name")
     return str(name) if word == "other" and name else word
 
 
 def _part_and_variant(file: HubFile) -> tuple[str, str | None]:
-    """The part of a model whose weights a file holds, and in which variant; what holds none is a
-    part of its own."""
+    """Return which part of a model a weights file belongs to, and in which variant; other files are
+    a part of their own."""
     match = WEIGHTS.fullmatch(file.name)
     return (file.name, None) if match is None else (match[1], match[2])
 
 
 def _file(entry: Mapping[str, Any]) -> HubFile | None:
-    """One entry of the hub's list; None for one without a size."""
+    """Read one entry of the hub's list; None for one without a size."""
     name, lfs = str(entry["rfilename"]), entry.get("lfs")
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise ValueError(f"a file is called {name!r}")
@@ -260,7 +261,7 @@ def _append(url: str, name: str, part: Path, size: int, tell: Callable[[int], No
 
 
 def _open(url: str, name: str, start: int = 0) -> HTTPResponse:
-    """The hub's answer, from byte `start` on; WeightsError says why there is none."""
+    """Request a file from byte `start` on; raises WeightsError with the reason if that fails."""
     from huggingface_hub import constants, get_token
 
     request = urllib.request.Request(url, headers={"User-Agent": "salon"})
@@ -291,7 +292,7 @@ def _open(url: str, name: str, start: int = 0) -> HTTPResponse:
 
 
 def _link(blob: Path, path: Path) -> None:
-    """Give a blob the name that it has in the repository."""
+    """Link a blob under its name in the repository."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         path.unlink(missing_ok=True)

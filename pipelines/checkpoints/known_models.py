@@ -261,7 +261,7 @@ PUBLIC = {
         ),
         Public(
             name="OpenAI's dVAE",
-            draws="nothing alone: pictures of codes, and codes of pictures, 256x256",
+            draws="nothing alone: images of codes, and codes of images, 256x256",
             licence="modified MIT",
             permits="any use; asks to say clearly that it was used",
             weights=0.20,

@@ -73,13 +73,13 @@ class _Count:
         self.tell = tell
 
     def add(self, weight: torch.Tensor) -> None:
-        """One more is there."""
+        """Count one more tensor as loaded."""
         self.loaded += weight.nbytes
         self.tell(self.loaded, self.total)
 
 
 def _count_nothing(weight: torch.Tensor) -> None:
-    """For networks that are loaded in no time."""
+    """Ignore progress, for networks that load at once."""
 
 
 def settle(network: torch.nn.Module, device: torch.device) -> None:
@@ -90,7 +90,7 @@ def settle(network: torch.nn.Module, device: torch.device) -> None:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a folder, from tokenizer.json or, for CLIP's, vocab.json and merges.txt."""
+    """Load a folder's tokenizer from tokenizer.json or, for CLIP's, vocab.json and merges.txt."""
     config = read_config(folder / "tokenizer_config.json")
     plain = config.get("tokenizer_class") == PLAIN_TOKENIZER
     old_files = [folder / "vocab.json", folder / "merges.txt"]
@@ -111,7 +111,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 @contextmanager
 def building(folder: Path) -> Iterator[None]:
-    """Networks are built without weights here; a config that builds none is a WeightsError."""
+    """Build networks in this context without allocating weights; a config that builds none raises
+    WeightsError."""
     try:
         with torch.device("meta"):  # no time is spent on random numbers that are replaced
             yield
@@ -131,7 +132,7 @@ def fill_position_ids(network: torch.nn.Module) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of a library says, short enough for a line."""
+    """Shorten an error message of a library to one line."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
@@ -142,7 +143,7 @@ def load_weights(
     dtype: torch.dtype,
     added: Callable[[torch.Tensor], None] = _count_nothing,
 ) -> None:
-    """Put the tensors of a file into a network as `dtype`; both must agree on every key and shape.
+    """Load the tensors of a file into a network as `dtype`; keys and shapes must match exactly.
 
     Raises WeightsError naming the first keys that are missing, extra, misshapen, not floating
     point or not finite.
@@ -199,7 +200,8 @@ def read_tensor(
     dtype: torch.dtype,
     layout: torch.memory_format = torch.contiguous_format,
 ) -> torch.Tensor:
-    """One tensor of an open safetensors file, as `dtype`; `layout` is that of four dimensions.
+    """Read one tensor of an open safetensors file as `dtype`; `layout` is the memory format of 4-D
+    tensors.
 
     It is converted a few rows at a time, so that no second copy of it is ever in memory.
     """
@@ -219,7 +221,7 @@ def read_tensor(
 
 
 def _cut(tensor: Tensor, piece: Piece) -> Tensor:
-    """The part of a tensor's bytes that a piece is."""
+    """Return the part of a tensor's bytes that a piece covers."""
     shape = tensor.shape[::-1] if piece.transposed else tensor.shape
     if piece.third is None:
         return replace(tensor, shape=shape)
@@ -230,7 +232,7 @@ def _cut(tensor: Tensor, piece: Piece) -> Tensor:
 
 
 def _same_but_for_ones(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
-    """Whether only ones at the end differ: a 1x1 convolution is a linear map."""
+    """Return whether two shapes differ only in trailing ones: a 1x1 convolution is a linear map."""
     longest = max(len(shape), len(expected))
     return shape + (1,) * (longest - len(shape)) == expected + (1,) * (longest - len(expected))
 
@@ -258,7 +260,8 @@ _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v."}
 
 
 def current_name(key: str, expected: Collection[str]) -> str:
-    """What the installed libraries call a key that older ones saved; `key` itself if nothing fits.
+    """Return what the installed libraries call a key that older ones saved; `key` itself if nothing
+    fits.
 
     transformers 5 dropped the prefix of the keys of CLIP's towers, and diffusers 0.12 renamed the
     projections in the VAE's attention. Files with either spelling are around. What a file calls the
@@ -274,7 +277,7 @@ def current_name(key: str, expected: Collection[str]) -> str:
 
 
 def may_ignore(key: str) -> bool:
-    """Whether a key that the network lacks is one of the few known to be harmless."""
+    """Return whether a key that the network lacks is one of the few known to be harmless."""
     return key.endswith(tuple(EXTRA_KEY_ENDINGS)) or key.startswith(tuple(EXTRA_KEY_BEGINNINGS))
 
 

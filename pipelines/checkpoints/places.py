@@ -40,7 +40,13 @@ def locate(name: str) -> Place:
         return Place(path.stem, path)
     if HUB_NAME.fullmatch(name):
         repository, revision = split_revision(name)
-        return Place(name, _cached_folder(repository, revision), repository)
+        folder = cached_folder(repository, revision)
+        if folder is None:
+            raise WeightsError(
+                f"{name} is no folder and is not in the hub cache {hub_folder(repository).parent}; "
+                f"fetch it with: generate --pull {name}"
+            )
+        return Place(name, folder, repository)
     raise WeightsError(
         f"no model {name!r}: it is no folder or file, and the known models are {', '.join(SHIPPED)}"
     )
@@ -83,16 +89,12 @@ def in_hub_cache(repository: str) -> bool:
     return bool(commit) and (folder / "snapshots" / commit).is_dir()
 
 
-def _cached_folder(repo_id: str, revision: str | None) -> Path:
-    """Return the folder of a hub repository that was fetched before."""
-    from huggingface_hub import constants, snapshot_download
+def cached_folder(repository: str, revision: str | None) -> Path | None:
+    """Return the folder of a hub repository that was fetched before, None if it was not."""
+    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(repo_id, revision=revision, local_files_only=True))
+        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError):
-        named = repo_id if revision is None else f"{repo_id}@{revision}"
-        raise WeightsError(
-            f"{named} is no folder and is not in the hub cache {constants.HF_HUB_CACHE}; "
-            f"fetch it with: generate --pull {named}"
-        ) from None
+        return None

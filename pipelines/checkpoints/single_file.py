@@ -72,12 +72,12 @@ UNREAD = {
     "v_pred": "a mark that the network predicts v",
     "ztsnr": "a mark that the schedule ends in pure noise",
     "cond_stage_model.model.attn_mask": "a constant",
-    "cond_stage_model.model.logit_scale": "of CLIP's comparison with pictures",
-    "cond_stage_model.model.text_projection": "of CLIP's comparison with pictures",
-    "cond_stage_model.logit_scale": "of CLIP's comparison with pictures",
-    "cond_stage_model.text_projection": "of CLIP's comparison with pictures",
+    "cond_stage_model.model.logit_scale": "of CLIP's comparison with images",
+    "cond_stage_model.model.text_projection": "of CLIP's comparison with images",
+    "cond_stage_model.logit_scale": "of CLIP's comparison with images",
+    "cond_stage_model.text_projection": "of CLIP's comparison with images",
     "conditioner.embedders.1.model.attn_mask": "a constant",
-    "conditioner.embedders.1.model.logit_scale": "of CLIP's comparison with pictures",
+    "conditioner.embedders.1.model.logit_scale": "of CLIP's comparison with images",
 }
 
 
@@ -91,13 +91,13 @@ class Piece:
 
 
 def identify(path: Path, header: Mapping[str, Tensor]) -> Layout:
-    """The layout of a single file. Raises WeightsError if it is none that is known."""
+    """Identify the layout of a single file. Raises WeightsError if it is unknown."""
     for layout in LAYOUTS:
         if layout.marker in header:
             into = header.get(UNET + "input_blocks.0.0.weight")
             if into is not None and into.shape[1:2] != (4,):
                 raise WeightsError(
-                    f"{path} takes {into.shape[1]} channels: it is not for pictures from text alone"
+                    f"{path} takes {into.shape[1]} channels: it is not for images from text alone"
                 )
             return layout
     raise WeightsError(
@@ -107,7 +107,7 @@ def identify(path: Path, header: Mapping[str, Tensor]) -> Layout:
 
 
 def prediction_type(header: Collection[str], metadata: Mapping[str, str]) -> str | None:
-    """What the network predicts, if the file says so; None if it does not.
+    """Return what the network predicts if the file says so, else None.
 
     Files say so in the metadata of Stability AI's "modelspec", or by a key named `v_pred`.
     """
@@ -120,7 +120,7 @@ def prediction_type(header: Collection[str], metadata: Mapping[str, str]) -> str
 def pieces(
     layout: Layout, component: str, config: Mapping[str, Any], names: Iterable[str]
 ) -> dict[str, Piece]:
-    """Where the weights `names` of a component, as diffusers calls them, lie in a file."""
+    """Locate the weights `names` of a component, as diffusers calls them, in a file."""
     if component == "unet":
         modules = unet_modules(config)
         return {name: Piece(UNET + renamed(name, modules)) for name in names}
@@ -133,12 +133,12 @@ def pieces(
 
 
 def is_unread(key: str) -> bool:
-    """Whether a key is one of those that no network of ours has a use for."""
+    """Return whether a key is one that none of our networks uses."""
     return key in UNREAD or key.startswith(tuple(UNREAD_BEGINNINGS))
 
 
 def vae_pieces(prefix: str, config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Piece]:
-    """Where the weights of a VAE lie in a file that begins its keys with `prefix`."""
+    """Locate the weights of a VAE in a file whose keys begin with `prefix`."""
     modules = vae_modules(config)
     return {name: Piece(prefix + renamed(name, modules)) for name in names}
 
@@ -161,7 +161,7 @@ _VAE_ATTENTION = {
 
 
 def unet_modules(config: Mapping[str, Any]) -> dict[str, str]:
-    """Modules of a UNet2DConditionModel and what the original code calls them.
+    """Map the modules of a UNet2DConditionModel to their names in the original code.
 
     That code counts its blocks through: `input_blocks.3` is the first downsampling.
     """
@@ -211,7 +211,8 @@ def unet_modules(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def vae_modules(config: Mapping[str, Any]) -> dict[str, str]:
-    """Modules of an AutoencoderKL likewise. The original decoder counts from the full size down."""
+    """Map the modules of an AutoencoderKL likewise; the original decoder counts from the full size
+    down."""
     modules = {
         f"{tower}.conv_norm_out": f"{tower}.norm_out" for tower in ("encoder", "decoder")
     } | {
@@ -258,7 +259,7 @@ _STACKED = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 
 
 def _open_clip_piece(prefix: str, name: str) -> Piece:
-    """Where OpenCLIP, which the larger text encoders are from, keeps a weight of a CLIPTextModel.
+    """Locate a weight of a CLIPTextModel in OpenCLIP's naming, which the larger text encoders use.
 
     It stacks the projections to queries, keys and values in one tensor.
     """
@@ -276,7 +277,7 @@ def _open_clip_piece(prefix: str, name: str) -> Piece:
 
 
 def renamed(name: str, modules: Mapping[str, str]) -> str:
-    """`name` with the longest module in it that has another name called by that."""
+    """Rename the longest module in `name` that has another name."""
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
         module = ".".join(parts[:length])

@@ -70,7 +70,7 @@ NO_ADAPTERS = Adapters()
 class Spec:
     """Facts about one model: what it takes, what it does when it is not told, what it can draw.
 
-    `defaults` hold the size of its pictures too, whether or not that is one of its settings.
+    `defaults` hold the size of its images too, whether or not that is one of its settings.
     `context` counts text tokens with those that begin and end a prompt. Width and height are
     multiples of `size_multiple` from there to `max_size`, in pixels. `folder` holds the weights, or
     is a single file with all of them.
@@ -117,7 +117,7 @@ class Spec:
 
 
 def split_revision(name: str) -> tuple[str, str | None]:
-    """`org/name@revision` as a repository of the hub and a branch, tag or commit of it.
+    """Split `org/name@revision` into a repository of the hub and a branch, tag or commit.
 
     Raises WeightsError for what is no such name.
     """
@@ -128,7 +128,8 @@ def split_revision(name: str) -> tuple[str, str | None]:
 
 
 def read_adapters(lora: str | None, vae: str | None, embedding: str | None) -> Adapters:
-    """The files that texts name, with commas between; a LoRA's weight follows a colon, or is 1.
+    """Parse the files of comma-separated texts; a LoRA's weight follows a colon and is 1 by
+    default.
 
     Raises ValueError for a weight that is no number, and WeightsError for a file that is not there.
     """
@@ -163,13 +164,13 @@ def _existing(name: str) -> Path:
 
 
 def folder_licence(folder: Path) -> str:
-    """What the hub said when a folder was fetched."""
+    """Return the licence that the hub stated when a folder was fetched."""
     unknown = "not known here; see where the folder came from"
     return str(read_pulled(folder).get("licence", unknown))
 
 
 def read_context(folder: Path) -> int:
-    """The longest prompt in tokens: what both the tokenizer and the text encoder take."""
+    """Read the longest prompt in tokens that both the tokenizer and the text encoder accept."""
     positions = read_config(folder / "text_encoder" / "config.json").get("max_position_embeddings")
     tokens = read_config(folder / "tokenizer" / "tokenizer_config.json").get("model_max_length")
     lengths = [length for length in (positions, tokens) if isinstance(length, (int, float))]
@@ -177,7 +178,7 @@ def read_context(folder: Path) -> int:
 
 
 def warn_of_licence(spec: Spec) -> None:
-    """Say, while a model is loaded, that its licence forbids commercial use."""
+    """Warn, when a model is loaded, that its licence forbids commercial use."""
     if spec.forbids_commerce:
         warnings.warn(
             f"the licence of {spec.name}, {spec.licence}, forbids commercial use", stacklevel=3
@@ -185,7 +186,7 @@ def warn_of_licence(spec: Spec) -> None:
 
 
 def hub_folder(repository: str) -> Path:
-    """Where the hub's cache keeps a repository, if it does."""
+    """Return the folder of a repository in the hub's cache, if it is there."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"

@@ -16,7 +16,7 @@ KERNELS = ("sdpa", "xformers", "flex")
 
 
 def choose_kernel(choice: str | None, device: torch.device) -> str:
-    """What really runs for "auto" (or None), "sdpa", "xformers" or "flex" on a device.
+    """Choose the kernel that "auto" (or None), "sdpa", "xformers" or "flex" means on a device.
 
     "auto" is xformers on CUDA where it is installed, else sdpa. Raises ValueError for another
     choice, and for one that needs what is not there.
@@ -40,7 +40,7 @@ def choose_kernel(choice: str | None, device: torch.device) -> str:
 def attend(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, visible: torch.Tensor, kernel: str
 ) -> torch.Tensor:
-    """softmax(q kᵀ / √c) v over what is visible.
+    """Compute softmax(q kᵀ / √c) v over the visible positions.
 
     q, k and v are (B, H, L, c), visible (L, L) bool with something in every row.
     """
@@ -73,7 +73,7 @@ def _compiled_flex():  # type: ignore[no-untyped-def]
 
 @lru_cache(maxsize=32)
 def _blocks(visible: torch.Tensor) -> BlockMask:
-    """The blocks of a mask in which anything is visible. Masks are cached, so this is too."""
+    """Find the blocks of a mask in which anything is visible. Masks are cached, so this is too."""
 
     def seen(
         b: torch.Tensor, h: torch.Tensor, query: torch.Tensor, key: torch.Tensor
@@ -85,7 +85,7 @@ def _blocks(visible: torch.Tensor) -> BlockMask:
 
 
 def attend_shared(q: torch.Tensor, shared: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """One query each of P · N candidates, over positions that the N of a prompt share and its own.
+    """Attend with one query for each of P · N candidates, over shared and private positions.
 
     q (P·N, H, 1, c); shared (2, P, H, T, c) and own (2, P·N, H, S, c) are keys, then values; all
     of them are visible. What is shared is read once for all candidates, and not copied for each.

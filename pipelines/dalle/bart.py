@@ -54,7 +54,7 @@ class BartEncoder(nn.Module):
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(B, n) int64, without padding, to (B, n, C)."""
+        """Encode tokens (B, n) int64, without padding, as (B, n, C)."""
         n = tokens.shape[1]
         x = self.embedding_norm(self.embedding(tokens) + self.position.weight[:n])
         shown = torch.ones(n, n, dtype=torch.bool, device=tokens.device)

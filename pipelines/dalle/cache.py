@@ -30,7 +30,7 @@ class Slots:
 
 @lru_cache(maxsize=32)
 def plan_slots(mask: Mask, width: int, reach: int, device: torch.device) -> Slots:
-    """The slots of a layer with this mask; all but convolutions read plain slices of them."""
+    """Plan the slots of a layer with this mask; all but convolutions read plain slices of them."""
     positions = range(width**2)
     if mask == Mask.COLUMN:  # column after column, so that one lies in one piece
         starts = [i % width * width for i in positions]
@@ -65,12 +65,12 @@ class Cache:
     fed: int  # image tokens that have gone in; what was seen before may be overwritten after
 
     def keep(self, candidates: torch.Tensor) -> None:
-        """Forget all but some candidates, by their rows (n,) within a prompt."""
+        """Drop all but some candidates, given by their rows (n,) within a prompt."""
         self.layers = [self._cut(layer, candidates) for layer in self.layers]
 
     def divide(self, parts: Sequence[torch.Tensor]) -> list["Cache"]:
-        """Caches of some candidates each. Layer after layer moves over, so that no more than one is
-        there twice: this is for when memory is short."""
+        """Split into caches of some candidates each, layer after layer, so that at most one layer
+        is in memory twice: this is for when memory is short."""
         caches = [Cache([], self.prompts, self.fed) for _ in parts]
         while self.layers:
             layer = self.layers.pop(0)
@@ -132,7 +132,7 @@ def prefill(
 
 
 def _into_slots(own: torch.Tensor, slots: Slots) -> torch.Tensor:
-    """Keys and values (2, B, H, n, c) of the first positions, laid out as `slots` says."""
+    """Lay out keys and values (2, B, H, n, c) of the first positions as `slots` says."""
     n = own.shape[3]
     kept = range(max(0, n - slots.count), n)  # in a ring, the later positions replace the earlier
     image = own.new_zeros(*own.shape[:3], slots.count, own.shape[4])
@@ -143,7 +143,8 @@ def _into_slots(own: torch.Tensor, slots: Slots) -> torch.Tensor:
 def advance(
     transformer: Transformer, cache: Cache, tokens: torch.Tensor, position: int
 ) -> torch.Tensor:
-    """Feed each row's image token (P·N,) of `position`; logits (P·N, V) of the next token.
+    """Feed the image token (P·N,) of `position` in each row; return logits (P·N, V) of the next
+    token.
 
     Feeding a position again does no harm; feeding an earlier one does, since rings move on.
     """
@@ -163,7 +164,7 @@ def advance(
 def bytes_per_candidate(
     config: TransformerConfig, prompts: int = 1, bytes_per_value: int = 4
 ) -> int:
-    """Memory that one more candidate takes in a cache: the private part of all layers."""
+    """Return the memory of one more candidate in a cache: the private part of all layers."""
     counts = [
         plan_slots(mask, config.grid, config.reach, torch.device("cpu")).count
         for mask in config.masks

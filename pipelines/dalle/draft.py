@@ -33,7 +33,7 @@ class Text:
 
     @staticmethod
     def together(texts: Sequence["Text"]) -> "Text":
-        """Several prompts as one."""
+        """Join several prompts into one."""
         read = torch.cat([text.read for text in texts])
         present = torch.cat([text.present for text in texts])
         contexts = [text.context for text in texts if text.context is not None]
@@ -63,7 +63,7 @@ class Sampling:
             raise ValueError(f"token_top_p is {self.top_p}; it must be from 0 to 1")
 
     def guided(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits (P·N, V) of the prompt, and of what it is compared with, to logits (N, V)."""
+        """Combine logits (P·N, V) of the prompt and of what it is compared with to (N, V)."""
         if self.guidance <= 1:
             return logits
         with_text, without = logits.chunk(2)
@@ -80,7 +80,7 @@ class State:
     done: int
 
     def rows(self, index: torch.Tensor) -> "State":
-        """A State of some of the candidates."""
+        """Return a State of some of the candidates."""
         return replace(
             self,
             uniforms=self.uniforms[index],
@@ -154,7 +154,7 @@ class DalleDraft(Draft):
         self._state = state
 
     def _drawn(self, state: State) -> State:
-        """The state with one more token."""
+        """Return the state with one more token."""
         i = state.done
         logits = self._logits(state).float()  # (P·N, V)
         if i in self._forced:
@@ -175,7 +175,7 @@ class DalleDraft(Draft):
         return replace(state, log_likelihood=log_likelihood, done=i + 1)
 
     def _logits(self, state: State) -> torch.Tensor:
-        """What the transformer says about the next token, (P·N, V)."""
+        """Return the transformer's logits of the next token, (P·N, V)."""
         N, P = len(state.tokens), self._cache.prompts
         if state.done == self._start:
             return self._first.repeat_interleave(N, dim=0)
@@ -229,7 +229,7 @@ class DalleDraft(Draft):
         return [None if p is None else to_image(p.where(shown, GREY)) for p in pixels]
 
     def close(self) -> None:
-        """Free everything. A closed draft can only be closed again."""
+        """Free all memory. A closed draft can only be closed again."""
         super().close()
         self._state = None
         self.__dict__.pop("_cache", None)
@@ -276,11 +276,11 @@ class DalleDraft(Draft):
 
 
 def decode_codes(dvae: DiscreteVae | Vqgan, codes: torch.Tensor) -> list[torch.Tensor | None]:
-    """Pictures of codes (N, h, w), likewise."""
+    """Decode codes (N, h, w) to uint8 images (3, H, W); None for one that is not finite."""
 
-    def paint(rows: torch.Tensor) -> list[torch.Tensor | None]:
+    def decode_rows(rows: torch.Tensor) -> list[torch.Tensor | None]:
         decoded = dvae.decode(rows)  # (n, 3, H, W) in [0, 1]
         finite = decoded.isfinite().flatten(1).all(dim=1).tolist()
         return [p if ok else None for p, ok in zip(to_uint8(decoded), finite, strict=True)]
 
-    return in_chunks(codes, CHUNK_PIXELS // dvae.config.size**2, paint)
+    return in_chunks(codes, CHUNK_PIXELS // dvae.config.size**2, decode_rows)

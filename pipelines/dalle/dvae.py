@@ -1,4 +1,4 @@
-"""The discrete VAE: a picture becomes a grid of codes, and a grid of codes a picture.
+"""The discrete VAE: an image becomes a grid of codes, and a grid of codes an image.
 
 Ramesh et al., Zero-Shot Text-to-Image Generation (arXiv 2102.12092), §2.1 and appendix A, with the
 layers and key names of the code that was published with it (`w` and `b` are `weight` and `bias`
@@ -31,7 +31,7 @@ class TowerConfig:
 
     @property
     def factor(self) -> int:
-        """Pixels of a picture's side per code."""
+        """Pixels of an image's side per code."""
         return self.patch * 2 ** (len(self.widths) - 1)
 
     @property
@@ -48,7 +48,7 @@ class DvaeConfig:
     """
 
     vocabulary: int = 8192
-    size: int = 256  # of a picture's sides, in pixels
+    size: int = 256  # of an image's sides, in pixels
     code_width: int = 128  # what a code becomes on its way into the decoder
     first_kernel: int = 7
     encoder: TowerConfig = field(default_factory=TowerConfig)
@@ -65,7 +65,7 @@ class DvaeConfig:
 
     @property
     def factor(self) -> int:
-        """Pixels of a picture's side per code."""
+        """Pixels of an image's side per code."""
         return self.encoder.factor
 
     @property
@@ -75,7 +75,7 @@ class DvaeConfig:
 
 
 class DiscreteVae(nn.Module):
-    """Pictures are (B, 3, H, W), codes (B, h, w) int64 below `vocabulary`, with H = factor · h."""
+    """Images are (B, 3, H, W), codes (B, h, w) int64 below `vocabulary`, with H = factor · h."""
 
     def __init__(self, config: DvaeConfig) -> None:
         super().__init__()
@@ -84,18 +84,18 @@ class DiscreteVae(nn.Module):
         self.decoder = Decoder(config)
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The likeliest codes (B, h, w) of uint8 pictures (B, 3, H, W)."""
+        """Return the likeliest codes (B, h, w) of uint8 images (B, 3, H, W)."""
         x = map_pixels(pixels / 255).to(next(self.parameters()).dtype)
         return self.encoder(x).argmax(dim=1)
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
-        """Pictures (B, 3, H, W) in [0, 1], float32, of codes (B, h, w)."""
+        """Decode codes (B, h, w) to images (B, 3, H, W) in [0, 1], float32."""
         location = self.decoder.of_codes(codes)[:, :CHANNELS]
         return unmap_pixels(location.float().sigmoid())
 
 
 class Encoder(nn.Module):
-    """Pictures (B, 3, H, W) in the mapped range to logits of codes (B, K, h, w)."""
+    """Images (B, 3, H, W) in the mapped range to logits of codes (B, K, h, w)."""
 
     def __init__(self, config: DvaeConfig) -> None:
         super().__init__()
@@ -151,15 +151,15 @@ class Decoder(nn.Module):
         self.blocks = nn.Sequential(layers)
 
     def forward(self, weights: torch.Tensor) -> torch.Tensor:
-        """`weights` (B, K, h, w): how much of each code there is; one-hot for codes."""
-        return self._paint(self.input(weights))
+        """Decode `weights` (B, K, h, w): how much of each code there is; one-hot for codes."""
+        return self._decode(self.input(weights))
 
     def of_codes(self, codes: torch.Tensor) -> torch.Tensor:
-        """The same for codes (B, h, w), without the product with a one-hot tensor."""
+        """Decode codes (B, h, w) to the same, without the product with a one-hot tensor."""
         table, bias = self.input.weight[:, :, 0, 0].T, self.input.bias  # (K, C), (C,)
         assert bias is not None
         x = functional.embedding(codes, table) + bias
-        return self._paint(x.movedim(-1, 1))
+        return self._decode(x.movedim(-1, 1))
 
     @property
     def input(self) -> nn.Conv2d:
@@ -176,7 +176,7 @@ class Decoder(nn.Module):
         """The layer that pixels come out of."""
         return cast(nn.Conv2d, cast(nn.Sequential, self.blocks[-1])[-1])
 
-    def _paint(self, x: torch.Tensor) -> torch.Tensor:
+    def _decode(self, x: torch.Tensor) -> torch.Tensor:
         for layer in list(self.blocks)[1:]:
             x = layer(x)
         return functional.pixel_shuffle(x, self.patch)
@@ -213,7 +213,8 @@ class Block(nn.Module):
 
 
 def conv(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
-    """A convolution that keeps the size, with the paper's start: variance 1 / fan-in, no bias."""
+    """Build a convolution that keeps the size, initialised as in the paper: variance 1 / fan-in, no
+    bias."""
     layer = nn.Conv2d(inputs, outputs, kernel, padding=(kernel - 1) // 2)
     nn.init.normal_(layer.weight, std=1 / math.sqrt(inputs * kernel**2))
     if layer.bias is not None:
@@ -236,20 +237,20 @@ def _blocks(
 
 
 def map_pixels(x: torch.Tensor) -> torch.Tensor:
-    """[0, 1] to [ε, 1 − ε]."""
+    """Map [0, 1] to [ε, 1 − ε]."""
     return (1 - 2 * PIXEL_MARGIN) * x + PIXEL_MARGIN
 
 
 def unmap_pixels(x: torch.Tensor) -> torch.Tensor:
-    """The inverse of `map_pixels`, clamped to [0, 1]."""
+    """Invert `map_pixels`, and clamp to [0, 1]."""
     return ((x - PIXEL_MARGIN) / (1 - 2 * PIXEL_MARGIN)).clamp(0, 1)
 
 
 def logit_laplace(
     x: torch.Tensor, statistics: torch.Tensor, smallest_scale: float = 0.0
 ) -> torch.Tensor:
-    """Minus the log-likelihood of mapped pixels x (B, 3, H, W) under `statistics` (B, 6, H, W),
-    per value (appendix A.3).
+    """Return minus the log-likelihood of mapped pixels x (B, 3, H, W) under `statistics` (B, 6, H,
+    W), per value (appendix A.3).
 
     `smallest_scale` is added to every scale: areas of one exact colour, which photographs do not
     have, would drive theirs to zero and the likelihood to infinity.
@@ -260,13 +261,13 @@ def logit_laplace(
 
 
 def relax(logits: torch.Tensor, uniforms: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Gumbel-softmax samples of logits (…, K), from uniforms of the same shape in [0, 1) (Jang et
-    al., arXiv 1611.01144): soft in the forward pass too, as in the paper."""
+    """Draw Gumbel-softmax samples of logits (…, K), from uniforms of the same shape in [0, 1) (Jang
+    et al., arXiv 1611.01144): soft in the forward pass too, as in the paper."""
     tiny = torch.finfo(torch.float32).tiny
     gumbel = -(-uniforms.clamp(min=tiny).log()).clamp(min=tiny).log()
     return ((logits + gumbel) / temperature).softmax(dim=-1)
 
 
 def divergence_from_uniform(log_q: torch.Tensor) -> torch.Tensor:
-    """KL(q ‖ uniform) in nats (…), for logarithms of probabilities (…, K)."""
+    """Return KL(q ‖ uniform) in nats (…), for logarithms of probabilities (…, K)."""
     return math.log(log_q.shape[-1]) + (log_q.exp() * log_q).sum(dim=-1)

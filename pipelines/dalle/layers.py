@@ -84,18 +84,19 @@ class Layer(nn.Module):
         kernel: str,
         rotations: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """x (B, L, C), shown (L, L) bool, rotations (2, L, c / 2) for rotary positions."""
+        """Run the layer on x (B, L, C), with shown (L, L) bool and rotations (2, L, c / 2) for
+        rotary positions."""
         q, k, v = self.attention.project(self.norm_1(x), rotations)
         return self.finish(x, attend(q, k, v, shown, kernel), self.project_context(context))
 
     def project_context(self, context: Context | None) -> ContextKeys | None:
-        """What cross-attention reads of the context, if there is one."""
+        """Return the keys and values of the context for cross-attention, if there is one."""
         return None if context is None else self.cross_attention.project(context)
 
     def finish(
         self, x: torch.Tensor, attended: torch.Tensor, context: ContextKeys | None
     ) -> torch.Tensor:
-        """All that follows self-attention, for x (B, L, C) and its output (B, H, L, c).
+        """Apply all that follows self-attention to x (B, L, C) and its output (B, H, L, c).
 
         The context may be of fewer rows: it is then shared by as many rows of x as it takes.
         """
@@ -117,14 +118,14 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def project(self, x: torch.Tensor, rotations: torch.Tensor | None = None) -> torch.Tensor:
-        """(B, L, C) to queries, keys and values (3, B, H, L, c); the first two rotated by
-        (2, L, c / 2) where positions are rotary."""
+        """Project (B, L, C) to queries, keys and values (3, B, H, L, c); the first two are rotated
+        by (2, L, c / 2) where positions are rotary."""
         B, L, _ = x.shape
         qkv = self.qkv(x).view(B, L, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         return qkv if rotations is None else torch.cat([rotate(qkv[:2], rotations), qkv[2:]])
 
     def join(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, H, L, c) to (B, L, C)."""
+        """Join heads (B, H, L, c) to (B, L, C)."""
         x = self.out(x.transpose(1, 2).flatten(2))
         if x.dtype == torch.float16:  # large networks go beyond it, and a norm behind brings back
             x = x.clamp(min=-FLOAT16_MAX, max=FLOAT16_MAX)
@@ -142,7 +143,7 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def project(self, context: Context) -> ContextKeys:
-        """The context's keys and values."""
+        """Project the context to its keys and values."""
         B, S, _ = context.states.shape
         k, v = self.kv(context.states).view(B, S, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
         return ContextKeys(k, v, context.present[:, None, None])
@@ -187,7 +188,7 @@ class GatedMlp(nn.Module):
 
 
 def activate(activation: Activation, x: torch.Tensor) -> torch.Tensor:
-    """The activation of each value."""
+    """Apply the activation to each value."""
     if activation == Activation.SILU:
         return functional.silu(x)
     return functional.gelu(x, approximate="tanh" if activation == Activation.GELU_TANH else "none")

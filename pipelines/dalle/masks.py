@@ -25,7 +25,8 @@ class Mask(StrEnum):
 def sees(
     mask: Mask, query: torch.Tensor, key: torch.Tensor, width: int, reach: int
 ) -> torch.Tensor:
-    """Whether image position `query` sees `key`: bool of int64 raster positions that broadcast.
+    """Return whether image position `query` sees `key`: bool of int64 raster positions that
+    broadcast.
 
     The grid is `width` × `width`. Row, column and the paper's convolution depend on the distance
     alone; the other convolutions on rows and columns apart.
@@ -52,19 +53,20 @@ def sees(
 
 
 def _around(difference: torch.Tensor, width: int) -> torch.Tensor:
-    """The shorter way between two places on a circle."""
+    """Return the shorter way between two places on a circle."""
     return torch.minimum(difference % width, -difference % width)
 
 
 def paper_masks(layers: int) -> tuple[Mask, ...]:
-    """Row, column, row, row, and again; the last layer convolution."""
+    """Return the paper's order of masks: row, column, row, row, and again; the last layer
+    convolution."""
     masks = [Mask.COLUMN if index % 4 == 1 else Mask.ROW for index in range(layers)]
     return (*masks[:-1], Mask.CONVOLUTION)
 
 
 @lru_cache(maxsize=32)
 def image_visible(mask: Mask, width: int, reach: int) -> torch.Tensor:
-    """(I, I) bool: row q is what image position q sees."""
+    """Return (I, I) bool: row q is what image position q sees."""
     image = torch.arange(width**2)
     return sees(mask, image[:, None], image, width, reach)
 
@@ -73,7 +75,7 @@ def image_visible(mask: Mask, width: int, reach: int) -> torch.Tensor:
 def visible(
     mask: Mask, text_length: int, width: int, reach: int, length: int, device: torch.device
 ) -> torch.Tensor:
-    """(length, length) bool over text positions, then image positions: row q is what q sees.
+    """Return (length, length) bool over text, then image positions: row q is what q sees.
 
     Text sees the text before it and itself; image positions see all of the text.
     """

@@ -18,9 +18,9 @@ KEPT_PER_LAYER = 16
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes, for `parameters` in the number format that was asked for.
+    """Bytes, for `parameters` in the dtype that was asked for.
 
-    Activations are those of one picture with its text, estimated, with flash attention.
+    Activations are those of one image with its text, estimated, with flash attention.
     """
 
     parameters: int
@@ -75,7 +75,7 @@ class MemoryPlan:
 
     @classmethod
     def of_model(cls, spec: Spec, bytes_per_value: int, guidance: float) -> "MemoryPlan":
-        """The same for the transformer of a folder of the DALL·E path.
+        """Plan the memory of the transformer in a DALL·E folder.
 
         Raises WeightsError for a config that builds no network.
         """
@@ -94,12 +94,12 @@ class MemoryPlan:
         )
 
     def __str__(self) -> str:
-        """A table for people."""
+        """Format the plan as a table."""
         rows = {
             "weights": self.weights,
             "gradients": self.gradients,
             "AdamW moments": self.moments,
-            "activations of a picture": self.activations,
+            "activations of an image": self.activations,
             "the same with checkpointing": self.checkpointed_activations,
             "cache of a prompt, shared": self.cache_shared,
             "cache of a candidate": self.cache_per_candidate,

@@ -80,14 +80,15 @@ def load_dalle(
 
 
 def _build_dvae(folder: Path) -> DiscreteVae | Vqgan:
-    """What makes pictures of codes, without its weights."""
+    """Build the decoder of image codes, without its weights."""
     if read_config(folder / "config.json").get("_class_name") == Vqgan.__name__:
         return Vqgan(VqganConfig(**_own_config(folder)))
     return DiscreteVae(_dvae_config(_own_config(folder)))
 
 
 def _build_text_encoder(folder: Path, transformer: TransformerConfig) -> TextEncoder | None:
-    """What the transformer reads prompts by, without its weights; None where it does so itself."""
+    """Build the network that reads prompts for the transformer, without its weights; None where the
+    transformer reads them itself."""
     if transformer.cross_attention_width is not None:
         return BartEncoder(BartConfig(**_own_config(folder)))
     if transformer.prefix_width is None:
@@ -99,7 +100,7 @@ def _build_text_encoder(folder: Path, transformer: TransformerConfig) -> TextEnc
 
 
 def load_dvae(folder: Path) -> DiscreteVae:
-    """One discrete VAE in float32 on the CPU, to train on. Raises WeightsError likewise."""
+    """Load one discrete VAE in float32 on the CPU, to train on. Raises WeightsError."""
     with building(folder):
         dvae = DiscreteVae(_dvae_config(_own_config(folder)))
     file = weights_file(folder, "model", "pytorch_model")
@@ -108,7 +109,7 @@ def load_dvae(folder: Path) -> DiscreteVae:
 
 
 def _own_config(folder: Path) -> dict[str, Any]:
-    """The fields of a config that `save_network` wrote."""
+    """Read the fields of a config that `save_network` wrote."""
     config = read_config(folder / "config.json")
     return {name: value for name, value in config.items() if name != "_class_name"}
 
@@ -128,7 +129,7 @@ def _check_dalle_fit(
     transformer: Transformer,
     dvae: DiscreteVae | Vqgan,
 ) -> None:
-    """The same for a model of the DALL·E path."""
+    """Check that the parts of a DALL·E model fit together; raise WeightsError if not."""
     codes, config = dvae.config, transformer.config
     pairs: list[tuple[str, int, str, int | None]] = [
         (

@@ -4,10 +4,10 @@
     with pipeline.begin("a panda", seeds=[7, 8, 9, 10]) as draft:
         while draft.done < draft.total:
             draft.step()
-        pictures = draft.images()
+        images = draft.images()
 
 Ramesh et al., Zero-Shot Text-to-Image Generation (arXiv 2102.12092): the transformer draws the
-codes of a discrete VAE, whose decoder makes the picture.
+codes of a discrete VAE, whose decoder makes the image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ REMEMBERED_PROMPTS = 8
 
 
 class Dalle:
-    """A text encoder, a transformer and a discrete VAE that turn prompts into pictures.
+    """A text encoder, a transformer and a discrete VAE that turn prompts into images.
 
     `device`, `dtype` and `attention` say what really runs; `spec` holds the defaults of every
     setting. `text_encoder` is None where the transformer reads text tokens; `dvae` may be a VQGAN.
@@ -152,16 +152,17 @@ class Dalle:
         return draw(self.begin(prompt, seeds=seeds, **settings))
 
     def token_count(self, prompt: str) -> int:
-        """How many tokens a prompt has, with those that begin and end it, before any cut."""
+        """Return how many tokens a prompt has, with those that begin and end it, before any cut."""
         return prompts.token_count(self.tokenizer, prompt)
 
     def dropped_text(self, prompt: str) -> str:
-        """The end of a prompt that is beyond the context and is not read; "" if all of it is."""
+        """Return the end of a prompt that is beyond the context and is not read; "" if all of it
+        is."""
         return prompts.dropped_text(self.tokenizer, prompt, self.spec.context)
 
     @torch.inference_mode()
     def encode(self, prompt: str) -> Text:
-        """What the transformer reads of one prompt; the last few are remembered."""
+        """Encode one prompt as the transformer reads it; the last few prompts are cached."""
         if prompt in self._texts:
             self._texts[prompt] = self._texts.pop(prompt)  # now the latest
             return self._texts[prompt]
@@ -179,7 +180,8 @@ class Dalle:
         return text
 
     def _read(self, ids: torch.Tensor, present: torch.Tensor) -> Text:
-        """Tokens (1, S) as the transformer takes them: as they are, encoded, or as a context."""
+        """Return tokens (1, S) as the transformer takes them: as they are, encoded, or as a
+        context."""
         if self.text_encoder is None:
             return Text(ids, present)
         if isinstance(self.text_encoder, T5Stack):  # which needs no padding, nor does what follows
@@ -194,7 +196,8 @@ class Dalle:
         return Text(nothing, nothing.bool(), Context(states, present))
 
     def _compared(self, text: Text, negative_prompt: str | None) -> Text:
-        """What guidance leads away from: a prompt, or as much as `text` has of what was learned."""
+        """Return what guidance leads away from: a prompt, or the learned empty one in the length of
+        `text`."""
         if not self.transformer.config.null_prefix:
             return self.encode("" if negative_prompt is None else negative_prompt)
         if negative_prompt is not None:
@@ -205,7 +208,7 @@ class Dalle:
 
     @torch.inference_mode()
     def tokens(self, image: str | Path | Image.Image) -> torch.Tensor:
-        """The image tokens (grid, grid) of a picture of the model's own size and in RGB.
+        """Encode an RGB image of the model's own size as image tokens (grid, grid).
 
         Raises ValueError for another size or colour mode.
         """
@@ -222,10 +225,10 @@ class Dalle:
     def _upper_rows(
         self, init_image: str | Path | Image.Image | None, keep_rows: int | None
     ) -> dict[int, int]:
-        """The tokens, by position, of the part of a picture that is kept."""
+        """Return the tokens, by position, of the part of an image that is kept."""
         grid = self.transformer.config.grid
         if init_image is None or keep_rows is None:
-            raise ValueError("init_image and keep_rows go together: which picture, how much of it")
+            raise ValueError("init_image and keep_rows go together: which image, how much of it")
         if not 1 <= keep_rows < grid:
             raise ValueError(f"keep_rows is {keep_rows}; it must be from 1 to {grid - 1}")
         kept = self.tokens(init_image)[:keep_rows].flatten().tolist()
@@ -242,7 +245,7 @@ class Dalle:
 
 
 def check_init_image(image: Image.Image, width: int, height: int) -> None:
-    """Raise ValueError unless a picture can be encoded as it is."""
+    """Raise ValueError unless an image can be encoded as it is."""
     if image.size != (width, height):
         raise ValueError(
             f"init_image is {image.width}x{image.height}; it must be {width}x{height}: resize it"

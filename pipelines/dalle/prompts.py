@@ -4,12 +4,12 @@ from transformers import PreTrainedTokenizerFast
 
 
 def token_count(tokenizer: PreTrainedTokenizerFast, prompt: str) -> int:
-    """How many tokens a prompt has, with those that begin and end it, before any cut."""
+    """Return how many tokens a prompt has, with those that begin and end it, before any cut."""
     return len(tokenizer(prompt, verbose=False).input_ids)
 
 
 def dropped_text(tokenizer: PreTrainedTokenizerFast, prompt: str, context: int) -> str:
-    """The end of a prompt that is beyond the context and is not read; "" if all of it is."""
+    """Return the end of a prompt that is beyond the context and is not read; "" if all of it is."""
     encoded = tokenizer(
         prompt, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False
     )

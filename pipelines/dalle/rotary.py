@@ -14,7 +14,7 @@ BASE = 10_000.0
 
 @lru_cache(maxsize=8)
 def grid_rotations(width: int, channels: int, device: torch.device) -> torch.Tensor:
-    """Cosines and sines (2, I, channels / 2) of a grid's positions in raster order, float32.
+    """Return cosines and sines (2, I, channels / 2) of a grid's positions in raster order, float32.
 
     `width` is that of the grid, `channels` that of a head, a multiple of four.
     """
@@ -28,7 +28,7 @@ def grid_rotations(width: int, channels: int, device: torch.device) -> torch.Ten
 
 
 def behind_text(rotations: torch.Tensor, length: int) -> torch.Tensor:
-    """Rotations (2, n, c / 2) of image positions, behind those of `length` text positions.
+    """Place rotations (2, n, c / 2) of image positions behind those of `length` text positions.
 
     Sines and cosines are zero there, as LlamaGen was trained: queries and keys of text vanish, and
     all of it weighs the same.
@@ -37,7 +37,7 @@ def behind_text(rotations: torch.Tensor, length: int) -> torch.Tensor:
 
 
 def rotate(x: torch.Tensor, rotations: torch.Tensor) -> torch.Tensor:
-    """Queries or keys (B, H, L, c), each pair of neighbouring channels rotated by (2, L, c / 2)."""
+    """Rotate each pair of adjacent channels of queries or keys (B, H, L, c) by (2, L, c / 2)."""
     cosines, sines = rotations
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(dim=-1)
     rotated = torch.stack([even * cosines - odd * sines, odd * cosines + even * sines], dim=-1)

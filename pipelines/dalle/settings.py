@@ -43,7 +43,7 @@ class ImagePromptSettings(TypedDict, total=False):
     init_image: Annotated[
         str | None,
         Setting(
-            "a picture file whose upper rows are kept while the rest is drawn",
+            "an image file whose upper rows are kept while the rest is drawn",
             metavar="PICTURE",
             local=True,
         ),

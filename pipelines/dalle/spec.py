@@ -64,7 +64,7 @@ def read_spec(place: Place) -> Spec:
 
 
 def _own_defaults(index: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The sampling defaults in model_index.json. Raises WeightsError for what is none."""
+    """Read the sampling defaults in model_index.json. Raises WeightsError for invalid ones."""
     defaults = index.get("defaults", {})
     numbers = isinstance(defaults, dict) and all(
         name in SAMPLING_SETTINGS and isinstance(value, int | float)

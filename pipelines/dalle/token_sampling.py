@@ -11,7 +11,7 @@ def draw_tokens(
     top_k: int | None = None,
     top_p: float | None = None,
 ) -> torch.Tensor:
-    """Tokens (N,) for logits (N, V) and uniforms (N,) in [0, 1).
+    """Draw tokens (N,) from logits (N, V) with uniforms (N,) in [0, 1).
 
     temperature : at least 0, which takes the likeliest.
     top_k : draw from the k likeliest only, and those as likely as the last of them.
@@ -35,7 +35,7 @@ def draw_tokens(
 
 
 def _least_likely(p: torch.Tensor, top_p: float) -> torch.Tensor:
-    """The probability (N, 1) of the last token that is needed to reach `top_p`."""
+    """Return the probability (N, 1) of the last token that is needed to reach `top_p`."""
     falling = p.sort(dim=-1, descending=True).values
     needed = falling.cumsum(dim=-1) - falling < top_p  # what comes before does not reach it
     needed[:, 0] = True

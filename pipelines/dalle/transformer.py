@@ -1,4 +1,4 @@
-"""The autoregressive transformer: a prompt, then the codes of a picture, one after the other.
+"""The autoregressive transformer: a prompt, then the codes of an image, one after the other.
 
 Ramesh et al., Zero-Shot Text-to-Image Generation (arXiv 2102.12092), §2.2 and appendix B: a
 decoder-only sparse transformer over text positions followed by image positions in raster order.
@@ -161,7 +161,7 @@ class Transformer(nn.Module):
         image: torch.Tensor,
         context: Context | None = None,
     ) -> Output:
-        """Teacher forcing.
+        """Predict all tokens at once from the true ones before them (teacher forcing).
 
         text : (B, T) int64 tokens, or (B, T, D) hidden states for a prefix. T is the length that
             the config says, or anything up to it with rotary positions.
@@ -189,11 +189,11 @@ class Transformer(nn.Module):
         return Output(functional.linear(x[:, : T - 1], weight, bias), image_logits)
 
     def blocks(self) -> Iterator["Layer"]:
-        """The layers, in order."""
+        """Iterate over the layers, in order."""
         return cast(Iterator[Layer], iter(self.layers))
 
     def embed_text(self, text: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """(B, T) tokens or (B, T, D) hidden states to (B, T, C)."""
+        """Embed tokens (B, T) or hidden states (B, T, D) of a text as (B, T, C)."""
         if self.config.rotary:
             return self.embedding_norm(self.text_projection(text))
         x = self.padding.weight
@@ -206,7 +206,7 @@ class Transformer(nn.Module):
         return self.embedding_norm(x + self.text_position.weight)
 
     def embed_image(self, image: torch.Tensor) -> torch.Tensor:
-        """The first n tokens (B, n) to (B, n, C)."""
+        """Embed the first n image tokens (B, n) as (B, n, C)."""
         x = self.image_embedding(image)
         if self.config.rotary:
             return self.embedding_norm(x)
@@ -219,7 +219,7 @@ class Transformer(nn.Module):
         return self.embedding_norm(x + place)
 
     def embed_next(self, image: torch.Tensor, position: int) -> torch.Tensor:
-        """The tokens (B,) of one position to (B, 1, C)."""
+        """Embed the tokens (B,) of one position as (B, 1, C)."""
         x = self.image_embedding(image)[:, None]
         if self.config.rotary:
             return self.embedding_norm(x)
@@ -231,29 +231,29 @@ class Transformer(nn.Module):
         return self.embedding_norm(x + place)
 
     def normed(self, x: torch.Tensor) -> torch.Tensor:
-        """What the last layer gives, as the head reads it."""
+        """Normalise the output of the last layer for the head."""
         return self.head_norm(self.norm(x))
 
     def image_logits(self, x: torch.Tensor) -> torch.Tensor:
-        """(…, C) of normed states to (…, image vocabulary)."""
+        """Return logits (…, image vocabulary) of normed states (…, C)."""
         read = self.config.text_outputs
         return linear(x, self.head.weight[read:], self.head.bias[read:])
 
     def visible(self, mask: Mask, text: int, image: int) -> torch.Tensor:
-        """(L, L) bool: what `text` text and the first `image` image positions see in a layer with
-        this mask; L is both together."""
+        """Return (L, L) bool: what `text` text positions and the first `image` image positions see
+        in a layer with this mask; L is both together."""
         config = self.config
         device = self.image_embedding.weight.device
         shared = text - config.masks_begin_in_text
         return visible(mask, shared, config.grid, config.reach, text + image, device)
 
     def rotations(self, text: int, image: int) -> torch.Tensor | None:
-        """The rotations (2, L, c / 2) of the same positions; None unless they are rotary."""
+        """Return the rotations (2, L, c / 2) of the same positions; None unless they are rotary."""
         whole = self._grid_rotations()
         return None if whole is None else behind_text(whole[:, :image], text)
 
     def rotations_at(self, position: int) -> torch.Tensor | None:
-        """The rotation (2, 1, c / 2) of one image position; None unless it is rotary."""
+        """Return the rotation (2, 1, c / 2) of one image position; None unless it is rotary."""
         whole = self._grid_rotations()
         return None if whole is None else whole[:, position : position + 1]
 
@@ -279,8 +279,8 @@ def _initialise(module: nn.Module) -> None:
 def token_loss(
     output: Output, text: torch.Tensor | None, present: torch.Tensor, image: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """Mean cross-entropies in nats and their weighted sum: an eighth text, seven eighths image
-    (§2.2). With a prefix there is no text to predict, and the image is all."""
+    """Return mean cross-entropies in nats and their weighted sum: an eighth text, seven eighths
+    image (§2.2). With a prefix there is no text to predict, and the image is all."""
     image_loss = functional.cross_entropy(output.image.flatten(0, 1).float(), image.flatten())
     if output.text is None or text is None:
         return {"loss": image_loss, "image": image_loss}

@@ -1,4 +1,4 @@
-"""The VQGAN: a picture becomes a grid of codes, and a grid of codes a picture.
+"""The VQGAN: an image becomes a grid of codes, and a grid of codes an image.
 
 Esser et al., Taming Transformers for High-Resolution Image Synthesis (arXiv 2012.09841), with the
 layers and key names of the code that was published with it. It stands where the discrete VAE stands
@@ -23,7 +23,7 @@ class VqganConfig:
     """
 
     vocabulary: int = 8192
-    size: int = 256  # of a picture's sides, in pixels
+    size: int = 256  # of an image's sides, in pixels
     code_width: int = 256
     z_channels: int = 256  # of what is next to the codes
     width: int = 128
@@ -45,7 +45,7 @@ class VqganConfig:
 
     @property
     def factor(self) -> int:
-        """Pixels of a picture's side per code."""
+        """Pixels of an image's side per code."""
         return 2 ** (len(self.multipliers) - 1)
 
     @property
@@ -60,7 +60,7 @@ class VqganConfig:
 
 
 class Vqgan(nn.Module):
-    """Pictures are (B, 3, H, W), codes (B, h, w) int64 below `vocabulary`, with H = factor · h."""
+    """Images are (B, 3, H, W), codes (B, h, w) int64 below `vocabulary`, with H = factor · h."""
 
     def __init__(self, config: VqganConfig) -> None:
         super().__init__()
@@ -75,27 +75,28 @@ class Vqgan(nn.Module):
         self.decoder = Decoder(config)
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The codes (B, h, w) of uint8 pictures (B, 3, H, W).
+        """Encode uint8 images (B, 3, H, W) as codes (B, h, w).
 
         Raises ValueError if there is no encoder.
         """
         if not self.config.has_encoder:
-            raise ValueError("this VQGAN has no encoder: it only makes pictures of codes")
+            raise ValueError("this VQGAN has no encoder: it only makes images of codes")
         x = (pixels / 127.5 - 1).to(self.codebook.weight.dtype)
         z = self.quant_conv(self.encoder(x))
         return self._nearest(z) if self.config.nearest_code else self.code_logits(z).argmax(dim=1)
 
     def _nearest(self, z: torch.Tensor) -> torch.Tensor:
-        """The codes (B, h, w) nearest to (B, C, h, w): |z − e|² is |z|² − 2 (z·e − |e|² / 2)."""
+        """Return the codes (B, h, w) nearest to (B, C, h, w): |z − e|² is |z|² − 2 (z·e − |e|² /
+        2)."""
         codes = self._scaled(self.codebook.weight)  # (V, C)
         return (z.movedim(1, -1) @ codes.T - codes.square().sum(dim=1) / 2).argmax(dim=-1)
 
     def _scaled(self, codes: torch.Tensor) -> torch.Tensor:
-        """Codes (…, C) as the decoder knows them."""
+        """Scale codes (…, C) as the decoder knows them."""
         return functional.normalize(codes, dim=-1) if self.config.unit_codes else codes
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
-        """Pictures (B, 3, H, W) in [0, 1], float32, of codes (B, h, w)."""
+        """Decode codes (B, h, w) to images (B, 3, H, W) in [0, 1], float32."""
         z = self._scaled(self.codebook(codes)).movedim(-1, 1)  # (B, C, h, w)
         x = self.decoder(self.post_quant_conv(z)).float()
         if self.config.signed:
@@ -104,7 +105,7 @@ class Vqgan(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Pictures (B, 3, H, W) in [−1, 1] to (B, Z, h, w)."""
+    """Images (B, 3, H, W) in [−1, 1] to (B, Z, h, w)."""
 
     def __init__(self, config: VqganConfig) -> None:
         super().__init__()
@@ -210,7 +211,7 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Each place of a picture attends to all, with one head."""
+    """Each place of an image attends to all, with one head."""
 
     def __init__(self, config: VqganConfig, width: int) -> None:
         super().__init__()
@@ -253,5 +254,5 @@ class Upsample(nn.Module):
 
 
 def norm(config: VqganConfig, width: int) -> nn.GroupNorm:
-    """The normalisation of all layers."""
+    """Build the normalisation that all layers use."""
     return nn.GroupNorm(config.norm_groups, width, eps=config.norm_eps)

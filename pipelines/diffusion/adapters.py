@@ -22,7 +22,7 @@ SDXL_KEYS = ("clip_l", "clip_g")
 
 
 def add(adapters: Adapters, networks: Networks, device: torch.device) -> Networks:
-    """The networks with all adapters. Raises WeightsError for a file that does not fit."""
+    """Add all adapters to the networks. Raises WeightsError for a file that does not fit."""
     for change in adapters.loras:
         lora.merge(change, _by_name(networks))
     if adapters.vae is not None:
@@ -40,7 +40,7 @@ def _by_name(networks: Networks) -> Mapping[str, Any]:
 
 
 def _learn(path: Path, networks: Networks) -> Networks:
-    """Give the text encoders the vectors of a word (Gal et al., arXiv 2208.01618)."""
+    """Add the vectors of a word to the text encoders (Gal et al., arXiv 2208.01618)."""
     word, vectors = _read_vectors(path, networks.readers)
     ids = tuple(
         _append(reader, rows) for reader, rows in zip(networks.readers, vectors, strict=True)
@@ -49,7 +49,7 @@ def _learn(path: Path, networks: Networks) -> Networks:
 
 
 def _read_vectors(path: Path, readers: tuple[Reader, ...]) -> tuple[str, list[torch.Tensor]]:
-    """A word and, for each text encoder, its vectors (n, D)."""
+    """Read a word and, for each text encoder, its vectors (n, D)."""
     if path.suffix != ".safetensors":
         raise WeightsError(f"{path} is not a .safetensors file; others are pickles: not opened")
     header = read_header(path)
@@ -85,7 +85,7 @@ def _is_float(tensor: Tensor) -> bool:
 
 
 def _append(reader: Reader, rows: torch.Tensor) -> tuple[int, ...]:
-    """Append vectors (n, D) to those of an encoder's tokens; their ids."""
+    """Append vectors (n, D) to an encoder's token embeddings and return their ids."""
     embedding = reader.encoder.get_input_embeddings()
     known = embedding.weight.data
     grown = torch.cat([known, rows.to(known.device, known.dtype)])

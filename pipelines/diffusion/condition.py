@@ -17,10 +17,11 @@ class Condition:
     negative: Encoding | None  # None draws without comparing
     guidance: float
     embedding: torch.Tensor | None  # (1, K), for a UNet that was distilled to take guidance so
-    sizes: torch.Tensor | None  # (1, 6), for a UNet that is told what its picture was cut from
+    sizes: torch.Tensor | None  # (1, 6), for a UNet that is told what its image was cut from
 
     def predict(self, unet: Any, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """The UNet's output (B, C, h, w) in float32, guided (Ho and Salimans, arXiv 2207.12598)."""
+        """Return the UNet's output (B, C, h, w) in float32, guided (Ho and Salimans, arXiv
+        2207.12598)."""
         B = len(x_t)
         if self.negative is None:
             return self._evaluate(unet, x_t, t, [self.text] * B)
@@ -31,7 +32,7 @@ class Condition:
     def _evaluate(
         self, unet: Any, x_t: torch.Tensor, t: torch.Tensor, encodings: list[Encoding]
     ) -> torch.Tensor:
-        """The UNet's output for rows that each have an encoding."""
+        """Run the UNet on rows that each have an encoding."""
         B, dtype = len(x_t), self.text.hidden.dtype  # asking the UNet walks all its parameters
         added = None
         if self.sizes is not None:
@@ -48,7 +49,7 @@ class Condition:
 
 
 def guidance_embedding(w: float, size: int) -> torch.Tensor:
-    """Guidance as a vector (1, size) for a distilled UNet (Luo et al., arXiv 2310.04378)."""
+    """Embed guidance as a vector (1, size) for a distilled UNet (Luo et al., arXiv 2310.04378)."""
     half = size // 2
     frequencies = torch.exp(torch.arange(half) * (-math.log(10000) / (half - 1)))
     angles = 1000 * w * frequencies

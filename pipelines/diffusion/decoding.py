@@ -1,4 +1,4 @@
-"""From latents to pictures: the real decoder, and a linear map for cheap previews."""
+"""From latents to images: the real decoder, and a linear map for cheap previews."""
 
 import json
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from pipelines.runtime.devices import is_out_of_memory
 
 
 def decode(vae: AutoencoderKL, latents: torch.Tensor) -> list[torch.Tensor | None]:
-    """Pictures of scaled latents (N, C, h, w): uint8 (3, H, W) each, on the device of the VAE.
+    """Decode scaled latents (N, C, h, w) to uint8 images (3, H, W), on the device of the VAE.
 
     Works in chunks that halve when memory runs out; one that does not fit alone is decoded in
-    tiles, and only if those do not fit either, this raises. A picture that is not finite is tried
+    tiles, and only if those do not fit either, this raises. An image that is not finite is tried
     again in float32, alone, and is None if that fails too.
     """
 
-    def paint(rows: torch.Tensor) -> list[torch.Tensor | None]:
+    def decode_rows(rows: torch.Tensor) -> list[torch.Tensor | None]:
         decoded = _decode_or_tile(vae, rows)  # (n, 3, H, W), about −1 to 1
         finite = decoded.isfinite().flatten(1).all(dim=1).tolist()
         pixels = to_uint8(decoded / 2 + 0.5)
@@ -33,12 +33,12 @@ def decode(vae: AutoencoderKL, latents: torch.Tensor) -> list[torch.Tensor | Non
 
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     return in_chunks(
-        latents, CHUNK_PIXELS // (latents.shape[2] * latents.shape[3] * factor**2), paint
+        latents, CHUNK_PIXELS // (latents.shape[2] * latents.shape[3] * factor**2), decode_rows
     )
 
 
 def _decode_or_tile(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
-    """One row that memory is too short for is decoded in overlapping tiles."""
+    """Decode rows; one that memory is too short for is decoded in overlapping tiles."""
     try:
         return _decode_rows(vae, latents)
     except Exception as error:
@@ -57,7 +57,8 @@ def _decode_rows(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
 
 
 def _decode_in_float32(vae: AutoencoderKL, latent: torch.Tensor) -> torch.Tensor | None:
-    """One picture (3, H, W) of a latent (1, C, h, w), or None if it is not finite either."""
+    """Decode one latent (1, C, h, w) to an image (3, H, W), or None if it is not finite in float32
+    either."""
     if not latent.isfinite().all():
         return None
     dtype = vae.dtype
@@ -76,8 +77,9 @@ class LatentRgb:
     weight: torch.Tensor  # (C, 3)
     bias: torch.Tensor  # (3,)
 
-    def pictures(self, latents: torch.Tensor, size: tuple[int, int]) -> list[Image.Image | None]:
-        """Rough pictures of (N, C, h, w) enlarged to `size` (width, height); None if not finite."""
+    def images(self, latents: torch.Tensor, size: tuple[int, int]) -> list[Image.Image | None]:
+        """Return rough images of (N, C, h, w) enlarged to `size` (width, height); None if not
+        finite."""
         rgb = torch.einsum("nchw,cd->ndhw", latents.float(), self.weight.to(latents.device))
         rgb = (rgb + self.bias.to(latents.device)[:, None, None]).cpu()
         finite = rgb.isfinite().flatten(1).all(dim=1).tolist()
@@ -88,7 +90,8 @@ class LatentRgb:
 
 
 def read_latent_rgb(vae_folder: Path, channels: int) -> LatentRgb | None:
-    """The map stored with a VAE as `latent_rgb.json`, {"weight": C x 3, "bias": 3}; None if not.
+    """Read the map stored with a VAE as `latent_rgb.json`, {"weight": C x 3, "bias": 3}; None
+    without one.
 
     Raises WeightsError if the file is malformed.
     """
@@ -116,9 +119,10 @@ def write_latent_rgb(latent_rgb: LatentRgb, vae_folder: Path) -> None:
 
 
 def solve_latent_rgb(latents: torch.Tensor, rgb: torch.Tensor) -> LatentRgb:
-    """The least-squares map from scaled latents (N, C, h, w) to pictures (N, 3, H, W) in [0, 1].
+    """Solve for the least-squares map from scaled latents (N, C, h, w) to images (N, 3, H, W) in
+    [0, 1].
 
-    Each latent pixel is paired with the mean of the picture under it.
+    Each latent pixel is paired with the mean of the image under it.
     """
     C, h, w = latents.shape[1:]
     means = torch.nn.functional.adaptive_avg_pool2d(rgb.float(), (h, w))
@@ -133,7 +137,7 @@ def solve_latent_rgb(latents: torch.Tensor, rgb: torch.Tensor) -> LatentRgb:
 
 @torch.inference_mode()
 def fit_latent_rgb(vae: AutoencoderKL, device: torch.device, samples: int = 8) -> LatentRgb:
-    """The map of a VAE that came without one, from how it decodes random patches of colour.
+    """Fit the map of a VAE that came without one, from how it decodes random patches of colour.
 
     It runs on `device`, wherever its weights lie meanwhile.
     """

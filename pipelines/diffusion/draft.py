@@ -32,7 +32,7 @@ class State:
     done: int
 
     def copy(self) -> "State":
-        """A State whose scheduler and generators can move on without touching this one's."""
+        """Return a State whose scheduler and generators can move on without touching this one's."""
         return replace(
             self,
             generators=[clone_generator(g) for g in self.generators],
@@ -40,7 +40,7 @@ class State:
         )
 
     def rows(self, indices: Sequence[int]) -> "State":
-        """A State of some of the candidates, that shares no memory with this one."""
+        """Return a State of some of the candidates that shares no memory with this one."""
         index = torch.tensor(indices, device=self.latents.device)
         return replace(
             self,
@@ -106,7 +106,7 @@ class DiffusionDraft(Draft):
         """Return what the candidates will look like; None before the first step.
 
         A linear map of the predicted clean latents, which is too rough to be checked for safety,
-        or with `exact` their pictures by the real decoder. A candidate whose values are not finite,
+        or with `exact` their images by the real decoder. A candidate whose values are not finite,
         or whose exact preview is flagged, is None in the list.
         """
         state = self._open
@@ -119,12 +119,12 @@ class DiffusionDraft(Draft):
             clean = clean[torch.tensor(indices, device=clean.device)]
             seeds = tuple(seeds[i] for i in indices)
         if not exact:
-            return self._pipeline.latent_rgb.pictures(clean, self._size)
-        pictures = self._checked(seeds, clean)
-        return [None if p is None else to_image(p) for p in pictures]
+            return self._pipeline.latent_rgb.images(clean, self._size)
+        images = self._checked(seeds, clean)
+        return [None if p is None else to_image(p) for p in images]
 
     def close(self) -> None:
-        """Free everything. A closed draft can only be closed again."""
+        """Free all memory. A closed draft can only be closed again."""
         super().close()
         self._state = None
 
@@ -144,27 +144,27 @@ class DiffusionDraft(Draft):
         return self._checked([self.seeds[i] for i in indices], rows)
 
     def _checked(self, seeds: Sequence[int], latents: torch.Tensor) -> list[torch.Tensor | None]:
-        """The pictures of latents (n, C, h, w); None for one that cannot or must not be shown.
+        """Decode latents (n, C, h, w) to images; None for one that cannot or must not be shown.
 
-        The reason is then in `failed`. All pictures of the real decoder leave a draft through here.
+        The reason is then in `failed`. All images of the real decoder leave a draft through here.
         """
         checker = self._pipeline.checker
-        pictures = decoding.decode(self._pipeline.vae, latents)
-        for i, (seed, picture) in enumerate(zip(seeds, pictures, strict=True)):
-            if picture is None and latents[i].isfinite().all():
+        images = decoding.decode(self._pipeline.vae, latents)
+        for i, (seed, image) in enumerate(zip(seeds, images, strict=True)):
+            if image is None and latents[i].isfinite().all():
                 self.failed[seed] = "the decoder made values that are not finite, in float32 too"
-            elif picture is None:
+            elif image is None:
                 self.failed[seed] = "the network made values that are not finite"
-            elif checker is not None and checker.flags([picture]) == [True]:
+            elif checker is not None and checker.flags([image]) == [True]:
                 self.failed[seed] = FLAGGED
-                pictures[i] = None
-        return pictures
+                images[i] = None
+        return images
 
 
 def predict_clean(
     x_t: torch.Tensor, output: torch.Tensor, alpha_bar: float, prediction_type: str
 ) -> torch.Tensor:
-    """The clean latents that a network's output means, for variance-preserving x_t (B, C, h, w).
+    """Predict the clean latents from a network's output, for variance-preserving x_t (B, C, h, w).
 
     x_t = α x_0 + σ ε with α² = ᾱ, σ² = 1 − ᾱ. v: x_0 = α x_t − σ v (Salimans and Ho, arXiv
     2202.00512, appendix D); ε: x_0 = (x_t − σ ε) / α.
@@ -176,7 +176,7 @@ def predict_clean(
 
 
 def interpolate(alphas_cumprod: torch.Tensor, timesteps: torch.Tensor) -> list[float]:
-    """ᾱ at each timestep, which some samplers place between the trained ones."""
+    """Interpolate ᾱ at each timestep, which some samplers place between the trained ones."""
     table = alphas_cumprod.tolist()
     values = []
     for t in timesteps.tolist():
@@ -187,7 +187,7 @@ def interpolate(alphas_cumprod: torch.Tensor, timesteps: torch.Tensor) -> list[f
 
 
 def clone_generator(generator: torch.Generator) -> torch.Generator:
-    """A generator that goes on with the same numbers."""
+    """Clone a generator, so that both go on with the same numbers."""
     clone = torch.Generator()
     clone.set_state(generator.get_state())
     return clone
@@ -196,7 +196,7 @@ def clone_generator(generator: torch.Generator) -> torch.Generator:
 def copy_scheduler(
     scheduler: Any, index: torch.Tensor | None = None, shape: torch.Size | None = None
 ) -> Any:
-    """A scheduler in the same state, that can step without changing the first.
+    """Copy a scheduler with its state, so that the copy can step without changing the original.
 
     With `index`, every tensor of the latents' `shape` is cut down to those rows, also inside the
     lists where multistep samplers hold earlier outputs: what is left whole would be broadcast, and

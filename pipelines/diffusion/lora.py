@@ -110,14 +110,15 @@ def merge(lora: Lora, networks: Mapping[str, Any]) -> None:
 
 
 def _product(up: torch.Tensor, down: torch.Tensor) -> torch.Tensor | None:
-    """up (out, r, ...) times down (r, in, ...) as (out, in · kernel); None if they do not fit."""
+    """Multiply up (out, r, ...) by down (r, in, ...) to (out, in · kernel); None if they do not
+    fit."""
     if up.ndim < 2 or down.ndim < 2 or up.flatten(1).shape[1] != len(down):
         return None
     return up.flatten(1) @ down.flatten(1)
 
 
 def _split(key: str) -> tuple[str | None, str]:
-    """The module that a key is of and its role there; None if it ends like none."""
+    """Split a key into its module and its role there; None if it ends like none."""
     for old, new in OLD_PROCESSORS.items():
         if key.endswith(old):
             key = key.removesuffix(old) + new
@@ -129,7 +130,7 @@ def _split(key: str) -> tuple[str | None, str]:
 
 
 def _targets(networks: Mapping[str, Any]) -> dict[str, Target]:
-    """Every name that a file may give a module, and whose weight that is."""
+    """Map every name that a file may give a module to the weight that is meant."""
     targets: dict[str, Target] = {}
     for component, network in networks.items():
         original = unet_modules(network.config) if component == "unet" else {}
@@ -152,7 +153,7 @@ def _spellings(component: str, module: str, original: Mapping[str, str]) -> Iter
 
 
 def _alphas_of_metadata(path: Path) -> Callable[[Target], float | None]:
-    """α by target, from what peft's settings in the metadata say; None where they do not."""
+    """Read α by target from peft's settings in the metadata; None where they do not say."""
     try:
         said = json.loads(read_metadata(path).get("lora_adapter_metadata", "{}"))
     except ValueError:

@@ -31,7 +31,7 @@ def in_float32(spec: Spec) -> dict[str, tuple[str, ...]]:
 
 
 def _vae_in(path: Path) -> dict[str, Tensor]:
-    """The tensors of a VAE that takes the place of a model's own; training's are not read."""
+    """Return the tensors of a VAE that replaces a model's own; those for training are left out."""
     stem = "diffusion_pytorch_model"
     header = read_header(weights_file(path, stem, stem) if path.is_dir() else path)
     unread = ("loss.", f"{VAE}loss.")

@@ -111,7 +111,7 @@ def load_networks(
 def load_vae(
     path: Path, own: AutoencoderKL, device: torch.device, dtype: torch.dtype
 ) -> AutoencoderKL:
-    """A VAE to put in the place of a model's own, from a diffusers folder or a single file.
+    """Load a VAE to replace a model's own, from a diffusers folder or a single file.
 
     A single file has the config of the one that it replaces, and the names of diffusers or the
     original ones, with or without the prefix that they have in a whole model. Raises WeightsError.
@@ -147,7 +147,7 @@ _TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 
 
 def _read_scheduler(spec: Spec) -> dict[str, Any]:
-    """The scheduler's config, with what a single file says about itself in place of the usual."""
+    """Read the scheduler's config; what a single file says about itself takes precedence."""
     scheduler = read_config(spec.configs / "scheduler" / "scheduler_config.json")
     if spec.prediction_type is not None:
         scheduler["prediction_type"] = spec.prediction_type
@@ -196,7 +196,7 @@ def _tokenizer(spec: Spec, part: str) -> CLIPTokenizer:
 
 
 def openai_tokenizer(config: Mapping[str, Any]) -> CLIPTokenizer:
-    """The tokenizer of OpenAI's CLIP, from the list of its merges in the repository.
+    """Build the tokenizer of OpenAI's CLIP from the list of its merges in the repository.
 
     After the 256 bytes, and the same at the end of a word, each merge adds a piece. The file goes
     on with merges of a larger vocabulary, which CLIP does not use.

@@ -4,7 +4,7 @@
     with pipeline.begin("a panda", seeds=[7, 8, 9, 10]) as draft:
         while draft.done < draft.total:
             draft.step()
-        pictures = draft.images()
+        images = draft.images()
 
 Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models (arXiv 2112.10752).
 """
@@ -40,7 +40,7 @@ from pipelines.settings import with_defaults
 
 
 class LatentDiffusion:
-    """Text encoders, a UNet and a VAE that turn prompts into pictures.
+    """Text encoders, a UNet and a VAE that turn prompts into images.
 
     `device`, `dtype` and `attention` say what really runs; `spec` holds the defaults of every
     setting.
@@ -95,13 +95,13 @@ class LatentDiffusion:
         That is a diffusers folder, or a single safetensors file in the original layout.
 
         `device` None is the best there is, `dtype` None half precision on CUDA and float32
-        elsewhere, `attention` one of auto, xformers, sdpa. With `safety` a picture that the
+        elsewhere, `attention` one of auto, xformers, sdpa. With `safety` an image that the
         folder's own safety checker flags has failed; else the checker is not loaded. `additions`
         are LoRA files, another VAE, and words learned by textual inversion.
 
         `offload` keeps what is not running off the GPU, one of none, model, sequential; with
-        `vae_tiling` large pictures are decoded in tiles, which takes less memory and may change
-        their tones a little; `compiled` spends minutes of the first picture on faster ones.
+        `vae_tiling` large images are decoded in tiles, which takes less memory and may change
+        their tones a little; `compiled` spends minutes of the first image on faster ones.
         `progress` is told how many bytes of how many are loaded.
 
         Raises WeightsError for weights that are incomplete, damaged or do not fit together, or
@@ -189,11 +189,12 @@ class LatentDiffusion:
         return draw(self.begin(prompt, seeds=seeds, **settings))
 
     def token_count(self, prompt: str) -> int:
-        """How many tokens a prompt has, with the two that begin and end it, before any cut."""
+        """Return the number of tokens of a prompt, with the two that begin and end it, uncut."""
         return self.text.token_count(prompt)
 
     def dropped_text(self, prompt: str) -> str:
-        """The end of a prompt that is beyond the context and is not read; "" if all of it is."""
+        """Return the end of a prompt that is beyond the context and is not read; "" if all of it
+        is."""
         return self.text.dropped(prompt)
 
     @property
@@ -219,7 +220,7 @@ class LatentDiffusion:
         text = self.text.encode(prompt, clip_skip, syntax)
         negative = embedding = sizes = None
         if self.takes_sizes:
-            width, height = size  # as if cut from a picture of just this size
+            width, height = size  # as if cut from an image of just this size
             sizes = torch.tensor([[height, width, 0, 0, height, width]], device=self.device)
         embedded = self.unet.config.time_cond_proj_dim
         if embedded is not None:

@@ -29,7 +29,8 @@ class Fragment:
 
 
 def parse(prompt: str, syntax: str = "a1111") -> list[Fragment]:
-    """The parts of a prompt; neighbours of equal weight are one. Never empty, never refuses."""
+    """Parse a prompt into weighted parts; neighbours of equal weight are joined. Never empty, never
+    fails."""
     if syntax == "plain":
         return [Fragment(prompt)]
     fragments: list[Fragment] = []
@@ -60,7 +61,7 @@ def parse(prompt: str, syntax: str = "a1111") -> list[Fragment]:
 
 
 def plain(prompt: str, syntax: str = "a1111") -> str:
-    """The words of a prompt without the signs that weigh them: what a picture is judged by."""
+    """Return the words of a prompt without its weight syntax, as rerankers read it."""
     text = "".join(
         f" {fragment.text}" if fragment.breaks else fragment.text
         for fragment in parse(prompt, syntax)

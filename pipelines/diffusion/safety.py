@@ -1,6 +1,6 @@
-"""The safety checker that came with a model folder: which pictures it flags.
+"""The safety checker that came with a model folder: which images it flags.
 
-It compares a picture with a few concepts in CLIP's space (Rando et al., Red-Teaming the Stable
+It compares an image with a few concepts in CLIP's space (Rando et al., Red-Teaming the Stable
 Diffusion Safety Filter, arXiv 2210.04610). diffusers' own call also paints what it flags black, so
 of its class only the network is used here.
 """
@@ -42,7 +42,7 @@ class SafetyChecker:
         part = folder / "safety_checker"
         if not part.is_dir():
             raise WeightsError(
-                f"{folder} has no safety_checker/, so its pictures cannot be checked: "
+                f"{folder} has no safety_checker/, so its images cannot be checked: "
                 "leave out --safety, or choose another model"
             )
         config = read_config(part / "config.json")
@@ -58,16 +58,16 @@ class SafetyChecker:
         return cls(processor, network.to(device).eval().requires_grad_(False))
 
     @torch.inference_mode()
-    def flags(self, pictures: Iterable[torch.Tensor]) -> list[bool]:
-        """Whether each picture of uint8 (N, 3, H, W) is flagged.
+    def flags(self, images: Iterable[torch.Tensor]) -> list[bool]:
+        """Return whether each image of uint8 (N, 3, H, W) is flagged.
 
         One at a time, so that neither a flag nor the memory depends on N.
         """
-        return [self._flags(decoding.to_image(picture)) for picture in pictures]
+        return [self._flags(decoding.to_image(image)) for image in images]
 
-    def _flags(self, picture: Image.Image) -> bool:
+    def _flags(self, image: Image.Image) -> bool:
         network = self._network
-        pixels = self._processor(picture, return_tensors="pt").pixel_values  # (1, 3, S, S)
+        pixels = self._processor(image, return_tensors="pt").pixel_values  # (1, 3, S, S)
         pooled = network.vision_model(pixels.to(network.device)).pooler_output
         embedding = network.visual_projection(pooled)  # (1, D)
         special = _excess(
@@ -81,12 +81,13 @@ class SafetyChecker:
 def _excess(
     embedding: torch.Tensor, concepts: torch.Tensor, thresholds: torch.Tensor
 ) -> torch.Tensor:
-    """By how much the cosines with concepts (K, D) exceed their thresholds (K,), in thousandths."""
+    """Return by how much the cosines with concepts (K, D) exceed their thresholds (K,), in
+    thousandths."""
     return (cosine_similarity(embedding, concepts) - thresholds).round(decimals=3)
 
 
 def _read_processor(folder: Path, image_size: int) -> CLIPImageProcessorPil:
-    """What makes pictures ready for a tower that reads `image_size` pixels a side."""
+    """Read the preprocessing of images for a tower that reads `image_size` pixels a side."""
     path = folder / "preprocessor_config.json"
     config = read_config(path)
     try:
@@ -96,7 +97,7 @@ def _read_processor(folder: Path, image_size: int) -> CLIPImageProcessorPil:
         raise WeightsError(f"{path} cannot be followed: {first_line(error)}") from error
     if blank.shape != (1, 3, image_size, image_size):
         raise WeightsError(
-            f"{path} makes pictures of {blank.shape[-1]}x{blank.shape[-2]} pixels, the safety "
+            f"{path} makes images of {blank.shape[-1]}x{blank.shape[-2]} pixels, the safety "
             f"checker reads {image_size}x{image_size}"
         )
     return processor

@@ -30,7 +30,7 @@ _SPACING_ONLY = ("default", "trailing")
 
 @dataclass(frozen=True)
 class Sampler:
-    """One way from noise to picture.
+    """One way from noise to image.
 
     `stochastic` samplers draw fresh noise on the way. `schedules` are the ones that the scheduler
     class knows. `steps` counts what the user asks for; some samplers evaluate the network more
@@ -98,12 +98,12 @@ SAMPLERS: Mapping[str, Sampler] = {
 }
 
 # The stock pipeline writes these into every scheduler that it is given; so that the same folder
-# draws the same picture here, and no sampler clips latents as if they were pixels, so do we.
+# draws the same image here, and no sampler clips latents as if they were pixels, so do we.
 _STOCK_REWRITES = {"steps_offset": 1, "clip_sample": False}
 
 
 def sampler_of_scheduler(class_name: str) -> str | None:
-    """The sampler that runs a diffusers scheduler class, or None if there is none."""
+    """Return the sampler that runs a diffusers scheduler class, or None if there is none."""
     return next((name for name, row in SAMPLERS.items() if row.scheduler == class_name), None)
 
 
@@ -121,7 +121,7 @@ def check_sampler(sampler: str, schedule: str, steps: int) -> None:
 
 
 def make_scheduler(sampler: str, schedule: str, config: Mapping[str, Any]) -> Any:
-    """A diffusers scheduler for `sampler`, from a model's scheduler_config.json.
+    """Make a diffusers scheduler for `sampler` from a model's scheduler_config.json.
 
     Raises ValueError with the choices for an unknown sampler, or a schedule that it lacks.
     """

@@ -29,7 +29,7 @@ class DrawingSettings(SizedSettings, total=False):
     sampler: Annotated[
         str | None,
         Setting(
-            "how noise becomes a picture",
+            "how noise becomes an image",
             "Sampler",
             aliases=("sampler_name",),
             names=sampler_names,

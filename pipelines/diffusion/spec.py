@@ -41,7 +41,8 @@ PIPELINE_CLASSES = {
 
 
 def text_components(folder: Path) -> tuple[str, ...]:
-    """The text encoders of a latent diffusion folder, in the order in which the UNet takes them."""
+    """Return the text encoders of a latent diffusion folder, in the order in which the UNet takes
+    them."""
     class_name = str(read_config(folder / "model_index.json").get("_class_name"))
     names = PIPELINE_CLASSES.get(class_name, COMPONENTS)
     return tuple(name for name in ("text_encoder", "text_encoder_2") if name in names)
@@ -128,7 +129,7 @@ def _read_single_file_spec(place: Place) -> Spec:
 
 
 def _drawing_defaults(unet: Mapping[str, Any], scheduler: Mapping[str, Any]) -> dict[str, Any]:
-    """Steps, guidance and sampler that suit a model, as far as its configs tell.
+    """Choose the steps, guidance and sampler that suit a model, as far as its configs tell.
 
     A UNet that takes guidance as an embedding is a latent consistency model. One that predicts the
     noise and starts exactly at the last timestep ("trailing") was distilled to draw in few steps
@@ -148,5 +149,6 @@ def _drawing_defaults(unet: Mapping[str, Any], scheduler: Mapping[str, Any]) -> 
 
 
 def _downsampling(config: Mapping[str, Any]) -> int:
-    """By how much a network of diffusers' blocks shrinks its input: every block but one halves."""
+    """Return by how much a network of diffusers' blocks shrinks its input: every block but one
+    halves."""
     return 2 ** (len(config.get("block_out_channels", ())) - 1)

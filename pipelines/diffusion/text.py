@@ -24,7 +24,7 @@ class Encoding:
     pooled: torch.Tensor | None  # (1, P), of the whole text; None for models without
 
     def zeros(self) -> "Encoding":
-        """An encoding of the same size that says nothing."""
+        """Return an encoding of the same size that is all zeros."""
         pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
         return Encoding(torch.zeros_like(self.hidden), pooled)
 
@@ -66,11 +66,11 @@ class Text:
         self._remembered: dict[tuple[str, str, int], Encoding] = {}
 
     def token_count(self, prompt: str, syntax: str = "a1111") -> int:
-        """How many tokens a prompt has, with the two that begin and end it, before any cut."""
+        """Return the number of tokens of a prompt, with the two that begin and end it, uncut."""
         return sum(map(len, self._chunks(0, prompt, syntax))) + 2
 
     def dropped(self, prompt: str, syntax: str = "a1111") -> str:
-        """The end of a prompt that is not read; "" if all of it is."""
+        """Return the end of a prompt that is not read; "" if all of it is."""
         _, *others = self._chunks(0, prompt, syntax)
         if self.long or not others:
             return ""
@@ -86,7 +86,7 @@ class Text:
 
     @torch.inference_mode()
     def encode(self, prompt: str, clip_skip: int = 1, syntax: str = "a1111") -> Encoding:
-        """What the encoders say of a prompt; the last few are remembered."""
+        """Encode a prompt with all text encoders; the last few prompts are cached."""
         key = (prompt, syntax, clip_skip)
         if key in self._remembered:
             self._remembered[key] = self._remembered.pop(key)  # now the latest
@@ -105,7 +105,7 @@ class Text:
         return encoding
 
     def stretched(self, encoding: Encoding, length: int, clip_skip: int) -> Encoding:
-        """An encoding as long as another, with nothing said at its end."""
+        """Pad an encoding with zeros to the length of another."""
         missing = (length - encoding.hidden.shape[1]) // self.context
         if missing == 0:
             return encoding
@@ -113,7 +113,7 @@ class Text:
         return replace(encoding, hidden=torch.cat([encoding.hidden, *[silence] * missing], dim=1))
 
     def _read(self, reader: Reader, chunks: list[list[Token]], clip_skip: int) -> Encoding:
-        """What one encoder says of chunks of tokens; the pooled vector is that of the first."""
+        """Encode chunks of tokens with one encoder; the pooled vector is that of the first."""
         tokenizer, encoder = reader.tokenizer, reader.encoder
         rows = []
         for chunk in chunks:
@@ -134,7 +134,7 @@ class Text:
         return Encoding(hidden.flatten(0, 1)[None], pooled)
 
     def _layer(self, encoder: Any, out: Any, clip_skip: int) -> torch.Tensor:
-        """The hidden states (n, T, D) that the UNet listens to."""
+        """Return the hidden states (n, T, D) that the UNet attends to."""
         if self.pooled:
             return out.hidden_states[-clip_skip - 1]
         if clip_skip == 1:
@@ -142,7 +142,7 @@ class Text:
         return encoder.final_layer_norm(out.hidden_states[-clip_skip])
 
     def _chunks(self, reader: int, prompt: str, syntax: str) -> list[list[Token]]:
-        """A prompt's tokens for one encoder, as many at a time as it reads; at least one chunk."""
+        """Split a prompt's tokens for one encoder into chunks that it can read, at least one."""
         chunks: list[list[Token]] = [[]]
         place = 0
         for fragment in parse(prompt, syntax):
@@ -169,7 +169,7 @@ class Text:
                 yield Token(i, weight, place + start + offset)
 
     def _split_at_words(self, text: str) -> Iterator[tuple[int, str]]:
-        """A text cut at the words of textual inversion, with where each part begins."""
+        """Split a text at the words of textual inversion, with where each part begins."""
         if not self.words:
             yield 0, text
             return
@@ -182,7 +182,7 @@ class Text:
 
 
 def _weighed(hidden: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
-    """The states (T, D) of a chunk, with those of its tokens scaled and the mean of all kept."""
+    """Scale the states (T, D) of a chunk by the weights of its tokens, keeping their mean."""
     if all(weight == 1 for weight in weights):
         return hidden
     factors = torch.ones(len(hidden), 1, dtype=torch.float32)

@@ -35,14 +35,14 @@ class CpuLinear(nn.Linear):
     """`nn.Linear` in float32 on a CPU: the same weights and, up to rounding, the same values."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """(…, in) to (…, out), with gradients."""
+        """Map (…, in) to (…, out), with gradients."""
         return linear(input, self.weight, self.bias)
 
 
 def linear(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """`functional.linear` of (…, in) and (out, in); on a CPU in float32 by the fastest way."""
+    """Compute `functional.linear` of (…, in) and (out, in); in float32 on a CPU the fastest way."""
     if not input.is_cpu or not input.dtype == weight.dtype == torch.float32:
         return functional.linear(input, weight, bias)
     rows = input.numel() // weight.shape[1]
@@ -54,7 +54,7 @@ def linear(
 
 
 def _by_parts(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """(R, in) to (R, out), one part of the outputs in each thread."""
+    """Compute (R, in) to (R, out), one part of the outputs in each thread."""
     threads = torch.get_num_threads()
     parts = weight.view(threads, -1, weight.shape[1])
     columns = rows.t().expand(threads, -1, -1)  # `parts @ rows.T` would be one product again
@@ -67,7 +67,7 @@ def _by_parts(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
 
 @cache
 def mkl_is_held_back() -> bool:
-    """Whether this processor has AVX-512 and is not Intel's."""
+    """Return whether this processor has AVX-512 and is not Intel's."""
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
         return False
     try:

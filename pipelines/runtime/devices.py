@@ -1,4 +1,4 @@
-"""Where the networks run: device, number format, attention kernels, and what running out is."""
+"""Where the networks run: device, dtype, attention kernels, and what running out is."""
 
 import importlib.util
 import os
@@ -14,7 +14,7 @@ ATTENTION = ("auto", "xformers", "sdpa")
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
-    """The device by name; None or "auto" is the first of cuda, mps and cpu that there is.
+    """Choose a device by name; None or "auto" is the first of cuda, mps and cpu that is available.
 
     Raises ValueError with what there is for a device that this machine lacks.
     """
@@ -36,7 +36,7 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
 
 
 def choose_dtype(device: torch.device, dtype: str | torch.dtype | None = None) -> torch.dtype:
-    """The number format of the networks; None is half precision on cuda and float32 elsewhere.
+    """Choose the dtype of the networks; None is half precision on cuda and float32 elsewhere.
 
     Half precision on a CPU is up to hundreds of times slower than float32, so asking for it warns
     and gives float32. Raises ValueError with the choices for an unknown name.
@@ -47,7 +47,7 @@ def choose_dtype(device: torch.device, dtype: str | torch.dtype | None = None) -
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if chosen is None or chosen not in DTYPES.values():
-        raise ValueError(f"no number format {str(dtype)!r}; choose from {', '.join(DTYPES)}")
+        raise ValueError(f"no dtype {str(dtype)!r}; choose from {', '.join(DTYPES)}")
     if device.type == "cpu" and chosen != torch.float32:
         name = str(chosen).removeprefix("torch.")
         warnings.warn(
@@ -135,7 +135,7 @@ _OUT_OF_MEMORY = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a smaller batch might not raise this error: memory of the device or of the host."""
+    """Return whether a smaller batch might avoid this error: device or host memory ran out."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     text = str(error)

@@ -11,7 +11,7 @@ from pipelines.loading import OFFLOAD
 
 
 def check_offload(choice: str | None, device: torch.device) -> str:
-    """How networks are to be offloaded; None is "none".
+    """Return the offloading to use; None is "none".
 
     Raises ValueError for an unknown choice, and for one that would change nothing.
     """

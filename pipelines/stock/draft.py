@@ -76,7 +76,7 @@ class StockDraft(Draft):
         return [None if each is None else to_image(each) for each in pixels]
 
     def close(self) -> None:
-        """End the thread and free everything."""
+        """End the thread and free all memory."""
         self._end_run()
         super().close()
         self._made = {}
@@ -142,15 +142,15 @@ class _Run:
         self.done += 1
 
     def finish(self) -> np.ndarray:
-        """What the call returns, as (H, W, 3) from 0 to 1."""
+        """Wait for what the call returns, as (H, W, 3) from 0 to 1."""
         self._orders.put(True)
-        picture = self._reports.get()()
+        image = self._reports.get()()
         if self._thread is not None:
             self._thread.join()
-        return picture
+        return image
 
     def stop(self) -> None:
-        """End the call at its next `scheduler.step`, and wait until it has."""
+        """End the call at its next `scheduler.step`, and wait until it has ended."""
         self._orders.put(False)
         if self._thread is not None:
             self._thread.join()
@@ -162,13 +162,13 @@ class _Run:
             scheduler.step = self._waiting(scheduler)
             pipeline.scheduler = scheduler
             generator = torch.Generator().manual_seed(self.seed)
-            picture = pipeline(**self.arguments, generator=generator, output_type="np").images[0]
+            image = pipeline(**self.arguments, generator=generator, output_type="np").images[0]
         except _Stopped:
             return
         except BaseException as error:
             self._reports.put(functools.partial(_raise, error))
             return
-        self._reports.put(lambda: picture)
+        self._reports.put(lambda: image)
 
     def _waiting(self, scheduler: Any) -> Callable[..., Any]:
         step = scheduler.step
@@ -189,8 +189,8 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
-def _to_pixels(picture: np.ndarray) -> torch.Tensor | None:
-    """uint8 (3, H, W) of (H, W, 3) from 0 to 1; None if it is not finite."""
-    if not np.isfinite(picture).all():
+def _to_pixels(image: np.ndarray) -> torch.Tensor | None:
+    """Convert (H, W, 3) from 0 to 1 to uint8 (3, H, W); None if it is not finite."""
+    if not np.isfinite(image).all():
         return None
-    return torch.from_numpy((picture * 255).round().astype("uint8")).permute(2, 0, 1)
+    return torch.from_numpy((image * 255).round().astype("uint8")).permute(2, 0, 1)

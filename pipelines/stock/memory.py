@@ -21,7 +21,7 @@ def in_float32(spec: Spec) -> dict[str, tuple[str, ...]]:
 
 
 def _entries(spec: Spec) -> dict[str, list[str]]:
-    """The parts that a pipeline of diffusers is made of, with their libraries and classes."""
+    """Return the parts of a diffusers pipeline, with their libraries and classes."""
     index = read_config(spec.folder / "model_index.json")
     return {
         part: [str(name) for name in entry]

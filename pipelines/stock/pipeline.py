@@ -3,7 +3,7 @@
 The stock `__call__` runs in a thread of its own, which waits behind every `scheduler.step` until
 the draft is asked to go on. Nothing else is common to all pipelines: some have no callback, others
 fix their batch before the loop. So candidates are drawn one after the other, each with a call of
-its own, and a candidate's pictures are those of the stock call with the same generator.
+its own, and a candidate's images are those of the stock call with the same generator.
 """
 
 import importlib
@@ -112,16 +112,16 @@ class StockPipeline:
         return draw(self.begin(prompt, seeds=seeds, **settings))
 
     def token_count(self, prompt: str) -> int:
-        """How many tokens the first of the pipeline's tokenizers makes of a prompt."""
+        """Return how many tokens the first of the pipeline's tokenizers makes of a prompt."""
         return len(self.stock.tokenizer(prompt, verbose=False).input_ids)
 
     def dropped_text(self, prompt: str) -> str:
-        """Nothing: what a stock pipeline does not read is not known from outside."""
+        """Return "": what a stock pipeline does not read is unknown from outside."""
         return ""
 
 
 def _load(folder: Path, dtype: torch.dtype) -> Any:
-    """The stock pipeline of a folder, each part by its own class and fully checked."""
+    """Load the stock pipeline of a folder, each part by its own class and fully checked."""
     import diffusers
 
     index = read_config(folder / "model_index.json")
@@ -148,7 +148,7 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
 
 
 def _load_part(folder: Path, part: str, entry: list[Any], dtype: torch.dtype) -> Any:
-    """One part of a pipeline; None for one that the pipeline does without."""
+    """Load one part of a pipeline; None for one that the pipeline does without."""
     if entry == [None, None]:
         return None
     library, class_name = (str(entry[0]), str(entry[-1])) if entry else ("", "")

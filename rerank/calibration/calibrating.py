@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from pipelines.checkpoints.hashes import files_hash
 from rerank.calibration.calibration import (
     CAPTIONS,
     CHANGES,
@@ -16,7 +17,6 @@ from rerank.calibration.calibration import (
     expected_error,
     fit,
 )
-from rerank.model.specs import files_hash
 from rerank.pictures import Encoded
 from rerank.reranker import Reranker
 

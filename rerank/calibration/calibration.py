@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from rerank.model.specs import WeightsError
+from pipelines.checkpoints.errors import WeightsError
 
 FILE = "calibration.json"
 CAPTIONS = 256  # unrelated ones, at most

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import CLIPConfig
 
-from rerank.model.specs import WeightsError
+from pipelines.checkpoints.errors import WeightsError
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 HEAD_WIDTH = 64  # of the vision tower, where its config is silent

@@ -34,9 +34,9 @@ from PIL import (  # the formats' modules by name, else Pillow loads those of al
 )
 from torch.nn.functional import interpolate
 
+from pipelines.checkpoints.configs import read_config
+from pipelines.checkpoints.errors import WeightsError
 from rerank.model import open_clip
-from rerank.model.specs import WeightsError
-from rerank.model.weights import read_json
 
 Picture: TypeAlias = Image.Image | str | os.PathLike[str] | bytes | np.ndarray | torch.Tensor
 
@@ -163,7 +163,7 @@ def read_preprocessing(folder: Path, image_size: int, *, exact: bool = False) ->
     """
     names = ("preprocessor_config.json", "processor_config.json", open_clip.CONFIG)
     path = next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
-    config = read_json(path)
+    config = read_config(path)
     try:
         if path.name == "processor_config.json":
             config = config.get("image_processor", {})

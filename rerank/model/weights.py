@@ -4,13 +4,11 @@
 does not fit exactly is a WeightsError that names it.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import (
     CLIPConfig,
@@ -21,23 +19,15 @@ from transformers import (
     SiglipModel,
 )
 
+from pipelines.checkpoints.configs import read_config
+from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.headers import AGAIN, read_header
 from rerank.model import open_clip
-from rerank.model.specs import WeightsError
 from rerank.model.texts import TextReader
 
 Model: TypeAlias = CLIPModel | SiglipModel
 Config: TypeAlias = CLIPConfig | SiglipConfig
 
-# Keys that make a loader run code from the folder, or fetch code for it.
-CODE_KEYS = frozenset(
-    {
-        "auto_map",
-        "trust_remote_code",
-        "_attn_implementation",
-        "_attn_implementation_internal",
-        "attn_implementation",
-    }
-)
 # Constant buffers that transformers wrote into its files before 4.31 and builds itself since.
 OLD_BUFFERS = frozenset(
     {"text_model.embeddings.position_ids", "vision_model.embeddings.position_ids"}
@@ -51,7 +41,7 @@ def load_model(folder: Path) -> Model:
     config.json says, or when a weight is not finite.
     """
     if is_open_clip(folder):
-        config: Config = open_clip.read_config(read_json(folder / open_clip.CONFIG), folder)
+        config: Config = open_clip.read_config(read_config(folder / open_clip.CONFIG), folder)
         tensors = open_clip.converted(_read_tensors([folder / open_clip.WEIGHTS]))
     else:
         config = _read_config(folder)
@@ -128,7 +118,7 @@ def _siglip_reader(folder: Path, model: SiglipModel) -> TextReader:
     if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
         raise WeightsError(f"{folder}: the tokenizer names no token that ends or fills texts")
     settings = folder / "tokenizer_config.json"
-    kind = read_json(settings).get("tokenizer_class") if settings.is_file() else None
+    kind = read_config(settings).get("tokenizer_class") if settings.is_file() else None
     return TextReader(
         tokenizer,
         (),
@@ -141,24 +131,9 @@ def _siglip_reader(folder: Path, model: SiglipModel) -> TextReader:
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a model folder's file. Raises WeightsError."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise WeightsError(f"{path}: {error.strerror}") from error
-    except ValueError as error:  # not UTF-8, or not JSON
-        raise WeightsError(f"{path}: not JSON ({_first_line(error)})") from error
-    if not isinstance(value, dict):
-        raise WeightsError(f"{path}: not a JSON object")
-    return value
-
-
 def _read_config(folder: Path) -> Config:
     path = folder / "config.json"
-    values = read_json(path)
-    if asks := sorted(key for key in CODE_KEYS if values.get(key) not in (None, False)):
-        raise WeightsError(f"{path}: sets {asks[0]!r}, which would run code that came with it")
+    values = read_config(path)
     kinds = {"clip": CLIPConfig, "siglip": SiglipConfig}
     kind = values.get("model_type")
     if kind not in kinds:
@@ -177,17 +152,13 @@ def is_open_clip(folder: Path) -> bool:
 
 
 def _read_tensors(paths: Iterable[Path]) -> dict[str, torch.Tensor]:
+    """Read the tensors of safetensors files. Raises WeightsError for a damaged one."""
     tensors: dict[str, torch.Tensor] = {}
     for path in paths:
-        try:
-            tensors.update(load_file(path))
-        except FileNotFoundError as error:
-            raise WeightsError(f"{path}: no such file; copy or fetch the folder again") from error
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(
-                f"{path}: {path.stat().st_size} bytes that are not a complete safetensors file "
-                f"({_first_line(error)}); copy or fetch it again"
-            ) from error
+        if not path.is_file():
+            raise WeightsError(f"{path}: no such file; {AGAIN}")
+        read_header(path)  # names what a file is that is none, or not all there
+        tensors.update(load_file(path))
     return {key: value for key, value in tensors.items() if key not in OLD_BUFFERS}
 
 
@@ -197,7 +168,7 @@ def _weight_files(folder: Path) -> list[Path]:
     if whole.is_file():
         return [whole]
     if index.is_file():
-        parts = set(read_json(index).get("weight_map", {}).values())
+        parts = set(read_config(index).get("weight_map", {}).values())
         return [folder / Path(part).name for part in sorted(parts)]
     raise WeightsError(f"{folder}: no model.safetensors (pickle files such as .bin are not read)")
 

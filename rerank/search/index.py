@@ -14,9 +14,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from pipelines.checkpoints.hashes import files_hash
 from rerank.extras import load_extra
 from rerank.model.preprocessing import Picture
-from rerank.model.specs import files_hash
 from rerank.pictures import list_pictures
 from rerank.reranker import Reranker
 

@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from pipelines.checkpoints.errors import WeightsError
 from rerank.extras import load_extra
-from rerank.model.specs import WeightsError
 
 ITERATIONS = 1000  # of L-BFGS
 HELD_BACK = 0.2  # of the examples, on which the strength of the penalty is chosen

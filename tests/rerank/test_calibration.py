@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipelines.checkpoints.hashes import files_hash
 from rerank import Reranker, WeightsError
 from rerank.calibration.calibrating import Pair, make, quality, read_captions, with_wrong_ones
 from rerank.calibration.calibration import (
@@ -18,7 +19,6 @@ from rerank.calibration.calibration import (
     read,
     write,
 )
-from rerank.model.specs import files_hash
 
 
 def some_calibration(weights: str) -> Calibration:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rerank import Reranker, cli
+from rerank import Reranker, WeightsError, cli
 from rerank.model import specs, towers
 
 
@@ -208,7 +208,7 @@ def test_exit_codes(
 
 
 def test_debug_shows_where(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(specs.WeightsError):
+    with pytest.raises(WeightsError):
         cli.main(["a red panda", str(folder), "--model", str(tmp_path), "--debug"])
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from gen.errors import InputError, RoomError
-from gen.models import WEIGHTS_ERRORS
+from gen.models import WeightsError
 from ui.service.queue import FatalJobError, Job, QueueFullError, StoppingError
 from ui.service.service import Studio, UnknownModelError
 
@@ -57,7 +57,7 @@ class NoPictureError(Exception):
 
 def register(app: FastAPI) -> None:
     """Have every error of the app answered in the one shape."""
-    for kind in (InputError, RoomError, *WEIGHTS_ERRORS, Exception):
+    for kind in (InputError, RoomError, WeightsError, Exception):
         app.add_exception_handler(kind, _explain)
     app.add_exception_handler(RequestValidationError, _explain_validation)
     app.add_exception_handler(HTTPException, _explain_http)
@@ -119,7 +119,7 @@ def explain(error: Exception) -> tuple[int, Fault, Mapping[str, str]]:
             return 500, _failed(message, "no_picture"), NEVER_AGAIN
         case RoomError():
             return 503, _failed(message, "no_room"), NEVER_AGAIN
-        case _ if isinstance(error, WEIGHTS_ERRORS):
+        case _ if isinstance(error, WeightsError):
             return 503, _failed(message, "weights"), NEVER_AGAIN
     return 500, _failed("a fault in Salon: the server's own output says more", "bug"), NEVER_AGAIN
 

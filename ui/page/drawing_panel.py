@@ -13,7 +13,7 @@ from PIL import Image
 from gen.engine import Outcome
 from gen.errors import InputError, RoomError
 from gen.events import Loading
-from gen.models import WEIGHTS_ERRORS
+from gen.models import WeightsError
 from gen.settings.request import Request
 from ui.page.batch import Live, Seen, Visitors
 from ui.page.markup import Tile, counted, data_url, paragraphs, percent, text, tiles
@@ -60,7 +60,7 @@ class Desk:
                     place = f"{len(outcomes) + 1} of {len(requests)}: " if len(requests) > 1 else ""
                     yield self._working(_progress(event, place), sheet.markup(event)), outcomes
                     lines += [note for note in event.notes if note not in lines]
-        except (InputError, RoomError, *WEIGHTS_ERRORS) as error:
+        except (InputError, RoomError, WeightsError) as error:
             problem = str(error)
         yield self._idle(paragraphs([_summary(outcomes), *lines])), outcomes
         if problem:

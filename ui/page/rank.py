@@ -6,7 +6,7 @@ from pathlib import Path
 import gradio as gr
 
 from gen.errors import InputError, RoomError
-from gen.models import WEIGHTS_ERRORS
+from gen.models import WeightsError
 from ui.api.images import decode
 from ui.page.batch import client_of
 from ui.page.drawing_panel import VISITORS
@@ -39,7 +39,7 @@ def build(studio: Studio) -> None:
     def rank(paths: list[str] | None, asked: str, visitor: gr.Request) -> tuple[str, str]:
         try:
             return _ranked(studio, paths or [], asked, client_of(visitor))
-        except (InputError, RoomError, *WEIGHTS_ERRORS) as error:
+        except (InputError, RoomError, WeightsError) as error:
             raise gr.Error(text(error), duration=None, print_exception=False) from error
 
     gr.on(

@@ -12,7 +12,7 @@ from typing import Any
 from gen.engine import Engine, Outcome
 from gen.errors import InputError
 from gen.events import Event, Watch, ignore_events
-from gen.models import DEFAULT_MODEL, WEIGHTS_ERRORS, Spec, shipped
+from gen.models import DEFAULT_MODEL, Spec, WeightsError, shipped
 from gen.plan import Plan, resolve
 from gen.run_folder.folder import RunFolder
 from gen.run_folder.history import History
@@ -198,7 +198,7 @@ class Studio:
         """How likely each of the jury's encoded pictures matches; None if it is not calibrated."""
         try:
             meanings = self.engine.load_reranker().calibrated(prompt, pictures)
-        except WEIGHTS_ERRORS:
+        except WeightsError:
             return None
         return [meaning.probability for meaning in meanings]
 

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The flags of the command."""
+    """Build the parser of the command's flags."""
     flags = argparse.ArgumentParser(
         prog="python -m pipelines.convert",
         description=DESCRIPTION,
@@ -79,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "--size",
         type=int,
-        help="of LlamaGen's pictures, which its files do not tell: 256 pixels for stage 1, 512 for "
+        help="of LlamaGen's images, which its files do not tell: 256 pixels for stage 1, 512 for "
         "stage 2",
     )
     flags.add_argument(
@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def unusable(source: Path, dest: Path) -> str | None:
-    """What is wrong with the two paths; None if nothing is."""
+    """Return what is wrong with the two paths; None if nothing is."""
     if not source.is_dir():
         return f"SOURCE {source} is no folder"
     if dest.exists():

@@ -42,7 +42,7 @@ LAYER = {
 
 
 def convert(folder: Path, dest: Path, *, heads: int | None, accept_noncommercial: bool) -> None:
-    """Turn the unpacked download into one of our folders.
+    """Convert the unpacked download into one of our folders.
 
     `heads` is needed where the widths do not tell it. Raises WeightsError if the licence is not
     accepted, and if something is missing or does not fit.
@@ -85,7 +85,8 @@ def convert(folder: Path, dest: Path, *, heads: int | None, accept_noncommercial
 def read_transformer_config(
     source: Mapping[str, torch.Tensor], path: Path, heads: int | None
 ) -> TransformerConfig:
-    """The config that the shapes of a download tell. Raises WeightsError for what does not."""
+    """Derive the config from the shapes of a download. Raises WeightsError if they do not determine
+    it."""
     vocabulary, width = shape_of(source, path, "tok_emb_txt.weight", 2)
     image_vocabulary, _ = shape_of(source, path, "tok_emb_img.weight", 2)
     text_length, _ = shape_of(source, path, "pos_emb_txt.weight", 2)
@@ -108,7 +109,7 @@ def read_transformer_config(
 
 
 def transformer_plan(config: TransformerConfig, padding: int) -> Plan:
-    """How our transformer is made of one of theirs, which has one padding token for all places."""
+    """Plan our transformer from one of theirs, which has one padding token for all positions."""
     width, T = config.width, config.text_length
     words, codes = config.text_vocabulary, config.image_vocabulary
     assert words is not None
@@ -139,8 +140,8 @@ def transformer_plan(config: TransformerConfig, padding: int) -> Plan:
 
 
 def build_tokenizer(words: Mapping[str, int], merges: list[tuple[str, str]]) -> Tokenizer:
-    """Byte pairs (Sennrich et al., arXiv 1508.07909) of lower-cased words that keep their accents;
-    punctuation stands alone. Nothing begins or ends a prompt."""
+    """Build a tokenizer of byte pairs (Sennrich et al., arXiv 1508.07909) of lower-cased words that
+    keep their accents; punctuation stands alone. Nothing begins or ends a prompt."""
     tokenizer = Tokenizer(
         models.BPE(dict(words), merges, unk_token=UNKNOWN, end_of_word_suffix=WORD_END)
     )

@@ -1,7 +1,7 @@
 """LlamaGen from text (Sun et al., arXiv 2406.06525; https://github.com/FoundationVision/LlamaGen):
 a transformer like Llama behind the hidden states of FLAN-T5-XL, and a VQGAN with codes of length 1.
 
-The size of the pictures is not in the files: stage 1 draws 256 × 256 pixels, stage 2 512 × 512.
+The size of the images is not in the files: stage 1 draws 256 × 256 pixels, stage 2 512 × 512.
 """
 
 import json
@@ -60,15 +60,15 @@ CLEANED = (
 
 
 def convert(folder: Path, dest: Path, *, size: int | None, heads: int | None) -> None:
-    """Turn a folder with a transformer, its VQGAN and FLAN-T5-XL into one of ours.
+    """Convert a folder with a transformer, its VQGAN and FLAN-T5-XL into one of ours.
 
-    `size` is that of the pictures in pixels; `heads` is needed where the widths do not tell it.
+    `size` is that of the images in pixels; `heads` is needed where the widths do not tell it.
     Raises WeightsError if something is missing or does not fit.
     """
     path = folder / VQGAN
     source = read_tensors(path)
     if size is None:
-        raise WeightsError("the files of LlamaGen do not tell the size of its pictures: say --size")
+        raise WeightsError("the files of LlamaGen do not tell the size of its images: say --size")
     codes = read_vqgan_config(source, path, size)
     write_network(dest / "dvae", codes, vqgan_plan(codes), source, path)
 
@@ -95,7 +95,8 @@ def convert(folder: Path, dest: Path, *, size: int | None, heads: int | None) ->
 def read_transformer_config(
     source: Mapping[str, torch.Tensor], path: Path, grid: int, heads: int | None
 ) -> TransformerConfig:
-    """The config that the shapes of a download tell. Raises WeightsError for what does not."""
+    """Derive the config from the shapes of a download. Raises WeightsError if they do not determine
+    it."""
     vocabulary, width = shape_of(source, path, "tok_embeddings.weight", 2)
     length, prefix_width = shape_of(source, path, "cls_embedding.uncond_embedding", 2)
     inside, _ = shape_of(source, path, "layers.0.feed_forward.w1.weight", 2)
@@ -120,7 +121,7 @@ def read_transformer_config(
 
 
 def transformer_plan(config: TransformerConfig) -> Plan:
-    """How our transformer is made of one of theirs, which has no biases."""
+    """Plan our transformer from one of theirs, which has no biases."""
     width, inside, codes = config.width, config.mlp_width, config.image_vocabulary
     assert inside is not None
     recipe: dict[str, tuple[Piece, ...]] = {
@@ -153,7 +154,7 @@ def _linear(ours: str, theirs: str, rows: int) -> dict[str, tuple[Piece, ...]]:
 
 
 def read_vqgan_config(source: Mapping[str, torch.Tensor], path: Path, size: int) -> VqganConfig:
-    """The config of a VQGAN for pictures of `size` pixels that the shapes tell.
+    """Derive the config of a VQGAN for images of `size` pixels from the shapes of a download.
 
     Raises WeightsError naming what does not tell it.
     """
@@ -181,7 +182,7 @@ def read_vqgan_config(source: Mapping[str, torch.Tensor], path: Path, size: int)
 
 
 def vqgan_plan(config: VqganConfig) -> Plan:
-    """How our VQGAN is made of one of theirs: it has the same parts, under other names."""
+    """Plan our VQGAN from one of theirs: it has the same parts, under other names."""
     last = len(config.multipliers) - 1
     recipe = {
         key: (Rows(their_name(key, last), 0, value.shape[0]),)
@@ -191,7 +192,7 @@ def vqgan_plan(config: VqganConfig) -> Plan:
 
 
 def their_name(key: str, last: int) -> str:
-    """What they call a parameter of our VQGAN, whose last level has this number.
+    """Return their name of a parameter of our VQGAN, whose last level has this number.
 
     They number the levels of both halves in the order in which they run.
     """
@@ -204,7 +205,7 @@ def their_name(key: str, last: int) -> str:
 
 
 def convert_t5(folder: Path, dest: Path) -> None:
-    """Turn a folder of transformers with a T5 into one with its encoder alone.
+    """Convert a transformers folder with a T5 into one with its encoder alone.
 
     Raises WeightsError if something is missing or does not fit.
     """
@@ -235,7 +236,7 @@ def convert_t5(folder: Path, dest: Path) -> None:
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """T5's tokenizer behind the cleaning of captions.
+    """Read T5's tokenizer and prepend the cleaning of captions.
 
     Raises WeightsError if it is missing, damaged, or of another model.
     """

@@ -45,8 +45,8 @@ class Files:
 
 
 def find_files(folder: Path, variant: str | None) -> Files:
-    """The files of one model: of a copy of the hub repository, where `variant` says "mini" or
-    "mega" if both are there, or of the folder that min-dalle fills.
+    """Find the files of one model: in a copy of the hub repository, where `variant` says "mini" or
+    "mega" if both are there, or in the folder that min-dalle fills.
 
     Raises WeightsError if there is none, or two to choose from.
     """
@@ -80,7 +80,7 @@ def find_files(folder: Path, variant: str | None) -> Files:
 def convert(
     folder: Path, dest: Path, *, variant: str | None, heads: int | None, start_token: int | None
 ) -> None:
-    """Turn a download into one of our folders.
+    """Convert a download into one of our folders.
 
     `heads` is needed where the widths do not tell it; `start_token` None is the first one after the
     image codes. Raises WeightsError if something is missing or does not fit.
@@ -130,7 +130,8 @@ def convert(
 def read_encoder_config(
     source: Mapping[str, torch.Tensor], path: Path, heads: int | None
 ) -> BartConfig:
-    """The config that the shapes of an encoder tell. Raises WeightsError for what does not."""
+    """Derive the config from the shapes of an encoder. Raises WeightsError if they do not determine
+    it."""
     vocabulary, width = shape_of(source, path, TOKENS, 2)
     length, _ = shape_of(source, path, POSITIONS, 2)
     inside, _ = shape_of(source, path, GATE, 2)
@@ -152,7 +153,8 @@ def read_decoder_config(
     codes: VqganConfig,
     heads: int | None,
 ) -> TransformerConfig:
-    """The config that the shapes of a decoder tell. Raises WeightsError for what does not."""
+    """Derive the config from the shapes of a decoder. Raises WeightsError if they do not determine
+    it."""
     _, width = shape_of(source, path, TOKENS, 2)
     inside, _ = shape_of(source, path, GATE, 2)
     layers = _layers(source)
@@ -180,7 +182,7 @@ def _layers(source: Mapping[str, torch.Tensor]) -> int:
 
 
 def encoder_plan(config: BartConfig) -> Plan:
-    """How our encoder is made of theirs."""
+    """Plan our encoder from theirs."""
     width = config.width
     recipe: dict[str, tuple[Piece, ...]] = {
         "embedding.weight": (Rows(TOKENS, 0, config.vocabulary),),
@@ -194,7 +196,7 @@ def encoder_plan(config: BartConfig) -> Plan:
 
 
 def decoder_plan(config: TransformerConfig, rows: int, start: int) -> Plan:
-    """How our transformer is made of a decoder that embeds `rows` tokens, one of them the start."""
+    """Plan our transformer from a decoder that embeds `rows` tokens, one of them the start."""
     width, codes, places, inside = (
         config.width,
         config.image_vocabulary,
@@ -229,7 +231,7 @@ def decoder_plan(config: TransformerConfig, rows: int, start: int) -> Plan:
 
 
 def _undrawn(key: str, codes: int, rows: int, start: int = -1) -> tuple[Rows, ...]:
-    """The rows behind the image codes, but for the start token: none of them is ever drawn."""
+    """Return the rows behind the image codes, which are never drawn, but for the start token."""
     if start < codes:
         return (Rows(key, codes, rows),)
     parts = (Rows(key, codes, start), Rows(key, start + 1, rows))
@@ -237,7 +239,7 @@ def _undrawn(key: str, codes: int, rows: int, start: int = -1) -> tuple[Rows, ..
 
 
 def _layer(layer: str, width: int, inside: int) -> dict[str, tuple[Piece, ...]]:
-    """Self-attention and MLP, whose parts have the same names in encoder and decoder."""
+    """Plan self-attention and MLP, whose parts have the same names in encoder and decoder."""
     ours, theirs = f"{layer}.attention", f"{layer}.self_attn"
     projections = (f"{theirs}.q_proj", f"{theirs}.k_proj", f"{theirs}.v_proj")
     return {
@@ -254,7 +256,7 @@ def _layer(layer: str, width: int, inside: int) -> dict[str, tuple[Piece, ...]]:
 
 
 def _linear(ours: str, theirs: tuple[str, ...], rows: int) -> dict[str, tuple[Piece, ...]]:
-    """One layer made of one or several below each other, which all lack a bias."""
+    """Plan one layer from one or several stacked ones, which all lack a bias."""
     return {
         f"{ours}.weight": tuple(Rows(f"{key}.weight", 0, rows) for key in theirs),
         f"{ours}.bias": (Fill(rows * len(theirs), 0.0),),
@@ -266,7 +268,7 @@ def _norm(ours: str, theirs: str, rows: int) -> dict[str, tuple[Piece, ...]]:
 
 
 def _unscaled_norm(ours: str, theirs: str, rows: int) -> dict[str, tuple[Piece, ...]]:
-    """A norm that was trained without a scale."""
+    """Plan a norm that was trained without a scale."""
     return {
         f"{ours}.weight": (Fill(rows, 1.0),),
         f"{ours}.bias": (Rows(f"{theirs}.bias", 0, rows),),

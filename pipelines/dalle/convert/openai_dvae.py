@@ -12,12 +12,12 @@ from pipelines.dalle.convert.recipe import Plan, Rows, shape_of
 from pipelines.dalle.convert.writing import build, write_network
 from pipelines.dalle.dvae import DvaeConfig, TowerConfig
 
-GRID = 32  # codes in a row of the pictures that it was trained on
+GRID = 32  # codes in a row of the images that it was trained on
 FILES = ("encoder.pkl", "decoder.pkl")
 
 
 def convert(folder: Path, dest: Path) -> None:
-    """Turn a folder with both files into one that `load_dvae` reads.
+    """Convert a folder with both files into one that `load_dvae` reads.
 
     Raises WeightsError if something is missing or does not fit.
     """
@@ -30,7 +30,8 @@ def convert(folder: Path, dest: Path) -> None:
 
 
 def read_config(source: Mapping[str, torch.Tensor], folder: Path) -> DvaeConfig:
-    """The config that the shapes of both networks tell. Raises WeightsError for what does not."""
+    """Derive the config from the shapes of both networks. Raises WeightsError if they do not
+    determine it."""
     _, _, first_kernel, _ = shape_of(source, folder, "encoder.blocks.input.w", 4)
     code_width, vocabulary, _, _ = shape_of(source, folder, "decoder.blocks.input.w", 4)
     encoder, decoder = _tower(source, folder, "encoder"), _tower(source, folder, "decoder")
@@ -45,7 +46,7 @@ def read_config(source: Mapping[str, torch.Tensor], folder: Path) -> DvaeConfig:
 
 
 def _tower(source: Mapping[str, torch.Tensor], folder: Path, part: str) -> TowerConfig:
-    """The widths of a half, which is told by the last convolution of the first block of a group."""
+    """Derive the widths of one half from the last convolution of the first block of each group."""
     pattern = re.compile(rf"{part}\.blocks\.group_(\d+)\.block_(\d+)\.res_path\.conv_4\.w")
     found = {
         (int(match[1]), int(match[2])): shape_of(source, folder, key, 4)[0]
@@ -59,7 +60,7 @@ def _tower(source: Mapping[str, torch.Tensor], folder: Path, part: str) -> Tower
 
 
 def plan(config: DvaeConfig) -> Plan:
-    """How ours is made of theirs: it has the same parts, with other names for their numbers."""
+    """Plan our network from theirs: it has the same parts, with other names for their numbers."""
     short = {".weight": ".w", ".bias": ".b"}
     recipe = {}
     for key, value in build(config).state_dict().items():

@@ -40,7 +40,7 @@ class Record:
 
 
 def only_file(folder: Path, what: str, *patterns: str) -> Path:
-    """The one file in a folder with a name of one of the patterns, which holds `what`.
+    """Find the one file in a folder that matches one of the patterns and holds `what`.
 
     Raises WeightsError if there is none, or more than one.
     """
@@ -54,7 +54,7 @@ def only_file(folder: Path, what: str, *patterns: str) -> Path:
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file or of a pickled state dict, by name, mapped from disk.
+    """Map the tensors of a safetensors file or a pickled state dict from disk, by name.
 
     Raises WeightsError if the file is missing, damaged, holds something else, or would run code.
     """
@@ -78,13 +78,13 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _unwrapped(loaded: Any) -> Any:
-    """The weights in what a trainer saved, or what is there if nothing is round them."""
+    """Return the weights within what a trainer saved, or the object itself if it is bare."""
     places = [loaded.get(name) for name in WEIGHTS] if isinstance(loaded, Mapping) else []
     return next((place for place in places if isinstance(place, Mapping)), loaded)
 
 
 def read_network(path: Path) -> dict[str, torch.Tensor]:
-    """The parameters of a network that was pickled as a whole, by their names in it.
+    """Read the parameters of a network that was pickled as a whole, by their names in it.
 
     Raises WeightsError likewise.
     """
@@ -99,7 +99,8 @@ def read_network(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_pickle(path: Path, harmless: Collection[str] = ()) -> Any:
-    """What torch.save wrote, with Records for objects whose class begins with one of `harmless`.
+    """Read what torch.save wrote, with Records for objects whose class begins with one of
+    `harmless`.
 
     Raises WeightsError naming what the file would run, if there is anything else in it.
     """
@@ -127,13 +128,13 @@ def read_pickle(path: Path, harmless: Collection[str] = ()) -> Any:
 
 
 def _blocked(error: pickle.UnpicklingError) -> str | None:
-    """The class or function that torch's unpickler says it will not load, if that is the reason."""
+    """Return the class or function that torch's unpickler refuses to load, if it names one."""
     named = re.search(r"GLOBAL ([\w.]+)", str(error))
     return None if named is None else named[1]
 
 
 def _reason(error: pickle.UnpicklingError) -> str:
-    """What is in the way, out of the advice that torch puts round it."""
+    """Extract the reason from the advice that torch wraps around it."""
     reason = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
     return first_line(error) if reason is None else reason[1]
 
@@ -145,7 +146,7 @@ def _is_pickle(path: Path) -> bool:
 
 
 def _refuse_bomb(path: Path) -> None:
-    """torch.save compresses nothing, so entries are never larger than the file."""
+    """Refuse compressed entries: torch.save compresses nothing, so none is larger than the file."""
     with zipfile.ZipFile(path) as archive:
         claimed = sum(entry.file_size for entry in archive.infolist())
     if claimed > path.stat().st_size:
@@ -153,7 +154,7 @@ def _refuse_bomb(path: Path) -> None:
 
 
 def _parameters(network: Any, prefix: str) -> list[tuple[str, torch.Tensor]]:
-    """The parameters of a record of a module and, named after them, of the modules in it."""
+    """Collect the parameters of a recorded module and of the modules in it, by their full names."""
     state = vars(network) if isinstance(network, Record) else {}
     own = [
         (prefix + name, value.data)

@@ -49,7 +49,8 @@ Shape = tuple[int, ...]
 def carry_out(
     plan: Plan, source: Mapping[str, torch.Tensor], path: Path, network: torch.nn.Module
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors of `network`, which has none, one by one, in the precision of the download.
+    """Yield the tensors for `network`, built without weights, one by one, in the precision of the
+    download.
 
     Raises WeightsError, before the first one, naming the keys of the download at `path` that are
     missing, have another shape, or are neither used nor ignored; and for one that is not finite.
@@ -69,7 +70,7 @@ def carry_out(
 
 
 def source_shapes(plan: Plan, ours: Mapping[str, Shape]) -> dict[str, Shape]:
-    """The shapes that a download has if each row of it is used, or dropped, exactly once.
+    """Return the shapes that a download has if each of its rows is used, or dropped, exactly once.
 
     Raises ValueError if the plan itself does not account for all rows on both sides.
     """
@@ -98,7 +99,7 @@ def source_shapes(plan: Plan, ours: Mapping[str, Shape]) -> dict[str, Shape]:
 
 
 def shape_of(source: Mapping[str, torch.Tensor], path: Path, key: str, dimensions: int) -> Shape:
-    """The shape of a tensor that tells a config. Raises WeightsError if it is no such tensor."""
+    """Return the shape of a tensor that determines a config. Raises WeightsError without it."""
     if key not in source:
         refuse(path, "is missing keys", [key])
     shape = tuple(source[key].shape)
@@ -110,8 +111,8 @@ def shape_of(source: Mapping[str, torch.Tensor], path: Path, key: str, dimension
 def choose_heads(
     known: Mapping[tuple[int, int], int], layers: int, width: int, path: Path, heads: int | None
 ) -> int:
-    """The attention heads, which no shape tells: `heads`, or those known of that many layers of
-    that width. Raises WeightsError if neither says."""
+    """Choose the number of attention heads, which no shape tells: `heads`, or what is known for
+    that many layers of that width. Raises WeightsError if neither says."""
     if heads is None and (layers, width) not in known:
         raise WeightsError(f"{path} has {layers} layers of width {width}: say how many --heads")
     return known[layers, width] if heads is None else heads
@@ -127,7 +128,7 @@ def refuse(path: Path, what: str, keys: Collection[str], shown: int = 3) -> None
 def _make(
     pieces: tuple[Piece, ...], source: Mapping[str, torch.Tensor], path: Path, shape: Shape
 ) -> torch.Tensor:
-    """One of our tensors."""
+    """Make one of our tensors."""
     named = [piece for piece in pieces if isinstance(piece, Rows)]
     for piece in named:
         values = source[piece.key]

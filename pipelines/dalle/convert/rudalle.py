@@ -33,7 +33,7 @@ SPACES = f"[ \\t\\n\\v\\f\\r{SPACE}]+"
 
 
 def convert(folder: Path, dest: Path, *, version: int | None, heads: int | None) -> None:
-    """Turn a folder with a transformer, bpe.model and Sber's VQGAN into one of ours.
+    """Convert a folder with a transformer, bpe.model and Sber's VQGAN into one of ours.
 
     `version` and `heads` are needed where the weights do not tell them. Raises WeightsError if
     something is missing or does not fit.
@@ -83,7 +83,7 @@ def convert(folder: Path, dest: Path, *, version: int | None, heads: int | None)
 def read_config(
     source: Mapping[str, torch.Tensor], path: Path, version: int | None, heads: int | None
 ) -> TransformerConfig:
-    """The config that the shapes and the masks of a download tell.
+    """Derive the config from the shapes and the masks of a download.
 
     Raises WeightsError naming what is missing, or the mask that is another than ours.
     """
@@ -116,7 +116,7 @@ def read_config(
 
 
 def _version(source: Mapping[str, torch.Tensor], path: Path, text_length: int, grid: int) -> int:
-    """The version whose convolution the download has."""
+    """Return the version whose convolution the download has."""
     stored = source.get("transformer.conv_mask")
     fitting = [
         version
@@ -131,7 +131,7 @@ def _version(source: Mapping[str, torch.Tensor], path: Path, text_length: int, g
 def _check_masks(
     source: Mapping[str, torch.Tensor], path: Path, config: TransformerConfig, convolution: Mask
 ) -> None:
-    """The masks that are stored must be those that we compute."""
+    """Check that the stored masks are those that we compute."""
     for key, mask in zip(MASKS, (Mask.ROW, Mask.COLUMN, convolution), strict=True):
         ours = _whole(mask, config.shared_length, config.grid)
         if key in source and not torch.equal(source[key].bool(), ours):
@@ -144,7 +144,7 @@ def _whole(mask: Mask, text_length: int, grid: int) -> torch.Tensor:
 
 
 def plan(config: TransformerConfig) -> Plan:
-    """How our transformer is made of one of theirs."""
+    """Plan our transformer from one of theirs."""
     width, T = config.width, config.text_length
     words, pads = config.text_vocabulary, config.shared_length
     assert words is not None

@@ -74,7 +74,7 @@ def save_tokenizer(folder: Path, tokenizer: Tokenizer, *, padding: str, length: 
 
 
 def read_words(path: Path, needed: Collection[str], vocabulary: int) -> dict[str, int]:
-    """The tokens of a vocab.json, for a network that reads `vocabulary` of them.
+    """Read the tokens of a vocab.json, for a network that reads `vocabulary` of them.
 
     Raises WeightsError if it is none, lacks a needed one, or is of another model.
     """
@@ -91,7 +91,7 @@ def read_words(path: Path, needed: Collection[str], vocabulary: int) -> dict[str
 
 
 def read_merges(path: Path, words: Mapping[str, int]) -> list[tuple[str, str]]:
-    """The pairs of a merges.txt, whose first line is a comment.
+    """Read the pairs of a merges.txt, whose first line is a comment.
 
     Raises WeightsError if it is none, or if it makes what is not in the vocabulary.
     """

@@ -18,7 +18,8 @@ TRAINING = ("loss.", "model_ema.")
 def read_config(
     config: VqganConfig, source: Mapping[str, torch.Tensor], path: Path, codebook: str
 ) -> VqganConfig:
-    """`config` with the widths and levels that the shapes of a download's decoder tell.
+    """Complete `config` with the widths and levels that the shapes of a download's decoder
+    determine.
 
     `codebook` is the key of the codes. Raises WeightsError naming what does not tell them.
     """
@@ -44,7 +45,7 @@ def read_config(
 def plan(
     config: VqganConfig, source: Iterable[str], codebook: str, code_logits: str | None
 ) -> Plan:
-    """How our VQGAN is made of a download with these keys for its codes and their logits."""
+    """Plan our VQGAN from a download with these keys for its codes and their logits."""
     names = {"codebook.weight": codebook}
     if code_logits is not None:
         names |= {f"code_logits.{end}": f"{code_logits}.{end}" for end in ("weight", "bias")}
@@ -56,6 +57,6 @@ def plan(
 
 
 def _numbers(pattern: str, keys: Iterable[str]) -> list[int]:
-    """The different numbers in the first group of a pattern, in order."""
+    """Collect the different numbers in the first group of a pattern, in order."""
     found = (re.match(pattern, key) for key in keys)
     return sorted({int(match[1]) for match in found if match is not None})

@@ -35,7 +35,7 @@ def write_network(
 
 
 def build(config: Config) -> torch.nn.Module:
-    """The network of a config, without weights."""
+    """Build the network of a config, without weights."""
     with torch.device("meta"):
         if isinstance(config, BartConfig):
             return BartEncoder(config)

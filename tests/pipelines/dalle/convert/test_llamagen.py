@@ -214,7 +214,7 @@ def test_a_vqgan_that_does_not_fit(
 
 
 def test_what_the_files_do_not_tell(download: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "the size of its pictures: say --size" in refusal(download, capsys, "--heads=4")
+    assert "the size of its images: say --size" in refusal(download, capsys, "--heads=4")
     assert "2 layers of width 64: say how many --heads" in refusal(download, capsys, "--size=96")
     assert "size 100 is no multiple of 16" in refusal(download, capsys, "--heads=4", "--size=100")
     assert "no multiple of 0 heads" in refusal(download, capsys, "--heads=0", "--size=96")

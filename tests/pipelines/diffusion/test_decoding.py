@@ -162,7 +162,7 @@ def test_map_is_fitted_to_the_decoder(vae: Any) -> None:
     flat[0, 1] = 1.0
     with torch.inference_mode():
         (exact,) = decoding.decode(vae, flat)
-    (rough,) = fitted.pictures(flat, (64, 64))
+    (rough,) = fitted.images(flat, (64, 64))
     assert exact is not None
     assert rough is not None
     mean = exact[:, 16:48, 16:48].float().mean(dim=(1, 2))

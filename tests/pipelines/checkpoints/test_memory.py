@@ -22,7 +22,7 @@ from pipelines.diffusion.networks import load_networks
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.families import find, weights_memory
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
 
 

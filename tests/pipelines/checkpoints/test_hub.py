@@ -22,7 +22,7 @@ from pipelines.checkpoints.hashes import files_hash
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.families import find
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
 
