@@ -3,20 +3,29 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= outputs/demo
+PYTEST ?=  # more options for pytest
 
-.PHONY: demo test lint clean
+.PHONY: demo quick test lint docs clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/generate -f prompts/demo.txt -o $(OUT)
-	@echo "The pictures are in $(OUT); begin with $(OUT)/sheet.png"
+	@echo "The images are in $(OUT); begin with $(OUT)/sheet.png"
 
 test: $(VENV)/test.stamp lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST)
+
+# What can be checked in a minute or two; `make test` is what has to pass.
+quick: $(VENV)/test.stamp lint
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "The manual is in site/; begin with site/index.html"
 
 $(VENV)/demo.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,5 +37,10 @@ $(VENV)/test.stamp: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[ui,test]"
 	@touch $@
 
+$(VENV)/docs.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	@touch $@
+
 clean:
-	rm -rf $(VENV) outputs
+	rm -rf $(VENV) outputs site

@@ -37,7 +37,7 @@ from gen.settings.request import Request
 
 PROMPT = "a panda to the left of a red balloon"
 CLIENTS = (1, 8, 32)
-COST_SHARE, COST_SECONDS = 0.05, 0.010  # of a picture, at most: the target
+COST_SHARE, COST_SECONDS = 0.05, 0.010  # of an image, at most: the target
 PORT = 7890
 GROWTH = 50e6  # bytes that memory may grow in the second half of a load: the target
 
@@ -83,7 +83,7 @@ class Server:
     url: str
 
     def ask(self, body: bytes) -> tuple[int, dict[str, str]]:
-        """Status and headers of an answer, whose picture is looked at."""
+        """Status and headers of an answer, whose image is looked at."""
         connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=600)
         try:
             connection.request(
@@ -99,7 +99,7 @@ class Server:
             connection.close()
 
     def memory(self) -> float:
-        """The bytes that it holds now."""
+        """Return the bytes that it holds now."""
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return float(pages) * resource.getpagesize()
 
@@ -144,7 +144,7 @@ def _measure_cost(
     cost = (median(through) - median(alone)) / work.candidates
     allowed = COST_SHARE * a_picture + COST_SECONDS
     print(f"engine alone   {a_picture * 1000:8.1f} ms a picture, median of {rounds}")
-    print(f"server costs   {cost * 1000:+8.1f} ms a picture more; target {allowed * 1000:.1f} ms")
+    print(f"server costs   {cost * 1000:+8.1f} ms an image more; target {allowed * 1000:.1f} ms")
     return cost <= allowed
 
 

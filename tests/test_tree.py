@@ -8,7 +8,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FOLDERS = {
     ".ci",
+    ".github",
     "benchmarks",
+    "docs",
     "gen",
     "pipelines",
     "prompts",
@@ -19,12 +21,15 @@ FOLDERS = {
 }
 FILES = {
     ".gitignore",
+    ".pre-commit-config.yaml",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "LICENSE",
     "Makefile",
     "README.md",
     "constraints.txt",
+    "mkdocs.yml",
     "pyproject.toml",
     "weights.md",
 }

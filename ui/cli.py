@@ -13,7 +13,7 @@ from gen.models import WeightsError
 from gen.run_folder.folder import RunFolder
 from gen.settings.flags import Parser
 from ui.access.credentials import AUTH, KEY, read_credentials
-from ui.service.service import Studio
+from ui.service.service import Service
 
 DONE, BAD_INPUT, BAD_WEIGHTS, NO_ROOM = 0, 2, 3, 5
 PORT = 7860
@@ -25,7 +25,7 @@ EPILOG = f"""environment variables; an ADDRESS that others can reach needs at le
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; its exit code."""
+    """Run the command and return its exit code."""
     try:
         return _serve(_parser().parse_args(argv))
     except KeyboardInterrupt:  # the ordinary end of a server
@@ -78,7 +78,7 @@ def _parser() -> Parser:
         type=Path,
         default=Path("outputs/ui"),
         metavar="FOLDER",
-        help="where pictures are saved (default: outputs/ui)",
+        help="where images are saved (default: outputs/ui)",
     )
     return parser
 
@@ -92,8 +92,8 @@ def _port(text: str) -> int:
 def _serve(options: argparse.Namespace) -> int:
     credentials = read_credentials(options.host)
     with RunFolder(options.outdir) as folder:
-        studio = Studio(Engine(), folder, fit_size=options.fit_size)
-        studio.check()
+        service = Service(Engine(), folder, fit_size=options.fit_size)
+        service.check()
         try:
             from ui.server import served
         except ModuleNotFoundError as error:
@@ -101,15 +101,15 @@ def _serve(options: argparse.Namespace) -> int:
                 raise
             raise InputError(f"the page needs {error.name}: pip install 'salon[ui]'") from error
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with served(studio, options.host, options.port, credentials, options.names) as url:
+        with served(service, options.host, options.port, credentials, options.names) as url:
             try:
                 print(f"Salon is at {url} and saves to {options.outdir}; Ctrl-C ends it")
                 sys.stdout.flush()
-                studio.load()
+                service.load()
                 while True:  # a signal that another thread was given is seen on waking
                     time.sleep(WAKE_SECONDS)
             finally:
-                studio.stop()
+                service.stop()
     return DONE
 
 

@@ -1,4 +1,4 @@
-"""The site: page and HTTP API under one guard, served from a thread of its own."""
+"""The site: page and HTTP API behind one access check, served from a thread of its own."""
 
 import resource
 import socket
@@ -13,29 +13,30 @@ from starlette.routing import Match
 from starlette.types import ASGIApp
 
 from gen.errors import InputError
-from ui.access.guard import Credentials, Guard, own_names
-from ui.api import a1111, api
+from ui.access.middleware import AccessMiddleware, Credentials, own_names
+from ui.api import api
 from ui.api.answers import register
 from ui.page import files, page, sheets
-from ui.service.service import Studio
+from ui.service.service import Service
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 GRACE = 5  # seconds that open connections have at the end
 OPEN_FILES = 8192  # connections are files, too
 
 
-def site(studio: Studio, host: str, credentials: Credentials, names: Sequence[str] = ()) -> ASGIApp:
-    """The page at /, the API at /v1 and /sdapi/v1, and nobody in who may not."""
+def site(
+    service: Service, host: str, credentials: Credentials, names: Sequence[str] = ()
+) -> ASGIApp:
+    """Return the page at /, the API at /v1 and /sdapi/v1, and nobody in who may not."""
     app = FastAPI(title="Salon", docs_url=None, redoc_url=None)  # those load from elsewhere
     register(app)
-    app.include_router(api.routes(studio))
-    app.include_router(a1111.routes(studio))
-    app.include_router(files.routes(studio))
-    app.include_router(sheets.routes(studio))
+    app.include_router(api.routes(service))
+    app.include_router(files.routes(service))
+    app.include_router(sheets.routes(service))
     own = list(app.router.routes)
 
     async def nothing(request: Request) -> Response:
-        """Paths of the API that there are not are no business of the page's."""
+        """Answer paths of the API that do not exist, which the page would take."""
         if any(route.matches(request.scope)[0] == Match.PARTIAL for route in own):
             raise HTTPException(405, "this path takes another method")
         raise HTTPException(404, f"there is no {request.url.path}")
@@ -44,24 +45,24 @@ def site(studio: Studio, host: str, credentials: Credentials, names: Sequence[st
         app.add_api_route(
             prefix + "/{rest:path}", nothing, methods=METHODS, include_in_schema=False
         )
-    page.mount(app, studio)
-    return Guard(app, own_names(host, names), credentials)
+    page.mount(app, service)
+    return AccessMiddleware(app, own_names(host, names), credentials)
 
 
 @contextmanager
 def served(
-    studio: Studio,
+    service: Service,
     host: str,
     port: int,
     credentials: Credentials | None = None,
     names: Sequence[str] = (),
 ) -> Iterator[str]:
-    """Serve the site for as long as the context lasts; its address.
+    """Serve the site for as long as the context lasts, and yield its address.
 
     Raises InputError if the port is in use, or the address is not this machine's.
     """
     listener = _bound(host, port)
-    app = site(studio, host, Credentials() if credentials is None else credentials, names)
+    app = site(service, host, Credentials() if credentials is None else credentials, names)
     config = uvicorn.Config(
         app,
         log_level="warning",

@@ -12,7 +12,7 @@ import pytest
 from gen.engine import Engine
 from gen.run_folder.folder import RunFolder
 from pipelines import families
-from ui.service.service import Studio
+from ui.service.service import Service
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "gen"))
 sys.path.insert(0, str(Path(__file__).parent))
@@ -93,10 +93,10 @@ def site(
 
     path = tmp_path_factory.mktemp("ui")
     with RunFolder(path) as folder:
-        studio = Studio(Engine(device="cpu", reranker=str(tiny_clip_folder)), folder)
-        with served(studio, "127.0.0.1", 0) as url:
+        service = Service(Engine(device="cpu", reranker=str(tiny_clip_folder)), folder)
+        with served(service, "127.0.0.1", 0) as url:
             yield Site(url, path)
-            studio.stop()
+            service.stop()
 
 
 @pytest.fixture(scope="module")
@@ -113,13 +113,13 @@ def quick(fake_site: FakeSite) -> Iterator[FakeSite]:
     for name in ("fake", "other"):
         fake_site.fakes.pipelines[name] = fake_models.FakePipeline()
     fake_site.fakes.jury.nan_for = lambda value: False
-    fake_site.studio.engine._pipelines.clear()
-    fake_site.studio.engine.batch_size = None
+    fake_site.service.engine._pipelines.clear()
+    fake_site.service.engine.batch_size = None
 
 
 @pytest.fixture
 def fixed(quick: FakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a model that `quick` serves, which draws pictures of one size."""
+    """The name of a model that `quick` serves, which draws images of one size."""
     spec = replace(
         fake_models.spec("fixed", tmp_path, ("guidance",)),
         defaults={"width": 64, "height": 64, "guidance": 3.0},

@@ -11,7 +11,7 @@ import pytest
 from gen.engine import Engine
 from gen.run_folder.folder import RunFolder
 from ui.access.credentials import Credentials
-from ui.service.service import Studio
+from ui.service.service import Service
 
 
 @dataclass
@@ -20,7 +20,7 @@ class FakeSite:
 
     url: str
     folder: Path
-    studio: Studio
+    service: Service
     fakes: fake_models.Studio
 
 
@@ -34,9 +34,9 @@ def serve_fakes(
 
     with pytest.MonkeyPatch.context() as patch, RunFolder(folder / "out") as out:
         fakes = fake_models.Studio(folder, patch.setattr, patch.setitem)
-        for module in ("ui.api.api", "ui.page.form", "ui.service.service"):
+        for module in ("ui.api.sizes", "ui.page.form", "ui.service.service"):
             patch.setattr(f"{module}.DEFAULT_MODEL", "fake")
-        studio = Studio(Engine(), out, fit_size=fit_size)
-        with served(studio, "127.0.0.1", 0, credentials) as url:
-            yield FakeSite(url, folder / "out", studio, fakes)
-            studio.stop()
+        service = Service(Engine(), out, fit_size=fit_size)
+        with served(service, "127.0.0.1", 0, credentials) as url:
+            yield FakeSite(url, folder / "out", service, fakes)
+            service.stop()

@@ -36,7 +36,7 @@ def opened(text: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(text)))
 
 
-def test_pictures_come_in_the_order_of_their_seeds(quick: FakeSite) -> None:
+def test_images_come_in_the_order_of_their_seeds(quick: FakeSite) -> None:
     answer = call(
         quick,
         "txt2img",
@@ -153,7 +153,7 @@ def test_a_job_of_another_client_is_not_interrupted(quick: FakeSite) -> None:
     from gen.settings.request import Request
 
     quick.fakes.pipeline.seconds_per_step = 0.02
-    job = quick.studio.submit(Request("a crow", seed=1, candidates=1, steps=20), "somebody")
+    job = quick.service.submit(Request("a crow", seed=1, candidates=1, steps=20), "somebody")
     call(quick, "interrupt", {})
     assert job.future.result(PATIENCE).best[0].unfinished is None
 

@@ -66,7 +66,7 @@ def test_a_prompt_is_enough(client, quick) -> None:
     assert metadata.read_image(image).candidates == 16
 
 
-def test_four_pictures_best_first(client) -> None:
+def test_four_images_best_first(client) -> None:
     answer = ask(client, n=4, candidates=8)
     assert [picture.rank for picture in answer.data] == [1, 2, 3, 4]
     scores = [picture.score for picture in answer.data]
@@ -82,7 +82,7 @@ def test_the_same_seed_twice_is_the_same_file(client) -> None:
     assert int(first.seed) >= 2**53 + 1
 
 
-def test_pictures_by_url(client, quick) -> None:
+def test_images_by_url(client, quick) -> None:
     [picture] = ask(client, response_format="url").data
     assert picture.url.startswith(f"{quick.url}/v1/files/")
     with urllib.request.urlopen(picture.url) as answer:
@@ -125,7 +125,7 @@ def test_null_and_what_makes_no_difference(client) -> None:
     assert pixels(answer.data[0]).size == (64, 64)
 
 
-def test_extensions_reach_the_painter(client, quick) -> None:
+def test_extensions_reach_the_model(client, quick) -> None:
     [picture] = ask(
         client, negative_prompt="a cat", steps=7, guidance=0, sampler="euler_a", models=["fake"]
     ).data
@@ -169,7 +169,7 @@ def test_two_models_draw_in_turn(client) -> None:
 def test_a_bad_value_is_named_at_once(
     body: dict[str, Any], param: str, code: str, quick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quick.studio.queue, "submit", None)  # nothing is to get that far
+    monkeypatch.setattr(quick.service.queue, "submit", None)  # nothing is to get that far
     client = connect(quick)
     with pytest.raises(openai.BadRequestError) as error:
         client.images.generate(prompt="a panda", extra_body=body)
@@ -247,7 +247,7 @@ def test_memory_that_is_short_is_told_once_and_the_next_job_runs(quick) -> None:
     assert ask(client, seed=55).data
 
 
-def test_no_picture_came_of_it(quick) -> None:
+def test_no_image_came_of_it(quick) -> None:
     quick.fakes.pipeline.broken_seeds = {70, 71}
     with pytest.raises(openai.InternalServerError, match="not finite") as error:
         ask(connect(quick, max_retries=0), seed=70, candidates=2)
@@ -286,7 +286,7 @@ def test_a_client_that_goes_away_takes_its_job_along(stream: bool, quick) -> Non
     with pytest.raises(Exception, match=r"[Tt]imed out"):  # a stream's is not the client's own
         list(client.images.generate(prompt="a fox", stream=stream, extra_body={"steps": 250}))
     client.close()
-    wait_until(lambda: quick.studio.queue.running is None)
+    wait_until(lambda: quick.service.queue.running is None)
     assert 0 < len(steps) < 250
 
 
@@ -298,11 +298,11 @@ def test_a_waiting_job_goes_with_its_client(quick) -> None:
         go.wait(PATIENCE)
 
     quick.fakes.pipeline.on_step = hold
-    running = quick.studio.submit(Request("a panda", seed=400))
+    running = quick.service.submit(Request("a panda", seed=400))
     assert began.wait(PATIENCE)
     with connect(quick, timeout=0.5) as client, pytest.raises(openai.APITimeoutError):
         ask(client, seed=401)
-    wait_until(lambda: len(quick.studio.queue) == 0)
+    wait_until(lambda: len(quick.service.queue) == 0)
     go.set()
     running.future.result(PATIENCE)
 

@@ -12,7 +12,7 @@ from gen.engine import Engine, Outcome
 from gen.events import Loading, Progress
 from gen.run_folder.folder import RunFolder
 from gen.settings.request import Request
-from ui.service.service import Studio
+from ui.service.service import Service
 
 batches = pytest.importorskip("ui.page.batch", reason="gradio is not installed")
 
@@ -27,32 +27,33 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fake_models.Studio
 
 
 @pytest.fixture
-def studio(fakes: fake_models.Studio, tmp_path: Path) -> Iterator[Studio]:
+def service(fakes: fake_models.Studio, tmp_path: Path) -> Iterator[Service]:
     with RunFolder(tmp_path / "out") as folder:
-        studio = Studio(Engine(), folder)
-        yield studio
-        studio.stop()
+        service = Service(Engine(), folder)
+        yield service
+        service.stop()
 
 
-def test_requests_are_drawn_in_turn_and_their_matches_noted(studio: Studio) -> None:
-    events = list(batches.Batch(studio, [FOX, LONG], "me").events())
+def test_requests_are_drawn_in_turn_and_their_matches_noted(service: Service) -> None:
+    events = list(batches.Batch(service, [FOX, LONG], "me").events())
     outcomes = [event for event in events if isinstance(event, Outcome)]
     assert [o.plan.request.prompt for o in outcomes] == ["a fox", "an elephant"]
-    studio.history.refresh()
-    best = studio.history.find(outcomes[0].number).best[0]
+    service.history.refresh()
+    best = service.history.find(outcomes[0].number).best[0]
     assert best.match == pytest.approx(best.score)  # of the fake jury
 
 
 def test_a_finished_candidate_is_seen_while_the_others_are_in_the_making(
-    studio: Studio, fakes: fake_models.Studio
+    service: Service, fakes: fake_models.Studio
 ) -> None:
-    studio.engine.batch_size = 2
+    service.engine.batch_size = 2
     fakes.pipeline.seconds_per_step = 0.01
     request = replace(LONG, candidates=4, steps=20)
     while_making = []
-    for event in batches.Batch(studio, [request], "me").events():
+    for event in batches.Batch(service, [request], "me").events():
         if isinstance(event, batches.Live) and event.progress is not None:
-            ended = {place: seen for place, seen in event.seen.items() if seen.end is not None}
+            statuses = event.statuses.items()
+            ended = {place: each for place, each in statuses if each.end is not None}
             while_making.append((event.progress.made, ended))
     [first, *_] = [ended for made, ended in while_making if made == 2]
     assert set(first) >= {0, 1}
@@ -63,7 +64,7 @@ def test_a_finished_candidate_is_seen_while_the_others_are_in_the_making(
 
 
 def test_who_waits_for_a_model_knows_of_it(
-    studio: Studio, fakes: fake_models.Studio, monkeypatch: pytest.MonkeyPatch
+    service: Service, fakes: fake_models.Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = threading.Event()
 
@@ -73,8 +74,8 @@ def test_who_waits_for_a_model_knows_of_it(
         return fakes.pipeline
 
     monkeypatch.setattr("gen.models.load_pipeline", load)
-    events = batches.Batch(studio, [FOX], "me").events()
-    others = batches.Batch(studio, [LONG], "other").events()
+    events = batches.Batch(service, [FOX], "me").events()
+    others = batches.Batch(service, [LONG], "other").events()
     for asked, ahead in ((events, 0), (others, 1)):
         told = next(live for live in asked if live.loading == Loading("fake", 5, 10))
         assert told.ahead == ahead
@@ -85,11 +86,11 @@ def test_who_waits_for_a_model_knows_of_it(
 
 
 @pytest.mark.parametrize("end", ["finish_now", "stop"])
-def test_what_waits_is_taken_back(end: str, studio: Studio, fakes: fake_models.Studio) -> None:
+def test_what_waits_is_taken_back(end: str, service: Service, fakes: fake_models.Studio) -> None:
     go_on = threading.Event()
     fakes.pipeline.on_step = lambda _: go_on.wait(PATIENCE)
-    other = studio.submit(LONG)
-    batch = batches.Batch(studio, [FOX, FOX], "me")
+    other = service.submit(LONG)
+    batch = batches.Batch(service, [FOX, FOX], "me")
     events = batch.events()
     assert next(events).ahead == 1
     getattr(batch, end)()
@@ -97,22 +98,22 @@ def test_what_waits_is_taken_back(end: str, studio: Studio, fakes: fake_models.S
     go_on.set()
     other.cancel.stop()
     other.future.result(PATIENCE)
-    assert len(studio.queue) == 0
+    assert len(service.queue) == 0
 
 
-def test_who_looks_no_more_wants_no_more(studio: Studio, fakes: fake_models.Studio) -> None:
+def test_who_looks_no_more_wants_no_more(service: Service, fakes: fake_models.Studio) -> None:
     fakes.pipeline.seconds_per_step = 0.02
-    with closing(batches.Batch(studio, [LONG, FOX], "me").events()) as events:
-        while (job := studio.queue.running) is None:
+    with closing(batches.Batch(service, [LONG, FOX], "me").events()) as events:
+        while (job := service.queue.running) is None:
             next(events)
     job.future.result(PATIENCE)
     assert job.cancel.stopped
     assert fakes.pipeline.steps < 200
 
 
-def test_one_batch_at_a_time_at_a_desk(studio: Studio, fakes: fake_models.Studio) -> None:
+def test_one_batch_at_a_time_on_a_panel(service: Service, fakes: fake_models.Studio) -> None:
     fakes.pipeline.seconds_per_step = 0.02
-    visitors = batches.Visitors(studio)
+    visitors = batches.Visitors(service)
     visitor = SimpleNamespace(session_hash="s", client=None)
     first = visitors.begin(visitor, [LONG, LONG]).events()
     next(first)

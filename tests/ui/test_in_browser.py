@@ -21,7 +21,9 @@ from gen.engine import Engine
 from gen.events import Loading, Watch
 from gen.models import Spec
 from gen.run_folder.folder import RunFolder
-from ui.service.service import Studio
+from ui.service.service import Service
+
+pytestmark = pytest.mark.slow
 
 SEED = 9007199254740993  # 2^53 + 1, which a browser's numbers cannot hold
 HOSTILE = "a panda <b>left</b> of <img src=x onerror=alert(1)> {{value}} ${alert(2)}"
@@ -66,7 +68,7 @@ def draw(page: Any, prompt: str, **fields: object) -> None:
 
 
 def drawn(page: Any, prompt: str, **fields: object) -> None:
-    """The same, and wait for the pictures."""
+    """The same, and wait for the images."""
     draw(page, prompt, **fields)
     page.wait_for_selector(f"#draw-heading >> text={prompt}")
     page.wait_for_selector("#draw-best .tile img")
@@ -78,7 +80,7 @@ def tab(page: Any, name: str) -> None:
 
 
 def upload(text: str = TEXT) -> dict[str, Any]:
-    """A picture as AUTOMATIC1111 writes it."""
+    """An image as AUTOMATIC1111 writes it."""
     chunks = PngInfo()
     chunks.add_text("parameters", text)
     out = io.BytesIO()
@@ -121,9 +123,9 @@ def test_how_long_the_first_preview_takes(browser, tmp_path: Path) -> None:
 
     seconds = []
     with RunFolder(tmp_path) as folder:
-        studio = Studio(Engine(), folder)
-        studio.load()
-        with served(studio, "127.0.0.1", 0) as url:
+        service = Service(Engine(), folder)
+        service.load()
+        with served(service, "127.0.0.1", 0) as url:
             page = browser.open(url)
             page.fill("#prompt textarea", "a panda to the left of a red balloon")
             for _ in range(CLICKS):
@@ -133,7 +135,7 @@ def test_how_long_the_first_preview_takes(browser, tmp_path: Path) -> None:
                 seconds.append(page.evaluate("window.seconds"))
                 page.click("#draw-stop")
                 page.wait_for_selector("#draw-generate:visible")
-            studio.stop()
+            service.stop()
     told = ", ".join(f"{each:.2f}" for each in seconds)
     print(f"from click to first preview, in seconds: {told}")
     assert min(seconds) < FIRST_PREVIEW_SECONDS
@@ -180,7 +182,7 @@ def test_history_and_undo_outlive_the_server(browser, tmp_path: Path, free_port:
         tab(page, "Gallery")
         page.wait_for_selector("#gallery-prompts >> text=a panda")
         assert not page.is_visible("#gallery-prompts >> text=a red circle")
-        page.click("#deleted-back >> text=2 pictures")
+        page.click("#deleted-back >> text=2 images")
         page.wait_for_selector("#deleted", state="hidden")
         for prompt, seeds in (("a red circle", {"50", "51"}), ("a panda", {"5", "6"})):
             page.click(f"#gallery-prompts .tile:has-text('{prompt}')")
@@ -218,7 +220,7 @@ def test_finish_now_keeps_the_candidates_as_they_are(browser, quick) -> None:
 
 def test_stop_keeps_what_is_finished(browser, quick) -> None:
     quick.fakes.pipeline.seconds_per_step = 0.02
-    quick.studio.engine.batch_size = 4
+    quick.service.engine.batch_size = 4
     page = browser.open(quick.url)
     draw(page, "a hare", candidates=16, top_k=2, steps=60)
     page.wait_for_function(
@@ -242,7 +244,7 @@ def test_what_is_finished_is_shown_while_the_rest_is_drawn(browser, quick) -> No
             assert looked_at.wait(PATIENCE)
 
     quick.fakes.pipeline.on_step = hold_the_second_batch
-    quick.studio.engine.batch_size = 4
+    quick.service.engine.batch_size = 4
     page = browser.open(quick.url)
     draw(page, "a stoat", seed=8, candidates=12, top_k=2)
     page.wait_for_selector("#live .tile:has-text('finished') img")
@@ -268,7 +270,7 @@ def test_a_model_that_is_being_loaded(browser, quick, monkeypatch) -> None:
         return quick.fakes.pipelines[spec.name]
 
     monkeypatch.setattr("gen.models.load_pipeline", load)
-    quick.studio.engine._pipelines.clear()
+    quick.service.engine._pipelines.clear()
     page = browser.open(quick.url)
     draw(page, "a stilt", candidates=2, top_k=1)
     page.wait_for_selector("#status >> text=Loading fake … 50%")
@@ -281,7 +283,7 @@ def test_who_leaves_wants_nothing_more(browser, quick) -> None:
     page = browser.open(quick.url)
     draw(page, "a very long job", candidates=1, top_k=1, steps=250)
     page.wait_for_selector("#live .tile")
-    job = quick.studio.queue.running
+    job = quick.service.queue.running
     page.close()
     job.future.result(timeout=60)
     assert job.cancel.stopped
@@ -336,7 +338,7 @@ def test_deleting_can_be_undone_after_a_reload_and_in_a_second_tab(browser, quic
     other = browser.open(quick.url)
     for each in (page, other):
         tab(each, "Gallery")
-        each.wait_for_selector("#deleted-back >> text=5 pictures")
+        each.wait_for_selector("#deleted-back >> text=5 images")
         assert not each.is_visible("#gallery-prompts >> text=a merlin")
     other.click("#deleted-back")
     other.click("#gallery-prompts .tile:has-text('a merlin')")
@@ -344,7 +346,7 @@ def test_deleting_can_be_undone_after_a_reload_and_in_a_second_tab(browser, quic
     assert len(list(quick.folder.rglob("*-150?.png"))) == 3
 
 
-def test_deleted_pictures_are_removed_for_good_when_the_user_says_so(browser, quick) -> None:
+def test_deleted_images_are_removed_for_good_when_the_user_says_so(browser, quick) -> None:
     page = browser.open(quick.url)
     drawn(page, "a kestrel", seed=25)
     page.click("#draw-delete-all")
@@ -357,7 +359,7 @@ def test_deleted_pictures_are_removed_for_good_when_the_user_says_so(browser, qu
     page.click("#deleted-keep")
     page.click("#deleted-remove")
     assert len(list(aside.iterdir())) == before
-    page.click(f"#deleted-sure >> text={before} deleted pictures")
+    page.click(f"#deleted-sure >> text={before} deleted images")
     page.wait_for_selector("#deleted", state="hidden")
     assert list(aside.iterdir()) == []
 
@@ -378,9 +380,9 @@ def test_more_like_this_one(browser, quick) -> None:
     assert {name.split("/")[1] for name in names} == {seed}
 
 
-def test_settings_of_a_picture_of_another_tool(browser, quick) -> None:
+def test_settings_of_an_image_of_another_tool(browser, quick) -> None:
     page = browser.open(quick.url)
-    page.click("text=Settings from a picture")
+    page.click("text=Settings from an image")
     page.set_input_files("#settings-file input", upload())
     page.wait_for_selector("#settings-told >> text=a cat")
     assert page.input_value("#prompt textarea") == ""  # shown, not applied
@@ -417,7 +419,7 @@ def test_prompts_from_a_file(browser, quick) -> None:
     assert [caption[:6] for caption in captions] == ["line 1", "line 2"]
 
 
-def test_ranking_pictures_from_elsewhere(browser, quick) -> None:
+def test_ranking_images_from_elsewhere(browser, quick) -> None:
     page = browser.open(quick.url)
     tab(page, "Rank")
     files = []
@@ -425,7 +427,7 @@ def test_ranking_pictures_from_elsewhere(browser, quick) -> None:
         out = io.BytesIO()
         Image.new("RGB", (48, 48), colour).save(out, "png")
         files.append({"name": name, "mimeType": "image/png", "buffer": out.getvalue()})
-    files.append({"name": "no.png", "mimeType": "image/png", "buffer": b"not a picture"})
+    files.append({"name": "no.png", "mimeType": "image/png", "buffer": b"not an image"})
     page.set_input_files("#rank-files input", files)
     page.wait_for_selector("#rank-files >> text=dark")
     page.fill("#rank-prompt textarea", "snow <i>falls</i>")
@@ -468,13 +470,13 @@ def test_comparing_two_settings(browser, quick) -> None:
     tab(other, "Gallery")
     other.wait_for_selector("#gallery-prompts .tile:has-text('a heron')")
     entries = other.locator("#gallery-prompts .tile:has-text('a heron')")
-    assert entries.all_inner_texts() == ["a heron\nGuidance × Steps: 6 pictures"]
+    assert entries.all_inner_texts() == ["a heron\nGuidance × Steps: 6 images"]
     entries.first.click()
     other.wait_for_function("document.querySelectorAll('#gallery-best img').length == 6")
     assert other.locator("#gallery-best th").all_inner_texts() == heads
     other.click("#gallery-best .tile >> nth=0")
     other.click("#gallery-delete")
-    other.wait_for_selector("#gallery-best >> text=no picture")
+    other.wait_for_selector("#gallery-best >> text=no image")
     assert other.locator("#gallery-best img").count() == 5
     other.click("#gallery-undo")
     other.wait_for_function("document.querySelectorAll('#gallery-best img').length == 6")
@@ -492,7 +494,7 @@ def test_a_model_has_its_own_settings(browser, quick) -> None:
     page.wait_for_selector("#steps input", state="hidden")
 
 
-def test_which_model_drew_which_picture(browser, quick) -> None:
+def test_which_model_drew_which_image(browser, quick) -> None:
     looked_at = threading.Event()
     quick.fakes.pipelines["other"].on_step = lambda _: looked_at.wait(PATIENCE)
     page = browser.open(quick.url)
@@ -510,7 +512,7 @@ def test_which_model_drew_which_picture(browser, quick) -> None:
     assert "fake" not in page.inner_text("#draw-best")
 
 
-def test_a_damaged_picture_is_marked(browser, quick) -> None:
+def test_a_damaged_image_is_marked(browser, quick) -> None:
     page = browser.open(quick.url)
     drawn(page, "a wasp", seed=123)
     [best] = quick.folder.glob("*-123*-r1.png") or quick.folder.glob("*-12?-r1.png")

@@ -12,19 +12,20 @@ from gen.run_folder.folder import RunFolder
 from gen.settings.request import SETTINGS, Request
 from pipelines import families
 from pipelines.checkpoints import specs
-from ui.service.service import Studio
+from ui.service.service import Service
 
 page = pytest.importorskip("ui.page.page", reason="gradio is not installed")
 
-from ui.page.form import default_of, examples, field_of, settings_of, specs_of  # noqa: E402
+from ui.page.form import default_of, examples, field_of, specs_of  # noqa: E402
 from ui.page.gallery import ON_A_PAGE  # noqa: E402
-from ui.page.view import nearby  # noqa: E402
+from ui.page.variations import nearby  # noqa: E402
+from ui.service.settings import offered  # noqa: E402
 
 
 @pytest.fixture
-def studio(tmp_path: Path) -> Iterator[Studio]:
+def service(tmp_path: Path) -> Iterator[Service]:
     with RunFolder(tmp_path / "out") as folder:
-        yield Studio(Engine(), folder)
+        yield Service(Engine(), folder)
 
 
 @pytest.fixture
@@ -40,16 +41,16 @@ def other(monkeypatch: pytest.MonkeyPatch) -> specs.Spec:
     return spec
 
 
-def controls(studio: Studio) -> dict:
-    blocks = page.build(studio).blocks.values()
+def controls(service: Service) -> dict:
+    blocks = page.build(service).blocks.values()
     known = {*SETTINGS, "model"}
     return {b.elem_id: b for b in blocks if getattr(b, "elem_id", None) in known}
 
 
-def test_every_setting_of_a_model_has_a_field_with_its_default(studio: Studio) -> None:
+def test_every_setting_of_a_model_has_a_field_with_its_default(service: Service) -> None:
     spec = models.shipped()[DEFAULT_MODEL]
     present = [each for each in models.shipped().values() if each.folder.is_dir()]
-    fields = controls(studio)
+    fields = controls(service)
     # A visitor has no business with this machine's files.
     of_files = {"init_image", "keep_rows", "lora", "vae", "embedding"}
     taken = {name for each in present for name in each.settings} - of_files
@@ -63,19 +64,19 @@ def test_every_setting_of_a_model_has_a_field_with_its_default(studio: Studio) -
 
 
 def test_only_models_that_are_there_are_offered(
-    studio: Studio, other: specs.Spec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    service: Service, other: specs.Spec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     gone = replace(other, name="gone", folder=tmp_path / "gone")
     monkeypatch.setitem(families.shipped(), "gone", gone)  # type: ignore[arg-type]
-    offered = {name for _, name in controls(studio)["model"].choices}
+    offered = {name for _, name in controls(service)["model"].choices}
     assert {DEFAULT_MODEL, "other"} <= offered
     assert "gone" not in offered
 
 
 def test_settings_follow_from_the_chosen_models(other: specs.Spec) -> None:
     both = specs_of([DEFAULT_MODEL, "other"])
-    assert {"steps", "temperature", "guidance"} <= set(settings_of(both))
-    assert settings_of([other]) == ["guidance", "temperature"]
+    assert {"steps", "temperature", "guidance"} <= set(offered(both))
+    assert offered([other]) == ["guidance", "temperature"]
     assert default_of("guidance", [other]) == 9
     assert default_of("guidance", both) is None  # each its own
     assert not field_of(SETTINGS["steps"], [other]).visible
@@ -84,9 +85,9 @@ def test_settings_follow_from_the_chosen_models(other: specs.Spec) -> None:
 
 
 def test_fields_follow_when_models_are_chosen_unless_they_were_changed(
-    studio: Studio, other: specs.Spec
+    service: Service, other: specs.Spec
 ) -> None:
-    built = page.build(studio)
+    built = page.build(service)
     [fit] = [function for function in built.fns.values() if function.name == "fit"]
     names = [block.elem_id for block in fit.inputs[2:]]
 
@@ -131,10 +132,10 @@ def test_the_examples_are_of_the_models_world(monkeypatch: pytest.MonkeyPatch) -
     assert examples() == ["a large sunflower"]
 
 
-def test_variations_differ_in_one_setting_and_keep_the_seed(studio: Studio) -> None:
+def test_variations_differ_in_one_setting_and_keep_the_seed(service: Service) -> None:
     spec = models.shipped()[DEFAULT_MODEL]
     request = Request("a panda", model=spec.name, seed=0).with_defaults(dict(spec.defaults))
-    varied = nearby(replace(request, steps=200), studio)
+    varied = nearby(replace(request, steps=200), service)
     assert len(varied) >= 4
     for each in varied.values():
         assert each.seed == 0
@@ -157,8 +158,8 @@ def test_a_page_of_a_large_gallery_opens_no_more_than_it_shows(
     looked_at: list[Path | None] = []
     monkeypatch.setattr("ui.page.gallery.opened", looked_at.append)
     with RunFolder(tmp_path) as folder:
-        studio = Studio(Engine(), folder)
-        [turn] = {f.fn for f in page.build(studio).fns.values() if f.name == "turn"}
+        service = Service(Engine(), folder)
+        [turn] = {f.fn for f in page.build(service).fns.values() if f.name == "turn"}
         for asked, number, first in ((0, 0, 2000), (1, 1, 1976), (999, 83, 8), (-1, 0, 2000)):
             looked_at.clear()
             shown, told, tiles, *_ = turn(asked)
@@ -169,8 +170,8 @@ def test_a_page_of_a_large_gallery_opens_no_more_than_it_shows(
             assert 0 < len(looked_at) <= ON_A_PAGE < 50
 
 
-def test_nothing_is_counted_and_nothing_is_for_other_programs(studio: Studio) -> None:
-    built = page.build(studio)
+def test_nothing_is_counted_and_nothing_is_for_other_programs(service: Service) -> None:
+    built = page.build(service)
     assert not built.analytics_enabled
     assert "public" not in {function.api_visibility for function in built.fns.values()}
     drawing = [function for function in built.fns.values() if function.name == "draw"]

@@ -2,11 +2,11 @@
 
 import json
 from time import perf_counter
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter
 from fastapi import Request as HttpRequest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 from starlette.concurrency import run_in_threadpool
 
 from gen import metadata
@@ -14,34 +14,46 @@ from gen.engine import Outcome
 from gen.errors import InputError
 from gen.metadata import parameters
 from gen.metadata.foreign import read_any
-from gen.settings.request import SETTINGS, Request
-from ui.api.answers import FAILURES, ParameterError, client_of, finished
-from ui.api.api import chosen_specs, fitted_size, shown, size_settings
-from ui.api.images import Form, from_base64, open_picture, to_base64
+from gen.settings.request import MODEL_SETTINGS, SETTINGS, Request, find_setting
+from ui.api.answers import ERROR_ANSWERS, ParameterError, client_of, finished
+from ui.api.body import setting_fields
+from ui.api.generated import images_of
+from ui.api.images import Form, from_base64, open_image, to_base64
+from ui.api.sizes import chosen_specs, fitted_size, size_settings
 from ui.service.queue import Job
-from ui.service.service import LIMITS, Studio, models_present
+from ui.service.service import Service, models_present
+from ui.service.settings import LIMITS, offered
 
-DOOR = "sdapi"  # who is asking, beside the address
-# Our names of the settings that are sent under other names.
-NAMES = {"sampler_name": "sampler", "scheduler": "schedule", "cfg_scale": "guidance"}
-# Such tools send these whatever the model is; one that does not take them goes without.
-ALWAYS_SENT = frozenset({"negative_prompt", "steps", "guidance", "sampler", "schedule"})
+CLIENT = "sdapi"  # who is asking, beside the address
 
 
-class TextToImage(BaseModel):
-    """What such tools send; the many other keys that they may send make no difference here."""
-
-    model_config = ConfigDict(extra="allow")
+class TheirSettings(BaseModel):
+    """Our settings that such tools send, by their names for them (aliases of ours)."""
 
     prompt: str = ""
     negative_prompt: str | None = None
     seed: int | None = -1
     steps: Annotated[int | None, Field(ge=1, le=LIMITS["steps"])] = None
     cfg_scale: Annotated[float | None, Field(ge=0, le=100)] = None
-    width: Annotated[int | None, Field(ge=1)] = None
-    height: Annotated[int | None, Field(ge=1)] = None
     sampler_name: str | None = None
     scheduler: str | None = None
+
+
+THEIR_NAMES = {find_setting(name).name: name for name in TheirSettings.model_fields}
+# Such tools send these whatever the model is; one that does not take them goes without.
+ALWAYS_SENT = THEIR_NAMES.keys() & set(MODEL_SETTINGS)
+OWN_FIELDS = setting_fields(
+    without={*THEIR_NAMES, "model", "width", "height", "candidates", "top_k"}
+)
+
+
+class TheirFields(TheirSettings):
+    """What such tools send; the many other keys that they may send make no difference here."""
+
+    model_config = ConfigDict(extra="allow")
+
+    width: Annotated[int | None, Field(ge=1)] = None
+    height: Annotated[int | None, Field(ge=1)] = None
     batch_size: Annotated[int, Field(ge=1, le=LIMITS["candidates"])] = 1
     n_iter: Annotated[int, Field(ge=1, le=LIMITS["candidates"])] = 1
     candidates: Annotated[
@@ -54,8 +66,14 @@ class TextToImage(BaseModel):
     send_images: bool = True
 
 
+if TYPE_CHECKING:
+    TextToImage = TheirFields
+else:
+    TextToImage = create_model("TextToImage", __base__=TheirFields, **OWN_FIELDS)
+
+
 class Images(BaseModel):
-    """Pictures in the order of their seeds; `info` is JSON as text."""
+    """Images in the order of their seeds; `info` is JSON as text."""
 
     images: list[str]
     parameters: dict[str, Any]
@@ -86,13 +104,13 @@ class ProgressAnswer(BaseModel):
 
 
 class Upload(BaseModel):
-    """A picture in base64, or as a data: URL."""
+    """An image in base64, or as a data: URL."""
 
     image: str
 
 
 class PngInfo(BaseModel):
-    """What a picture says about itself: as it stands there, and as `txt2img` takes it."""
+    """What an image says about itself: as it stands there, and as `txt2img` takes it."""
 
     info: str
     items: dict[str, str]
@@ -118,53 +136,52 @@ class SamplerItem(BaseModel):
     options: dict[str, str] = {}
 
 
-def routes(studio: Studio) -> APIRouter:
-    """The paths under /sdapi/v1."""
-    router = APIRouter(prefix="/sdapi/v1", responses=FAILURES)
+def routes(service: Service) -> APIRouter:
+    """Return the paths under /sdapi/v1."""
+    router = APIRouter(prefix="/sdapi/v1", responses=ERROR_ANSWERS)
 
     @router.post("/txt2img")
     async def text_to_image(body: TextToImage, http: HttpRequest) -> Images:
-        """Draw `batch_size` times `n_iter` pictures, or the best so many of `candidates`."""
-        request, form = understood(studio, body)
-        job = studio.submit(request, client_of(http, DOOR), previews=True)
-        outcome: Outcome = await finished(studio, job, http)
+        """Draw `batch_size` times `n_iter` images, or the best so many of `candidates`."""
+        request, form = parse(service, body)
+        job = service.submit(request, client_of(http, CLIENT), previews=True)
+        outcome: Outcome = await finished(service, job, http)
         return await run_in_threadpool(_answer, body, form, outcome)
 
     @router.get("/progress")
     async def progress(http: HttpRequest, skip_current_image: bool = False) -> ProgressAnswer:
-        """How far the job in the making is."""
-        job = studio.queue.running
-        own = job is not None and job.client == client_of(http, DOOR)
-        return _progress(job, len(studio.queue), with_image=own and not skip_current_image)
+        """Return how far the job in the making is."""
+        job = service.queue.running
+        own = job is not None and job.client == client_of(http, CLIENT)
+        return _progress(job, len(service.queue), with_image=own and not skip_current_image)
 
     @router.post("/interrupt")
     async def interrupt(http: HttpRequest) -> dict[str, Any]:
         """Finish the client's own job as it is."""
-        job = studio.queue.running
-        if job is not None and job.client == client_of(http, DOOR):
+        job = service.queue.running
+        if job is not None and job.client == client_of(http, CLIENT):
             job.cancel.finish_now()
         return {}
 
     @router.post("/png-info")
     def png_info(body: Upload) -> PngInfo:
-        """What a picture says about itself; nothing is no error."""
-        image = open_picture(from_base64(body.image))
+        """Return what an image says about itself; nothing is no error."""
+        image = open_image(from_base64(body.image))
         try:
             request = read_any(image).request
             _, text = metadata.read_texts(image)
         except Exception:  # others' files hold anything
             return PngInfo(info="", items={}, parameters={})
-        theirs = {ours: theirs for theirs, ours in NAMES.items()}
-        values = {theirs.get(name, name): value for name, value in request.to_json().items()}
+        values = {THEIR_NAMES.get(name, name): value for name, value in request.to_json().items()}
         info = "" if text is None else text
         return PngInfo(info=info, items={"parameters": info}, parameters=values)
 
     @router.get("/sd-models")
     def checkpoints() -> list[Checkpoint]:
-        """The models that draw."""
+        """List the models that draw."""
         found = []
         for spec in models_present().values():
-            digest = studio.engine.model_hash(spec)
+            digest = service.engine.model_hash(spec)
             title = f"{spec.name} [{digest}]"
             found.append(
                 Checkpoint(
@@ -175,7 +192,7 @@ def routes(studio: Studio) -> APIRouter:
 
     @router.get("/samplers")
     async def samplers() -> list[SamplerItem]:
-        """The samplers that models which take one know."""
+        """List the samplers that models which take one know."""
         items: dict[str, SamplerItem] = {}
         names = SETTINGS["sampler"].names
         assert names is not None
@@ -187,17 +204,17 @@ def routes(studio: Studio) -> APIRouter:
     return router
 
 
-def understood(studio: Studio, body: TextToImage) -> tuple[Request, Form]:
-    """What is to be drawn, and how it goes out. Raises InputError."""
+def parse(service: Service, body: TheirFields) -> tuple[Request, Form]:
+    """Return what is to be drawn, and how it goes out. Raises InputError."""
     count = body.batch_size * body.n_iter
     if count > LIMITS["candidates"]:
         most = LIMITS["candidates"]
         raise ParameterError("n_iter", f"batch_size x n_iter is {count}: at most {most} are drawn")
     candidates = count if body.candidates is None else body.candidates
-    values: dict[str, Any] = {"prompt": body.prompt, "candidates": candidates, "top_k": count}
-    for name in ("negative_prompt", "seed", "steps", "cfg_scale", "sampler_name", "scheduler"):
-        if getattr(body, name) not in (None, ""):
-            values[NAMES.get(name, name)] = getattr(body, name)
+    values: dict[str, Any] = {"candidates": candidates, "top_k": count}
+    for name, field in {**THEIR_NAMES, **{name: name for name in OWN_FIELDS}}.items():
+        if getattr(body, field) not in (None, ""):
+            values[name] = getattr(body, field)
     if "schedule" in values:
         values["schedule"] = values["schedule"].replace("_", " ")  # "sgm_uniform"
     settings = {} if body.override_settings is None else body.override_settings
@@ -205,15 +222,15 @@ def understood(studio: Studio, body: TextToImage) -> tuple[Request, Form]:
     if checkpoint is not None:
         values["model"] = str(checkpoint).partition(" [")[0]
 
-    taken = {name for spec in chosen_specs(studio, values.get("model")) for name in spec.settings}
-    for name in ALWAYS_SENT - taken:
+    specs = chosen_specs(service, values.get("model"))
+    for name in ALWAYS_SENT - set(offered(specs)):
         values.pop(name, None)
 
     form = Form()
     if body.width is not None and body.height is not None:
         size = (body.width, body.height)
-        drawn_size = fitted_size(studio, values.get("model"), *size)
-        values |= size_settings(studio, values.get("model"), drawn_size)
+        drawn_size = fitted_size(service, values.get("model"), *size)
+        values |= size_settings(service, values.get("model"), drawn_size)
         if drawn_size != size:
             form = Form(size=size)
     elif body.width is not None or body.height is not None:
@@ -221,8 +238,8 @@ def understood(studio: Studio, body: TextToImage) -> tuple[Request, Form]:
     return Request.from_json(values), form
 
 
-def _answer(body: TextToImage, form: Form, outcome: Outcome) -> Images:
-    results = sorted(shown(outcome), key=lambda result: result.index)
+def _answer(body: TheirFields, form: Form, outcome: Outcome) -> Images:
+    results = sorted(images_of(outcome), key=lambda result: result.index)
     records = [metadata.read(result.path) for result in results if result.path is not None]
     first = records[0]
     request = outcome.plan.request

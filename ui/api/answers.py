@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from gen.errors import InputError, RoomError
 from gen.models import WeightsError
 from ui.service.queue import FatalJobError, Job, QueueFullError, StoppingError
-from ui.service.service import Studio, UnknownModelError
+from ui.service.service import Service, UnknownModelError
 
 CLIENT_GONE = 499  # nobody reads it; the number that nginx notes for it
 RESTART_SECONDS = 10
@@ -22,7 +22,7 @@ SHOWN = 300  # characters of a message
 NEVER_AGAIN = {"x-should-retry": "false"}
 
 
-class Fault(BaseModel):
+class ErrorInfo(BaseModel):
     """What went wrong."""
 
     message: str
@@ -31,13 +31,16 @@ class Fault(BaseModel):
     code: str
 
 
-class Failure(BaseModel):
+class ErrorAnswer(BaseModel):
     """The body of every answer that is an error, as OpenAI's clients read it."""
 
-    error: Fault
+    error: ErrorInfo
 
 
-FAILURES: dict[int | str, dict[str, Any]] = {"4XX": {"model": Failure}, "5XX": {"model": Failure}}
+ERROR_ANSWERS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorAnswer},
+    "5XX": {"model": ErrorAnswer},
+}
 
 
 class ParameterError(InputError):
@@ -48,11 +51,11 @@ class ParameterError(InputError):
         self.param, self.code = param, code
 
 
-class NoPictureError(Exception):
+class NoImageError(Exception):
     """All candidates of a job have failed, for these reasons."""
 
     def __init__(self, reasons: Iterable[str]) -> None:
-        super().__init__("no picture came of it: " + "; ".join(dict.fromkeys(reasons)))
+        super().__init__("no image came of it: " + "; ".join(dict.fromkeys(reasons)))
 
 
 def register(app: FastAPI) -> None:
@@ -64,13 +67,13 @@ def register(app: FastAPI) -> None:
 
 
 def client_of(request: Request, user: str | None = None) -> str:
-    """Who is asking, for the queue to be fair: an address, and who the client says it asks for."""
+    """Return who is asking, for the queue to be fair: an address, and who the client says it is."""
     address = request.client.host if request.client is not None else ""
     return address if user is None else f"{address} {user[:200]}"
 
 
-async def finished(studio: Studio, job: Job, request: Request) -> Any:
-    """The job's result; when its client goes away meanwhile, the job is dropped.
+async def finished(service: Service, job: Job, request: Request) -> Any:
+    """Wait for a job and return its result; when its client goes away, the job is dropped.
 
     Raises what the job raised, StoppingError if it was cut short by the end of the server, and
     HTTPException for a client that is not there to see it.
@@ -84,22 +87,22 @@ async def finished(studio: Studio, job: Job, request: Request) -> Any:
         for wait in waits:
             wait.cancel()
         if not job.future.done():
-            studio.queue.drop(job)
+            service.queue.drop(job)
     if not ended.is_set():
         raise HTTPException(CLIENT_GONE, "the client has gone")
-    return result_of(studio, job)
+    return result_of(service, job)
 
 
-def result_of(studio: Studio, job: Job) -> Any:
-    """What an ended job came to; raises StoppingError if the server's end cut it short."""
+def result_of(service: Service, job: Job) -> Any:
+    """Return what an ended job came to; raises StoppingError if the server's end cut it short."""
     result = job.future.result()
-    if studio.queue.stopping and job.cancel.asked:
+    if service.queue.stopping and job.cancel.asked:
         raise StoppingError
     return result
 
 
-def explain(error: Exception) -> tuple[int, Fault, Mapping[str, str]]:
-    """Status, body and headers for an error. A client is told not to repeat what fails again."""
+def explain(error: Exception) -> tuple[int, ErrorInfo, Mapping[str, str]]:
+    """Return status, body and headers for an error; a client is told not to repeat in vain."""
     message = str(error)
     match error:
         case UnknownModelError():
@@ -107,29 +110,31 @@ def explain(error: Exception) -> tuple[int, Fault, Mapping[str, str]]:
         case ParameterError():
             return 400, _bad(message, error.code, error.param), {}
         case QueueFullError():
-            fault = Fault(message=message, type="rate_limit_error", param=None, code="queue_full")
-            return 429, fault, {"Retry-After": str(error.retry_after)}
+            info = ErrorInfo(
+                message=message, type="rate_limit_error", param=None, code="queue_full"
+            )
+            return 429, info, {"Retry-After": str(error.retry_after)}
         case StoppingError():
             return 503, _failed(message, "stopping"), {"Retry-After": str(RESTART_SECONDS)}
         case FatalJobError():
             return 500, _failed(message, "job_failed"), NEVER_AGAIN
         case InputError():
             return 400, _bad(message, "invalid_value"), {}
-        case NoPictureError():
+        case NoImageError():
             return 500, _failed(message, "no_picture"), NEVER_AGAIN
         case RoomError():
             return 503, _failed(message, "no_room"), NEVER_AGAIN
-        case _ if isinstance(error, WeightsError):
+        case WeightsError():
             return 503, _failed(message, "weights"), NEVER_AGAIN
-    return 500, _failed("a fault in Salon: the server's own output says more", "bug"), NEVER_AGAIN
+    return 500, _failed("a bug in Salon: the server's own output says more", "bug"), NEVER_AGAIN
 
 
-def _bad(message: str, code: str, param: str | None = None) -> Fault:
-    return Fault(message=message, type="invalid_request_error", param=param, code=code)
+def _bad(message: str, code: str, param: str | None = None) -> ErrorInfo:
+    return ErrorInfo(message=message, type="invalid_request_error", param=param, code=code)
 
 
-def _failed(message: str, code: str) -> Fault:
-    return Fault(message=message, type="server_error", param=None, code=code)
+def _failed(message: str, code: str) -> ErrorInfo:
+    return ErrorInfo(message=message, type="server_error", param=None, code=code)
 
 
 async def _disconnect(request: Request) -> None:
@@ -142,7 +147,7 @@ async def _explain(request: Request, error: Exception) -> Response:
 
 
 async def _explain_validation(request: Request, error: Exception) -> Response:
-    """What pydantic has against a body, of which the first complaint is told."""
+    """Answer with the first complaint that pydantic has against a body."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     names = [str(part) for part in first["loc"] if part != "body"]
@@ -161,9 +166,9 @@ async def _explain_http(request: Request, error: Exception) -> Response:
     return _answer(request, error.status_code, _bad(error.detail, code), error.headers or {})
 
 
-def _answer(request: Request, status: int, fault: Fault, headers: Mapping[str, str]) -> Response:
-    shown = fault.message if len(fault.message) <= SHOWN else fault.message[:SHOWN] + "…"
-    body: dict[str, Any] = {"error": {**fault.model_dump(), "message": shown}}
+def _answer(request: Request, status: int, info: ErrorInfo, headers: Mapping[str, str]) -> Response:
+    shown = info.message if len(info.message) <= SHOWN else info.message[:SHOWN] + "…"
+    body: dict[str, Any] = {"error": {**info.model_dump(), "message": shown}}
     if request.url.path.startswith("/sdapi/"):  # what clients of that API look at
         body["detail"] = shown
     content = json.dumps(body)  # in ASCII: half a surrogate pair in a name cannot break it

@@ -16,13 +16,13 @@ from gen.settings.request import Request
 from ui.page.files import opened
 from ui.page.markup import thumbnail
 from ui.service.queue import Job
-from ui.service.service import Studio
+from ui.service.service import Service
 
 LOOK_SECONDS = 0.2  # between two looks at a job
 
 
 @dataclass(frozen=True)
-class Seen:
+class CandidateStatus:
     """What a candidate looks like by now, no larger than a thumbnail, and how it has ended."""
 
     image: Image.Image | None
@@ -31,18 +31,19 @@ class Seen:
 
 @dataclass
 class Live:
-    """A prompt in the making; told by the queue's thread, looked at by the page's."""
+    """A prompt in the making; filled by the queue's thread, looked at by the page's."""
 
     request: Request
     ahead: int = 0  # jobs that come first
     loading: Loading | None = None  # what this job, or the one that comes first, waits for
     progress: Progress | None = None
-    seen: dict[int, Seen] = field(default_factory=dict)  # by place among the candidates
+    # by place among the candidates
+    statuses: dict[int, CandidateStatus] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     began: float | None = None
 
     def __call__(self, event: Event) -> None:
-        """Take in what the engine tells."""
+        """Take in what the engine reports."""
         match event:
             case Note():
                 self.notes.append(event.text)
@@ -50,38 +51,45 @@ class Live:
                 self.progress = event
                 if event.previews is not None:
                     previews = zip(event.places, event.previews, strict=True)
-                    drawn = {place: Seen(image) for place, image in previews if image is not None}
-                    self.seen = {**self.seen, **drawn}
+                    drawn = {
+                        place: CandidateStatus(image)
+                        for place, image in previews
+                        if image is not None
+                    }
+                    self.statuses = {**self.statuses, **drawn}
             case Finished():
-                ended = {result.index: Seen(_picture(result), result) for result in event.results}
-                self.seen = {**self.seen, **ended}
+                ended = {
+                    result.index: CandidateStatus(_thumbnail(result), result)
+                    for result in event.results
+                }
+                self.statuses = {**self.statuses, **ended}
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the prompt is done, by the pace so far; None before anything is done."""
+        """The time until the prompt is done, by the pace so far; None before anything is done."""
         if self.began is None or self.progress is None or self.progress.share == 0:
             return None
         share = self.progress.share
         return (perf_counter() - self.began) * (1 - share) / share
 
 
-def _picture(result: Result) -> Image.Image | None:
+def _thumbnail(result: Result) -> Image.Image | None:
     image = opened(result.path) if result.image is None else result.image
     return None if image is None else thumbnail(image)
 
 
 class Visitors:
-    """What each visitor of the page has in the making at a desk: one batch at a time."""
+    """What each visitor of the page has in the making on a drawing panel: one batch at a time."""
 
-    def __init__(self, studio: Studio) -> None:
-        self._studio = studio
+    def __init__(self, service: Service) -> None:
+        self._service = service
         self._batches: dict[str, Batch] = {}  # by session
 
     def begin(self, visitor: gr.Request, requests: Sequence[Request]) -> "Batch":
-        """A batch in place of the one that the visitor may have had."""
+        """Begin a batch in place of the one that the visitor may have had."""
         session = str(visitor.session_hash)
         self.leave(visitor)
-        self._batches[session] = Batch(self._studio, requests, client_of(visitor))
+        self._batches[session] = Batch(self._service, requests, client_of(visitor))
         return self._batches[session]
 
     def finish_now(self, visitor: gr.Request) -> None:
@@ -95,13 +103,13 @@ class Visitors:
             batch.stop()
 
     def leave(self, visitor: gr.Request) -> None:
-        """The visitor has gone, or wants something else."""
+        """Stop what a visitor has who has gone, or wants something else."""
         if (batch := self._batches.pop(str(visitor.session_hash), None)) is not None:
             batch.stop()
 
 
 def client_of(visitor: gr.Request) -> str:
-    """Who is asking, for the queue to be fair: an address and a tab."""
+    """Return who is asking, for the queue to be fair: an address and a tab."""
     address = visitor.client.host if visitor.client is not None else ""
     return f"{address} {visitor.session_hash}"
 
@@ -109,30 +117,30 @@ def client_of(visitor: gr.Request) -> str:
 class Batch:
     """Requests of one client; `finish_now` and `stop` may be called from any thread."""
 
-    def __init__(self, studio: Studio, requests: Sequence[Request], client: str) -> None:
+    def __init__(self, service: Service, requests: Sequence[Request], client: str) -> None:
         self.requests = requests
-        self._studio, self._client = studio, client
+        self._service, self._client = service, client
         self._job: Job | None = None
         self._ended = False
 
     def events(self) -> Generator[Live | Outcome]:
-        """What is in the making, again and again, and the outcome of each request in turn.
+        """Yield what is in the making, again and again, and the outcome of each request in turn.
 
-        Ends early when the user says so. Raises what `Studio.submit` and its jobs raise. Closed
+        Ends early when the user says so. Raises what `Service.submit` and its jobs raise. Closed
         before its end, it drops its job.
         """
         for request in self.requests:
             if self._ended:
                 return
             live = Live(request)
-            job = self._studio.submit(request, self._client, live, previews=True, matches=True)
+            job = self._service.submit(request, self._client, live, previews=True, matches=True)
             self._job = job
             if self._ended:  # said while it was submitted
-                self._studio.queue.drop(job)
+                self._service.queue.drop(job)
             try:
                 while not job.future.done():
-                    live.ahead, live.began = self._studio.queue.ahead_of(job), job.began
-                    running = self._studio.queue.running
+                    live.ahead, live.began = self._service.queue.ahead_of(job), job.began
+                    running = self._service.queue.running
                     live.loading = None if running is None else running.loading
                     yield live
                     wait([job.future], LOOK_SECONDS)
@@ -141,7 +149,7 @@ class Batch:
                 return
             finally:
                 if not job.future.done():
-                    self._studio.queue.drop(job)
+                    self._service.queue.drop(job)
             live.loading = None
             yield live
             yield outcome
@@ -149,11 +157,11 @@ class Batch:
     def finish_now(self) -> None:
         """End after the step in the making, and keep the candidates as they are by then."""
         self._ended = True
-        if self._job is not None and not self._studio.queue.withdraw(self._job):
+        if self._job is not None and not self._service.queue.withdraw(self._job):
             self._job.cancel.finish_now()
 
     def stop(self) -> None:
         """End after the step in the making, and keep what was finished before."""
         self._ended = True
         if self._job is not None:
-            self._studio.queue.drop(self._job)
+            self._service.queue.drop(self._job)

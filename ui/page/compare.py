@@ -11,19 +11,22 @@ from gen.plan import draw_seed
 from gen.run_folder.events import Axis
 from gen.settings.request import SETTINGS, Request
 from ui.page.batch import Visitors
-from ui.page.drawing_panel import VISITORS, Desk, build_buttons
-from ui.page.form import Form, label_of, settings_of, specs_of
+from ui.page.drawing_panel import VISITORS, DrawingPanel, build_buttons
+from ui.page.form import Form, label_of, specs_of
 from ui.page.markup import text
 from ui.page.view import Shown, View, build_view
-from ui.service.service import Studio
+from ui.service.service import Service
+from ui.service.settings import offered
 
 AXES = (("guidance", "1, 3, 6"), ("steps", "5, 10, 20"))  # at first: across, down
 MOST_CELLS = 48
 
 
-def build(studio: Studio, visitors: Visitors, form: Form) -> View:
-    """The prompt, the two settings with their values, and the sheet. All other settings, and the
-    models, are those of the form."""
+def build(service: Service, visitors: Visitors, form: Form) -> View:
+    """Build the prompt, the two settings with their values, and the table.
+
+    All other settings, and the models, are those of the form.
+    """
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             prompt = gr.Textbox(
@@ -39,9 +42,9 @@ def build(studio: Studio, visitors: Visitors, form: Form) -> View:
         with gr.Column(scale=3, min_width=320, elem_id="compare-results"):
             status = gr.HTML(elem_id="compare-status", elem_classes="status")
             live = gr.HTML(elem_id="compare-live")
-            view = build_view(studio, "compare")
-    desk = Desk(visitors, *buttons, status, live)
-    desk.connect()
+            view = build_view(service, "compare")
+    panel = DrawingPanel(visitors, *buttons, status, live)
+    panel.connect()
 
     def compare(
         visitor: gr.Request,
@@ -54,25 +57,25 @@ def build(studio: Studio, visitors: Visitors, form: Form) -> View:
     ) -> Iterator[list[Any]]:
         try:
             across, down = _axis(x_name, x_values), _axis(y_name, y_values)
-            cells = _cells(studio, {**form.asked(values), "prompt": asked}, across, down)
+            cells = _cells(service, {**form.asked(values), "prompt": asked}, across, down)
         except InputError as error:
             raise gr.Error(text(error), duration=None, print_exception=False) from error
-        number, hung = studio.folder.begin_comparison(), 0
+        number, shown_count = service.folder.begin_comparison(), 0
         updates = view.nothing()
-        for shown, outcomes in desk.drawn(cells, visitor):
-            if len(outcomes) > hung:
-                hung = len(outcomes)
+        for shown, outcomes in panel.drawn(cells, visitor):
+            if len(outcomes) > shown_count:
+                shown_count = len(outcomes)
                 drawn = [outcome.number for outcome in outcomes if outcome.number is not None]
-                studio.folder.note_comparison(number, across, down, drawn)
-                updates = _hung(studio, view, number)
+                service.folder.note_comparison(number, across, down, drawn)
+                updates = _so_far(service, view, number)
             yield [*shown, *updates]
             updates = [gr.skip()] * len(updates)
 
     gr.on(
-        [desk.generate.click, prompt.submit],
+        [panel.generate.click, prompt.submit],
         compare,
         [prompt, *axes[0], *axes[1], *form.controls],
-        [*desk.outputs, *view.outputs],
+        [*panel.outputs, *view.outputs],
         concurrency_limit=VISITORS,
         show_progress="hidden",
         api_visibility="private",
@@ -81,7 +84,7 @@ def build(studio: Studio, visitors: Visitors, form: Form) -> View:
 
 
 def _build_axis(which: str, name: str, values: str, form: Form) -> list[Any]:
-    names = settings_of(specs_of(form.models.value))
+    names = offered(specs_of(form.models.value))
     with gr.Row():
         setting = gr.Dropdown(
             [(label_of(each), each) for each in (*names, "seed")],
@@ -100,7 +103,7 @@ def _build_axis(which: str, name: str, values: str, form: Form) -> list[Any]:
 
 
 def _axis(name: str, values: str) -> Axis:
-    """A setting with its values, which commas part. Raises InputError."""
+    """Return a setting with its values, which commas part. Raises InputError."""
     if name not in SETTINGS:
         raise InputError(f"{name}: not a setting")
     read = [SETTINGS[name].read(part.strip()) for part in values.split(",") if part.strip()]
@@ -109,13 +112,13 @@ def _axis(name: str, values: str) -> Axis:
     return Axis(name, tuple(dict.fromkeys(read)))
 
 
-def _cells(studio: Studio, asked: dict[str, Any], across: Axis, down: Axis) -> dict[str, Request]:
-    """A request for each cell, row by row, all with one seed. Raises InputError."""
+def _cells(service: Service, asked: dict[str, Any], across: Axis, down: Axis) -> dict[str, Request]:
+    """Return a request for each cell, row by row, all with one seed. Raises InputError."""
     if across.name == down.name:
         raise InputError(f"{across.name}: across and down must be two settings")
     count = len(across.values) * len(down.values)
     if count > MOST_CELLS:
-        raise InputError(f"{count} pictures: at most {MOST_CELLS} are compared at once")
+        raise InputError(f"{count} images: at most {MOST_CELLS} are compared at once")
     common = {k: v for k, v in asked.items() if k not in (across.name, down.name)}
     request = Request.from_json({**common, "candidates": 1, "top_k": 1})
     if request.seed is None:
@@ -124,13 +127,13 @@ def _cells(studio: Studio, asked: dict[str, Any], across: Axis, down: Axis) -> d
     for y, x in product(down.values, across.values):
         values: dict[str, Any] = {across.name: x, down.name: y}
         cell = request.replace(**values)
-        studio.plan(cell)
+        service.plan(cell)
         cells[f"{across.name} {x}, {down.name} {y}"] = cell
     return cells
 
 
-def _hung(studio: Studio, view: View, number: int) -> list[Any]:
-    """The sheet as far as it is drawn."""
-    studio.history.refresh()
-    comparison = studio.history.find_comparison(number)
+def _so_far(service: Service, view: View, number: int) -> list[Any]:
+    """Show the table as far as it is drawn."""
+    service.history.refresh()
+    comparison = service.history.find_comparison(number)
     return view.nothing() if comparison is None else view.show(Shown.cells(comparison))

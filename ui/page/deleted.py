@@ -10,14 +10,14 @@ from gradio.components import Component
 from gen.errors import RoomError
 from gen.run_folder.events import Files
 from ui.page.markup import counted, paragraphs, text
-from ui.service.service import Studio
+from ui.service.service import Service
 
 
 @dataclass(frozen=True)
 class Deleted:
     """The components that tell of it, and offer the two ways out."""
 
-    studio: Studio
+    service: Service
     box: gr.Column
     told: gr.HTML
     ways: gr.Row
@@ -30,16 +30,16 @@ class Deleted:
 
     @property
     def outputs(self) -> list[Component]:
-        """What `show` gives values for."""
+        """The components that `show` gives values for."""
         return [self.box, self.told, self.ways, self.back, self.question, self.sure, self.last]
 
     def show(self) -> list[Any]:
-        """What is deleted by now; hidden if nothing is."""
-        self.studio.history.refresh()
-        deletions = self.studio.history.deletions()
+        """Show what is deleted by now, or hide it all if nothing is."""
+        self.service.history.refresh()
+        deletions = self.service.history.deletions()
         if not deletions:
             return [gr.Column(visible=False), *[gr.skip()] * (len(self.outputs) - 1)]
-        count = counted(sum(deletion.count for deletion in deletions), "deleted picture")
+        count = counted(sum(deletion.count for deletion in deletions), "deleted image")
         latest = counted(deletions[-1].count, "picture")
         line = f"{count} can be brought back until removed for good."
         return [
@@ -56,11 +56,11 @@ class Deleted:
         """Have the buttons work; `refresh` shows from `state` what there is then."""
 
         def bring_back(last: Files, now: Any) -> list[Any]:
-            carried(self.studio.folder.restore, last)
+            carried(self.service.folder.restore, last)
             return refresh(now)
 
         def empty(now: Any) -> list[Any]:
-            self.studio.folder.empty_deleted()
+            self.service.folder.empty_deleted()
             return refresh(now)
 
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -72,8 +72,8 @@ class Deleted:
         self.sure.click(empty, state, outputs, **quiet)
 
 
-def build(studio: Studio) -> Deleted:
-    """The components, in the block that is open."""
+def build(service: Service) -> Deleted:
+    """Build the components, in the block that is open."""
     with gr.Column(visible=False, elem_id="deleted", elem_classes="note") as box:
         told = gr.HTML(elem_id="deleted-told", elem_classes="status")
         with gr.Row(elem_classes="actions") as ways:
@@ -82,11 +82,11 @@ def build(studio: Studio) -> Deleted:
         with gr.Row(visible=False, elem_classes="actions") as question:
             sure = gr.Button("Remove", variant="stop", size="sm", elem_id="deleted-sure")
             keep = gr.Button("Keep", size="sm", elem_id="deleted-keep")
-    return Deleted(studio, box, told, ways, back, remove, question, sure, keep, last=gr.State({}))
+    return Deleted(service, box, told, ways, back, remove, question, sure, keep, last=gr.State({}))
 
 
 def carried(carry: Callable[[Files], None], files: Files) -> None:
-    """Have pictures moved; what stands in the way is shown as one line."""
+    """Have images moved; what stands in the way is shown as one line."""
     try:
         carry(files)
     except RoomError as error:

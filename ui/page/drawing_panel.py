@@ -1,4 +1,4 @@
-"""Where prompts are drawn on the page: the button, the line that tells how far it is, the sheet of
+"""Where prompts are drawn on the page: the button, the line that tells how far it is, the tiles of
 candidates in the making, and the two ways to end early."""
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,17 +15,17 @@ from gen.errors import InputError, RoomError
 from gen.events import Loading
 from gen.models import WeightsError
 from gen.settings.request import Request
-from ui.page.batch import Live, Seen, Visitors
+from ui.page.batch import CandidateStatus, Live, Visitors
 from ui.page.markup import Tile, counted, data_url, paragraphs, percent, text, tiles
 
 VISITORS = 32  # whose jobs may stand in the queue at once; each waits in a thread
-# On a phone the pictures are below the form.
+# On a phone the images are below the form.
 SHOW_RESULTS = "() => {{ if (innerWidth < 640) document.getElementById('{}').scrollIntoView() }}"
 
 
 @dataclass(frozen=True)
-class Desk:
-    """The components of a desk."""
+class DrawingPanel:
+    """The components of a panel."""
 
     visitors: Visitors
     generate: gr.Button
@@ -37,7 +37,7 @@ class Desk:
 
     @property
     def outputs(self) -> list[Component]:
-        """What `drawn` gives values for."""
+        """The components that `drawn` gives values for."""
         return [self.generate, self.ending, self.status, self.live]
 
     def drawn(
@@ -47,7 +47,7 @@ class Desk:
         then. Raises gr.Error with one line in the end if something went wrong."""
         outcomes: list[Outcome] = []
         yield self._working(paragraphs(["Getting ready …"]), ""), outcomes
-        sheet, lines = _Sheet(), list[str]()
+        candidates, lines = _CandidateTiles(), list[str]()
         problem = ""
         batch = self.visitors.begin(visitor, list(requests.values()))
         try:
@@ -58,7 +58,8 @@ class Desk:
                         lines += _failures(event)
                         continue
                     place = f"{len(outcomes) + 1} of {len(requests)}: " if len(requests) > 1 else ""
-                    yield self._working(_progress(event, place), sheet.markup(event)), outcomes
+                    status = _progress(event, place)
+                    yield self._working(status, candidates.markup(event)), outcomes
                     lines += [note for note in event.notes if note not in lines]
         except (InputError, RoomError, WeightsError) as error:
             problem = str(error)
@@ -67,7 +68,7 @@ class Desk:
             raise gr.Error(text(problem), duration=None, print_exception=False)
 
     def connect(self) -> None:
-        """The two ways to end early."""
+        """Have the two ways to end early work."""
         for button, end in (
             (self.finish, self.visitors.finish_now),
             (self.stop, self.visitors.stop),
@@ -82,7 +83,7 @@ class Desk:
 
 
 def build_buttons(name: str, label: str) -> tuple[gr.Button, gr.Row, gr.Button, gr.Button]:
-    """The buttons of a desk, in the block that is open; their ids begin with `name`."""
+    """Build the buttons of a panel, in the block that is open; their ids begin with `name`."""
     generate = gr.Button(label, variant="primary", elem_id=f"{name}-generate")
     with gr.Row(visible=False, elem_classes=["actions", "ending"]) as ending:
         finish = gr.Button("Finish now", elem_id=f"{name}-finish")
@@ -90,35 +91,35 @@ def build_buttons(name: str, label: str) -> tuple[gr.Button, gr.Row, gr.Button, 
     return generate, ending, finish, stop
 
 
-class _Sheet:
-    """The candidates in the making, and those that are finished; each picture is encoded once."""
+class _CandidateTiles:
+    """The candidates in the making, and those that are finished; each image is encoded once."""
 
     def __init__(self) -> None:
         self._encoded: dict[int, tuple[Image.Image, str]] = {}
 
     def markup(self, live: Live) -> str:
-        """All candidates of a prompt, those that nothing is known of as blanks."""
+        """Return all candidates of a prompt, those that nothing is known of as blanks."""
         if live.progress is None:
             return ""
-        pictures = [
-            self._tile(place, live.seen.get(place), _captions(live, place))
+        shown = [
+            self._tile(place, live.statuses.get(place), _captions(live, place))
             for place in range(live.progress.candidates)
         ]
-        return tiles(pictures, "candidates in the making")
+        return tiles(shown, "candidates in the making")
 
-    def _tile(self, place: int, seen: Seen | None, captions: Sequence[str]) -> Tile:
-        if seen is None or seen.image is None:
+    def _tile(self, place: int, status: CandidateStatus | None, captions: Sequence[str]) -> Tile:
+        if status is None or status.image is None:
             return Tile("", captions=captions)
-        if place not in self._encoded or self._encoded[place][0] is not seen.image:
-            self._encoded[place] = seen.image, data_url(seen.image)
+        if place not in self._encoded or self._encoded[place][0] is not status.image:
+            self._encoded[place] = status.image, data_url(status.image)
         about = f"candidate {place + 1}: {captions[0]}"
-        return Tile(self._encoded[place][1], about, captions, size=seen.image.size)
+        return Tile(self._encoded[place][1], about, captions, size=status.image.size)
 
 
 def _captions(live: Live, place: int) -> list[str]:
-    """How far a candidate is; its score when it has one, and its model where there are several."""
-    seen = live.seen.get(place)
-    end = None if seen is None else seen.end
+    """Return how far a candidate is, its score if it has one, its model if there are several."""
+    status = live.statuses.get(place)
+    end = None if status is None else status.end
     if end is None:
         making = live.progress is not None and place in live.progress.places
         return ["in the making" if making else "waits"]
@@ -129,7 +130,7 @@ def _captions(live: Live, place: int) -> list[str]:
 
 
 def _progress(live: Live, place: str) -> str:
-    """A bar, and the line below it."""
+    """Return a bar, and the line below it."""
     share = 0.0 if live.progress is None else live.progress.share
     bar = f'<progress max="1" value="{share:.3f}" aria-label="Progress"></progress>'
     return bar + paragraphs([place + _line(live)])
@@ -165,13 +166,13 @@ def _duration(seconds: float) -> str:
 
 
 def _summary(outcomes: Sequence[Outcome]) -> str:
-    """What came of it, in a line."""
+    """Return what came of it, in a line."""
     made = sum(outcome.made for outcome in outcomes)
     if not made:
         return "Ended before anything was drawn."
     already = "" if any(outcome.drawn for outcome in outcomes) else ", which were there already"
     if len(outcomes) > 1:
-        return f"{counted(made, 'picture')}{already}."
+        return f"{counted(made, 'image')}{already}."
     [outcome] = outcomes
     return (
         f"The best {len(outcome.best)} of {counted(made, 'candidate')}{already}. "

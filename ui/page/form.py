@@ -13,6 +13,7 @@ from gen.settings import Setting, Value
 from gen.settings.request import EXACT_IN_JSON, MODEL_SETTINGS, SETTINGS, Request
 from gen.settings.vocabulary import unknown_words
 from ui.service.service import models_present
+from ui.service.settings import offered
 
 LEFT = "default"  # what a field says that is left to each model
 COUNTS: Mapping[str, Value] = {"candidates": DEFAULT_CANDIDATES, "top_k": DEFAULT_TOP_K}
@@ -37,11 +38,11 @@ class Form:
 
     @property
     def controls(self) -> list[Component]:
-        """All of them, in the order of `asked`'s and `filled`'s values."""
+        """All components, in the order of `asked`'s and `filled`'s values."""
         return [self.prompt, self.models, *self.fields.values()]
 
     def asked(self, values: Sequence[Any]) -> dict[str, Any]:
-        """The settings that are filled in, but for those of models that are not chosen.
+        """Return the settings that are filled in, but for those of models that are not chosen.
 
         Raises InputError for a number that is none.
         """
@@ -60,9 +61,9 @@ class Form:
         }
 
     def filled(self, request: Request, models: Sequence[str]) -> list[Any]:
-        """What the controls become when a request's settings are to be used; `models` are chosen.
+        """Return what the controls become to use a request's settings, while `models` are chosen.
 
-        A model that is not here, and how many pictures are made, stay as they are.
+        A model that is not here, and how many images are made, stay as they are.
         """
         if request.model is not None and request.model in models_present():
             models = [request.model]
@@ -77,7 +78,7 @@ class Form:
 
 
 def build_form() -> Form:
-    """The form's components, in the block that is open; its models are those that are there."""
+    """Build the form in the block that is open; its models are those that are there."""
     models = list(models_present().values())
     first = specs_of([])
     prompt = gr.Textbox(
@@ -103,7 +104,7 @@ def build_form() -> Form:
             fields["seed"] = field_of(SETTINGS["seed"], first)
             dice = gr.Button("🎲 Roll", size="sm", elem_id="dice")
     with gr.Accordion("How to draw", open=False), gr.Row():
-        for name in settings_of(models):
+        for name in offered(models):
             fields[name] = field_of(SETTINGS[name], first)
     form = Form(prompt, chosen, fields, dice)
     _connect(form)
@@ -139,8 +140,10 @@ def _connect(form: Form) -> None:
 
 
 def field_of(setting: Setting, chosen: Sequence[Spec], value: Value | None = None) -> Component:
-    """The field of a setting, by default with what the chosen models do when they are not told;
-    hidden if none of them takes it."""
+    """Build the field of a setting, which is hidden if none of the chosen models takes it.
+
+    By default it holds what they do when they are not told.
+    """
     default = default_of(setting.name, chosen) if value is None else value
     facts: dict[str, Any] = {
         "label": label_of(setting.name),
@@ -166,23 +169,13 @@ def field_of(setting: Setting, chosen: Sequence[Spec], value: Value | None = Non
     return gr.Number(value=default, step=1 if setting.kind is int else 0.5, **facts)
 
 
-def settings_of(models: Sequence[Spec]) -> list[str]:
-    """The settings that at least one of the models takes, in the table's order; none that name
-    files, since a visitor has no business with this machine's."""
-    return [
-        name
-        for name, setting in SETTINGS.items()
-        if setting.name in MODEL_SETTINGS and not setting.local and taken(name, models)
-    ]
-
-
 def taken(name: str, chosen: Sequence[Spec]) -> bool:
-    """Whether a setting is one of all models, or one that a chosen model takes."""
+    """Return whether a setting is one of all models, or one that a chosen model takes."""
     return name not in MODEL_SETTINGS or any(name in spec.settings for spec in chosen)
 
 
 def default_of(name: str, chosen: Sequence[Spec]) -> Value | None:
-    """What the chosen models do when they are not told; None where they differ: each its own."""
+    """Return what the chosen models do when they are not told; None where they differ."""
     if name in COUNTS:
         return COUNTS[name]
     values = {spec.defaults.get(name) for spec in chosen if name in spec.settings}
@@ -190,12 +183,12 @@ def default_of(name: str, chosen: Sequence[Spec]) -> Value | None:
 
 
 def _is_default(shown: Any, default: Value | None) -> bool:
-    """Whether a field shows what its models do when they are not told."""
+    """Return whether a field shows what its models do when they are not told."""
     return shown in (None, "") or (default is not None and str(shown) == str(default))
 
 
 def examples() -> list[str]:
-    """Prompts that a model which is there knows all words of."""
+    """Return prompts that a model which is there knows all words of."""
     return [
         prompt
         for prompt in EXAMPLES
@@ -204,10 +197,10 @@ def examples() -> list[str]:
 
 
 def specs_of(models: Sequence[str]) -> list[Spec]:
-    """What is known of the chosen models; nothing chosen is the default."""
+    """Return what is known of the chosen models; nothing chosen is the default."""
     return [shipped()[name] for name in models if name in shipped()] or [shipped()[DEFAULT_MODEL]]
 
 
 def label_of(name: str) -> str:
-    """The name of a setting for people."""
+    """Return the name of a setting for people."""
     return name.replace("_", " ").capitalize()

@@ -12,17 +12,17 @@ from ui.page.files import address, opened
 from ui.page.form import label_of
 from ui.page.markup import ON_CLICK, Tile, counted, paragraphs, tiles
 from ui.page.view import Shown, View, build_view
-from ui.service.service import Studio
+from ui.service.service import Service
 
 ON_A_PAGE = 24
 SHOWN = 80  # characters of a prompt
 PROMPT, COMPARED = "prompt", "comparison"  # kinds of tiles
 
 
-def build(studio: Studio, tab: gr.Tab) -> View:
-    """The prompts, each by its best picture, and the view of the one that is chosen."""
+def build(service: Service, tab: gr.Tab) -> View:
+    """Build the prompts, each by its best image, and the view of the one that is chosen."""
     with gr.Column(elem_id="gallery-list") as listed:
-        aside = deleted.build(studio)
+        aside = deleted.build(service)
         told = gr.HTML(elem_id="gallery-told")
         sheet = gr.HTML(js_on_load=ON_CLICK, elem_id="gallery-prompts")
         with gr.Row(elem_classes="actions"):
@@ -30,27 +30,27 @@ def build(studio: Studio, tab: gr.Tab) -> View:
             older = gr.Button("Older", size="sm", elem_id="gallery-older")
     with gr.Column(visible=False, elem_id="gallery-open") as opened_one:
         back = gr.Button("All prompts", size="sm", elem_id="gallery-back")
-        view = build_view(studio, "gallery")
+        view = build_view(service, "gallery")
     number = gr.State(0)  # of the page
     turned = [number, told, sheet, newer, older, *aside.outputs]
 
     def turn(page: int) -> list[Any]:
-        studio.history.refresh()
-        entries = studio.history.entries()
+        service.history.refresh()
+        entries = service.history.entries()
         last = max(0, (len(entries) - 1) // ON_A_PAGE)
         page = min(max(page, 0), last)
         shown = entries[page * ON_A_PAGE : (page + 1) * ON_A_PAGE]
         return [
             page,
             paragraphs([_told(entries)]),
-            tiles([_tile(studio, entry) for entry in shown], "prompts"),
+            tiles([_tile(service, entry) for entry in shown], "prompts"),
             gr.Button(visible=page > 0),
             gr.Button(visible=page < last),
             *aside.show(),
         ]
 
     def choose(event: gr.EventData) -> list[Any]:
-        shown = _chosen(studio, str(event.name))
+        shown = _chosen(service, str(event.name))
         if shown is None:
             raise gr.Error("this is no longer there", duration=5, print_exception=False)
         return [gr.Column(visible=False), gr.Column(visible=True), *view.show(shown)]
@@ -75,36 +75,40 @@ def _told(entries: Sequence[PromptHistory | Comparison]) -> str:
     return f"{' and '.join(parts)}, the latest first" if parts else "Nothing was drawn here yet."
 
 
-def _chosen(studio: Studio, name: str) -> Shown | None:
-    """What the tile of that name stands for, while it is there."""
+def _chosen(service: Service, name: str) -> Shown | None:
+    """Return what the tile of that name stands for, while it is there."""
     kind, _, number = name.partition(" ")
     if not number.isdecimal():
         return None
     if kind == COMPARED:
-        comparison = studio.history.find_comparison(int(number))
+        comparison = service.history.find_comparison(int(number))
         return None if comparison is None else Shown.cells(comparison)
-    past = studio.history.find(int(number))
-    return None if past is None else Shown({past.number: ""})
+    history = service.history.find(int(number))
+    return None if history is None else Shown({history.number: ""})
 
 
-def _tile(studio: Studio, entry: PromptHistory | Comparison) -> Tile:
+def _tile(service: Service, entry: PromptHistory | Comparison) -> Tile:
     if isinstance(entry, PromptHistory):
         about = counted(len(entry.images), "picture")
-        return _first(studio, entry, f"{PROMPT} {entry.number}", about)
-    cells = [studio.history.find(number) for number in entry.numbers]
-    there = [past for past in cells if past is not None and not past.is_empty]
+        return _first(service, entry, f"{PROMPT} {entry.number}", about)
+    cells = [service.history.find(number) for number in entry.numbers]
+    there = [history for history in cells if history is not None and not history.is_empty]
     axes = f"{label_of(entry.across.name)} × {label_of(entry.down.name)}"
-    about = f"{axes}: {counted(len(there), 'picture')}"
-    return _first(studio, there[0], f"{COMPARED} {entry.number}", about, [about])
+    about = f"{axes}: {counted(len(there), 'image')}"
+    return _first(service, there[0], f"{COMPARED} {entry.number}", about, [about])
 
 
 def _first(
-    studio: Studio, past: PromptHistory, name: str, about: str, captions: Sequence[str] = ()
+    service: Service,
+    history: PromptHistory,
+    name: str,
+    about: str,
+    captions: Sequence[str] = (),
 ) -> Tile:
-    """The tile of an entry: a prompt's first picture."""
-    first = past.images[0]
-    image = opened(studio.history.path(first))
-    prompt = past.request.prompt
+    """Return the tile of an entry: a prompt's first image."""
+    first = history.images[0]
+    image = opened(service.history.path(first))
+    prompt = history.request.prompt
     short = prompt if len(prompt) <= SHOWN else prompt[:SHOWN] + "…"
     return Tile(
         None if image is None else address(first),

@@ -1,4 +1,4 @@
-"""The page: drawing, the gallery of what was drawn, ranking other pictures, comparing settings."""
+"""The page: drawing, the gallery of what was drawn, ranking other images, comparing settings."""
 
 import os
 from collections.abc import Iterator
@@ -14,12 +14,13 @@ from gen.settings.request import Request
 from ui.api.images import MAX_BYTES
 from ui.page import compare, gallery, rank, settings_file
 from ui.page.batch import Visitors
-from ui.page.drawing_panel import SHOW_RESULTS, VISITORS, Desk, build_buttons
+from ui.page.drawing_panel import SHOW_RESULTS, VISITORS, DrawingPanel, build_buttons
 from ui.page.form import Form, build_form, examples
 from ui.page.markup import text
-from ui.page.view import Shown, View, build_view, nearby
+from ui.page.variations import nearby
+from ui.page.view import Shown, View, build_view
 from ui.service.queue import WAITING
-from ui.service.service import Studio
+from ui.service.service import Service
 
 STYLE = Path(__file__).parent / "page.css"
 THEME = gr.themes.Default(
@@ -31,7 +32,7 @@ THEME = gr.themes.Default(
     button_primary_background_fill_hover_dark="*neutral_300",
     button_primary_text_color_dark="*neutral_900",
 )
-HEADER = "<h1>Salon</h1><p>Many candidates are painted; a jury hangs the best.</p>"
+HEADER = "<h1>Salon</h1><p>Draws many candidates of a prompt and shows the best.</p>"
 MOST_ROWS = 50  # of a prompt file
 # What gradio keeps are uploads: how often it clears them, and how old they get.
 CACHE_SECONDS = (3600, 24 * 3600)
@@ -46,12 +47,12 @@ class _TooManyRowsError(Exception):
         super().__init__(f"more than {MOST_ROWS} prompts: `generate -f` draws any number")
 
 
-def mount(app: FastAPI, studio: Studio) -> None:
+def mount(app: FastAPI, service: Service) -> None:
     """Put the page at / of an app, behind all paths that the app has by now."""
     os.environ |= ENVIRONMENT
     gr.mount_gradio_app(
         app,
-        build(studio).queue(max_size=WAITING, api_open=False),
+        build(service).queue(max_size=WAITING, api_open=False),
         path="/",
         footer_links=[],
         run_history=False,
@@ -67,9 +68,9 @@ def mount(app: FastAPI, studio: Studio) -> None:
     )
 
 
-def build(studio: Studio) -> gr.Blocks:
-    """The page, to be mounted. Its controls follow from the table of settings."""
-    drawing, comparing = Visitors(studio), Visitors(studio)
+def build(service: Service) -> gr.Blocks:
+    """Build the page, to be mounted. Its controls follow from the table of settings."""
+    drawing, comparing = Visitors(service), Visitors(service)
     with gr.Blocks(title="Salon", analytics_enabled=False, delete_cache=CACHE_SECONDS) as page:
         gr.HTML(HEADER, elem_id="header")
         with gr.Tabs(elem_id="tabs") as tabs:
@@ -85,7 +86,7 @@ def build(studio: Studio) -> gr.Blocks:
                             elem_id="prompt-file",
                         )
                         draw_file = gr.Button("Draw the file", size="sm", elem_id="draw-file")
-                    with gr.Accordion("Settings from a picture", open=False):
+                    with gr.Accordion("Settings from an image", open=False):
                         settings_file.build(form)
                     gr.Examples(
                         [[prompt] for prompt in examples()],
@@ -96,43 +97,48 @@ def build(studio: Studio) -> gr.Blocks:
                 with gr.Column(scale=3, min_width=320, elem_id="results"):
                     status = gr.HTML(elem_id="status", elem_classes="status")
                     live = gr.HTML(elem_id="live")
-                    view = build_view(studio, "draw")
+                    view = build_view(service, "draw")
             with gr.Tab("Gallery", id="gallery") as gallery_tab:
-                past = gallery.build(studio, gallery_tab)
+                shown_before = gallery.build(service, gallery_tab)
             with gr.Tab("Rank", id="rank"):
-                rank.build(studio)
+                rank.build(service)
             with gr.Tab("Compare", id="compare"):
-                compared = compare.build(studio, comparing, form)
+                compared = compare.build(service, comparing, form)
 
-        desk = Desk(drawing, *buttons, status, live)
-        desk.connect()
-        _connect_drawing(studio, desk, form, view, file, draw_file)
-        for each in (view, past, compared):
-            _connect_reusing(studio, desk, form, view, each, tabs)
+        panel = DrawingPanel(drawing, *buttons, status, live)
+        panel.connect()
+        _connect_drawing(service, panel, form, view, file, draw_file)
+        for each in (view, shown_before, compared):
+            _connect_reusing(service, panel, form, view, each, tabs)
         for visitors in (drawing, comparing):
             page.unload(visitors.leave)
     return page
 
 
 def _connect_drawing(
-    studio: Studio, desk: Desk, form: Form, view: View, file: gr.File, draw_file: gr.Button
+    service: Service,
+    panel: DrawingPanel,
+    form: Form,
+    view: View,
+    file: gr.File,
+    draw_file: gr.Button,
 ) -> None:
     def draw(visitor: gr.Request, *values: Any) -> Iterator[list[Any]]:
-        yield from _drawn(desk, view, {"": _request(form, values)}, visitor)
+        yield from _drawn(panel, view, {"": _request(form, values)}, visitor)
 
     def draw_rows(visitor: gr.Request, path: str | None, *values: Any) -> Iterator[list[Any]]:
-        yield from _drawn(desk, view, _rows(studio, form, path, values), visitor)
+        yield from _drawn(panel, view, _rows(service, form, path, values), visitor)
 
-    outputs = [*desk.outputs, *view.outputs]
+    outputs = [*panel.outputs, *view.outputs]
     # First, since gradio begins with the second one when the first one has ended.
     gr.on(
-        [desk.generate.click, form.prompt.submit],
+        [panel.generate.click, form.prompt.submit],
         None,
         js=SHOW_RESULTS.format("results"),
         api_visibility="private",
     )
     gr.on(
-        [desk.generate.click, form.prompt.submit],
+        [panel.generate.click, form.prompt.submit],
         draw,
         form.controls,
         outputs,
@@ -151,17 +157,22 @@ def _connect_drawing(
 
 
 def _connect_reusing(
-    studio: Studio, desk: Desk, form: Form, view: View, source: View, tabs: gr.Tabs
+    service: Service,
+    panel: DrawingPanel,
+    form: Form,
+    view: View,
+    source: View,
+    tabs: gr.Tabs,
 ) -> None:
-    """Draw with the settings of a picture that is chosen in `source`, or with others near them."""
+    """Draw with the settings of an image that is chosen in `source`, or with others near them."""
 
     def reuse(key: Any, models: list[str]) -> list[Any]:
         request = source.record(key).request
         return [gr.Tabs(selected="draw"), *form.filled(request, models)]
 
     def more(visitor: gr.Request, key: Any) -> Iterator[list[Any]]:
-        requests = nearby(source.record(key).request, studio)
-        for updates in _drawn(desk, view, requests, visitor):
+        requests = nearby(source.record(key).request, service)
+        for updates in _drawn(panel, view, requests, visitor):
             yield [gr.Tabs(selected="draw"), *updates]
 
     source.reuse.click(
@@ -174,7 +185,7 @@ def _connect_reusing(
     source.more.click(
         more,
         source.chosen,
-        [tabs, *desk.outputs, *view.outputs],
+        [tabs, *panel.outputs, *view.outputs],
         concurrency_limit=VISITORS,
         show_progress="hidden",
         api_visibility="private",
@@ -182,15 +193,15 @@ def _connect_reusing(
 
 
 def _drawn(
-    desk: Desk, view: View, requests: dict[str, Request], visitor: gr.Request
+    panel: DrawingPanel, view: View, requests: dict[str, Request], visitor: gr.Request
 ) -> Iterator[list[Any]]:
-    """Draw requests, and hang what came of them: what to show, again and again."""
+    """Draw requests, and yield again and again what the page shows."""
     names = list(requests)
-    hung = 0
+    shown_count = 0
     updates = view.nothing()
-    for shown, outcomes in desk.drawn(requests, visitor):
-        if len(outcomes) > hung:
-            hung = len(outcomes)
+    for shown, outcomes in panel.drawn(requests, visitor):
+        if len(outcomes) > shown_count:
+            shown_count = len(outcomes)
             called = {o.number: name for o, name in zip(outcomes, names, strict=False)}
             updates = view.show(Shown({n: name for n, name in called.items() if n is not None}))
         yield [*shown, *updates]
@@ -198,7 +209,7 @@ def _drawn(
 
 
 def _request(form: Form, values: tuple[Any, ...]) -> Request:
-    """What is asked for; whatever the user can mend is shown as one line."""
+    """Return what is asked for; whatever the user can correct is shown as one line."""
     try:
         return Request.from_json(form.asked(values))
     except InputError as error:
@@ -206,9 +217,9 @@ def _request(form: Form, values: tuple[Any, ...]) -> Request:
 
 
 def _rows(
-    studio: Studio, form: Form, path: str | None, values: tuple[Any, ...]
+    service: Service, form: Form, path: str | None, values: tuple[Any, ...]
 ) -> dict[str, Request]:
-    """The requests of an uploaded prompt file; the form's settings hold where a row says nothing.
+    """Return the requests of an uploaded prompt file; the form fills in what a row leaves out.
 
     All rows are checked before any is drawn.
     """
@@ -217,7 +228,7 @@ def _rows(
     def accept(row: Row) -> None:
         if len(found) == MOST_ROWS:
             raise _TooManyRowsError
-        studio.plan(row.request)
+        service.plan(row.request)
         found[f"line {row.line}"] = row.request
 
     try:

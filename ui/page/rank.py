@@ -1,4 +1,4 @@
-"""Pictures from anywhere, ranked for a prompt."""
+"""Images from anywhere, ranked for a prompt."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,18 +11,18 @@ from ui.api.images import decode
 from ui.page.batch import client_of
 from ui.page.drawing_panel import VISITORS
 from ui.page.markup import Tile, counted, data_url, paragraphs, percent, text, tiles
-from ui.service.service import Studio, Verdict
+from ui.service.service import Service, UploadScore
 
-MOST_UPLOADS = 64
+MAX_UPLOADS = 64
 MOST_BYTES = 64_000_000  # of all of them
 
 
-def build(studio: Studio) -> None:
-    """Files and a prompt in, the pictures in their order out."""
+def build(service: Service) -> None:
+    """Build files and a prompt, and the images in their order."""
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             files = gr.File(
-                label="Pictures",
+                label="Images",
                 file_count="multiple",
                 file_types=[".png", ".jpg", ".jpeg", ".webp"],
                 height=200,
@@ -38,7 +38,7 @@ def build(studio: Studio) -> None:
 
     def rank(paths: list[str] | None, asked: str, visitor: gr.Request) -> tuple[str, str]:
         try:
-            return _ranked(studio, paths or [], asked, client_of(visitor))
+            return _ranked(service, paths or [], asked, client_of(visitor))
         except (InputError, RoomError, WeightsError) as error:
             raise gr.Error(text(error), duration=None, print_exception=False) from error
 
@@ -53,40 +53,40 @@ def build(studio: Studio) -> None:
     )
 
 
-def _ranked(studio: Studio, paths: Sequence[str], prompt: str, client: str) -> tuple[str, str]:
-    """What to say, and the pictures best first. Raises InputError and what judging raises."""
+def _ranked(service: Service, paths: Sequence[str], prompt: str, client: str) -> tuple[str, str]:
+    """Return what to say, and the images best first. Raises InputError and what scoring raises."""
     if not prompt.strip():
         raise InputError("prompt: empty: say what they should show")
-    if not 0 < len(paths) <= MOST_UPLOADS:
-        raise InputError(f"{len(paths)} pictures: 1 to {MOST_UPLOADS} are ranked at once")
+    if not 0 < len(paths) <= MAX_UPLOADS:
+        raise InputError(f"{len(paths)} images: 1 to {MAX_UPLOADS} are ranked at once")
     if sum(Path(path).stat().st_size for path in paths) > MOST_BYTES:
-        raise InputError(f"these pictures are larger than {MOST_BYTES:,} bytes: rank fewer at once")
+        raise InputError(f"these images are larger than {MOST_BYTES:,} bytes: rank fewer at once")
     files = [Path(path).read_bytes() for path in paths]
     names = [Path(path).name for path in paths]
-    verdicts: list[Verdict] = studio.judge(prompt, files, client, closely=True).future.result()
-    judged = [place for place, verdict in enumerate(verdicts) if verdict.score is not None]
-    judged.sort(key=lambda place: -(verdicts[place].score or 0.0))
+    scores: list[UploadScore] = service.rerank(prompt, files, client, closely=True).future.result()
+    scored = [place for place, each in enumerate(scores) if each.score is not None]
+    scored.sort(key=lambda place: -(scores[place].score or 0.0))
     lines = [
-        f"{names[place]}: {verdict.failed}"
-        for place, verdict in enumerate(verdicts)
-        if verdict.failed is not None
+        f"{names[place]}: {each.failed}"
+        for place, each in enumerate(scores)
+        if each.failed is not None
     ]
     shown = [
-        _tile(rank, names[place], files[place], verdicts[place])
-        for rank, place in enumerate(judged, start=1)
+        _tile(rank, names[place], files[place], scores[place])
+        for rank, place in enumerate(scored, start=1)
     ]
-    return paragraphs([f"{counted(len(judged), 'picture')} for: {prompt}", *lines]), tiles(
+    return paragraphs([f"{counted(len(scored), 'image')} for: {prompt}", *lines]), tiles(
         shown, "ranking"
     )
 
 
-def _tile(rank: int, name: str, data: bytes, verdict: Verdict) -> Tile:
+def _tile(rank: int, name: str, data: bytes, upload: UploadScore) -> Tile:
     image = decode(data)
-    match = [] if verdict.match is None else [f"{percent(verdict.match)} match"]
+    match = [] if upload.match is None else [f"{percent(upload.match)} match"]
     return Tile(
         data_url(image),
         about=name,
-        captions=[f"{rank}.", *match, f"{verdict.score:.3f}", name],
-        claims=verdict.claims,
+        captions=[f"{rank}.", *match, f"{upload.score:.3f}", name],
+        claims=upload.claims,
         size=image.size,
     )

@@ -1,4 +1,4 @@
-"""Settings read from a picture: of ours, AUTOMATIC1111's, ComfyUI's or InvokeAI's."""
+"""Settings read from an image: of ours, AUTOMATIC1111's, ComfyUI's or InvokeAI's."""
 
 from pathlib import Path
 from typing import Any
@@ -8,14 +8,14 @@ import gradio as gr
 from gen.errors import InputError
 from gen.metadata.foreign import read_any
 from gen.settings.request import Request
-from ui.api.images import open_picture
+from ui.api.images import open_image
+from ui.page.details import described, facts
 from ui.page.form import Form
 from ui.page.markup import text
-from ui.page.view import described, facts
 
 
 def build(form: Form) -> None:
-    """A place to drop a picture on, what it says, and a button to use that in the form."""
+    """Build a place to drop an image on, what it says, and a button to use that in the form."""
     file = gr.File(
         label="A PNG by Salon, AUTOMATIC1111, ComfyUI or InvokeAI",
         file_types=[".png", ".jpg", ".jpeg", ".webp"],
@@ -30,7 +30,7 @@ def build(form: Form) -> None:
         if path is None:
             return "", gr.Button(visible=False), None
         try:
-            record = read_any(open_picture(Path(path).read_bytes()))
+            record = read_any(open_image(Path(path).read_bytes()))
         except InputError as error:
             raise gr.Error(text(error), duration=None, print_exception=False) from error
         return facts(described(record)), gr.Button(visible=True), record.request

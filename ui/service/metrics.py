@@ -17,17 +17,17 @@ class Metrics:
     def __init__(self) -> None:
         self._lock = Lock()
         self._jobs = Counter(dict.fromkeys(ENDS, 0))
-        self._pictures = Counter({"drawn": 0, "failed": 0})
+        self._images = Counter({"drawn": 0, "failed": 0})
         self._buckets = [0] * (len(SECONDS) + 1)
         self._seconds = 0.0
 
     def count_refused(self) -> None:
-        """A job that was not let into the queue."""
+        """Count a job that was not let into the queue."""
         with self._lock:
             self._jobs["refused"] += 1
 
     def count_job(self, job: Job, seconds: float) -> None:
-        """A job that has ended so many seconds after it was asked for."""
+        """Count a job that has ended so many seconds after it was asked for."""
         if job.cancel.stopped or job.future.cancelled():
             end = "dropped"
         else:
@@ -37,21 +37,21 @@ class Metrics:
             self._buckets[bisect_left(SECONDS, seconds)] += 1
             self._seconds += seconds
 
-    def count_pictures(self, drawn: int, failed: int) -> None:
-        """What came of a job that draws."""
+    def count_images(self, drawn: int, failed: int) -> None:
+        """Count what came of a job that draws."""
         with self._lock:
-            self._pictures.update(drawn=drawn, failed=failed)
+            self._images.update(drawn=drawn, failed=failed)
 
     def text(self, waiting: int, running: int) -> str:
-        """All of it, with the state of the queue."""
+        """Return all of it, with the state of the queue."""
         with self._lock:
-            jobs, pictures = dict(self._jobs), dict(self._pictures)
+            jobs, images = dict(self._jobs), dict(self._images)
             buckets, seconds = list(self._buckets), self._seconds
         lines = [
             *_family("salon_jobs_total", "counter", "Jobs by how they ended."),
             *(f'salon_jobs_total{{end="{end}"}} {jobs[end]}' for end in ENDS),
-            *_family("salon_pictures_total", "counter", "Candidates with a picture, and without."),
-            *(f'salon_pictures_total{{end="{end}"}} {count}' for end, count in pictures.items()),
+            *_family("salon_pictures_total", "counter", "Candidates with an image, and without."),
+            *(f'salon_pictures_total{{end="{end}"}} {count}' for end, count in images.items()),
             *_family("salon_queue_waiting", "gauge", "Jobs that wait for their turn."),
             f"salon_queue_waiting {waiting}",
             *_family("salon_queue_running", "gauge", "Jobs in the making."),

@@ -51,7 +51,7 @@ class Job:
     """Something to be done for a client, with its outcome in `future`.
 
     `cancel` ends it early when it runs, `began` is when it was begun (by `perf_counter`),
-    `progress` what it told last, and `loading` what it waits for, if it waits for a model.
+    `progress` what it reported last, and `loading` what it waits for, if it waits for a model.
     """
 
     client: str
@@ -64,7 +64,7 @@ class Job:
     future: Future[Any] = field(default_factory=Future)
 
     def follow(self, event: Event) -> None:
-        """Take in what the engine tells."""
+        """Take in what the engine reports."""
         self.loading = event if isinstance(event, Loading) else None
         if isinstance(event, Progress):
             self.progress = event
@@ -89,7 +89,7 @@ class Queue:
         self._worker.start()
 
     def __len__(self) -> int:
-        """How many jobs are waiting."""
+        """Return how many jobs are waiting."""
         with self._changed:
             return sum(map(len, self._waiting.values()))
 
@@ -108,7 +108,7 @@ class Queue:
             self._changed.notify()
 
     def drop(self, job: Job) -> None:
-        """Its client has gone: the job is not begun, or ends after the step in the making."""
+        """Drop a job whose client has gone: it ends after its step, or is not begun."""
         self.withdraw(job)
         job.cancel.stop()
 
@@ -125,7 +125,7 @@ class Queue:
             return True
 
     def ahead_of(self, job: Job) -> int:
-        """How many jobs are done before this one, at most; 0 when it has begun."""
+        """Return how many jobs are done before this one, at most; 0 when it has begun."""
         with self._changed:
             own = self._waiting.get(job.client, deque())
             if job not in own:
@@ -172,7 +172,7 @@ class Queue:
             self._journal.end(job.key)
 
     def _next(self) -> Job | None:
-        """The job whose turn it is, as soon as there is one; None when the queue has ended."""
+        """Return the job whose turn it is, once there is one; None when the queue has ended."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self.stopping)
             if self.stopping:
@@ -191,7 +191,7 @@ class Queue:
             self._seconds.append(seconds)
 
     def _retry_after(self, waiting: int) -> int:
-        """Seconds until about half of what waits is done."""
+        """Return the seconds until about half of what waits is done."""
         mean = sum(self._seconds) / max(1, len(self._seconds))
         return max(1, min(RETRY_AFTER, math.ceil(mean * waiting / 2)))
 
@@ -204,7 +204,7 @@ class Journal:
         self._ended_a_process = _read(path)  # by key, how often
 
     def attempts(self, key: str) -> int:
-        """How often a process ended while it worked on this job."""
+        """Return how often a process ended while it worked on this job."""
         return self._ended_a_process.get(key, 0)
 
     def begin(self, key: str) -> None:
@@ -212,7 +212,7 @@ class Journal:
         self._write({**self._ended_a_process, key: self.attempts(key) + 1})
 
     def end(self, key: str) -> None:
-        """The process has outlived the job."""
+        """Forget the attempts at a job that the process has outlived."""
         self._ended_a_process.pop(key, None)
         self._write(self._ended_a_process)
 
@@ -221,7 +221,7 @@ class Journal:
 
 
 def _read(path: Path) -> dict[str, int]:
-    """The attempts in a journal's file; one that is no such file counts nothing."""
+    """Return the attempts in a journal's file; none for what is no such file."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
@@ -20,28 +20,9 @@ from gen.settings.request import Request
 from ui.api.images import decode
 from ui.service.metrics import Metrics
 from ui.service.queue import FatalJobError, Job, Queue, QueueFullError, StoppingError
+from ui.service.settings import LIMITS, SERVED
 
 JOURNAL = "queue.json"  # in the run folder
-# The settings that visitors may give: none that names a file of this machine.
-SERVED = (
-    "prompt",
-    "negative_prompt",
-    "model",
-    "seed",
-    "width",
-    "height",
-    "steps",
-    "guidance",
-    "sampler",
-    "schedule",
-    "candidates",
-    "top_k",
-    "temperature",
-    "token_top_k",
-    "token_top_p",
-)
-# What one job may ask of a server that others wait for.
-LIMITS: Mapping[str, int] = {"width": 2048, "height": 2048, "steps": 250, "candidates": 128}
 
 
 class UnknownModelError(InputError):
@@ -49,12 +30,12 @@ class UnknownModelError(InputError):
 
 
 def models_present() -> dict[str, Spec]:
-    """The known models whose weights are there, by name."""
+    """Return the known models whose weights are there, by name."""
     return {name: spec for name, spec in shipped().items() if spec.folder.is_dir()}
 
 
 def find_served(name: str) -> Spec:
-    """The Spec of a known model. Folders of the server's disk are nobody else's business."""
+    """Return the Spec of a known model; no folder of the server's disk is one for visitors."""
     if name not in shipped():
         raise UnknownModelError(
             f"no model {name[:80]!r} is served here: choose from {', '.join(models_present())}"
@@ -63,11 +44,11 @@ def find_served(name: str) -> Spec:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What the jury says of an upload: a score, the cosine in [-1, 1], or why there is none.
+class UploadScore:
+    """What the reranker says of an upload: a score, the cosine in [-1, 1], or why there is none.
 
-    When it looks closely: the probability that the picture matches the prompt, for a jury that is
-    calibrated, and whether each claim of the prompt holds in it.
+    When it looks closely: the probability that the image matches the prompt, for a reranker that
+    is calibrated, and whether each claim of the prompt holds in it.
     """
 
     score: float | None = None
@@ -77,7 +58,7 @@ class Verdict:
 
 
 @dataclass
-class Studio:
+class Service:
     """An engine, the run folder that it saves to, and the queue before it.
 
     With `fit_size`, a size that a model cannot draw is drawn at the nearest and enlarged.
@@ -111,7 +92,7 @@ class Studio:
         job.future.result()
 
     def plan(self, request: Request) -> Plan:
-        """What the request comes to; raises InputError for what cannot or may not be drawn here."""
+        """Resolve a request; raises InputError for what cannot or may not be drawn here."""
         for name in request.given():
             if name not in SERVED:
                 raise InputError(f"{name}: not a setting for visitors of a server")
@@ -131,9 +112,9 @@ class Studio:
         previews: bool = False,
         matches: bool = False,
     ) -> Job:
-        """Have a prompt drawn, judged and saved in its turn; the job's future gets the Outcome.
+        """Have a prompt drawn, scored and saved in its turn; the job's future gets the Outcome.
 
-        With `matches` the run folder is told how likely each picture matches. `watch` is called in
+        With `matches` the run folder is told how likely each image matches. `watch` is called in
         the queue's thread. Raises InputError, of which QueueFullError, StoppingError,
         FatalJobError and UnknownModelError are kinds; the future may raise WeightsError and
         RoomError too.
@@ -148,56 +129,56 @@ class Studio:
             outcome = self.engine.draw(
                 plan, self.folder, watch=tell, cancel=job.cancel, previews=previews
             )
-            self.metrics.count_pictures(outcome.drawn, len(outcome.failed))
+            self.metrics.count_images(outcome.drawn, len(outcome.failed))
             if matches:
                 self._note_matches(outcome)
             return outcome
 
         return self._submitted(Job(client, work, _key(request)))
 
-    def judge(
+    def rerank(
         self, prompt: str, files: Sequence[bytes], client: str = "", closely: bool = False
     ) -> Job:
-        """Have picture files scored in their turn; the job's future gets a Verdict for each.
+        """Have image files scored in their turn; the job's future gets an UploadScore for each.
 
         Raises InputError as `submit` does.
         """
         if self.engine.reranker_spec() is None:
-            raise InputError("this server has no jury")
-        return self._submitted(Job(client, partial(self._judged, prompt, files, closely)))
+            raise InputError("this server has no reranker")
+        return self._submitted(Job(client, partial(self._score_uploads, prompt, files, closely)))
 
-    def _judged(
+    def _score_uploads(
         self, prompt: str, files: Sequence[bytes], closely: bool, job: Job
-    ) -> list[Verdict]:
-        jury = self.engine.load_reranker(job.follow)
-        prepared, verdicts = [], {}
+    ) -> list[UploadScore]:
+        reranker = self.engine.load_reranker(job.follow)
+        prepared, found = [], {}
         for index, data in enumerate(files):  # one at a time: decoded they can be very large
             if job.cancel.asked:
                 raise StoppingError
             try:
-                prepared.append((index, jury.prepare(decode(data))))
+                prepared.append((index, reranker.prepare(decode(data))))
             except ValueError as error:
-                verdicts[index] = Verdict(failed=str(error))
-        pictures = jury.encode([picture for _, picture in prepared])
-        scores = jury.score(prompt, pictures)
-        matches = self._matches(prompt, pictures) if closely else None
-        checked = jury.check(prompt, pictures) if closely else None
+                found[index] = UploadScore(failed=str(error))
+        images = reranker.encode([image for _, image in prepared])
+        scores = reranker.score(prompt, images)
+        matches = self._matches(prompt, images) if closely else None
+        checks = reranker.check(prompt, images) if closely else None
         for place, ((index, _), score) in enumerate(zip(prepared, scores, strict=True)):
             if not math.isfinite(score):
-                verdicts[index] = Verdict(failed="its score is not finite")
+                found[index] = UploadScore(failed="its score is not finite")
                 continue
-            claims = () if checked is None else checked[place].verdicts
-            verdicts[index] = Verdict(
+            claims = () if checks is None else checks[place].results
+            found[index] = UploadScore(
                 score,
                 match=None if matches is None else matches[place],
-                claims=tuple((verdict.claim.text, verdict.holds) for verdict in claims),
+                claims=tuple((claim.claim.text, claim.holds) for claim in claims),
             )
-        return [verdicts[index] for index in range(len(files))]
+        return [found[index] for index in range(len(files))]
 
-    def _matches(self, prompt: str, pictures: Any) -> list[float] | None:
-        """How likely each of the jury's encoded pictures matches; None if it is not calibrated."""
+    def _matches(self, prompt: str, images: Any) -> list[float] | None:
+        """Return how likely each encoded image matches; None for a reranker without calibration."""
         try:
-            meanings = self.engine.load_reranker().calibrated(prompt, pictures)
+            meanings = self.engine.load_reranker().calibrated(prompt, images)
         except WeightsError:
             return None
         return [meaning.probability for meaning in meanings]
@@ -206,8 +187,8 @@ class Studio:
         paths = {r.seed: r.path for r in outcome.best + outcome.rest if r.path is not None}
         if not paths or outcome.number is None or self.engine.reranker_spec() is None:
             return
-        pictures = self.engine.load_reranker().encode(list(paths.values()), skip_bad=True)
-        matches = self._matches(outcome.plan.request.prompt, pictures)
+        images = self.engine.load_reranker().encode(list(paths.values()), skip_bad=True)
+        matches = self._matches(outcome.plan.request.prompt, images)
         if matches is not None:
             pairs = zip(paths, matches, strict=True)
             known = {seed: match for seed, match in pairs if math.isfinite(match)}
@@ -229,5 +210,5 @@ class Studio:
 
 
 def _key(request: Request) -> str:
-    """The same for the same request, so that one that kills the process is known again."""
+    """Return the same for the same request, so that one that kills the process is known again."""
     return hashlib.sha256(json.dumps(request.to_json(), sort_keys=True).encode()).hexdigest()[:32]

@@ -12,7 +12,8 @@ from PIL import Image
 
 from gen.errors import InputError
 from pipelines import families
-from ui.api.images import can_draw, decode, from_base64, nearest_size, open_picture, sizes
+from ui.api.images import decode, from_base64, open_image
+from ui.api.sizes import can_draw, nearest_size, sizes
 
 
 def encoded(image: Image.Image, form: str) -> bytes:
@@ -38,7 +39,7 @@ PANDA = fake_models.picture("a panda", 1)
 
 
 @pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
-def test_a_picture_is_read(form: str) -> None:
+def test_an_image_is_read(form: str) -> None:
     assert decode(encoded(PANDA, form)).size == (64, 64)
 
 
@@ -66,7 +67,7 @@ def test_what_is_none_is_refused(data: bytes) -> None:
 def test_a_bomb_is_not_decoded(size: tuple[int, int]) -> None:
     tracemalloc.start()
     with pytest.raises(InputError, match="megapixels"):
-        open_picture(declared(*size))
+        open_image(declared(*size))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 5_000_000
@@ -74,14 +75,14 @@ def test_a_bomb_is_not_decoded(size: tuple[int, int]) -> None:
 
 def test_a_file_that_is_too_large() -> None:
     with pytest.raises(InputError, match="20 MB"):
-        open_picture(bytes(20_000_001))
+        open_image(bytes(20_000_001))
     with pytest.raises(InputError, match="20 MB"):
         from_base64("A" * 30_000_000)
 
 
 def test_base64() -> None:
-    text = base64.b64encode(b"a picture").decode()
-    assert from_base64(text) == from_base64("data:image/png;base64," + text) == b"a picture"
+    text = base64.b64encode(b"an image").decode()
+    assert from_base64(text) == from_base64("data:image/png;base64," + text) == b"an image"
     for bad in ("a", "ä", "data:image/png;base64,?"):
         with pytest.raises(InputError):
             from_base64(bad)

@@ -1,6 +1,6 @@
-"""README.md and its neighbours are true: every example runs, every name is there.
+"""README.md, docs/ and their neighbours are true: every example runs, every link leads somewhere.
 
-The examples of a section run in their order, in one empty folder beside a copy of prompts/.
+The examples of a document run in their order, in one empty folder beside a copy of prompts/.
 Commands that serve, train or measure for long have their flags read and go no further; `make`,
 `pip` and `source` are checked against Makefile and pyproject.toml.
 """
@@ -28,12 +28,12 @@ from gen import cli
 from gen.engine import Engine
 from gen.run_folder.folder import RunFolder
 from train.stickers.vocabulary import COLOURS, GROUNDS, NOUNS, SHAPES
-from ui.service.service import Studio
+from ui.service.service import Service
 
 ROOT = Path(__file__).parents[1]
-README, ARCHITECTURE, CHANGELOG = (
-    (ROOT / name).read_text("utf-8") for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md")
-)
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+MANUAL = {str(path.relative_to(ROOT)): path for path in (ROOT / "README.md", *PAGES)}
+DOCUMENTS = {**MANUAL, **{path.name: path for path in ROOT.glob("*.md")}}
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 PACKAGES = ("gen", "pipelines", "rerank", "ui", "train")
@@ -44,25 +44,22 @@ LANGUAGES = ("sh", "python", "json", "text")
 
 @dataclass(frozen=True)
 class Block:
-    """What stands between two fences: ```language file."""
+    """What stands between two fences: ```language title="file"."""
 
     language: str
     file: str  # under which the reader is to save it; "" for none
     text: str
 
 
-def sections(document: str) -> dict[str, list[Block]]:
-    """The fenced blocks under each heading."""
-    found: dict[str, list[Block]] = {}
-    for part in re.split(r"(?m)^## ", document)[1:]:
-        heading = part.partition("\n")[0]
-        fences = re.findall(r"(?ms)^```(\w+) ?(\S*)\n(.*?)^```$", part)
-        assert part.count("```") == 2 * len(fences), f"a fence of {heading!r} names no language"
-        found[heading] = [Block(*fence) for fence in fences]
-    return found
+def blocks_of(document: str) -> list[Block]:
+    """Return the fenced blocks of a document, each of which names its language."""
+    fences = re.findall(r'(?ms)^```(\w+)(?: title="(\S+)")?\n(.*?)^```$', document)
+    assert document.count("```") == 2 * len(fences), "a fence names no language"
+    return [Block(*fence) for fence in fences]
 
 
-SECTIONS = sections(README)
+TEXTS = {name: path.read_text("utf-8") for name, path in DOCUMENTS.items()}
+BLOCKS = {name: blocks_of(TEXTS[name]) for name in MANUAL}
 
 
 def commands(text: str) -> Iterator[list[str]]:
@@ -97,7 +94,7 @@ class Reader:
         if block.file:
             Path(block.file).write_text(text, encoding="utf-8")
         elif block.language == "python":
-            exec(compile(text, "README.md", "exec"), {"__name__": "__main__"})
+            exec(compile(text, "example", "exec"), {"__name__": "__main__"})
         elif block.language == "sh":
             for command in commands(text):
                 self.type(command)
@@ -196,9 +193,10 @@ def check_install(words: list[str]) -> None:
         assert (ROOT / words[words.index("-c") + 1]).is_file()
 
 
-@pytest.mark.parametrize("heading", [heading for heading, blocks in SECTIONS.items() if blocks])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, blocks in BLOCKS.items() if blocks])
 def test_the_examples_work(
-    heading: str,
+    name: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -212,10 +210,10 @@ def test_the_examples_work(
         "CLIP_FOLDER": str(tiny_clip_folder),
     }
     with ExitStack() as stack:
-        if SERVER in "".join(block.text for block in SECTIONS[heading]):
+        if SERVER in "".join(block.text for block in BLOCKS[name]):
             folders[SERVER] = stack.enter_context(serving(tmp_path))
         reader = Reader(monkeypatch, capsys, folders)
-        for block in SECTIONS[heading]:
+        for block in BLOCKS[name]:
             assert block.language in LANGUAGES
             reader.follow(block)
 
@@ -225,14 +223,14 @@ def serving(folder: Path) -> Iterator[str]:
     """`generate-ui` with the shipped weights, on a port that is free."""
     server = pytest.importorskip("ui.server", reason="gradio is not installed")
     with RunFolder(folder / "served") as run_folder:
-        studio = Studio(Engine(), run_folder)
-        with server.served(studio, "127.0.0.1", 0) as url:
+        service = Service(Engine(), run_folder)
+        with server.served(service, "127.0.0.1", 0) as url:
             yield url
-            studio.stop()
+            service.stop()
 
 
 def test_every_command_is_shown() -> None:
-    blocks = (block for part in SECTIONS.values() for block in part if block.language == "sh")
+    blocks = (block for part in BLOCKS.values() for block in part if block.language == "sh")
     shown = {word for block in blocks for command in commands(block.text) for word in command}
     assert set(PROJECT["scripts"]) <= shown
 
@@ -259,7 +257,7 @@ def test_a_wrong_example_would_be_found(
 
 
 def test_the_exit_codes_are_those_of_the_command() -> None:
-    told = {int(code) for code in re.findall(r"(?m)^\| (\d+) \|", README)}
+    told = {int(code) for code in re.findall(r"(?m)^\| (\d+) \|", TEXTS["docs/command-line.md"])}
     assert told == {
         cli.DONE,
         cli.BUG,
@@ -272,7 +270,8 @@ def test_the_exit_codes_are_those_of_the_command() -> None:
 
 
 def test_what_it_can_draw_is_what_it_was_shown() -> None:
-    lists = re.findall(r"(?m)^- \*\*(.+)\*\*: ((?:.+\n)(?:  .+\n)*)", README)
+    prompts = TEXTS["docs/prompts.md"]
+    lists = re.findall(r"(?m)^- \*\*(.+)\*\*: ((?:.+\n)(?:  .+\n)*)", prompts)
     told = {title: re.split(r",\s+", " ".join(names.split())) for title, names in lists}
     categories = {
         "Animals": "animal",
@@ -289,47 +288,33 @@ def test_what_it_can_draw_is_what_it_was_shown() -> None:
         },
         "Shapes": [shape.name for shape in SHAPES],
         "Colours of shapes": [colour.name for colour in COLOURS],
-        "Grounds": [ground.name for ground in GROUNDS],
+        "Backgrounds": [ground.name for ground in GROUNDS],
     }
     assert {noun.category for noun in NOUNS} == set(categories.values())
 
 
-def tree(blocks: list[Block]) -> list[Path]:
-    """The paths of a file tree: two spaces deeper is inside."""
-    [drawn] = [block.text for block in blocks if block.language == "text"]
-    parents: list[Path] = [Path()]
-    paths = []
-    for line in drawn.splitlines():
-        name, depth = line.split()[0], (len(line) - len(line.lstrip())) // 2
-        parents[depth + 1 :] = [parents[depth] / name]
-        paths.append(parents[-1])
-    return paths
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_lead_somewhere(name: str) -> None:
+    links = re.findall(r"\]\(([^)]+)\)", TEXTS[name])
+    here = [link.partition("#") for link in links if not link.startswith("https://")]
+    file = DOCUMENTS[name]
+    for target, _, heading in here:
+        there = file.parent / target if target else file
+        assert there.is_file(), target
+        assert not heading or heading in headings(there.read_text("utf-8")), heading
 
 
-@pytest.mark.parametrize(
-    "blocks",
-    [SECTIONS["Files"], sections(ARCHITECTURE)["Modules"]],
-    ids=["README", "ARCHITECTURE"],
-)
-def test_the_trees_show_what_is_there(blocks: list[Block]) -> None:
-    assert not [path for path in tree(blocks) if not (ROOT / path).exists()]
+def headings(document: str) -> set[str]:
+    """Return the names under which the headings of a document can be linked to."""
+    titles = re.findall(r"(?m)^#+ (.*)$", document)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def test_every_module_is_described() -> None:
-    described = set(tree(sections(ARCHITECTURE)["Modules"]))
-    modules = {
-        path.relative_to(ROOT)
-        for package in PACKAGES
-        for path in (ROOT / package).rglob("*.py")
-        if path.name not in ("__init__.py", "__main__.py")
-    }
-    assert modules == {path for path in described if path.suffix == ".py"}
+def test_the_site_has_every_page() -> None:
+    listed = re.findall(r"(?m)^  - .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"))
+    assert sorted(listed) == sorted(path.name for path in PAGES)
 
 
-@pytest.mark.parametrize(
-    "document", [README, ARCHITECTURE, CHANGELOG], ids=["README", "ARCHITECTURE", "CHANGELOG"]
-)
-def test_links_lead_somewhere(document: str) -> None:
-    links = re.findall(r"\]\(([^)]+)\)", document)
-    here = [link for link in links if not link.startswith("https://")]
-    assert not [link for link in here if not (ROOT / link).is_file()]
+@pytest.mark.parametrize(("name", "most"), [("README.md", 150), ("ARCHITECTURE.md", 250)])
+def test_what_is_read_first_is_short(name: str, most: int) -> None:
+    assert len(TEXTS[name].splitlines()) <= most

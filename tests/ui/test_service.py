@@ -11,7 +11,8 @@ from gen.errors import InputError, RoomError
 from gen.run_folder.folder import RunFolder
 from gen.settings.request import Request
 from ui.service.queue import StoppingError
-from ui.service.service import LIMITS, Studio, UnknownModelError
+from ui.service.service import Service, UnknownModelError
+from ui.service.settings import LIMITS
 
 PATIENCE = 30
 PANDA = Request("a panda", seed=1, candidates=2, top_k=1)
@@ -23,23 +24,23 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fake_models.Studio
 
 
 @pytest.fixture
-def studio(fakes: fake_models.Studio, tmp_path: Path) -> Iterator[Studio]:
+def service(fakes: fake_models.Studio, tmp_path: Path) -> Iterator[Service]:
     with RunFolder(tmp_path / "out") as folder:
-        studio = Studio(Engine(), folder)
-        yield studio
-        studio.stop()
+        service = Service(Engine(), folder)
+        yield service
+        service.stop()
 
 
-def drawn(studio: Studio, request: Request) -> Outcome:
-    return studio.submit(request).future.result(PATIENCE)
+def drawn(service: Service, request: Request) -> Outcome:
+    return service.submit(request).future.result(PATIENCE)
 
 
-def test_the_jobs_of_many_are_drawn_one_by_one(studio: Studio, fakes: fake_models.Studio) -> None:
+def test_the_jobs_of_many_are_drawn_one_by_one(service: Service, fakes: fake_models.Studio) -> None:
     seeds: list[int] = []
     fakes.pipeline.seconds_per_step = 0.005
     fakes.pipeline.on_step = lambda draft: seeds.append(draft.seeds[0])
     threads = [
-        threading.Thread(target=drawn, args=(studio, Request("a", seed=i, candidates=1)))
+        threading.Thread(target=drawn, args=(service, Request("a", seed=i, candidates=1)))
         for i in range(4)
     ]
     for thread in threads:
@@ -51,46 +52,46 @@ def test_the_jobs_of_many_are_drawn_one_by_one(studio: Studio, fakes: fake_model
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_too_much_is_refused_before_it_waits(name: str, studio: Studio) -> None:
+def test_too_much_is_refused_before_it_waits(name: str, service: Service) -> None:
     with pytest.raises(InputError, match=name):
-        drawn(studio, Request("a panda", **{name: LIMITS[name] + 8}))
+        drawn(service, Request("a panda", **{name: LIMITS[name] + 8}))
 
 
 @pytest.mark.parametrize("name", ["/", "fake,/etc", "org/name", "../fake", "fake/../fake"])
-def test_no_folder_of_the_disk_is_a_model(name: str, studio: Studio) -> None:
+def test_no_folder_of_the_disk_is_a_model(name: str, service: Service) -> None:
     with pytest.raises(UnknownModelError, match="choose from"):
-        drawn(studio, Request("a panda", model=name))
+        drawn(service, Request("a panda", model=name))
 
 
 def test_settings_that_are_not_for_visitors(
-    studio: Studio, monkeypatch: pytest.MonkeyPatch
+    service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ui.service.service.SERVED", ("prompt", "seed", "candidates", "top_k"))
-    drawn(studio, PANDA)
+    drawn(service, PANDA)
     with pytest.raises(InputError, match="steps: not a setting for visitors"):
-        drawn(studio, Request("a panda", steps=3))
+        drawn(service, Request("a panda", steps=3))
 
 
 def test_out_of_memory_fails_one_job_and_the_next_one_runs(
-    studio: Studio, fakes: fake_models.Studio
+    service: Service, fakes: fake_models.Studio
 ) -> None:
     fakes.pipeline.room_in_step = 0
     with pytest.raises(RoomError):
-        drawn(studio, PANDA)
+        drawn(service, PANDA)
     fakes.pipeline.room_in_step = 1  # two candidates are halved
-    assert drawn(studio, PANDA).made == 2
+    assert drawn(service, PANDA).made == 2
 
 
 def test_stop_saves_what_is_in_the_making_as_it_is(
-    studio: Studio, fakes: fake_models.Studio, tmp_path: Path
+    service: Service, fakes: fake_models.Studio, tmp_path: Path
 ) -> None:
     began = threading.Event()
     fakes.pipeline.on_step = lambda _: began.set()
     fakes.pipeline.seconds_per_step = 0.05
-    running = studio.submit(Request("a panda", seed=1, candidates=2, steps=200))
-    waiting = studio.submit(PANDA)
+    running = service.submit(Request("a panda", seed=1, candidates=2, steps=200))
+    waiting = service.submit(PANDA)
     assert began.wait(PATIENCE)
-    studio.stop()
+    service.stop()
     outcome = running.future.result(0)
     assert len(outcome.best) == 2
     assert "of 200" in outcome.best[0].unfinished

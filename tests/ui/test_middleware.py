@@ -13,7 +13,7 @@ import pytest
 from fake_site import FakeSite, serve_fakes
 
 from gen.errors import InputError
-from ui.access import guard
+from ui.access import middleware
 from ui.access.credentials import AUTH, KEY, Credentials, read_credentials
 
 PATHS = ("/", "/config", "/gradio_api/info", "/v1/models", "/sdapi/v1/samplers", "/openapi.json")
@@ -119,7 +119,7 @@ def test_a_body_that_is_too_large(quick: FakeSite) -> None:
 
 
 def test_a_body_that_does_not_come(quick: FakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(middleware, "BODY_SECONDS", 0.2)
     for path in ("/v1/rerank", "/gradio_api/upload"):
         with connected(quick) as connection:
             head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
@@ -187,7 +187,7 @@ def test_no_file_of_the_disk_is_an_upload(path: str, quick: FakeSite) -> None:
         assert "root:" not in json.dumps(answer)
 
 
-def test_paths_of_pictures(quick: FakeSite) -> None:
+def test_paths_of_images(quick: FakeSite) -> None:
     (quick.folder / "0009-1-r1.png").symlink_to("/etc/passwd")
     (quick.folder / "secret.png").write_bytes(b"secret")
     for name in (
@@ -267,6 +267,6 @@ def test_secrets_that_are_none(host: str, environment: dict[str, str]) -> None:
 
 
 def test_names() -> None:
-    assert "example.org" in guard.own_names("0.0.0.0", ["Example.org."])
-    assert socket.gethostname().lower() in guard.own_names("0.0.0.0")
-    assert guard.own_names("127.0.0.1") == ["localhost", "127.0.0.1"]
+    assert "example.org" in middleware.own_names("0.0.0.0", ["Example.org."])
+    assert socket.gethostname().lower() in middleware.own_names("0.0.0.0")
+    assert middleware.own_names("127.0.0.1") == ["localhost", "127.0.0.1"]

@@ -1,0 +1,196 @@
+"""What is shown can be sent, and what is listed is accepted: all of it follows from one table."""
+
+import base64
+import io
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import fake_models
+import pytest
+from fake_site import FakeSite
+from PIL import Image
+
+from gen import metadata
+from gen.settings.request import MODEL_SETTINGS, SETTINGS, Request
+from pipelines import families
+from pipelines.dalle.settings import DalleSettings
+from pipelines.diffusion.settings import DiffusionSettings
+from pipelines.settings import Setting, settings_of
+from rerank.panel import Member, Panel
+from ui.service.settings import SERVED, offered
+
+gr = pytest.importorskip("gradio", reason="gradio is not installed")
+
+from ui.page.details import described  # noqa: E402
+from ui.page.form import build_form  # noqa: E402
+
+PATIENCE = 60
+LOCAL = {"init_image", "keep_rows", "lora", "vae", "embedding", "wildcards"}
+FAMILIES = {"whole-diffusion": DiffusionSettings, "whole-dalle": DalleSettings}
+
+
+@pytest.fixture
+def whole(quick: FakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSite:
+    """The site, with a model of each family that takes all of the family's settings."""
+    for name, record in FAMILIES.items():
+        spec = fake_models.spec(name, tmp_path / name, tuple(settings_of(record)))
+        if "width" not in spec.settings:
+            spec = replace(spec, defaults={**spec.defaults, "width": 64, "height": 64})
+        monkeypatch.setitem(families.shipped(), name, spec)
+        monkeypatch.setitem(quick.fakes.pipelines, name, fake_models.FakePipeline())
+    return quick
+
+
+def ask(site: FakeSite, path: str, body: object = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(
+        f"{site.url}{path}", data, {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+        return json.load(answer)
+
+
+def some(setting: Setting) -> Any:
+    """A value that the setting may have."""
+    if setting.name == "sampler":
+        return "euler_a"  # which takes every schedule
+    if setting.names is not None:
+        return next(reversed(setting.names().values()))
+    if setting.kind is str:
+        return "some text"
+    low = 0 if setting.low is None else setting.low
+    return setting.kind(low)
+
+
+def request_in(image: str) -> Request:
+    return metadata.read_image(Image.open(io.BytesIO(base64.b64decode(image)))).request
+
+
+def listed(site: FakeSite, model: str) -> list[str]:
+    settings: list[str] = ask(site, f"/v1/models/{model}")["settings"]
+    return settings
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+def test_every_setting_that_is_listed_can_be_posted(model: str, whole: FakeSite) -> None:
+    names = listed(whole, model)
+    assert set(names) == set(settings_of(FAMILIES[model])) - LOCAL
+    for name in names:
+        value = some(SETTINGS[name])
+        asked = {"prompt": "a panda", "model": model, "seed": 1, "candidates": 1, name: value}
+        [image] = ask(whole, "/v1/images/generations", asked)["data"]
+        assert getattr(request_in(image["b64_json"]), name) == value
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+def test_the_tools_of_others_reach_them_too(model: str, whole: FakeSite) -> None:
+    for name in set(listed(whole, model)) - {"width", "height"}:
+        setting, value = SETTINGS[name], some(SETTINGS[name])
+        theirs = {"guidance": "cfg_scale", "sampler": "sampler_name", "schedule": "scheduler"}
+        override = {"sd_model_checkpoint": model}
+        asked = {"prompt": "a", "seed": 1, "override_settings": override}
+        answer = ask(whole, "/sdapi/v1/txt2img", {**asked, theirs.get(name, name): value})
+        assert getattr(request_in(answer["images"][0]), setting.name) == value
+
+
+def test_a_width_without_a_height_is_a_setting_like_any_other(whole: FakeSite) -> None:
+    asked = {"prompt": "a panda", "candidates": 1, "width": 128}
+    assert ask(whole, "/v1/images/generations", asked)["data"][0]["size"] == "128x64"
+    for extra in ({"size": "64x64"}, {"width": 72, "height": 64}):
+        with pytest.raises(urllib.error.HTTPError) as error:
+            ask(whole, "/v1/images/generations", {**asked, **extra})
+        assert error.value.code == 400
+        assert json.load(error.value)["error"]["param"] == "size"
+
+
+def test_no_file_of_this_machine_is_offered_or_taken(whole: FakeSite) -> None:
+    assert {name for name, setting in SETTINGS.items() if setting.local} == LOCAL
+    assert not LOCAL & set(SERVED)
+    assert not LOCAL & set(offered(families.shipped().values()))
+    schemas = json.dumps(ask(whole, "/openapi.json"))
+    for name in LOCAL:
+        assert f'"{name}"' not in schemas
+        with pytest.raises(urllib.error.HTTPError) as error:
+            ask(whole, "/v1/images/generations", {"prompt": "a panda", name: some(SETTINGS[name])})
+        assert error.value.code == 400
+
+
+def visible(form: Any) -> list[str]:
+    return [name for name, field in form.fields.items() if field.visible]
+
+
+@pytest.mark.parametrize("models", [[name] for name in FAMILIES] + [list(FAMILIES)])
+def test_every_visible_field_is_drawn_with(
+    models: list[str], whole: FakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ui.page.form.DEFAULT_MODEL", models[0])
+    chosen = [families.shipped()[name] for name in models]
+    monkeypatch.setattr("ui.page.form.specs_of", lambda _: chosen)
+    with gr.Blocks():
+        form = build_form()
+    shown = visible(form)
+    taken = {name for name in MODEL_SETTINGS if any(name in spec.settings for spec in chosen)}
+    assert set(shown) == {"candidates", "top_k", "seed"} | (taken - LOCAL)
+    counts = {"candidates": 2, "top_k": 1}
+
+    def drawn(filled: Sequence[str]) -> Request:
+        values = [
+            counts.get(name, some(SETTINGS[name]) if name in filled else None)
+            for name in form.fields
+        ]
+        request = Request.from_json(form.asked(["a panda", models, *values]))
+        outcome = whole.service.submit(request).future.result(PATIENCE)
+        assert outcome.made == 2
+        return outcome.plan.request
+
+    for name in set(shown) - set(counts) - {"seed"}:
+        assert getattr(drawn([name]), name) == some(SETTINGS[name])
+    drawn(shown)
+
+
+class Darkness:
+    """Scores images by how dark they are."""
+
+    name = "darkness"
+
+    def __init__(self, encoder: fake_models.FakeJury) -> None:
+        self.encoder = encoder
+
+    def score(self, prompt: str, images: Any) -> list[float]:
+        return [1 - fake_models.score(image) for image in images]
+
+
+def test_the_parts_of_a_combined_score_are_told(
+    quick: FakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"prompt": "a crow", "seed": 7, "candidates": 3, "n": 3}
+    alone = ask(quick, "/v1/images/generations", asked)["data"]
+    assert all("scores" not in image for image in alone)
+
+    encoder = SimpleNamespace(encode=lambda images, **_: Encoded(images))
+    bright = SimpleNamespace(name="brightness", encoder=encoder, score=quick.fakes.jury.score)
+    panel = Panel([Member(bright, 1.0), Member(Darkness(encoder), 3.0)])  # type: ignore[arg-type]
+    monkeypatch.setattr(quick.service.engine, "scorer", panel)
+    monkeypatch.setattr(quick.service.engine, "_scorer", None)
+    images = ask(quick, "/v1/images/generations", {**asked, "seed": 17})["data"]
+    for image in images:
+        light = fake_models.score(fake_models.picture("a crow", image["seed"]))
+        expected = {"brightness": pytest.approx(light), "darkness": pytest.approx(1 - light)}
+        assert image["scores"] == expected
+        record = metadata.read_image(Image.open(io.BytesIO(base64.b64decode(image["b64_json"]))))
+        told = described(record)["Scores"]
+        assert told == f"brightness {light:.4f}, darkness {1 - light:.4f}"
+    order = [image["scores"]["darkness"] for image in images]
+    assert order == sorted(order, reverse=True)
+
+
+class Encoded(list):
+    """Images as a panel's members take them."""
+
+    failed: dict[int, str] = {}  # noqa: RUF012

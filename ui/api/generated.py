@@ -1,0 +1,32 @@
+"""What is said of the images that were drawn."""
+
+from typing import Any
+
+from gen.engine import Outcome
+from gen.result import Result
+from gen.settings.request import seed_to_json
+from ui.api.answers import NoImageError
+from ui.api.images import Form
+
+
+def images_of(outcome: Outcome) -> list[Result]:
+    """Return the best images of an outcome; raises NoImageError if there is none."""
+    if not outcome.best:
+        raise NoImageError(result.failed or "" for result in outcome.failed)
+    return outcome.best
+
+
+def facts_of(result: Result, form: Form) -> dict[str, Any]:
+    """Return what is said beside an image; the parts of its score only where there are several."""
+    drawn = (result.request.width, result.request.height)
+    size = drawn if form.size is None else form.size
+    facts = {
+        "seed": seed_to_json(result.seed),
+        "rank": result.rank,
+        "score": result.score,
+        "model": result.request.model,
+        "size": "{}x{}".format(*size),
+    }
+    if result.scores:
+        facts["scores"] = dict(result.scores)
+    return facts if size == drawn else {**facts, "drawn_size": "{}x{}".format(*drawn)}

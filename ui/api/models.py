@@ -1,0 +1,61 @@
+"""The models that can be asked for."""
+
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from gen.models import Spec
+from ui.api.answers import ERROR_ANSWERS
+from ui.api.sizes import sizes
+from ui.service.service import Service, models_present
+from ui.service.settings import offered
+
+
+class ModelInfo(BaseModel):
+    """A model that can be asked for, with the settings that it takes in a request."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: Literal["salon"] = "salon"
+    draws: str
+    sizes: str
+    licence: str
+    settings: list[str]
+    defaults: dict[str, Any]
+
+
+class ModelList(BaseModel):
+    """All of them."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelInfo]
+
+
+def routes(service: Service) -> APIRouter:
+    """Return the paths under /v1/models."""
+    router = APIRouter(responses=ERROR_ANSWERS)
+
+    @router.get("/v1/models")
+    async def models() -> ModelList:
+        """List the models that draw."""
+        return ModelList(data=[_info(spec) for spec in models_present().values()])
+
+    @router.get("/v1/models/{name}")
+    async def model(name: str) -> ModelInfo:
+        """Return one of them."""
+        return _info(service.find(name))
+
+    return router
+
+
+def _info(spec: Spec) -> ModelInfo:
+    return ModelInfo(
+        id=spec.name,
+        draws=spec.draws,
+        sizes=sizes(spec),
+        licence=spec.licence,
+        settings=offered([spec]),
+        defaults=dict(spec.defaults),
+    )

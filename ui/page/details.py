@@ -1,0 +1,34 @@
+"""What is known of one image, as text for people."""
+
+from collections.abc import Mapping
+
+from gen.metadata import Metadata
+from ui.page.form import label_of
+from ui.page.markup import text
+
+
+def described(record: Metadata) -> dict[str, object]:
+    """Describe what an image says about itself: names and values for people."""
+    given = {
+        label_of(name): value
+        for name, value in record.request.given().items()
+        if name not in ("model", "candidates", "top_k")
+    }
+    model = " ".join(filter(None, (record.model, record.model_hash)))
+    more = {
+        "Model": model or None,
+        "Score": None if record.score is None else f"{record.score:.4f}",
+        "Scores": ", ".join(f"{name} {score:.4f}" for name, score in record.scores.items()),
+        "Rank": record.rank,
+        "Unfinished": record.unfinished,
+        "Attention": record.attention or None,
+        "Versions": ", ".join(f"{name} {number}" for name, number in record.versions.items()),
+        **record.extra,
+    }
+    return {**given, **{key: value for key, value in more.items() if value not in (None, "")}}
+
+
+def facts(known: Mapping[str, object]) -> str:
+    """Return names and values as a list in HTML."""
+    rows = "".join(f"<dt>{text(key)}</dt><dd>{text(value)}</dd>" for key, value in known.items())
+    return f'<dl class="facts">{rows}</dl>'

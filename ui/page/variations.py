@@ -1,0 +1,46 @@
+"""More like this one: small variations of the request that drew an image."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gen.errors import InputError
+from gen.settings.request import SETTINGS, Request
+from ui.page.form import label_of
+from ui.service.service import Service
+
+# What "more like this one" changes, one at a time: numbers are multiplied, names exchanged.
+FACTORS: Mapping[str, tuple[float, ...]] = {
+    "guidance": (0.7, 1.4),
+    "steps": (0.75, 1.5),
+    "temperature": (0.85, 1.15),
+}
+SAMPLERS = ("dpmpp_2m", "euler", "unipc", "euler_a")
+
+
+def nearby(request: Request, service: Service) -> dict[str, Request]:
+    """Return small variations of an image's request, by what they are called; the seed stays."""
+    found: dict[str, Request] = {}
+    alone = request.replace(candidates=1, top_k=1)
+    for name, factors in FACTORS.items():
+        value = getattr(request, name)
+        for factor in factors:
+            if value is not None:
+                other = SETTINGS[name].kind(round(value * factor, 2))
+                _add(found, alone, name, other, service)
+    for sampler in SAMPLERS:
+        if request.sampler is not None:
+            _add(found, alone, "sampler", sampler, service)
+    return found
+
+
+def _add(
+    found: dict[str, Request], request: Request, name: str, value: Any, service: Service
+) -> None:
+    if value == getattr(request, name):
+        return
+    try:
+        varied = request.replace(**{name: value})
+        service.plan(varied)
+    except InputError:  # beyond what the setting can be
+        return
+    found[f"{label_of(name)} {value}"] = varied
