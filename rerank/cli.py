@@ -1,27 +1,24 @@
 """The `rerank` command; the only part of the package that prints."""
 
 import argparse
-import csv
 import io
 import json
 import math
 import os
-import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.checkpoints.errors import WeightsError
-from rerank import scorers
+from rerank import output, scorers
 from rerank.extras import MissingExtraError
 from rerank.flags import parse
 from rerank.model.specs import DEFAULT
+from rerank.output import Scored
 from rerank.pictures import Encoded, list_pictures
-from rerank.ranking import Ranked, Ranking
 
 if TYPE_CHECKING:
     from rerank.claims.checking import Checked
@@ -29,11 +26,10 @@ if TYPE_CHECKING:
 
 DONE, BAD_INPUT, BAD_WEIGHTS, SOME_FAILED, NO_ROOM, INTERRUPTED = 0, 2, 3, 4, 5, 130
 UNFORESEEN = 1
-TICK, CROSS = "✓", "✗"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
+    """Run the command; return its exit code."""
     for stream in (sys.stdout, sys.stderr):  # file names need not be text
         if isinstance(stream, io.TextIOWrapper):  # None where it is closed
             stream.reconfigure(errors="backslashreplace")
@@ -61,54 +57,43 @@ def main(argv: Sequence[str] | None = None) -> int:
 # ---- rank
 
 
-@dataclass(frozen=True)
-class Judged:
-    """What `rerank PROMPT …` shows: the model's name, the files, their ranking, and the claims by
-    the index of a file."""
-
-    model: str
-    files: Sequence[Path]
-    ranking: Ranking
-    checked: "Mapping[int, Checked]"
-    unparsed: Sequence[str]
-
-
 def _rank(options: argparse.Namespace) -> int:
     """Find the files, score them, print the table."""
     files = list_files(options.pictures)
-    judged = _judged(options, files)
-    ranking = judged.ranking
-    scored = [file for index, file in enumerate(files) if index not in ranking.failed]
+    scored = _score(options, files)
+    ranking = scored.ranking
+    count = len(files) - len(ranking.failed)
     _tell_failures(files, ranking.failed)
-    if options.top_k is not None and options.top_k > len(scored):
-        _note(f"{options.top_k} pictures were asked for, there are {len(scored)}")
-    if judged.unparsed:
-        _note(f"not checked: {'; '.join(judged.unparsed)}")
+    if options.top_k is not None and options.top_k > count:
+        _note(f"{options.top_k} pictures were asked for, there are {count}")
+    if scored.unparsed:
+        _note(f"not checked: {'; '.join(scored.unparsed)}")
     if options.json:
-        _print_json(options.prompt, judged)
+        print(output.to_json(options.prompt, scored), flush=True)
     elif options.csv:
-        _print_csv(judged)
+        print(output.to_csv(scored), end="", flush=True)
     else:
-        _print_table(judged)
+        for line in output.table(scored):
+            print(line, flush=True)
     if ranking.none_matches:
         _note("none of these matches the prompt")
     if options.copy_to is not None:
-        _copy(judged, options.copy_to)
+        output.copy(scored, options.copy_to)
     if options.sheet is not None:
-        _draw_sheet(options.prompt, judged, options.sheet)
-    if not scored:
+        output.draw_contact_sheet(options.prompt, scored, options.sheet)
+    if count == 0:
         return BAD_INPUT
     return SOME_FAILED if ranking.failed else DONE
 
 
-def _judged(options: argparse.Namespace, files: Sequence[Path]) -> Judged:
+def _score(options: argparse.Namespace, files: Sequence[Path]) -> Scored:
     models = options.model if options.model is not None else [(DEFAULT, 1.0)]
     jury = _load(options, models[0][0])
     parts = len(jury.chunks(options.prompt))
     if parts > 1:
         _note(f"the prompt is longer than {jury.context} tokens: it is scored in {parts} parts")
     if len(models) > 1 or options.aesthetic is not None:
-        return _judged_by_panel(options, files, jury, models)
+        return _score_by_panel(options, files, jury, models)
     encoded = _encode(jury, files, options)
     with _out_of_memory():
         ranking = jury.top_k(
@@ -127,15 +112,15 @@ def _judged(options: argparse.Namespace, files: Sequence[Path]) -> Judged:
             shown = [each.index for each in ranking]
             found = jury.check(options.prompt, Encoded(encoded.features[shown]))
             checked = dict(zip(shown, found, strict=True))
-    return Judged(jury.name, files, ranking, checked, unparsed)
+    return Scored(jury.name, files, ranking, checked, unparsed)
 
 
-def _judged_by_panel(
+def _score_by_panel(
     options: argparse.Namespace,
     files: Sequence[Path],
     jury: "Reranker",
     models: Sequence[tuple[str, float]],
-) -> Judged:
+) -> Scored:
     if options.diversity or _calibrates(options) or options.claims or options.template:
         raise ValueError(
             "--diversity, --calibrate, --claims and --template are for one model alone"
@@ -148,7 +133,7 @@ def _judged_by_panel(
         )
     ranking = opinions.ranking(options.top_k)
     ranking.failed |= _without_number(opinions.scores, ranking.failed)
-    return Judged(panel.name, files, ranking, {}, ())
+    return Scored(panel.name, files, ranking, {}, ())
 
 
 def _calibrates(options: argparse.Namespace) -> bool:
@@ -161,97 +146,6 @@ def _without_number(scores: Sequence[float], failed: Mapping[int, str]) -> dict[
         for index, score in enumerate(scores)
         if index not in failed and not math.isfinite(score)
     }
-
-
-def _print_table(judged: Judged) -> None:
-    for place, each in enumerate(judged.ranking, start=1):
-        columns = [f"{place:4}", f"{each.score:+.4f}"]
-        if each.probability is not None and each.percentile is not None:
-            columns.append(
-                f"{each.probability:4.0%} likely, above {each.percentile:.0f} % of others"
-            )
-        columns += [f"{name} {score:+.4f}" for name, score in each.parts.items()]
-        columns.append(str(judged.files[each.index]))
-        if each.alike:
-            columns.append(f"(and {len(each.alike)} like it)")
-        print("  ".join(columns), flush=True)
-        if each.index in judged.checked:
-            verdicts = judged.checked[each.index].results
-            marks = [f"{TICK if v.holds else CROSS} {v.claim.text}" for v in verdicts]
-            print("      " + "  ".join(marks), flush=True)
-
-
-def _print_json(prompt: str, judged: Judged) -> None:
-    ranking = judged.ranking
-    table: dict[str, Any] = {"prompt": prompt, "model": judged.model, "parts": ranking.chunks}
-    if ranking.none_matches is not None:
-        table["none_matches"] = ranking.none_matches
-    if judged.checked:
-        table["unsplit"] = list(judged.unparsed)
-    table["results"] = [_to_json(place, each, judged) for place, each in enumerate(ranking, 1)]
-    table["failed"] = _failures(judged.files, ranking.failed)
-    print(json.dumps(table, indent=2), flush=True)
-
-
-def _to_json(place: int, each: Ranked, judged: Judged) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "rank": place,
-        "score": each.score,
-        "file": str(judged.files[each.index]),
-    }
-    if each.probability is not None:
-        row |= {"percentile": each.percentile, "probability": each.probability}
-    if each.alike:
-        row["alike"] = [str(judged.files[index]) for index in each.alike]
-    if each.parts:
-        row["parts"] = dict(each.parts)
-    if each.index in judged.checked:
-        found = judged.checked[each.index]
-        row["claims"] = [
-            {"kind": v.claim.kind, "claim": v.claim.text, "holds": v.holds} for v in found.results
-        ]
-        row["fits_best"] = found.corrected
-    return row
-
-
-def _print_csv(judged: Judged) -> None:
-    rows = [_to_json(place, each, judged) for place, each in enumerate(judged.ranking, start=1)]
-    text = io.StringIO()
-    columns = ["rank", "score", "percentile", "probability", "file"]
-    columns = [name for name in columns if not rows or name in rows[0]]
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    print(text.getvalue(), end="", flush=True)
-
-
-def _copy(judged: Judged, folder: Path) -> None:
-    """Copy the ranked files, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    width = max(2, len(str(len(judged.ranking))))
-    for place, each in enumerate(judged.ranking, start=1):
-        file = judged.files[each.index]
-        target = folder / f"{place:0{width}}-{file.name}"
-        shutil.copyfile(file, folder / f".{target.name}.new")
-        os.replace(folder / f".{target.name}.new", target)
-
-
-def _draw_sheet(prompt: str, judged: Judged, path: Path) -> None:
-    from rerank import contact_sheet
-    from rerank.model.preprocessing import open_picture
-
-    images, captions = [], []
-    for place, each in enumerate(judged.ranking, start=1):
-        file = judged.files[each.index]
-        images.append(open_picture(file))
-        lines = [f"{place}.  {each.score:.4f}"]
-        if each.probability is not None:
-            lines[0] += f"   {each.probability:.0%} likely"
-        if each.index in judged.checked:
-            wrong = [v.claim.text for v in judged.checked[each.index].results if not v.holds]
-            lines.append(f"not: {', '.join(wrong)}" if wrong else "all claims hold")
-        captions.append([(line, "") for line in (*lines, file.name)])
-    contact_sheet.draw([contact_sheet.Block(prompt, "", images, captions)]).save(path)
 
 
 # ---- the other commands
@@ -271,7 +165,7 @@ def _classify(options: argparse.Namespace) -> int:
         if index not in encoded.failed
     ]
     if options.json:
-        failed = _failures(files, encoded.failed)
+        failed = output.failures(files, encoded.failed)
         print(json.dumps({"model": jury.name, "results": rows, "failed": failed}, indent=2))
     else:
         for row in rows:
@@ -292,7 +186,7 @@ def _index(options: argparse.Namespace) -> int:
             options.folder, jury, where=options.index, progress=_counter(options)
         )
     for path, why in update.failed.items():
-        _note(f"{path} is left out: {_reason(path, why)}")
+        _note(f"{path} is left out: {output.reason(path, why)}")
     print(
         f"{len(index.entries)} pictures: {update.added} read, {update.kept} there already, "
         f"{update.removed} forgotten"
@@ -425,18 +319,7 @@ def _counter(
 
 def _tell_failures(files: Sequence[Path], failed: Mapping[int, str]) -> None:
     for index, why in sorted(failed.items()):
-        _note(f"{files[index]} is left out: {_reason(files[index], why)}")
-
-
-def _failures(files: Sequence[Path], failed: Mapping[int, str]) -> list[dict[str, str]]:
-    return [
-        {"file": str(files[index]), "reason": _reason(files[index], why)}
-        for index, why in sorted(failed.items())
-    ]
-
-
-def _reason(file: Path, why: str) -> str:
-    return why.removeprefix(f"{file}: ")
+        _note(f"{files[index]} is left out: {output.reason(files[index], why)}")
 
 
 def _explain(error: Exception) -> tuple[int, str]:

@@ -9,7 +9,7 @@ from PIL import Image
 from rerank import BadImageError, Ranked, Reranker, rank
 from rerank.model import towers
 from rerank.model.weights import Model
-from rerank.reranker import CACHED_TEXTS
+from rerank.model.encoding import CACHED_TEXTS
 
 PROMPTS = ("a red panda", "two blue apples, left of a balloon!", "Ünïcødé 🐼", "")
 SIZES = [(32, 32), (33, 32), (64, 64), (200, 77), (77, 200), (17, 23), (640, 480)]
