@@ -109,12 +109,12 @@ def copy(scored: Scored, folder: Path) -> None:
 def draw_contact_sheet(prompt: str, scored: Scored, path: Path) -> None:
     """Draw the ranked images on one page, with what is known of each below it."""
     from rerank import contact_sheet
-    from rerank.model.preprocessing import open_picture
+    from rerank.model.preprocessing import open_image
 
     images, captions = [], []
     for place, each in enumerate(scored.ranking, start=1):
         file = scored.files[each.index]
-        images.append(open_picture(file))
+        images.append(open_image(file))
         lines = [f"{place}.  {each.score:.4f}"]
         if each.probability is not None:
             lines[0] += f"   {each.probability:.0%} likely"

@@ -1,4 +1,4 @@
-"""Score pictures against text with CLIP (Radford et al., arXiv 2103.00020) or SigLIP (Zhai et al.,
+"""Score images against text with CLIP (Radford et al., arXiv 2103.00020) or SigLIP (Zhai et al.,
 arXiv 2303.15343)."""
 
 import warnings
@@ -18,22 +18,22 @@ from rerank.claims.checking import Checked, check
 from rerank.claims.claims import Claims, split
 from rerank.claims.vocabulary import read_vocabulary
 from rerank.diversity import pick
+from rerank.images import Images
 from rerank.model.encoding import Encoder, Progress
 from rerank.model.preprocessing import Preprocessing, read_preprocessing
 from rerank.model.specs import DEFAULT, find
 from rerank.model.texts import TextReader
 from rerank.model.weights import Model, load_model, load_text_reader
-from rerank.pictures import Images
 from rerank.ranking import Ranked, Ranking, rank
 
 
 class Reranker(Encoder):
-    """A CLIP or SigLIP model that judges pictures.
+    """A CLIP or SigLIP model that scores images.
 
-    Pictures are PIL images, paths, bytes of files, NumPy arrays (H, W, 3) uint8 and tensors
+    Images are PIL images, paths, bytes of files, NumPy arrays (H, W, 3) uint8 and tensors
     (3, H, W), uint8 or floats in [0, 1], on any device. They come in any iterable, which is read
     once and a little ahead, so that it may be a stream of any length; as one tensor (B, 3, H, W);
-    as a folder, whose pictures are taken sorted by name; or as what `encode` made of them. Texts of
+    as a folder, whose images are taken sorted by name; or as what `encode` made of them. Texts of
     any length are scored; see `chunks` for those that are longer than the model's context.
 
     Attributes: `name` of the model, `folder` it came from, `device`, `image_size` in pixels a side,
@@ -69,7 +69,7 @@ class Reranker(Encoder):
         """The model of that name, of a folder in transformers' format, or the shipped one.
 
         Runs in fp32 on `device`, by default on CUDA where there is one, else on the CPU. `exact`
-        resizes pictures bit for bit as transformers' PIL image processors. `processor` names
+        resizes images bit for bit as transformers' PIL image processors. `processor` names
         another folder for tokenizer and preprocessing, for models that come without (PickScore's is
         known); `calibration` another file than the model's own calibration.json, read when first
         needed. Warns of a licence that forbids commercial use.
@@ -106,10 +106,10 @@ class Reranker(Encoder):
         templates: Sequence[str] = (),
         progress: Progress | None = None,
     ) -> list[float]:
-        """The cosine of each picture with the prompt, in [-1, 1].
+        """The cosine of each image with the prompt, in [-1, 1].
 
         `templates`, such as "a photo of {}.", make the mean of the prompt in each of them. nan
-        where the model gave no finite number. Raises BadImageError, which names it, for a picture
+        where the model gave no finite number. Raises BadImageError, which names it, for an image
         that cannot be read.
         """
         return self.similarity([prompt], images, templates=templates, progress=progress)[0].tolist()
@@ -129,7 +129,7 @@ class Reranker(Encoder):
         templates: Sequence[str] = (),
         progress: Progress | None = None,
     ) -> torch.Tensor:
-        """The cosines of P prompts with N pictures: (P, N) fp32 on the CPU, nan as in `score`."""
+        """The cosines of P prompts with N images: (P, N) fp32 on the CPU, nan as in `score`."""
         texts = self.text_features(prompts, templates)
         cosines = texts @ self.encode(images, progress=progress).features.T
         return cosines.clamp(-1, 1).cpu()  # rounding can carry them a little over 1
@@ -142,7 +142,7 @@ class Reranker(Encoder):
         templates: Sequence[str] = (),
         progress: Progress | None = None,
     ) -> list[dict[str, float]]:
-        """Zero-shot probabilities of the labels for each picture, the likeliest first.
+        """Zero-shot probabilities of the labels for each image, the likeliest first.
 
         The softmax of the logits, as in the article (§3.1): they sum to 1, so that one of the
         labels is assumed to be right.
@@ -166,7 +166,7 @@ class Reranker(Encoder):
         templates: Sequence[str] = (),
         progress: Progress | None = None,
     ) -> Ranking:
-        """The k best pictures, best first; of equals the first comes first.
+        """The k best images, best first; of equals the first comes first.
 
         `diversity` in [0, 1] trades score for variety (maximal marginal relevance) and groups
         near-duplicates; `calibrate` adds what the scores mean (see `calibrated`). Fewer when there
@@ -174,7 +174,7 @@ class Reranker(Encoder):
         BadImageError.
         """
         if k < 1:
-            raise ValueError(f"k is {k}; at least 1 picture must be asked for")
+            raise ValueError(f"k is {k}; at least 1 image must be asked for")
         if not 0 <= diversity <= 1:
             raise ValueError(f"diversity is {diversity}; it lies in [0, 1]")
         encoded = self.encode(images, progress=progress)
@@ -208,9 +208,9 @@ class Reranker(Encoder):
     # ---- what scores mean
 
     def calibrated(self, prompt: str, images: Images) -> list[Calibrated]:
-        """What the score of each picture means: a percentile and the probability of a match.
+        """What the score of each image means: a percentile and the probability of a match.
 
-        The score is placed among those of the same picture with unrelated captions and with the
+        The score is placed among those of the same image with unrelated captions and with the
         prompt's changed versions. Raises WeightsError when the model has no calibration.json.
         """
         encoded = self.encode(images)
@@ -237,8 +237,8 @@ class Reranker(Encoder):
         return split(prompt, read_vocabulary(self.folder))
 
     def check(self, prompt: str, images: Images) -> list[Checked]:
-        """For each picture, whether each claim of the prompt holds in it, and the prompt mended
-        until it fits the picture best, one claim at a time."""
+        """For each image, whether each claim of the prompt holds in it, and the prompt corrected
+        until it fits the image best, one claim at a time."""
         features = self.encode(images).features
         claims = self.claims(prompt)
         return [

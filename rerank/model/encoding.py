@@ -11,20 +11,20 @@ from torch.nn.functional import normalize
 
 from pipelines.runtime.cpu import speed_up
 from pipelines.runtime.devices import is_out_of_memory
+from rerank.images import Encoded, Images, ahead, list_images
 from rerank.model import towers
 from rerank.model.cores import each_core
-from rerank.model.preprocessing import BadImageError, Picture, Preprocessing
+from rerank.model.preprocessing import BadImageError, ImageLike, Preprocessing
 from rerank.model.texts import TextReader
 from rerank.model.weights import Model
-from rerank.pictures import Encoded, Images, ahead, list_pictures
 
-CPU_BATCH = 16  # pictures or texts in one pass: what a core's cache holds
+CPU_BATCH = 16  # images or texts in one pass: what a core's cache holds
 GPU_BATCH = 256
 CACHED_TEXTS = 4096
 
-Progress = Callable[[int], None]  # told how many pictures are done
+Progress = Callable[[int], None]  # told how many images are done
 
-# A batch: of a tensor as it came, (B, 3, H, W); or pictures at the model's size, or their errors.
+# A batch: of a tensor as it came, (B, 3, H, W); or images at the model's size, or their errors.
 Prepared: TypeAlias = torch.Tensor | list[torch.Tensor | Exception]
 
 
@@ -90,11 +90,11 @@ class Encoder:
     def encode(
         self, images: Images, *, progress: Progress | None = None, skip_bad: bool = False
     ) -> Encoded:
-        """The pictures as the model sees them: every other method takes the result in their place,
-        so that they are read once and judged many times.
+        """The images as the model sees them: every other method takes the result in their place,
+        so that they are read once and scored many times.
 
-        Files are decoded by threads, a little ahead; `progress` is told the number of pictures
-        done, now and then. A picture that cannot be read raises BadImageError; `skip_bad` notes it
+        Files are decoded by threads, a little ahead; `progress` is told the number of images
+        done, now and then. An image that cannot be read raises BadImageError; `skip_bad` notes it
         in `.failed` instead, and its scores are nan.
         """
         if isinstance(images, Encoded):
@@ -110,10 +110,10 @@ class Encoder:
                 progress(done)
         return Encoded(torch.cat(features), failed)
 
-    def prepare(self, image: Picture) -> torch.Tensor:
-        """One picture as (3, H, W) uint8 at the model's size, which every method here accepts.
+    def prepare(self, image: ImageLike) -> torch.Tensor:
+        """One image as (3, H, W) uint8 at the model's size, which every method here accepts.
 
-        For reading pictures one by one, so that a bad one (BadImageError) does not stop the others.
+        For reading images one by one, so that a bad one (BadImageError) does not stop the others.
         """
         return self._preprocessing.prepare(image, self.device)
 
@@ -130,7 +130,7 @@ class Encoder:
     def _width(self) -> int:
         """D."""
         config = self._model.config
-        # SigLIP's pictures keep the width of their tower.
+        # SigLIP's images keep the width of their tower.
         return getattr(config, "projection_dim", None) or config.vision_config.hidden_size
 
     def _no_features(self) -> torch.Tensor:
@@ -142,9 +142,9 @@ class Encoder:
                 yield images[start : start + self._batch]
             return
         if isinstance(images, str | os.PathLike):
-            images = list_pictures(images)
+            images = list_images(images)
         if isinstance(images, bytes) or not isinstance(images, Iterable):
-            raise ValueError(f"images are a list of pictures, not one {type(images).__name__}")
+            raise ValueError(f"images are a list of images, not one {type(images).__name__}")
         prepared = ahead(images, self.prepare, BadImageError)
         while batch := list(islice(prepared, self._batch)):
             yield batch
@@ -152,7 +152,7 @@ class Encoder:
     def _encoded_batches(
         self, batches: Iterator[Prepared]
     ) -> Iterator[tuple[torch.Tensor, dict[int, Exception]]]:
-        """The features (B, D) of each batch, and what is wrong with which of its pictures."""
+        """The features (B, D) of each batch, and what is wrong with which of its images."""
         begun = list(islice(batches, 2))
         if self.device.type == "cpu" and len(begun) == 2:  # one alone is for all cores together
             return each_core(chain(begun, batches), self._encode_batch)
@@ -160,24 +160,24 @@ class Encoder:
 
     @torch.no_grad()
     def _encode_batch(self, batch: Prepared) -> tuple[torch.Tensor, dict[int, Exception]]:
-        """Of pictures with an error in their place the features are nan."""
+        """Of images with an error in their place the features are nan."""
         if isinstance(batch, torch.Tensor):
-            pictures = self._preprocessing.prepare_batch(batch, self.device)
-            return self._encode_pictures(pictures), {}
+            images = self._preprocessing.prepare_batch(batch, self.device)
+            return self._encode_images(images), {}
         bad = {i: each for i, each in enumerate(batch) if isinstance(each, Exception)}
         good = {i: each for i, each in enumerate(batch) if isinstance(each, torch.Tensor)}
         rows = self._no_features().new_full((len(batch), self._width), torch.nan)
         if good:
             stacked = torch.stack([each.to(self.device) for each in good.values()])
-            rows[list(good)] = self._encode_pictures(stacked)
+            rows[list(good)] = self._encode_images(stacked)
         return rows, bad
 
-    def _encode_pictures(self, pictures: torch.Tensor) -> torch.Tensor:
+    def _encode_images(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) uint8, prepared → (B, D); from now on fewer at once when memory is short."""
         rows: list[torch.Tensor] = []
         start = 0
-        while start < len(pictures):
-            part = pictures[start : start + self._batch]
+        while start < len(images):
+            part = images[start : start + self._batch]
             try:
                 pixels = self._preprocessing.normalise(part)
                 rows.append(towers.image_features(self._model, pixels))
