@@ -7,7 +7,7 @@ from rerank import Reranker
 from rerank.claims.claims import Claim, split
 from rerank.claims.vocabulary import read_vocabulary
 from rerank.model.specs import SPECS
-from train.reranker import (
+from train.reranker_quality import (
     Labelled,
     calibrate,
     is_true,
