@@ -136,8 +136,8 @@ def main_figures(
     prompts: int = 48,
     seeds: int = 4,
 ) -> str:
-    """What probabilities and ticks are worth, as lines for people: on scenes, and with a painter on
-    what it draws of the first evaluation prompts."""
+    """Return what probabilities and ticks are worth, as lines for people: on scenes, and with a
+    model on what it draws of the first evaluation prompts."""
     labelled = label_scenes(scenes, "evaluation")
     lines = [
         f"{scenes} scenes, each with its caption, a changed one and that of another scene",
@@ -168,8 +168,8 @@ def _calibration_lines(reranker: Reranker, labelled: Labelled) -> list[str]:
 
 
 def measure_calibration(reranker: Reranker, labelled: Labelled) -> tuple[Quality, Rates]:
-    """The quality of probabilities on labelled images; how often "none of these match" is right
-    where the caption is another scene's, and how often it is rightly not said."""
+    """Return the quality of probabilities on labelled images; how often "none of these match" is
+    right where the caption is another scene's, and how often it is rightly not said."""
     images = reranker.encode(labelled.images)
     probabilities = [
         reranker.calibrated(pair.caption, _one(images, pair.image))[0].probability
@@ -202,7 +202,7 @@ def measure_claims_on_scenes(reranker: Reranker, number: int) -> Rates:
 
 
 def measure_claims_on_drawn(reranker: Reranker, drawn: Labelled) -> Rates:
-    """The same on drawn images in which the judge sees a scene clearly."""
+    """Return the same on drawn images in which the judge sees a scene clearly."""
     images = reranker.encode(drawn.images)
     sights = find(drawn.images)
     seen = [(pair, sights[pair.image].scene) for pair in drawn.pairs]
