@@ -2,7 +2,7 @@
 
 CLIP's one number for a whole prompt hides what is wrong. So each fact of the prompt (an object, its
 number, colour, size or place, a relation, the ground) is exchanged for others, in the prompt's own
-words, and it holds in a picture if the prompt as it is scores higher than with any exchange.
+words, and it holds in an image if the prompt as it is scores higher than with any exchange.
 Imports no torch.
 """
 

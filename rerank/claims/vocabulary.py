@@ -71,7 +71,7 @@ class Vocabulary:
     """What a prompt may be made of.
 
     Tables of phrases map a name to the ways of saying it, the plainest first. `closed` says that
-    pictures show nothing but these nouns, and that "a panda" means one.
+    images show nothing but these nouns, and that "a panda" means one.
     """
 
     nouns: tuple[Noun, ...]

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from rerank.pictures import in_threads
+from rerank.images import in_threads
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -1,4 +1,4 @@
-"""Facts about the CLIP models that can judge. Imports no torch."""
+"""Facts about the models that score. Imports no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
