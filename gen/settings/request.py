@@ -1,7 +1,7 @@
 """The one record of what was asked, the same for every door.
 
 Each field of `Request` carries its own facts, and the table `SETTINGS` is read off the fields:
-flags, keys of prompt files, JSON and the text inside pictures all follow from it.
+flags, keys of prompt files, JSON and the text inside images all follow from it.
 """
 
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ class RequestSettings(TypedDict, total=False):
     candidates: Annotated[
         int | None,
         Setting(
-            "how many pictures are made",
+            "how many images are made",
             "Candidates",
             aliases=("best_of", "n_iter"),
             low=1,
