@@ -1,8 +1,8 @@
 """Prompts as lists of claims that can be checked one by one, each with its changed versions.
 
 CLIP's one number for a whole prompt hides what is wrong. So each fact of the prompt (an object, its
-number, colour, size or place, a relation, the background) is exchanged for others, in the prompt's own
-words, and it holds in an image if the prompt as it is scores higher than with any exchange.
+number, colour, size or place, a relation, the background) is exchanged for others, in the prompt's
+own words, and it holds in an image if the prompt as it is scores higher than with any exchange.
 Imports no torch.
 """
 
