@@ -152,7 +152,7 @@ def _without_number(scores: Sequence[float], failed: Mapping[int, str]) -> dict[
 
 
 def _classify(options: argparse.Namespace) -> int:
-    """Print the likeliest label of each image."""
+    """Return the likeliest label of each image."""
     files = list_files(options.images)
     reranker = _load(options, options.model)
     encoded = _encode(reranker, files, options)

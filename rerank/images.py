@@ -63,7 +63,7 @@ def list_images(folder: str | os.PathLike[str], *, deep: bool = False) -> list[P
 def ahead(
     items: Iterable[Item], work: Callable[[Item], Result], errors: type[Exception]
 ) -> Iterator[Result | Exception]:
-    """Yield the results of `work` in the order of the items, made by threads a little ahead.
+    """Return the results of `work` in the order of the items, made by threads a little ahead.
 
     Exceptions of the kind `errors` take the place of their result; others are raised. At most AHEAD
     items are in memory, however many there are.
@@ -82,7 +82,7 @@ def ahead(
 def in_threads(
     pool: ThreadPoolExecutor, items: Iterable[Item], work: Callable[[Item], Result], most: int
 ) -> Iterator[Result]:
-    """Yield the results of `work` in the order of the items, of which at most so many are in
+    """Return the results of `work` in the order of the items, of which at most so many are in
     memory.
 
     Shuts the pool down at the end.

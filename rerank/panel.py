@@ -140,7 +140,7 @@ def standardised(scores: Sequence[float]) -> torch.Tensor:
 
 
 def _blocks(images: Images) -> Iterator[Images]:
-    """Yield the images a block at a time, since an iterable can be read only once."""
+    """Return the images a block at a time, since an iterable can be read only once."""
     if isinstance(images, Encoded):
         raise ValueError("encoded images belong to one model; a panel takes the images")
     if isinstance(images, str | os.PathLike):

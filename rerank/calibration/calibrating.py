@@ -98,7 +98,7 @@ def quality(probabilities: Sequence[float], matches: Sequence[bool]) -> Quality:
 
 
 def read_captions(path: Path) -> list[tuple[Path, str, bool]]:
-    """Return the rows of a JSONL file: {"file": …, "caption": …}, with "matches": false where the
+    """Read the rows of a JSONL file: {"file": …, "caption": …}, with "matches": false where the
     caption is wrong. Files are relative to its folder. Raises ValueError, naming the line."""
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):

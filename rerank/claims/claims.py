@@ -1,8 +1,8 @@
 """Prompts as lists of claims that can be checked one by one, each with its changed versions.
 
 CLIP's one number for a whole prompt hides what is wrong. So each fact of the prompt (an object, its
-number, colour, size or place, a relation, the background) is exchanged for others, in the prompt's
-own words, and it holds in an image if the prompt as it is scores higher than with any exchange.
+number, colour, size or place, a relation, the ground) is exchanged for others, in the prompt's own
+words, and it holds in an image if the prompt as it is scores higher than with any exchange.
 Imports no torch.
 """
 
@@ -112,7 +112,7 @@ def split(prompt: str, vocabulary: Vocabulary) -> Claims:
 
 
 def _of_thing(sentence: Sentence, index: int, vocabulary: Vocabulary) -> Iterator[Claim]:
-    """Yield the claims about one thing: object, count, size, colour, place."""
+    """Return the claims about one thing: object, count, size, colour, place."""
     text, thing = sentence.text, sentence.things[index]
     yield Claim("object", thing.name, changed=tuple(_other_objects(sentence, index, vocabulary)))
     if vocabulary.closed and len(sentence.things) == 1 and thing.article_span is not None:
@@ -142,7 +142,7 @@ def _of_thing(sentence: Sentence, index: int, vocabulary: Vocabulary) -> Iterato
 
 
 def _other_objects(sentence: Sentence, index: int, vocabulary: Vocabulary) -> Iterator[str]:
-    """Yield the prompt with another thing: another noun, or another shape of the same colour."""
+    """Return the prompt with another thing: another noun, or another shape of the same colour."""
     text, thing = sentence.text, sentence.things[index]
     present = {other.name for other in sentence.things} | {singularise(thing.name)}
     many = thing.count is not None and thing.count > 1
@@ -248,13 +248,13 @@ def _with_article(text: str, span: Span, new: str) -> tuple[Span, str]:
     return (found.start(), span[1]), f"{fitting}{found[2]}{new}"
 
 
-def _like(text: str, span: Span, background: str) -> str:
+def _like(text: str, span: Span, ground: str) -> str:
     """Return the background with an article where there was one."""
     found = re.match(r"(an?|the)\s", text[slice(*span)], re.IGNORECASE)
     if found is None:
-        return background
-    word = found[1] if found[1].lower() == "the" else article(background)
-    return f"{word} {background}"
+        return ground
+    word = found[1] if found[1].lower() == "the" else article(ground)
+    return f"{word} {ground}"
 
 
 def _exchange(text: str, edits: Sequence[tuple[Span, str]]) -> str:

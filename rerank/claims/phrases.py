@@ -180,22 +180,22 @@ class Matcher:
     # ---- open classes: where they may stop
 
     def any_word(self, at: int) -> list[int]:
-        """Match any one word."""
+        """Any one word."""
         return [at + 1] if at < len(self.words) else []
 
     def plain_word(self, at: int) -> list[int]:
-        """Match one word that is not of the grammar."""
+        """One word that is not of the grammar."""
         return [at + 1] if self.word(at) not in STOPS | {""} else []
 
     def new_background(self, at: int) -> list[int]:
-        """Match up to three words, as in "light green", the fewest first."""
+        """Up to three words, as in "light green", the fewest first."""
         stops = list(range(at + 1, at + 4))
         free = takewhile(lambda stop: self.word(stop - 1) not in STOPS | ENDS, stops)
         return list(free)
 
     def unlisted(self, at: int) -> list[int]:
-        """Match a noun that no table has: the words up to one that cannot be part of it, on through
-        "of" as in "a bowl of soup". What begins a part with -ing names nothing."""
+        """Return a noun that no table has: the words up to one that cannot be part of it, on
+        through "of" as in "a bowl of soup". What begins a part with -ing names nothing."""
         stop = self._plain_words(at, at == self.begin)
         while stop > at and self.word(stop) == "of":
             inner = stop + 1 + (self.word(stop + 1) in DETERMINERS)
@@ -216,7 +216,7 @@ class Matcher:
         return stop
 
     def loose(self, at: int) -> list[int]:
-        """Match a word that nothing fits, with the words behind it that are not of the grammar."""
+        """Return a word that nothing fits, with the words behind it that are not of the grammar."""
         stop = at + 1
         if self.word(at) not in JOINTS | VAGUE:
             while self.word(stop) not in STOPS | ENDS:

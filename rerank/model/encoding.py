@@ -90,8 +90,8 @@ class Encoder:
     def encode(
         self, images: Images, *, progress: Progress | None = None, skip_bad: bool = False
     ) -> Encoded:
-        """Return the images as the model sees them: every other method takes the result in their
-        place, so that they are read once and scored many times.
+        """Encode images as the model sees them: every other method takes the result in their place,
+        so that they are read once and scored many times.
 
         Files are decoded by threads, a little ahead; `progress` is told the number of images
         done, now and then. An image that cannot be read raises BadImageError; `skip_bad` notes it
@@ -152,7 +152,7 @@ class Encoder:
     def _encoded_batches(
         self, batches: Iterator[Prepared]
     ) -> Iterator[tuple[torch.Tensor, dict[int, Exception]]]:
-        """Yield the features (B, D) of each batch, and what is wrong with which of its images."""
+        """Return the features (B, D) of each batch, and what is wrong with which of its images."""
         begun = list(islice(batches, 2))
         if self.device.type == "cpu" and len(begun) == 2:  # one alone is for all cores together
             return each_core(chain(begun, batches), self._encode_batch)

@@ -188,7 +188,7 @@ def read_preprocessing(folder: Path, image_size: int, *, exact: bool = False) ->
 
 
 def open_image(source: str | os.PathLike[str] | bytes, enough: int | None = None) -> Image.Image:
-    """Return a file, or the bytes of one, as an RGB image; of an animation, the first frame.
+    """Open a file, or the bytes of one, as an RGB image; of an animation, the first frame.
 
     `enough` allows a JPEG to be decoded at a fraction of its size that leaves the shorter edge at
     least that long. Raises BadImageError.
@@ -249,7 +249,7 @@ def to_rgb(image: Image.Image, name: str = "") -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
-    """Return an error in a line."""
+    """Return an error as one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -301,7 +301,7 @@ def _resize(images: torch.Tensor, height: int, width: int, mode: str) -> torch.T
 
 
 def _from_config(config: dict[str, Any], exact: bool) -> Preprocessing:
-    """Read a preprocessor_config.json; KeyError, TypeError or ValueError for what is unknown."""
+    """Raise KeyError, TypeError or ValueError for what we cannot follow."""
     if not config.get("do_resize", True):
         raise ValueError("do_resize is false")
     resample = Image.Resampling(config.get("resample", Image.Resampling.BICUBIC))
