@@ -37,8 +37,8 @@ class AestheticHead:
 
     @classmethod
     def load(cls, file: str | Path, reranker: Reranker) -> "AestheticHead":
-        """The head in a file, for the features of `reranker`. Raises WeightsError for one that does
-        not fit."""
+        """Return the head in a file, for the features of `reranker`. Raises WeightsError for one
+        that does not fit."""
         file = Path(file)
         try:
             with safe_open(file, framework="pt") as opened:

@@ -152,7 +152,7 @@ def _without_number(scores: Sequence[float], failed: Mapping[int, str]) -> dict[
 
 
 def _classify(options: argparse.Namespace) -> int:
-    """The likeliest label of each image."""
+    """Return the likeliest label of each image."""
     files = list_files(options.images)
     reranker = _load(options, options.model)
     encoded = _encode(reranker, files, options)
@@ -250,7 +250,7 @@ def _calibrate(options: argparse.Namespace) -> int:
 
 
 def list_files(arguments: Sequence[Path]) -> list[Path]:
-    """The files given, and the images directly in the folders given, sorted by name.
+    """Return the files given, and the images directly in the folders given, sorted by name.
 
     Raises ValueError for a folder without any.
     """
@@ -305,7 +305,7 @@ def _out_of_memory() -> Iterator[None]:
 def _counter(
     options: argparse.Namespace, total: int | None = None, what: str = "images"
 ) -> Callable[[int], None] | None:
-    """Shows how many are done, on a terminal."""
+    """Show how many are done, on a terminal."""
     if options.quiet or not sys.stderr.isatty():
         return None
     of = "" if total is None else f" of {total}"
@@ -323,7 +323,7 @@ def _tell_failures(files: Sequence[Path], failed: Mapping[int, str]) -> None:
 
 
 def _explain(error: Exception) -> tuple[int, str]:
-    """The exit code and the line for an error."""
+    """Return the exit code and the line for an error."""
     match error:
         case WeightsError():
             return BAD_WEIGHTS, str(error)

@@ -33,7 +33,7 @@ exit codes: 0 done, 2 bad input, 3 weights, 4 some images could not be read, 5 n
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
-    """What the command line says; `command` is one of COMMANDS."""
+    """Return what the command line says; `command` is one of COMMANDS."""
     command = "rank"
     if words and words[0] in COMMANDS:
         command, *words = words
@@ -43,7 +43,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 def build_parser(command: str = "rank") -> argparse.ArgumentParser:
-    """The parser of one of COMMANDS."""
+    """Return the parser of one of COMMANDS."""
     parser = argparse.ArgumentParser(
         prog="rerank" if command == "rank" else f"rerank {command}",
         description=f"{COMMANDS[command][0].upper()}{COMMANDS[command][1:]}.",

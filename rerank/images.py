@@ -41,7 +41,7 @@ Images: TypeAlias = "Iterable[ImageLike] | torch.Tensor | str | os.PathLike[str]
 
 
 def list_images(folder: str | os.PathLike[str], *, deep: bool = False) -> list[Path]:
-    """The image files of a folder, sorted; `deep` takes those of its folders too.
+    """Return the image files of a folder, sorted; `deep` takes those of its folders too.
 
     Told by their suffix; hidden ones are left out. Raises ValueError for what is not a folder, and
     for a folder without any.
@@ -63,7 +63,7 @@ def list_images(folder: str | os.PathLike[str], *, deep: bool = False) -> list[P
 def ahead(
     items: Iterable[Item], work: Callable[[Item], Result], errors: type[Exception]
 ) -> Iterator[Result | Exception]:
-    """The results of `work` in the order of the items, made by threads a little ahead.
+    """Return the results of `work` in the order of the items, made by threads a little ahead.
 
     Exceptions of the kind `errors` take the place of their result; others are raised. At most AHEAD
     items are in memory, however many there are.
@@ -82,7 +82,8 @@ def ahead(
 def in_threads(
     pool: ThreadPoolExecutor, items: Iterable[Item], work: Callable[[Item], Result], most: int
 ) -> Iterator[Result]:
-    """The results of `work` in the order of the items, of which at most so many are in memory.
+    """Return the results of `work` in the order of the items, of which at most so many are in
+    memory.
 
     Shuts the pool down at the end.
     """

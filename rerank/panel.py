@@ -52,7 +52,7 @@ class PanelScores:
     failed: dict[int, str]
 
     def ranking(self, k: int | None = None) -> Ranking:
-        """The k best, best first, or all of them."""
+        """Return the k best, best first, or all of them."""
         return Ranking(
             (
                 replace(each, parts={name: raw[each.index] for name, raw in self.parts.items()})
@@ -71,7 +71,7 @@ class Panel:
     """
 
     def __init__(self, members: Sequence[Member]) -> None:
-        """Raises ValueError for no members, equal names or weights that are not above 0."""
+        """Raise ValueError for no members, equal names or weights that are not above 0."""
         names = [member.scorer.name for member in members]
         if not members or len(set(names)) != len(names):
             raise ValueError(f"a panel has members of different names, not {names}")
@@ -105,11 +105,12 @@ class Panel:
         return PanelScores(self.combine(parts), parts, failed)
 
     def score(self, prompt: str, images: Images) -> list[float]:
-        """The weighted mean of the members' standardised scores; nan where one gave no number."""
+        """Return the weighted mean of the members' standardised scores; nan where one gave no
+        number."""
         return self.score_each(prompt, images).scores
 
     def top_k(self, prompt: str, images: Images, k: int) -> Ranking:
-        """The k best images, best first, with each member's raw score in `parts`."""
+        """Return the k best images, best first, with each member's raw score in `parts`."""
         if k < 1:
             raise ValueError(f"k is {k}; at least 1 image must be asked for")
         return self.score_each(prompt, images).ranking(k)
@@ -139,7 +140,7 @@ def standardised(scores: Sequence[float]) -> torch.Tensor:
 
 
 def _blocks(images: Images) -> Iterator[Images]:
-    """The images a block at a time, since an iterable can be read only once."""
+    """Return the images a block at a time, since an iterable can be read only once."""
     if isinstance(images, Encoded):
         raise ValueError("encoded images belong to one model; a panel takes the images")
     if isinstance(images, str | os.PathLike):

@@ -66,7 +66,7 @@ class Reranker(Encoder):
         processor: str | Path | None = None,
         calibration: str | Path | None = None,
     ) -> "Reranker":
-        """The model of that name, of a folder in transformers' format, or the shipped one.
+        """Return the model of that name, of a folder in transformers' format, or the shipped one.
 
         Runs in fp32 on `device`, by default on CUDA where there is one, else on the CPU. `exact`
         resizes images bit for bit as transformers' PIL image processors. `processor` names
@@ -106,7 +106,7 @@ class Reranker(Encoder):
         templates: Sequence[str] = (),
         progress: Progress | None = None,
     ) -> list[float]:
-        """The cosine of each image with the prompt, in [-1, 1].
+        """Return the cosine of each image with the prompt, in [-1, 1].
 
         `templates`, such as "a photo of {}.", make the mean of the prompt in each of them. nan
         where the model gave no finite number. Raises BadImageError, which names it, for an image
@@ -115,7 +115,7 @@ class Reranker(Encoder):
         return self.similarity([prompt], images, templates=templates, progress=progress)[0].tolist()
 
     def logits(self, prompt: str, images: Images) -> list[float]:
-        """The scores on the scale that the model was trained with: cosine x scale + bias.
+        """Return the scores on the scale that the model was trained with: cosine x scale + bias.
 
         CLIP has no bias; the sigmoid of SigLIP's logit is its own probability of a match.
         """
@@ -129,7 +129,8 @@ class Reranker(Encoder):
         templates: Sequence[str] = (),
         progress: Progress | None = None,
     ) -> torch.Tensor:
-        """The cosines of P prompts with N images: (P, N) fp32 on the CPU, nan as in `score`."""
+        """Return the cosines of P prompts with N images: (P, N) fp32 on the CPU, nan as in
+        `score`."""
         texts = self.text_features(prompts, templates)
         cosines = texts @ self.encode(images, progress=progress).features.T
         return cosines.clamp(-1, 1).cpu()  # rounding can carry them a little over 1
@@ -166,7 +167,7 @@ class Reranker(Encoder):
         templates: Sequence[str] = (),
         progress: Progress | None = None,
     ) -> Ranking:
-        """The k best images, best first; of equals the first comes first.
+        """Return the k best images, best first; of equals the first comes first.
 
         `diversity` in [0, 1] trades score for variety (maximal marginal relevance) and groups
         near-duplicates; `calibrate` adds what the scores mean (see `calibrated`). Fewer when there
@@ -208,7 +209,7 @@ class Reranker(Encoder):
     # ---- what scores mean
 
     def calibrated(self, prompt: str, images: Images) -> list[Calibrated]:
-        """What the score of each image means: a percentile and the probability of a match.
+        """Return what the score of each image means: a percentile and the probability of a match.
 
         The score is placed among those of the same image with unrelated captions and with the
         prompt's changed versions. Raises WeightsError when the model has no calibration.json.
@@ -232,8 +233,8 @@ class Reranker(Encoder):
         return found
 
     def claims(self, prompt: str) -> Claims:
-        """The prompt taken apart into claims, by the words of the model's vocabulary.json where it
-        has one, else by plain English; `.unparsed` says what was not understood."""
+        """Return the prompt taken apart into claims, by the words of the model's vocabulary.json
+        where it has one, else by plain English; `.unparsed` says what was not understood."""
         return split(prompt, read_vocabulary(self.folder))
 
     def check(self, prompt: str, images: Images) -> list[Checked]:

@@ -89,7 +89,7 @@ def make(
 
 
 def quality(probabilities: Sequence[float], matches: Sequence[bool]) -> Quality:
-    """What probabilities are worth; not a number without any."""
+    """Return what probabilities are worth; not a number without any."""
     if not matches:
         return Quality(0, float("nan"), float("nan"))
     right = [(p >= 0.5) == truth for p, truth in zip(probabilities, matches, strict=True)]
@@ -98,8 +98,8 @@ def quality(probabilities: Sequence[float], matches: Sequence[bool]) -> Quality:
 
 
 def read_captions(path: Path) -> list[tuple[Path, str, bool]]:
-    """The rows of a JSONL file: {"file": …, "caption": …}, with "matches": false where the caption
-    is wrong. Files are relative to its folder. Raises ValueError, naming the line."""
+    """Read the rows of a JSONL file: {"file": …, "caption": …}, with "matches": false where the
+    caption is wrong. Files are relative to its folder. Raises ValueError, naming the line."""
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
@@ -116,8 +116,8 @@ def read_captions(path: Path) -> list[tuple[Path, str, bool]]:
 
 
 def with_wrong_ones(reranker: Reranker, pairs: Sequence[Pair], seed: int = 0) -> list[Pair]:
-    """The pairs, and for each that matches two that do not: the caption of another image, and its
-    own with one fact changed."""
+    """Return the pairs, and for each that matches two that do not: the caption of another image,
+    and its own with one fact changed."""
     rng = random.Random(seed)
     captions = list(dict.fromkeys(pair.caption for pair in pairs if pair.matches))
     wrong = []

@@ -72,8 +72,8 @@ class Calibration:
     def read(
         self, scores: torch.Tensor, unrelated: torch.Tensor, changed: torch.Tensor, scale: float
     ) -> list[Calibrated]:
-        """What the scores (N,) of N images with a prompt mean, beside those with the unrelated
-        captions (C, N) and the changed ones (V, N); all cosines."""
+        """Return what the scores (N,) of N images with a prompt mean, beside those with the
+        unrelated captions (C, N) and the changed ones (V, N); all cosines."""
         model = self.changed if len(changed) > 0 else self.plain
         probabilities = model(evidence(scores, unrelated, changed, scale))
         others = torch.cat([unrelated, changed])
@@ -135,8 +135,9 @@ def fit(evidence: torch.Tensor, matches: torch.Tensor, steps: int = 50) -> Logis
 def expected_error(
     probabilities: Sequence[float], matches: Sequence[bool], bins: int = 10
 ) -> float:
-    """The expected calibration error (Guo et al., arXiv 1706.04599, §2): the mean distance between
-    the probabilities of a bin and the share of matches in it, weighted by the bins' sizes."""
+    """Return the expected calibration error (Guo et al., arXiv 1706.04599, §2): the mean distance
+    between the probabilities of a bin and the share of matches in it, weighted by the bins'
+    sizes."""
     p, y = torch.tensor(probabilities), torch.tensor(matches, dtype=torch.float32)
     bin_of = (p * bins).long().clamp(max=bins - 1)
     distances = [

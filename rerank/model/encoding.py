@@ -90,7 +90,7 @@ class Encoder:
     def encode(
         self, images: Images, *, progress: Progress | None = None, skip_bad: bool = False
     ) -> Encoded:
-        """The images as the model sees them: every other method takes the result in their place,
+        """Encode images as the model sees them: every other method takes the result in their place,
         so that they are read once and scored many times.
 
         Files are decoded by threads, a little ahead; `progress` is told the number of images
@@ -118,7 +118,7 @@ class Encoder:
         return self._preprocessing.prepare(image, self.device)
 
     def chunks(self, prompt: str) -> list[str]:
-        """The parts of the prompt that are scored: one, or more when it exceeds the context.
+        """Return the parts of the prompt that are scored: one, or more when it exceeds the context.
 
         Parts break between words and fill the context. The feature of a long prompt is the mean
         of its parts' features, weighted by their number of tokens.
@@ -152,7 +152,7 @@ class Encoder:
     def _encoded_batches(
         self, batches: Iterator[Prepared]
     ) -> Iterator[tuple[torch.Tensor, dict[int, Exception]]]:
-        """The features (B, D) of each batch, and what is wrong with which of its images."""
+        """Return the features (B, D) of each batch, and what is wrong with which of its images."""
         begun = list(islice(batches, 2))
         if self.device.type == "cpu" and len(begun) == 2:  # one alone is for all cores together
             return each_core(chain(begun, batches), self._encode_batch)

@@ -106,7 +106,7 @@ class Preprocessing:
         return torch.stack([self._by_pil(Image.fromarray(array)) for array in arrays]).to(device)
 
     def _opened(self, source: ImageLike) -> Image.Image:
-        """An image of any kind but a tensor, as RGB."""
+        """Return an image of any kind but a tensor, as RGB."""
         if isinstance(source, np.ndarray):
             return _from_array(source)
         if isinstance(source, Image.Image):
@@ -155,7 +155,8 @@ class Preprocessing:
 
 
 def read_preprocessing(folder: Path, image_size: int, *, exact: bool = False) -> Preprocessing:
-    """The preprocessing of a model folder whose vision tower reads `image_size` pixels a side.
+    """Return the preprocessing of a model folder whose vision tower reads `image_size` pixels a
+    side.
 
     Reads preprocessor_config.json, the part of processor_config.json that newer tools write, or
     what OpenCLIP says.
@@ -187,7 +188,7 @@ def read_preprocessing(folder: Path, image_size: int, *, exact: bool = False) ->
 
 
 def open_image(source: str | os.PathLike[str] | bytes, enough: int | None = None) -> Image.Image:
-    """A file, or the bytes of one, as an RGB image; of an animation, the first frame.
+    """Open a file, or the bytes of one, as an RGB image; of an animation, the first frame.
 
     `enough` allows a JPEG to be decoded at a fraction of its size that leaves the shorter edge at
     least that long. Raises BadImageError.
@@ -211,7 +212,7 @@ def open_image(source: str | os.PathLike[str] | bytes, enough: int | None = None
 
 
 def _named(source: str | os.PathLike[str] | bytes) -> tuple[str, Path | io.BytesIO]:
-    """What to call a source in messages, and what PIL opens."""
+    """Return what to call a source in messages, and what PIL opens."""
     if isinstance(source, bytes):
         return f"image of {len(source)} bytes", io.BytesIO(source)
     path = Path(source)
@@ -248,7 +249,7 @@ def to_rgb(image: Image.Image, name: str = "") -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
-    """An error in a line."""
+    """Return an error as one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -300,7 +301,7 @@ def _resize(images: torch.Tensor, height: int, width: int, mode: str) -> torch.T
 
 
 def _from_config(config: dict[str, Any], exact: bool) -> Preprocessing:
-    """Raises KeyError, TypeError or ValueError for what we cannot follow."""
+    """Raise KeyError, TypeError or ValueError for what we cannot follow."""
     if not config.get("do_resize", True):
         raise ValueError("do_resize is false")
     resample = Image.Resampling(config.get("resample", Image.Resampling.BICUBIC))

@@ -142,7 +142,7 @@ class Index:
         return cls(reranker, folder, entries, features)
 
     def search(self, query: "str | ImageLike", k: int = 10) -> list[Found]:
-        """The k images most like a text, or like an image (PIL, array, tensor or a Path).
+        """Return the k images most like a text, or like an image (PIL, array, tensor or a Path).
 
         A str is a text; a Path names an image. Exact, by faiss. Raises MissingExtraError without
         it, ValueError when k < 1, BadImageError.
@@ -165,7 +165,7 @@ class Index:
         ]
 
     def stale(self) -> list[Path]:
-        """The images that were changed or removed since they were read, and the new ones."""
+        """Return the images that were changed or removed since they were read, and the new ones."""
         known = set(self.entries)
         present = {_entry(path, self.folder) for path in list_images(self.folder, deep=True)}
         return sorted({self.folder / entry.file for entry in known ^ present})
@@ -194,7 +194,8 @@ def _entry(path: Path, folder: Path) -> Entry:
 
 
 def _model_of(place: Path) -> str | None:
-    """The files_hash of the weights that an index was made with; None where it cannot be read."""
+    """Return the files_hash of the weights that an index was made with; None where it cannot be
+    read."""
     try:
         with safe_open(place / FEATURES, framework="pt") as opened:
             return (opened.metadata() or {}).get("model")

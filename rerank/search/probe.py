@@ -73,11 +73,11 @@ class LinearProbe:
         return odds / odds.sum(1, keepdims=True)
 
     def predict(self, features: torch.Tensor | np.ndarray) -> list[str]:
-        """The likeliest label of each row."""
+        """Return the likeliest label of each row."""
         return [self.labels[index] for index in self.probabilities(features).argmax(1)]
 
     def accuracy(self, features: torch.Tensor | np.ndarray, labels: Sequence[Hashable]) -> float:
-        """The share of rows whose likeliest label is right."""
+        """Return the share of rows whose likeliest label is right."""
         pairs = zip(self.predict(features), labels, strict=True)
         return float(np.mean([found == str(label) for found, label in pairs]))
 
@@ -112,7 +112,8 @@ def few_shot(
     rounds: int = 3,
     seed: int = 0,
 ) -> dict[int, float]:
-    """The accuracy of probes on few examples of each label: shots → mean over `rounds` draws.
+    """Return the accuracy of probes on few examples of each label: shots → mean over `rounds`
+    draws.
 
     Numbers of shots that some label has not got examples for are left out.
     """
@@ -137,7 +138,8 @@ def few_shot(
 
 
 def _best_strength(x: np.ndarray, y: np.ndarray, seed: int) -> float:
-    """The C with the best accuracy on a fifth held out of every label; of equals the smallest."""
+    """Return the C with the best accuracy on a fifth held out of every label; of equals the
+    smallest."""
     split = load_extra("sklearn.model_selection", "scikit-learn", "probe").train_test_split
     if np.unique(y, return_counts=True)[1].min() < 2:
         raise ValueError("to choose a strength, every label needs at least 2 examples")

@@ -7,6 +7,7 @@ from rerank import Reranker
 from rerank.claims.claims import Claim, split
 from rerank.claims.vocabulary import read_vocabulary
 from rerank.model.specs import SPECS
+from train.cli import _parser
 from train.reranker_quality import (
     Labelled,
     calibrate,
@@ -129,3 +130,8 @@ def test_a_calibration_of_the_shipped_jury_is_worth_something(reranker: Reranker
 def test_most_ticks_are_right(reranker: Reranker) -> None:
     right = measure_claims_on_scenes(reranker, 12).right["overall"]
     assert sum(right) > 0.75 * len(right)
+
+
+def test_the_step_answers_to_its_old_name() -> None:
+    parse = _parser().parse_args
+    assert parse(["jury"]).run_step is parse(["reranker"]).run_step
