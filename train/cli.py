@@ -22,7 +22,7 @@ calibrate, ship. The other steps measure and plan. A training goes on where it w
 """
 NETWORKS = {
     "autoencoder": "the autoencoder of latent diffusion",
-    "clip": "the CLIP model that judges, whose text encoder the painters read prompts by",
+    "clip": "the CLIP model that reranks, whose text encoder the models read prompts by",
     "diffusion": "the UNet of latent diffusion",
     "dvae": "the discrete VAE of the DALL·E path",
     "dalle": "the transformer of the DALL·E path",
@@ -63,16 +63,20 @@ def _parser() -> argparse.ArgumentParser:
         10_000,
     )
     counting(
-        step("judge", _judge, "measure how well the judge tells right pictures from wrong ones"),
+        step("judge", _judge, "measure how well the judge tells right images from wrong ones"),
         1000,
     )
     for name, function, help in (
-        ("calibrate", _calibrate, "learn what the jury's scores mean, into its calibration.json"),
-        ("jury", _jury, "measure what the jury's probabilities and ticks are worth"),
+        (
+            "calibrate",
+            _calibrate,
+            "learn what the reranker's scores mean, into its calibration.json",
+        ),
+        ("jury", _jury, "measure what the reranker's probabilities and ticks are worth"),
     ):
         sub = step(name, function, help)
         sub.add_argument("--clip", help="a known CLIP or a folder; default: the shipped one")
-        sub.add_argument("-m", "--model", help="the painter; default: the shipped one")
+        sub.add_argument("-m", "--model", help="the model that draws; default: the shipped one")
         sub.add_argument("--scenes", type=int, default=400, help="rendered ones (400)")
         sub.add_argument(
             "--prompts", type=int, default=60, help="drawn, 4 of each; 0 for none (60)"
@@ -115,17 +119,17 @@ def _calibrate(arguments: argparse.Namespace) -> None:
     from rerank.calibration import calibration
     from train.jury import calibrate
 
-    jury = Reranker.load(arguments.clip)
+    reranker = Reranker.load(arguments.clip)
     made, quality = calibrate(
-        jury,
-        _painter(arguments),
+        reranker,
+        _model(arguments),
         scenes=arguments.scenes,
         prompts=arguments.prompts,
     )
-    path = jury.folder / calibration.FILE
+    path = reranker.folder / calibration.FILE
     calibration.write(made, path)
     print(
-        f"{path}: on {quality.pairs} pairs held back, the expected calibration error is "
+        f"{path}: on {quality.pairs} pairs held out, the expected calibration error is "
         f"{quality.error:.3f}, and {quality.right:.1%} are told right"
     )
 
@@ -134,11 +138,11 @@ def _jury(arguments: argparse.Namespace) -> None:
     from rerank import Reranker
     from train.jury import main_figures
 
-    jury, painter = Reranker.load(arguments.clip), _painter(arguments)
-    print(main_figures(jury, painter, scenes=arguments.scenes, prompts=arguments.prompts))
+    reranker, model = Reranker.load(arguments.clip), _model(arguments)
+    print(main_figures(reranker, model, scenes=arguments.scenes, prompts=arguments.prompts))
 
 
-def _painter(arguments: argparse.Namespace) -> LatentDiffusion | None:
+def _model(arguments: argparse.Namespace) -> LatentDiffusion | None:
     if arguments.prompts == 0:
         return None
     from pipelines.diffusion.pipeline import LatentDiffusion

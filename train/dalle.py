@@ -1,9 +1,9 @@
-"""The second painter: a transformer that draws the codes of the discrete VAE, one after the other,
+"""The token model: a transformer that draws the codes of the discrete VAE, one after the other,
 conditioned on the frozen CLIP text encoder as a projected prefix (`pipelines.dalle.transformer`).
 
 Ramesh et al. (arXiv 2102.12092, §2.2), with captions dropped now and then for classifier-free
 guidance (Ho & Salimans, arXiv 2207.12598). Codes are made in bulk ahead and kept in memory;
-captions are new each time that a picture is used.
+captions are new each time that an image is used.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class DalleRecipe:
 def build(
     recipe: DalleRecipe, dvae: DiscreteVae, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer
 ) -> Transformer:
-    """The network with fresh weights."""
+    """Return the network with fresh weights."""
     hidden = recipe.reads_hidden_states
     config = TransformerConfig(
         grid=dvae.config.grid,
@@ -117,7 +117,7 @@ class DalleTask(Task):
         return {**token_loss(output, text, batch.present, batch.codes), "right": right}
 
     def read(self, tokens: torch.Tensor) -> torch.Tensor:
-        """What the transformer reads of tokens (B, T): themselves or their hidden states."""
+        """Return what the transformer reads of tokens (B, T): themselves or their hidden states."""
         if not self.recipe.reads_hidden_states:
             return tokens
         text_encoder = self.frozen[1].to(tokens.device)
@@ -125,7 +125,7 @@ class DalleTask(Task):
             return text_encoder(tokens).last_hidden_state
 
     def sheet(self) -> Image.Image:
-        """Four pictures of each of a dozen prompts, guidance 2, seed 0."""
+        """Four images of each of a dozen prompts, guidance 2, seed 0."""
         prompts = [prompt for prompt in SHEET_PROMPTS for _ in range(4)]
         return tile(self.draw(prompts, seed=0), columns=12, captions=prompts)
 
@@ -154,7 +154,7 @@ class DalleTask(Task):
         return (dvae.decode(codes) * 255).round().to(torch.uint8)
 
     def save(self, folder: Path) -> None:
-        """The transformer, and with it the networks whose language it learned."""
+        """Return the transformer, and with it the networks whose language it learned."""
         dvae, text_encoder = self.frozen
         save_network(self.transformer, self.transformer.config, folder / "transformer")
         save_network(dvae, dvae.config, folder / "dvae")
@@ -187,13 +187,13 @@ class CodePool:
         device = dvae.decoder.input.weight.device
         parts = []
         for start in range(0, len(self.scenes), ENCODED_TOGETHER):
-            pictures = render(self.scenes[start : start + ENCODED_TOGETHER], device=device)
-            parts.append(dvae.encode(pictures).flatten(1).to(torch.int16).cpu())
+            images = render(self.scenes[start : start + ENCODED_TOGETHER], device=device)
+            parts.append(dvae.encode(images).flatten(1).to(torch.int16).cpu())
         return torch.cat(parts)
 
 
 def fingerprint(network: torch.nn.Module) -> str:
-    """A hash of the weights."""
+    """Return a hash of the weights."""
     total = hashlib.sha256()
     for name, value in network.state_dict().items():
         total.update(name.encode() + value.cpu().contiguous().numpy().tobytes())

@@ -25,8 +25,9 @@ _COMPUTED_IN = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def plan(task: Task, mixed_precision: str) -> FullyShardedDataParallelPlugin | None:
-    """How accelerate is to shard `task`; None unless `accelerate launch --use_fsdp`, which says so
-    in the environment, wants that.
+    """Return how accelerate is to shard `task`, or None.
+
+    That is asked for by `accelerate launch --use_fsdp`, which says so in the environment.
 
     Weights and gradients stay in float32, blocks compute in `mixed_precision`.
 
@@ -61,12 +62,12 @@ def is_sharded(task: torch.nn.Module) -> bool:
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor put together from all processes, which must all ask for it."""
+    """Return the tensor put together from all processes, which must all ask for it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def shard_like(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """This process's part of a tensor that all have as a whole, if `other` is sharded."""
+    """Return this process's part of a tensor that all have as a whole, if `other` is sharded."""
     if not isinstance(other, DTensor):
         return tensor
     here = tensor.to(other.device)
@@ -85,7 +86,7 @@ def gather(tensors: dict[str, torch.Tensor], keep: bool) -> dict[str, torch.Tens
 
 
 def whole_copy(task: Task) -> Task:
-    """A copy that is not going to be sharded, made before `task` is."""
+    """Return a copy that is not going to be sharded, made before `task` is."""
     return copy.deepcopy(task).requires_grad_(False).eval()
 
 

@@ -168,7 +168,7 @@ SIZES: dict[str, tuple[str, ...]] = {
 NUMBERS: tuple[str, ...] = ("zero", "one", "two", "three", "four", "five")
 
 # A relation holds between a first thing and a second: (dx, dy) points from the second to the
-# first, in picture coordinates (y grows downwards).
+# first, in image coordinates (y grows downwards).
 RELATIONS: dict[str, tuple[int, int]] = {
     "left of": (-1, 0),
     "right of": (1, 0),
@@ -207,5 +207,5 @@ def category(thing: Thing) -> str:
 
 
 def article(words: str) -> str:
-    """`a` or `an` for the first of `words`, by its sound."""
+    """Return `a` or `an` for the first of `words`, by its sound."""
     return "an" if words[0] in "aeio" or words.startswith("um") else "a"

@@ -20,7 +20,7 @@ PROMPT, COMPARED = "prompt", "comparison"  # kinds of tiles
 
 
 def build(service: Service, tab: gr.Tab) -> View:
-    """The prompts, each by its best image, and the view of the one that is chosen."""
+    """Return the prompts, each by its best image, and the view of the one that is chosen."""
     with gr.Column(elem_id="gallery-list") as listed:
         aside = deleted.build(service)
         told = gr.HTML(elem_id="gallery-told")
@@ -76,7 +76,7 @@ def _told(entries: Sequence[PromptHistory | Comparison]) -> str:
 
 
 def _chosen(service: Service, name: str) -> Shown | None:
-    """What the tile of that name stands for, while it is there."""
+    """Return what the tile of that name stands for, while it is there."""
     kind, _, number = name.partition(" ")
     if not number.isdecimal():
         return None
@@ -89,7 +89,7 @@ def _chosen(service: Service, name: str) -> Shown | None:
 
 def _tile(service: Service, entry: PromptHistory | Comparison) -> Tile:
     if isinstance(entry, PromptHistory):
-        about = counted(len(entry.images), "picture")
+        about = counted(len(entry.images), "image")
         return _first(service, entry, f"{PROMPT} {entry.number}", about)
     cells = [service.history.find(number) for number in entry.numbers]
     there = [history for history in cells if history is not None and not history.is_empty]
@@ -105,7 +105,7 @@ def _first(
     about: str,
     captions: Sequence[str] = (),
 ) -> Tile:
-    """The tile of an entry: a prompt's first picture."""
+    """Return the tile of an entry: a prompt's first image."""
     first = history.images[0]
     image = opened(service.history.path(first))
     prompt = history.request.prompt
