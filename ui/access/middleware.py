@@ -112,7 +112,7 @@ class AccessMiddleware:
             raise _too_large(path)
 
     def _is_ours(self, host: str) -> bool:
-        """Return whether a Host header names us: by an address, which nobody else can make point here."""
+        """Return whether a Host header names us: addresses do, since nobody can fake them."""
         try:
             name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
         except ValueError:
