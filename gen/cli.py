@@ -21,7 +21,7 @@ from gen.events import Cancel, Event, Finished, Loading, Note, Progress
 from gen.listing import listing
 from gen.memory_estimate import foresee
 from gen.models import WeightsError
-from gen.plan import Survey, draw_seed
+from gen.plan import Survey
 from gen.run_folder import contact_sheet as sheet
 from gen.run_folder.folder import RunFolder
 from gen.run_folder.saving import Export, check_room, no_room
@@ -69,9 +69,9 @@ def _command(options: argparse.Namespace) -> int:
         return _again(options)
     rows, survey = _checked_rows(options)
     if options.dry_run:
-        return _dry_run(rows)
+        return _dry_run(rows, survey)
     if options.plan:
-        return _tell_needs(options, rows)
+        return _tell_needs(options, rows, survey)
     return _draw(options, rows, survey)
 
 
@@ -104,7 +104,7 @@ def _draw(options: argparse.Namespace, rows: Iterable[Row], survey: Survey) -> i
         outcomes = run(
             (row.request for row in asked),
             engine,
-            survey.fingerprint,
+            survey,
             folder,
             watch=screen.show,
             cancel=cancel,
@@ -130,11 +130,10 @@ def _again(options: argparse.Namespace) -> int:
         raise InputError(f"--again draws what the picture says: leave out {what}")
     engine = _engine(options)
     plan = read_plan(options.again, options.model)
-    survey = Survey()
-    survey.add(plan.request)
-    cancel = Cancel()
+    survey, cancel = Survey(), Cancel()
+    survey.count(plan)
     with _folder(options) as folder, _interrupts(cancel), _Screen(options, survey) as screen:
-        made = make_again(options.again, engine, folder, options.model, screen.show, cancel)
+        made = make_again(options.again, plan, engine, folder, screen.show, cancel)
         if made.result is None:
             return INTERRUPTED if cancel.asked else SOME_FAILED
         if made.was_unfinished:
@@ -150,20 +149,16 @@ def _again(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _dry_run(rows: Iterable[Row]) -> int:
-    find = Survey().add
-    seed = draw_seed()  # one for all that have none
+def _dry_run(rows: Iterable[Row], survey: Survey) -> int:
     for row in rows:
-        request = row.request if row.request.seed is not None else row.request.replace(seed=seed)
         identity = {} if row.id is None else {"id": row.id}
-        _print(json.dumps({**identity, **find(request).request.to_json()}, ensure_ascii=False))
+        request = survey.resolve(row.request).request
+        _print(json.dumps({**identity, **request.to_json()}, ensure_ascii=False))
     return DONE
 
 
-def _tell_needs(options: argparse.Namespace, rows: Iterable[Row]) -> int:
-    engine, survey = _engine(options), Survey()
-    plans = [survey.add(row.request) for row in rows]
-    forecast = foresee(plans, engine)
+def _tell_needs(options: argparse.Namespace, rows: Iterable[Row], survey: Survey) -> int:
+    forecast = foresee((survey.resolve(row.request) for row in rows), _engine(options))
     for line in forecast.lines():
         _print(line)
     return DONE if forecast.fits else NO_ROOM

@@ -5,7 +5,7 @@ import json
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from pipelines.settings import Value
 
 DEFAULT_CANDIDATES = 16
 DEFAULT_TOP_K = 4
+PLANS_KEPT = 256  # by a Survey: some kB each
 UNKNOWN_SIZE = 1024  # pixels a side of what a pipeline of diffusers draws by its own default
 INIT_IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
 
@@ -240,21 +241,39 @@ def _shared_settings(requests: list[Request]) -> dict[str, Value]:
 
 
 class Survey:
-    """What a run will come to, from going through its requests once before anything is drawn."""
+    """Resolves the requests of a run, and says what they will come to before anything is drawn.
+
+    `seed` is what the requests without one share. The last plans are kept, so that a request which
+    was checked is not resolved again to be drawn; of a longer prompt file only the models are.
+    """
 
     def __init__(self, find: Callable[[str], Spec] = families.find) -> None:
-        self.find = cache(find)
+        self.seed = draw_seed()
         self.prompts = 0
         self.candidates = 0
         self._digest = hashlib.sha256()
+        found = cache(find)
+        self._resolve = lru_cache(PLANS_KEPT)(lambda request: resolve(request, found))
+
+    def resolve(self, request: Request) -> Plan:
+        """Return a request's plan; raises what `resolve` raises."""
+        if request.seed == RANDOM_SEED:  # another one each time
+            request = request.replace(seed=draw_seed())
+        elif request.seed is None:
+            request = request.replace(seed=self.seed)
+        return self._resolve(request)
 
     def add(self, request: Request) -> Plan:
-        """Count a request in; raises what `resolve` raises."""
-        plan = resolve(request, self.find)
-        self.prompts += 1
-        self.candidates += plan.count
+        """Return a request's plan, and count it in; raises what `resolve` raises."""
+        plan = self.resolve(request)
+        self.count(plan)
         self._digest.update(json.dumps(request.to_json(), sort_keys=True).encode())
         return plan
+
+    def count(self, plan: Plan) -> None:
+        """Count a plan in."""
+        self.prompts += 1
+        self.candidates += plan.count
 
     @property
     def fingerprint(self) -> str:

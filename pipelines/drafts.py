@@ -68,7 +68,7 @@ class Draft:
     def preview(
         self, indices: Sequence[int] | None = None, exact: bool = False
     ) -> list[Image.Image | None] | None:
-        """Return what the candidates will look like, as far as can be told; None if nothing can.
+        """Return what the candidates will look like, as far as is known; None if nothing is.
 
         Cheap and rough, or with `exact` by the real decoder. A candidate whose values are not
         finite is None in the list.

@@ -37,7 +37,7 @@ class ModelSettings(DiffusionSettings, DalleSettings, StockSettings, total=False
 
 @dataclass(frozen=True)
 class Family:
-    """What is particular to one kind of models."""
+    """Everything that is particular to one kind of model."""
 
     kind: Kind
     claims: Callable[[object], bool]  # whether a class in model_index.json is one of its own
@@ -145,7 +145,7 @@ def load(spec: Spec, options: LoadOptions, report: Report = ignore_progress) -> 
     """Load a model's networks; a Pipeline. Takes seconds, and `report` follows.
 
     Raises WeightsError for weights that are incomplete, damaged or do not fit together, ValueError
-    for a device, dtype, attention or offload that there is not.
+    for an unavailable device, dtype, attention or offload.
     """
     return family_of(spec).load(spec, options, report)
 

@@ -6,16 +6,16 @@ from typing import Any
 
 OFFLOAD = ("none", "model", "sequential")
 
-Report = Callable[[int, int], None]  # told the bytes that are loaded, and all there will be
+Report = Callable[[int, int], None]  # is called with the bytes loaded, and their total
 
 
 def ignore_progress(loaded: int, total: int) -> None:
-    """Take no notice of how loading goes on."""
+    """Ignore the progress of loading."""
 
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """Where and how networks run. None is the best that there is.
+    """Where and how networks run. None chooses the best available.
 
     device: auto, cpu, cuda, cuda:1, mps; dtype: float32, float16, bfloat16; attention: auto,
     xformers, sdpa (flex for image tokens). With `safety` an image that the model's own safety

@@ -1,4 +1,4 @@
-"""From what decoders give to images, for every family."""
+"""Decoded pixels to images, in chunks, for every family."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What can be wrong with weights."""
+"""The error of everything that loads weights."""
 
 
 class WeightsError(Exception):

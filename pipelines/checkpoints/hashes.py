@@ -1,4 +1,4 @@
-"""What tells the weights of one model from others."""
+"""Short hashes that identify the weights of a model."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What a safetensors file says of itself, read without torch and without its weights.
+"""The headers of safetensors files, read without torch and without the weights.
 
 The format: 8 bytes with the length of the header, the header as JSON, then the tensors' bytes.
 """

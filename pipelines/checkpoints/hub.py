@@ -30,7 +30,7 @@ SUFFIXES = (".safetensors", ".json", ".txt", ".model")  # the last two are vocab
 # A part of a model, the dtype that it is a variant in, and which of its files this is.
 WEIGHTS = re.compile(r"(.+?)(?:\.(\w+))?(?:-\d{5}-of-\d{5})?\.safetensors")
 
-Progress = Callable[[int, int], None]  # told the bytes that are there, and all there will be
+Progress = Callable[[int, int], None]  # is called with the bytes fetched, and their total
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def worth_fetching(files: Sequence[HubFile], variant: str | None = None) -> list
 
     Files such as model.fp16.safetensors are variants of model.safetensors. A part of a diffusers
     folder is fetched as `variant`, if it has that; else as the plain file, if there is one; else in
-    all the variants that there are. Beside such a folder, single files in the original layout hold
+    all the variants that there are. Beside such a folder, single files hold
     the same weights again, and so do OpenCLIP's beside those of transformers.
     """
     files = [file for file in files if file.name.endswith(SUFFIXES)]

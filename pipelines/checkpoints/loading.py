@@ -55,14 +55,14 @@ EXTRA_KEY_BEGINNINGS = {
 }
 
 
-class _Count:
+class ByteCount:
     """Adds up the bytes of networks while they are loaded."""
 
     def __init__(
         self,
         networks: Mapping[str, torch.nn.Module],
         dtypes: Mapping[str, torch.dtype],
-        tell: Report,
+        report: Report,
     ) -> None:
         self.loaded = 0
         self.total = sum(
@@ -70,12 +70,12 @@ class _Count:
             for part, network in networks.items()
             for weight in network.state_dict().values()
         )
-        self.tell = tell
+        self.report = report
 
     def add(self, weight: torch.Tensor) -> None:
         """Count one more tensor as loaded."""
         self.loaded += weight.nbytes
-        self.tell(self.loaded, self.total)
+        self.report(self.loaded, self.total)
 
 
 def _count_nothing(weight: torch.Tensor) -> None:
@@ -154,10 +154,10 @@ def load_weights(
     pieces = {name: Piece(key) for key, name in names.items() if name in expected}
     refuse(path, "missing keys", sorted(expected - pieces.keys()))
     refuse(path, "keys that the network does not have", unknown)
-    _fill(network, path, header, pieces, dtype, added)
+    fill(network, path, header, pieces, dtype, added)
 
 
-def _fill(
+def fill(
     network: torch.nn.Module,
     path: Path,
     header: Mapping[str, Tensor],
@@ -290,9 +290,10 @@ def check_pairs(folder: Path, pairs: Iterable[tuple[str, int, str, int | None]])
             )
 
 
-def _check_tokenizer(
+def check_tokenizer(
     folder: Path, tokenizer: PreTrainedTokenizerFast, reader: str, vocabulary: int | None
 ) -> None:
+    """Raise WeightsError if a tokenizer has more tokens than the network that reads them."""
     if vocabulary is not None and len(tokenizer) > vocabulary:
         raise WeightsError(
             f"{folder} does not fit together: the tokenizer has {len(tokenizer)} tokens, "

@@ -1,4 +1,4 @@
-"""How much memory weights will take, told by the headers of their files. Loads no torch."""
+"""The memory that weights will take, estimated from the headers of their files. Loads no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Where a model is that somebody names, and the facts that stand beside its weights.
+"""Where a named model lies, and the facts that are stored beside its weights.
 
 Loads no torch, knows no family and never touches the network.
 """

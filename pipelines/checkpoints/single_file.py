@@ -1,4 +1,4 @@
-"""Single files in the original layout of Stable Diffusion: which layout it is, and what is where.
+"""Single files of Stable Diffusion, in its original layout: which one it is, and what is where.
 
 Such a file holds all networks under the names of CompVis' and Stability AI's code; diffusers gave
 the same weights other names. A `Piece` says where one of our weights lies. Loads no torch.
@@ -211,8 +211,10 @@ def unet_modules(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def vae_modules(config: Mapping[str, Any]) -> dict[str, str]:
-    """Map the modules of an AutoencoderKL likewise; the original decoder counts from the full size
-    down."""
+    """Map the modules of an AutoencoderKL to their names in the original code.
+
+    That decoder counts its levels from the full size down.
+    """
     modules = {
         f"{tower}.conv_norm_out": f"{tower}.norm_out" for tower in ("encoder", "decoder")
     } | {

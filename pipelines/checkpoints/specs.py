@@ -1,4 +1,4 @@
-"""What is known about each model before its weights are loaded. Importing this loads no torch."""
+"""The facts about each model that are known before its weights are loaded. Loads no torch."""
 
 import re
 import warnings
@@ -68,7 +68,7 @@ NO_ADAPTERS = Adapters()
 
 @dataclass(frozen=True)
 class Spec:
-    """Facts about one model: what it takes, what it does when it is not told, what it can draw.
+    """Facts about one model: its settings, their defaults, and what it can draw.
 
     `defaults` hold the size of its images too, whether or not that is one of its settings.
     `context` counts text tokens with those that begin and end a prompt. Width and height are

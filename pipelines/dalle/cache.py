@@ -1,4 +1,4 @@
-"""Fast decoding: one image token at a time, with all keys and values of earlier ones remembered.
+"""Fast decoding: one image token at a time, with a cache of all earlier keys and values.
 
 The text is computed once for all candidates of a prompt, and its keys and values are shared. Each
 candidate has its own image keys and values, in slots that are set aside at the start; a layer keeps
@@ -48,7 +48,7 @@ def plan_slots(mask: Mask, width: int, reach: int, device: torch.device) -> Slot
 
 @dataclass(frozen=True)
 class LayerCache:
-    """What one layer remembers, of P prompts with N candidates each."""
+    """The keys and values of one layer, for P prompts with N candidates each."""
 
     slots: Slots
     text: torch.Tensor  # (2, P, H, T, c): keys, then values
@@ -58,7 +58,7 @@ class LayerCache:
 
 @dataclass
 class Cache:
-    """What decoding remembers. P is 2 with guidance, else 1; rows go prompt after prompt."""
+    """The keys and values of all layers. P is 2 with guidance, else 1; rows go by prompt."""
 
     layers: list[LayerCache]
     prompts: int

@@ -1,4 +1,4 @@
-"""Candidates of the DALL·E path in progress: what a step changes, and how it is looked at."""
+"""Candidates of the DALL·E path in progress."""
 
 import copy
 import math

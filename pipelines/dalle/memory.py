@@ -1,4 +1,4 @@
-"""What a transformer will need, told before anything is allocated."""
+"""The memory estimate of a transformer, made before anything is allocated."""
 
 from dataclasses import dataclass
 from functools import lru_cache

@@ -16,10 +16,10 @@ from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.headers import read_header, weights_file
 from pipelines.checkpoints.loading import (
-    _check_tokenizer,
-    _Count,
+    ByteCount,
     building,
     check_pairs,
+    check_tokenizer,
     fill_position_ids,
     load_tokenizer,
     load_weights,
@@ -37,7 +37,7 @@ TextEncoder: TypeAlias = CLIPTextModel | T5Stack | BartEncoder
 
 @dataclass(frozen=True)
 class DalleNetworks:
-    """The parts of a model of the DALL·E path, likewise."""
+    """The parts of a model of the DALL·E path, in evaluation mode on one device."""
 
     tokenizer: PreTrainedTokenizerFast
     text_encoder: TextEncoder | None  # None where the transformer reads text tokens
@@ -68,7 +68,7 @@ def load_dalle(
     dtypes = dict.fromkeys(parts, dtype)
     if isinstance(text_encoder, T5Stack) and dtype == torch.float16:
         dtypes["text_encoder"] = torch.bfloat16  # its values go beyond float16
-    added = _Count(parts, dtypes, report).add
+    added = ByteCount(parts, dtypes, report).add
     for part, network in parts.items():
         file = weights_file(folder / part, "model", "pytorch_model")
         load_weights(network, file, read_header(file), dtypes[part], added)
@@ -158,4 +158,4 @@ def _check_dalle_fit(
         ]
         reader, vocabulary = "text_encoder vocab_size", text.vocab_size
     check_pairs(folder, pairs)
-    _check_tokenizer(folder, tokenizer, reader, vocabulary)
+    check_tokenizer(folder, tokenizer, reader, vocabulary)

@@ -81,8 +81,8 @@ class Dalle:
         `device` None is the best there is, `dtype` None half precision on CUDA and float32
         elsewhere, `attention` one of auto, xformers, sdpa, flex. No folder of this kind has a
         safety checker, so `safety` is a WeightsError, as is a folder that is incomplete, damaged or
-        does not fit together. Raises ValueError for a device, dtype or attention that there is not.
-        `progress` is told how many bytes of how many are loaded.
+        does not fit together. Raises ValueError for an unavailable device, dtype or attention.
+        `progress` is called with the bytes loaded so far and their total.
         """
         spec = read_spec(locate(str(folder)))
         options = LoadOptions(device, dtype, attention, safety)
@@ -110,7 +110,7 @@ class Dalle:
     ) -> DalleDraft:
         """Start one candidate per seed. What is not given is the model's default.
 
-        The settings are told in pipelines/dalle/settings.py. A guidance of at most 1 follows the
+        pipelines/dalle/settings.py describes the settings. A guidance of at most 1 follows the
         prompt without comparing it with `negative_prompt`, or with what a model that takes none has
         learned in its place. `init_image` and `keep_rows`: an image of the model's own size whose
         upper rows of tokens, from 1 to all but one, are kept while the rest is drawn. `forced` are

@@ -44,7 +44,7 @@ class ImagePromptSettings(TypedDict, total=False):
         str | None,
         Setting(
             "an image file whose upper rows are kept while the rest is drawn",
-            metavar="PICTURE",
+            metavar="IMAGE",
             local=True,
         ),
     ]

@@ -1,4 +1,4 @@
-"""What a model of the DALL·E path says of itself, read without torch."""
+"""The Spec of a model of the DALL·E path, read from its files without torch."""
 
 from collections.abc import Mapping
 from pathlib import Path

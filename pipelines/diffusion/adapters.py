@@ -1,4 +1,4 @@
-"""What changes a model while it loads: LoRA files, another VAE, words of textual inversion."""
+"""Adapters, which change a model while it loads: LoRA, another VAE, textual inversion."""
 
 from collections.abc import Mapping
 from dataclasses import replace

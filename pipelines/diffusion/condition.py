@@ -1,4 +1,4 @@
-"""What the UNet is told about the image that it is to make."""
+"""The conditioning of the UNet: text, guidance, sizes."""
 
 import math
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from pipelines.diffusion.text import Encoding
 
 @dataclass(frozen=True)
 class Condition:
-    """What all candidates are drawn after. One row, so dropping candidates changes nothing."""
+    """The conditioning that all candidates share. One row: dropping some changes nothing."""
 
     text: Encoding
     negative: Encoding | None  # None draws without comparing
     guidance: float
     embedding: torch.Tensor | None  # (1, K), for a UNet that was distilled to take guidance so
-    sizes: torch.Tensor | None  # (1, 6), for a UNet that is told what its image was cut from
+    sizes: torch.Tensor | None  # (1, 6), for a UNet conditioned on sizes and crops
 
     def predict(self, unet: Any, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Return the UNet's output (B, C, h, w) in float32, guided (Ho and Salimans, arXiv

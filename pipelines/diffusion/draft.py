@@ -1,4 +1,4 @@
-"""Candidates of latent diffusion in progress: what a step changes, and how it is looked at."""
+"""Candidates of latent diffusion in progress, and the arithmetic of a step."""
 
 import copy
 import math

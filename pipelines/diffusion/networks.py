@@ -19,11 +19,11 @@ from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.headers import read_header, weights_file
 from pipelines.checkpoints.loading import (
-    _check_tokenizer,
-    _Count,
-    _fill,
+    ByteCount,
     building,
     check_pairs,
+    check_tokenizer,
+    fill,
     fill_position_ids,
     load_tokenizer,
     load_weights,
@@ -92,7 +92,7 @@ def load_networks(
     dtypes = dict.fromkeys(networks, dtype)
     if dtype == torch.float16 and needs_float32(entries["unet"], entries["vae"]):
         dtypes["vae"] = torch.float32
-    added = _Count(networks, dtypes, report).add
+    added = ByteCount(networks, dtypes, report).add
     if spec.folder.is_file():
         _load_single_file(spec.folder, networks, entries, dtypes, added)
     else:
@@ -132,7 +132,7 @@ def load_vae(
         read = {piece.key for piece in pieces.values()}
         unread = [key for key in header if key not in read and not key.startswith(f"{prefix}loss.")]
         refuse(file, "keys that the network does not have", unread)
-        _fill(vae, file, header, pieces, dtype)
+        fill(vae, file, header, pieces, dtype)
     settle(vae, device)
     return vae
 
@@ -171,7 +171,7 @@ def _load_single_file(
     dtypes: Mapping[str, torch.dtype],
     added: Callable[[torch.Tensor], None],
 ) -> None:
-    """Fill all networks from one file in the original layout; every key of it is accounted for."""
+    """Load all networks from one file; every key of it is accounted for."""
     header = read_header(path)
     layout = single_file.identify(path, header)
     places = {
@@ -186,7 +186,7 @@ def _load_single_file(
     ]
     refuse(path, "keys that no network of this layout has", unknown)
     for part, network in networks.items():
-        _fill(network, path, header, places[part], dtypes[part], added)
+        fill(network, path, header, places[part], dtypes[part], added)
 
 
 def _tokenizer(spec: Spec, part: str) -> CLIPTokenizer:
@@ -240,4 +240,4 @@ def _check_fit(
     check_pairs(folder, pairs)
     for reader in readers:
         size = reader.encoder.config.vocab_size
-        _check_tokenizer(folder, reader.tokenizer, "text_encoder vocab_size", size)
+        check_tokenizer(folder, reader.tokenizer, "text_encoder vocab_size", size)

@@ -92,21 +92,21 @@ class LatentDiffusion:
     ) -> "LatentDiffusion":
         """Load a known model by name, or Stable Diffusion 1.x, 2.x or XL from where it is.
 
-        That is a diffusers folder, or a single safetensors file in the original layout.
+        That is a diffusers folder, or a single safetensors file.
 
         `device` None is the best there is, `dtype` None half precision on CUDA and float32
         elsewhere, `attention` one of auto, xformers, sdpa. With `safety` an image that the
-        folder's own safety checker flags has failed; else the checker is not loaded. `additions`
+        folder's own safety checker flags has failed; else the checker is not loaded. `adapters`
         are LoRA files, another VAE, and words learned by textual inversion.
 
         `offload` keeps what is not running off the GPU, one of none, model, sequential; with
         `vae_tiling` large images are decoded in tiles, which takes less memory and may change
         their tones a little; `compiled` spends minutes of the first image on faster ones.
-        `progress` is told how many bytes of how many are loaded.
+        `progress` is called with the bytes loaded so far and their total.
 
         Raises WeightsError for weights that are incomplete, damaged or do not fit together, or
-        without a checker that was asked for, and ValueError for a device, dtype, attention or
-        offload that there is not.
+        without a checker that was asked for, and ValueError for an unavailable device, dtype,
+        attention or offload.
         """
         spec = replace(read_spec(locate(str(folder))), adapters=adapters)
         options = LoadOptions(device, dtype, attention, safety, offload, vae_tiling, compiled)
@@ -140,7 +140,7 @@ class LatentDiffusion:
     ) -> DiffusionDraft:
         """Start one candidate per seed. What is not given is the model's default.
 
-        The settings are told in pipelines/diffusion/settings.py. A guidance of at most 1 follows
+        pipelines/diffusion/settings.py describes the settings. A guidance of at most 1 follows
         the prompt without comparing it with `negative_prompt`. `clip_skip` 1 reads the layer of the
         text encoders that the model was trained with, 2 the one before that, and so on.
 

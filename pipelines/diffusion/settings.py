@@ -13,7 +13,7 @@ def sampler_names() -> dict[str, str]:
 
 
 def schedule_names() -> dict[str, str]:
-    """Return what may be written for a schedule, likewise."""
+    """Return what may be written for a schedule."""
     ours = {name: name for name in samplers.SCHEDULES}
     return ours | {schedule.a1111: name for name, schedule in samplers.SCHEDULES.items()}
 

@@ -1,4 +1,4 @@
-"""What a latent diffusion model says of itself, read without torch."""
+"""The Spec of a latent diffusion model, read from its files without torch."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Prompts as the numbers that a UNet listens to: weighted tokens in chunks, read by one or two
+"""Text conditioning of a UNet: weighted tokens in chunks, encoded by one or two
 text encoders.
 """
 
@@ -18,7 +18,7 @@ NO_WORDS: Mapping[str, tuple[tuple[int, ...], ...]] = {}
 
 @dataclass(frozen=True)
 class Encoding:
-    """What the text encoders say of one text."""
+    """The output of the text encoders for one text."""
 
     hidden: torch.Tensor  # (1, T, D), D being the widths of all encoders together
     pooled: torch.Tensor | None  # (1, P), of the whole text; None for models without
@@ -31,7 +31,7 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Token:
-    """A number that an encoder reads, its weight, and where in the plain text it begins."""
+    """A token id, its weight, and where in the plain text it begins."""
 
     id: int
     weight: float
@@ -41,7 +41,7 @@ class Token:
 class Text:
     """All text encoders of a model.
 
-    With `pooled`, as in SDXL, the UNet listens to the last layer but one without the final norm,
+    With `pooled`, as in SDXL, the UNet attends to the last layer but one without the final norm,
     and to one vector for the whole text; else to the last layer. With `long`, what is beyond the
     context is read in further chunks of that length, else it is dropped. `words` are those of
     textual inversion, with their tokens for each encoder.
@@ -105,7 +105,7 @@ class Text:
         return encoding
 
     def stretched(self, encoding: Encoding, length: int, clip_skip: int) -> Encoding:
-        """Pad an encoding with zeros to the length of another."""
+        """Pad an encoding to `length` positions with encodings of the empty prompt."""
         missing = (length - encoding.hidden.shape[1]) // self.context
         if missing == 0:
             return encoding

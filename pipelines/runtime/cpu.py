@@ -1,4 +1,4 @@
-"""What makes networks faster on a CPU, without changing what they compute.
+"""Faster networks on a CPU, without changing what they compute.
 
 PyTorch gives linear layers to MKL. That uses AVX-512 on Intel's processors only, where oneDNN does
 so on every processor that has it and takes half the time; and it reads the weights for a single row

@@ -1,4 +1,4 @@
-"""Where the networks run: device, dtype, attention kernels, and what running out is."""
+"""Where the networks run: device, dtype, attention kernels, out-of-memory errors."""
 
 import importlib.util
 import os

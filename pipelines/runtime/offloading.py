@@ -1,4 +1,4 @@
-"""Networks that are too large for a GPU together: they wait in the computer's own memory."""
+"""Offloading: networks that are too large for a GPU together wait in host memory."""
 
 from collections.abc import Sequence
 from typing import Any

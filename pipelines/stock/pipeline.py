@@ -60,7 +60,7 @@ class StockPipeline:
         `offload` and `vae_tiling` as in `LatentDiffusion.from_pretrained`.
 
         Raises WeightsError for what is missing, damaged or not a class of diffusers or
-        transformers, and ValueError for a device, dtype or offload that there is not, and for tiles
+        transformers, and ValueError for an unavailable device, dtype or offload, and for tiles
         where there is no VAE that makes them.
         """
         spec = read_spec(locate(str(folder)))
@@ -168,7 +168,7 @@ def _load_part(folder: Path, part: str, entry: list[Any], dtype: torch.dtype) ->
     try:
         if not issubclass(kind, torch.nn.Module):
             return kind.from_pretrained(folder / part, local_files_only=True)
-        network, told = kind.from_pretrained(
+        network, info = kind.from_pretrained(
             folder / part,
             dtype=dtype,
             variant=variant,
@@ -179,6 +179,6 @@ def _load_part(folder: Path, part: str, entry: list[Any], dtype: torch.dtype) ->
     except Exception as error:  # two libraries check files, with errors of their own
         raise WeightsError(f"{folder}/{part} cannot be loaded: {first_line(error)}") from error
     for what, named in (("missing", "missing_keys"), ("unknown", "unexpected_keys")):
-        refuse(folder / part, f"{what} keys", sorted(told[named]))
-    refuse(folder / part, "keys of the wrong shape", [str(k) for k in told["mismatched_keys"]])
+        refuse(folder / part, f"{what} keys", sorted(info[named]))
+    refuse(folder / part, "keys of the wrong shape", [str(k) for k in info["mismatched_keys"]])
     return network.eval()

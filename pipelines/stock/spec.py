@@ -1,4 +1,4 @@
-"""What is known of any other pipeline of diffusers, read without torch."""
+"""The Spec of any other diffusers pipeline, read from its files without torch."""
 
 from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError

@@ -23,7 +23,7 @@ SOURCE is a folder with one of:
   OpenAI's dVAE      encoder.pkl and decoder.pkl; the folder holds a dVAE and draws nothing alone
 
 DEST must not exist. Every key of the download is accounted for, and no code in it is run.
-Exit codes: 0 done, 2 bad input, 3 weights that do not fit, 5 no room, 130 interrupted."""
+Exit codes: 0 done, 2 bad input, 3 weights that do not fit, 5 no disk space, 130 interrupted."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The tensors in a download, without running what else is in it.
+"""The tensors in a download, read without running any code in it.
 
 Checkpoints of the years before safetensors are pickles, which can run any code. PyTorch's
 restricted unpickler builds tensors and plain containers and refuses the rest; classes on a short
@@ -29,7 +29,7 @@ ZIP, PICKLE = b"PK", b"\x80"  # how files of torch.save begin, since 1.6 and bef
 
 
 class Record:
-    """What stands for an object of a class that is not loaded: its attributes and nothing else."""
+    """A stand-in for an object whose class is not loaded: its attributes and nothing else."""
 
     def __init__(self, *arguments: object) -> None:
         self.arguments = arguments
@@ -86,7 +86,7 @@ def _unwrapped(loaded: Any) -> Any:
 def read_network(path: Path) -> dict[str, torch.Tensor]:
     """Read the parameters of a network that was pickled as a whole, by their names in it.
 
-    Raises WeightsError likewise.
+    Raises WeightsError as `read_tensors` does.
     """
     if not path.is_file():
         raise WeightsError(f"{path} is missing: {AGAIN}")

@@ -1,4 +1,4 @@
-"""How a network of ours is made of the tensors of a download, and the account of both sides."""
+"""Recipes that make our networks from the tensors of a download, and account for both sides."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
