@@ -109,7 +109,7 @@ def _related(first: str, second: str, relation: str, rng: random.Random, *, sent
 
 
 def _one(thing: Thing, size: str | None, rng: random.Random) -> str:
-    """Return `a small red circle`."""
+    """Name one thing, as in `a small red circle`."""
     words = _names(thing, rng)[0]
     if size is not None:
         words = f"{rng.choice(SIZES[size])} {words}"
