@@ -1,4 +1,4 @@
-"""The one door to page and API: who may come in, from where, and with how much.
+"""The access check of page and API: who may come in, from where, and with how much.
 
 A web page anywhere can make its visitor's browser send requests to this machine. So requests from
 the pages of others (Origin) and under names that are not ours (Host, for names that were made to
