@@ -76,7 +76,7 @@ def _command(options: argparse.Namespace) -> int:
 
 
 def _checked_rows(options: argparse.Namespace) -> tuple[Iterable[Row], Survey]:
-    """The requests, which can be gone through again, when all of them have been checked."""
+    """Return the requests, which can be gone through again, when all of them have been checked."""
     settings = flags.given_settings(options)
     survey = Survey()
     prompts = [*options.prompts, *options.flagged_prompts]
@@ -290,7 +290,7 @@ class _Screen:
         self._bar.refresh()
 
     def tell(self, row: Row, outcome: Outcome) -> None:
-        """A prompt is done: its scores and file names."""
+        """Tell that a prompt is done: its scores and file names."""
         self._prompts_told += 1
         self._candidates_told += outcome.plan.count
         if self._json:
@@ -313,13 +313,13 @@ class _Screen:
             self.say(f"   failed: seed {result.seed}: {result.failed}")
 
     def say(self, line: str) -> None:
-        """A line for people, unless scripts are reading."""
+        """Write a line for people, unless scripts are reading."""
         if not self._quiet and not self._json:
             self._bar.clear()
             _print(line)
 
     def warn(self, line: str) -> None:
-        """A line beside the results."""
+        """Write a line beside the results."""
         if not self._quiet:
             self._bar.clear()
             _complain(line, kind="note")
@@ -376,7 +376,7 @@ def _explain(error: Exception) -> int:
 
 
 def _print(line: str, end: str = "\n") -> None:
-    """A line on standard output; nobody reading it any more is no reason to stop drawing."""
+    """Write a line to standard output; nobody reading it any more is no reason to stop drawing."""
     try:
         print(line, end=end, flush=True)
     except BrokenPipeError:

@@ -89,7 +89,8 @@ class Plan:
         return self.request.top_k
 
     def candidate(self, index: int) -> Candidate:
-        """The i-th picture: model i mod M, seed + i, so a smaller run is the start of a larger.
+        """Return the i-th image: model i mod M, seed + i, so a smaller run is the start of a
+        larger.
 
         Beyond the largest seed the count goes on from 0.
         """
@@ -103,7 +104,7 @@ class Plan:
 
 
 def draw_seed() -> int:
-    """A new seed, below 2**32 so that every tool can read it."""
+    """Return a new seed, below 2**32 so that every tool can read it."""
     return secrets.randbelow(2**32)
 
 
@@ -151,7 +152,7 @@ def _refuse_settings_that_none_takes(request: Request, chosen: list[Spec]) -> No
 
 
 def _for_model(request: Request, spec: Spec) -> Request:
-    """The request as one model gets it: only its own settings, with its own defaults."""
+    """Return the request as one model gets it: only its own settings, with its own defaults."""
     foreign: dict[str, Any] = {name: None for name in MODEL_SETTINGS if name not in spec.settings}
     defaults: Mapping[str, Value] = {
         name: value for name, value in spec.defaults.items() if name in spec.settings
@@ -160,7 +161,8 @@ def _for_model(request: Request, spec: Spec) -> Request:
 
 
 def _with_choices_made(request: Request) -> Request:
-    """The request with the prompt that its seed makes of a template; the template is kept too."""
+    """Return the request with the prompt that its seed makes of a template; the template is kept
+    too."""
     assert request.seed is not None
     folder = None if request.wildcards is None else Path(request.wildcards)
     prompt = wildcards.expand(request.prompt, request.seed, folder)
@@ -171,7 +173,7 @@ def _with_choices_made(request: Request) -> Request:
 
 
 def _read_adapters(request: Request) -> Adapters:
-    """The files that the request adds to its models."""
+    """Return the files that the request adds to its models."""
     try:
         return specs.read_adapters(request.lora, request.vae, request.embedding)
     except ValueError as error:
@@ -191,7 +193,7 @@ def _check_size(own: Request, asked: Request, spec: Spec) -> None:
 
 
 def _check_sampler(own: Request) -> None:
-    """A sampler knows only some schedules and numbers of steps."""
+    """Raise InputError for a schedule or a number of steps that the sampler does not know."""
     if own.sampler is not None and own.schedule is not None and own.steps is not None:
         try:
             check_sampler(own.sampler, own.schedule, own.steps)
@@ -200,7 +202,7 @@ def _check_sampler(own: Request) -> None:
 
 
 def _check_init_image(own: Request, spec: Spec) -> None:
-    """A picture that is to be completed must be one that the model could have drawn."""
+    """Raise InputError unless an image to be completed is one that the model could have drawn."""
     if own.init_image is None and own.keep_rows is None:
         return
     if own.init_image is None or own.keep_rows is None:
@@ -231,7 +233,7 @@ def _check_init_image(own: Request, spec: Spec) -> None:
 
 
 def _shared_settings(requests: list[Request]) -> dict[str, Value]:
-    """The settings that have one value with all models that take them."""
+    """Return the settings that have one value with all models that take them."""
     shared = {}
     for name in MODEL_SETTINGS:
         values = {getattr(own, name) for own in requests} - {None}
