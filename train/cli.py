@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ calibrate, ship. The other steps measure and plan. A training goes on where it w
 """
 NETWORKS = {
     "autoencoder": "the autoencoder of latent diffusion",
-    "clip": "the CLIP model that reranks, whose text encoder the models read prompts by",
+    "clip": "the CLIP model that judges, whose text encoder the painters read prompts by",
     "diffusion": "the UNet of latent diffusion",
     "dvae": "the discrete VAE of the DALL·E path",
     "dalle": "the transformer of the DALL·E path",
@@ -44,8 +44,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="salon-train", description=DESCRIPTION)
     steps = parser.add_subparsers(metavar="STEP", required=True)
 
-    def step(name: str, function: Callable[..., None], help: str) -> argparse.ArgumentParser:
-        sub = steps.add_parser(name, help=help, description=help)
+    def step(
+        name: str, function: Callable[..., None], help: str, aliases: Sequence[str] = ()
+    ) -> argparse.ArgumentParser:
+        sub = steps.add_parser(name, aliases=aliases, help=help, description=help)
         sub.set_defaults(run_step=function)
         return sub
 
@@ -63,18 +65,15 @@ def _parser() -> argparse.ArgumentParser:
         10_000,
     )
     counting(
-        step("judge", _judge, "measure how well the judge tells right images from wrong ones"),
+        step("judge", _judge, "measure how well the judge tells right pictures from wrong ones"),
         1000,
     )
-    for name, function, help in (
-        (
-            "calibrate",
-            _calibrate,
-            "learn what the reranker's scores mean, into its calibration.json",
-        ),
-        ("jury", _jury, "measure what the reranker's probabilities and ticks are worth"),
+    for name, aliases, function, help in (
+        ("calibrate", (), _calibrate, "learn what a reranker's scores mean: its calibration.json"),
+        # "jury" was its name
+        ("reranker", ("jury",), _reranker, "measure what its probabilities and ticks are worth"),
     ):
-        sub = step(name, function, help)
+        sub = step(name, function, help, aliases)
         sub.add_argument("--clip", help="a known CLIP or a folder; default: the shipped one")
         sub.add_argument("-m", "--model", help="the model that draws; default: the shipped one")
         sub.add_argument("--scenes", type=int, default=400, help="rendered ones (400)")
@@ -117,12 +116,12 @@ def _judge(arguments: argparse.Namespace) -> None:
 def _calibrate(arguments: argparse.Namespace) -> None:
     from rerank import Reranker
     from rerank.calibration import calibration
-    from train.jury import calibrate
+    from train.reranker_quality import calibrate
 
     reranker = Reranker.load(arguments.clip)
     made, quality = calibrate(
         reranker,
-        _model(arguments),
+        _pipeline(arguments),
         scenes=arguments.scenes,
         prompts=arguments.prompts,
     )
@@ -134,15 +133,15 @@ def _calibrate(arguments: argparse.Namespace) -> None:
     )
 
 
-def _jury(arguments: argparse.Namespace) -> None:
+def _reranker(arguments: argparse.Namespace) -> None:
     from rerank import Reranker
-    from train.jury import main_figures
+    from train.reranker_quality import main_figures
 
-    reranker, model = Reranker.load(arguments.clip), _model(arguments)
-    print(main_figures(reranker, model, scenes=arguments.scenes, prompts=arguments.prompts))
+    reranker, pipeline = Reranker.load(arguments.clip), _pipeline(arguments)
+    print(main_figures(reranker, pipeline, scenes=arguments.scenes, prompts=arguments.prompts))
 
 
-def _model(arguments: argparse.Namespace) -> LatentDiffusion | None:
+def _pipeline(arguments: argparse.Namespace) -> LatentDiffusion | None:
     if arguments.prompts == 0:
         return None
     from pipelines.diffusion.pipeline import LatentDiffusion
