@@ -211,3 +211,20 @@ def test_what_packages_promise_is_there(package: str) -> None:
     module = importlib.import_module(package)
     for name in getattr(module, "__all__", ()):
         assert getattr(module, name) is not None
+
+
+@pytest.mark.parametrize("folder", MAY_IMPORT)
+def test_files_and_functions_stay_short(folder: str) -> None:
+    for path in modules(folder):
+        text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 450, f"{path.relative_to(ROOT)} is too long"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                length = node.end_lineno - node.lineno + 1
+                assert length <= 60, f"{path.relative_to(ROOT)}: {node.name}() is too long"
+
+
+def test_few_files_are_nearly_too_long() -> None:
+    lengths = {name: len(path.read_text("utf-8").splitlines()) for name, path in PATHS.items()}
+    assert len([name for name, length in lengths.items() if length > 400]) <= 4
