@@ -85,7 +85,7 @@ def draw_by_recomputing(network: Transformer, batch: int) -> float:
 
 
 def draw_by_gpt2(network: GPT2LMHeadModel, config: TransformerConfig, batch: int) -> None:
-    """The same numbers of text and image tokens, sampled without filters."""
+    """Draw the same numbers of text and image tokens, sampled without filters."""
     text = torch.ones(batch, config.text_length, dtype=torch.int64)  # 0 is padding
     network.generate(
         text,
@@ -106,7 +106,7 @@ def _prompt(config: TransformerConfig, batch: int) -> tuple[torch.Tensor, ...]:
 
 
 def gpt2_of(config: TransformerConfig) -> GPT2LMHeadModel:
-    """A GPT-2 of equal shape."""
+    """Return a GPT-2 of equal shape."""
     network = GPT2LMHeadModel(
         GPT2Config(
             vocab_size=config.text_outputs + config.image_vocabulary,
@@ -123,7 +123,7 @@ def gpt2_of(config: TransformerConfig) -> GPT2LMHeadModel:
 
 
 def best_of_threads(run: Callable[[], float], threads: list[int]) -> tuple[float, int]:
-    """The fewest seconds over numbers of threads, and that number."""
+    """Return the fewest seconds over numbers of threads, and that number."""
     results = []
     for number in threads:
         torch.set_num_threads(number)
@@ -160,8 +160,8 @@ def compare(
 
 
 def bytes_read(config: TransformerConfig, batch: int) -> float:
-    """What a step of ours cannot do without reading, on average: the weights of the layers and of
-    the image half of the head, the shared text, and the image positions that are seen."""
+    """Return what a step of ours cannot do without reading, on average: the weights of the layers
+    and of the image half of the head, the shared text, and the image positions that are seen."""
     with torch.device("meta"):
         network = Transformer(config)
     weights = sum(p.numel() for layer in network.blocks() for p in layer.parameters())
@@ -180,7 +180,7 @@ def bandwidth(threads: int, megabytes: int = 512) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.dalle_decode", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--rounds", type=int, default=3)

@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def write_folder(name: str, folder: Path, quick: bool) -> Path:
-    """A diffusers folder with the configs of a layout and random weights."""
+    """Write a diffusers folder with the configs of a layout and random weights."""
     layout = next(layout for layout in LAYOUTS if layout.name == name)
     shutil.copytree(layout.configs, folder)
     for path in folder.glob("tokenizer*/tokenizer_config.json"):
@@ -75,7 +75,7 @@ def write_folder(name: str, folder: Path, quick: bool) -> Path:
 
 
 def build(part: str, config: dict[str, Any]) -> torch.nn.Module:
-    """A network of a diffusers folder, without memory for its weights."""
+    """Return a network of a diffusers folder, without memory for its weights."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -87,7 +87,7 @@ def build(part: str, config: dict[str, Any]) -> torch.nn.Module:
 
 
 def write_weights(network: torch.nn.Module, path: Path) -> None:
-    """A safetensors file in float16, written a piece at a time."""
+    """Write a safetensors file in float16, a piece at a time."""
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     header, place = {}, 0
     for name, shape in shapes.items():

@@ -100,7 +100,7 @@ def main() -> None:
 
 
 def best_setting(work: Work, repeats: int) -> Setting:
-    """The batch size and number of threads with which the peer is fastest, warm."""
+    """Return the batch size and number of threads with which the peer is fastest, warm."""
     most = int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0))))
     batches = [batch for batch in BATCHES if batch <= work.candidates]
     found: dict[Setting, float] = {}
@@ -194,7 +194,7 @@ def _cold_run(command: Sequence[str], out: Path) -> Run:
 
 @contextmanager
 def _worker(side: str, work: Work) -> Iterator[Any]:
-    """A process that has one side's models in memory; yields what makes it do a job."""
+    """Start a process with one side's models in memory; yields what makes it do a job."""
     module = ["-m", "benchmarks.main_job", "--worker", side]
     process = subprocess.Popen(
         [sys.executable, *module, *_work_flags(work)],

@@ -201,8 +201,8 @@ def make_pictures(folder: Path, count: int, side: int) -> None:
 
 
 def make_vit_b_32(folder: Path) -> None:
-    """The architecture of openai/clip-vit-base-patch32, with random weights and the shipped CLIP's
-    tokenizer."""
+    """Return the architecture of openai/clip-vit-base-patch32, with random weights and the shipped
+    CLIP's tokenizer."""
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
     tokenizer = CLIPTokenizer.from_pretrained(SPECS[DEFAULT].folder)

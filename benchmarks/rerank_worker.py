@@ -31,7 +31,7 @@ class Salon:
         self.jury = Reranker.load(folder, "cpu")
 
     def score(self, pictures: Any, batch: int, decoders: int) -> list[float]:
-        """The scores; batch and threads are its own."""
+        """Return the scores; batch and threads are its own."""
         return self.jury.score(PROMPT, pictures)
 
 
@@ -44,7 +44,7 @@ class Peer:
 
     @torch.inference_mode()
     def score(self, pictures: Any, batch: int, decoders: int) -> list[float]:
-        """The scores at a batch size and a number of threads that prepare."""
+        """Return the scores at a batch size and a number of threads that prepare."""
         features = [
             torch.nn.functional.normalize(self.encode(torch.stack(part)), dim=-1)
             for part in _parts(_mapped(self.prepare, pictures, decoders), batch)

@@ -80,7 +80,7 @@ def prompts(vocabulary: Vocabulary, count: int) -> list[str]:
     while len(found) < count:
         noun = rng.choice(vocabulary.nouns)
         thing = f"{rng.choice(vocabulary.colours)} {noun.name}" if noun.coloured else noun.name
-        ground = rng.choice(list(vocabulary.grounds))
+        ground = rng.choice(list(vocabulary.backgrounds))
         found[f"{article(thing)} {thing} on {article(ground)} {ground} background"] = None
     return list(found)
 

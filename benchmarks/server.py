@@ -99,7 +99,7 @@ class Server:
             connection.close()
 
     def memory(self) -> float:
-        """The bytes that it holds now."""
+        """Return the bytes that it holds now."""
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return float(pages) * resource.getpagesize()
 

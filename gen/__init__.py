@@ -9,7 +9,8 @@
 Importing this package loads no torch; drawing does.
 """
 
-from gen.engine import Engine, generate
+from gen.api import generate
+from gen.engine import Engine
 from gen.errors import InputError, RoomError
 from gen.result import Result
 from gen.settings.request import Request

@@ -26,20 +26,19 @@ class Again:
 
 def make_again(
     path: Path,
+    plan: Plan,
     engine: Engine,
     folder: RunFolder | None = None,
-    model: str | None = None,
     watch: Watch | None = None,
     cancel: Cancel | None = None,
 ) -> Again:
     """Draw one image anew and compare it with its file; one left unfinished is made whole.
 
-    `model` says where the model is now, if it has moved. Other weights than those that the file
-    names are reported to `watch`. Raises InputError if the file does not say how it was made.
+    `plan` is what `read_plan` reads from the file. Other weights than those that the file names are
+    reported to `watch`. Raises InputError if the file does not say how it was made.
     """
     watch = ignore_events if watch is None else watch
     record = metadata.read(path)
-    plan = read_plan(path, model)
     [(spec, _)] = plan.models
     if record.model_hash != engine.model_hash(spec):
         watch(
@@ -59,7 +58,11 @@ def make_again(
 
 
 def read_plan(path: Path, model: str | None = None) -> Plan:
-    """Plan how to make the image of a file again. Raises what `make_again` raises."""
+    """Plan how to make the image of a file again.
+
+    `model` says where the model is now, if it has moved. Raises InputError if the file does not say
+    how it was made.
+    """
     request = metadata.read(path).request
     if model is not None:
         request = request.replace(model=model)

@@ -21,7 +21,7 @@ from gen.events import Cancel, Event, Finished, Loading, Note, Progress
 from gen.listing import listing
 from gen.memory_estimate import foresee
 from gen.models import WeightsError
-from gen.plan import Survey, draw_seed
+from gen.plan import Survey
 from gen.run_folder import contact_sheet as sheet
 from gen.run_folder.folder import RunFolder
 from gen.run_folder.saving import Export, check_room, no_room
@@ -69,14 +69,14 @@ def _command(options: argparse.Namespace) -> int:
         return _again(options)
     rows, survey = _checked_rows(options)
     if options.dry_run:
-        return _dry_run(rows)
+        return _dry_run(rows, survey)
     if options.plan:
-        return _tell_needs(options, rows)
+        return _tell_needs(options, rows, survey)
     return _draw(options, rows, survey)
 
 
 def _checked_rows(options: argparse.Namespace) -> tuple[Iterable[Row], Survey]:
-    """The requests, which can be gone through again, when all of them have been checked."""
+    """Return the requests, which can be gone through again, when all of them have been checked."""
     settings = flags.given_settings(options)
     survey = Survey()
     prompts = [*options.prompts, *options.flagged_prompts]
@@ -104,7 +104,7 @@ def _draw(options: argparse.Namespace, rows: Iterable[Row], survey: Survey) -> i
         outcomes = run(
             (row.request for row in asked),
             engine,
-            survey.fingerprint,
+            survey,
             folder,
             watch=screen.show,
             cancel=cancel,
@@ -130,11 +130,10 @@ def _again(options: argparse.Namespace) -> int:
         raise InputError(f"--again draws what the picture says: leave out {what}")
     engine = _engine(options)
     plan = read_plan(options.again, options.model)
-    survey = Survey()
-    survey.add(plan.request)
-    cancel = Cancel()
+    survey, cancel = Survey(), Cancel()
+    survey.count(plan)
     with _folder(options) as folder, _interrupts(cancel), _Screen(options, survey) as screen:
-        made = make_again(options.again, engine, folder, options.model, screen.show, cancel)
+        made = make_again(options.again, plan, engine, folder, screen.show, cancel)
         if made.result is None:
             return INTERRUPTED if cancel.asked else SOME_FAILED
         if made.was_unfinished:
@@ -150,20 +149,16 @@ def _again(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _dry_run(rows: Iterable[Row]) -> int:
-    find = Survey().add
-    seed = draw_seed()  # one for all that have none
+def _dry_run(rows: Iterable[Row], survey: Survey) -> int:
     for row in rows:
-        request = row.request if row.request.seed is not None else row.request.replace(seed=seed)
         identity = {} if row.id is None else {"id": row.id}
-        _print(json.dumps({**identity, **find(request).request.to_json()}, ensure_ascii=False))
+        request = survey.resolve(row.request).request
+        _print(json.dumps({**identity, **request.to_json()}, ensure_ascii=False))
     return DONE
 
 
-def _tell_needs(options: argparse.Namespace, rows: Iterable[Row]) -> int:
-    engine, survey = _engine(options), Survey()
-    plans = [survey.add(row.request) for row in rows]
-    forecast = foresee(plans, engine)
+def _tell_needs(options: argparse.Namespace, rows: Iterable[Row], survey: Survey) -> int:
+    forecast = foresee((survey.resolve(row.request) for row in rows), _engine(options))
     for line in forecast.lines():
         _print(line)
     return DONE if forecast.fits else NO_ROOM
@@ -295,7 +290,7 @@ class _Screen:
         self._bar.refresh()
 
     def tell(self, row: Row, outcome: Outcome) -> None:
-        """A prompt is done: its scores and file names."""
+        """Tell that a prompt is done: its scores and file names."""
         self._prompts_told += 1
         self._candidates_told += outcome.plan.count
         if self._json:
@@ -318,13 +313,13 @@ class _Screen:
             self.say(f"   failed: seed {result.seed}: {result.failed}")
 
     def say(self, line: str) -> None:
-        """A line for people, unless scripts are reading."""
+        """Write a line for people, unless scripts are reading."""
         if not self._quiet and not self._json:
             self._bar.clear()
             _print(line)
 
     def warn(self, line: str) -> None:
-        """A line beside the results."""
+        """Write a line beside the results."""
         if not self._quiet:
             self._bar.clear()
             _complain(line, kind="note")
@@ -381,7 +376,7 @@ def _explain(error: Exception) -> int:
 
 
 def _print(line: str, end: str = "\n") -> None:
-    """A line on standard output; nobody reading it any more is no reason to stop drawing."""
+    """Write a line to standard output; nobody reading it any more is no reason to stop drawing."""
     try:
         print(line, end=end, flush=True)
     except BrokenPipeError:

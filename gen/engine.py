@@ -5,47 +5,30 @@ Nothing here prints: what happens meanwhile is told to `watch`, and a `Cancel` e
 and the networks are imported when they are first needed.
 """
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from time import perf_counter
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
+from gen import scoring
 from gen.drafting import finished_drafts
-from gen.errors import InputError, RoomError
 from gen.events import Cancel, Finished, Note, Progress, Watch, ignore_events
 from gen.metadata import Metadata, versions
 from gen.models import Models, raise_unless_out_of_memory
-from gen.plan import Candidate, Plan, Survey, draw_seed, resolve
-from gen.result import Result
+from gen.plan import Candidate, Plan, Survey
+from gen.previews import Previews
+from gen.result import Outcome, Result
 from gen.run_folder.folder import Job, RunFolder
-from gen.settings.request import Request, Settings
+from gen.settings.request import Request
 from gen.settings.vocabulary import doubts
-from pipelines.checkpoints.specs import Spec
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from pipelines.drafts import Draft, Pipeline
 
-__all__ = ["Engine", "InputError", "Outcome", "RoomError", "generate", "run"]
+__all__ = ["Engine", "Outcome", "run"]
 
-PREVIEW_SHARE = 0.1  # of the time, at most
 DROPPED_SHOWN = 200  # characters
-
-
-@dataclass
-class Outcome:
-    """What one prompt came to."""
-
-    plan: Plan
-    best: list[Result]  # the top_k, best first
-    rest: list[Result]  # those behind them, in order
-    failed: list[Result]  # the candidates without an image, or without a score
-    made: int  # candidates with an image, those of earlier runs included
-    drawn: int  # those that were made now
-    number: int | None = None  # of the prompt in its run folder
 
 
 @dataclass
@@ -77,7 +60,7 @@ class Engine(Models):
         checked = "+safety" if self.safety else ""  # what was drawn unchecked is another job
         hashes = {spec.address: self.model_hash(spec) + checked for spec, _ in plan.models}
         job = Job(0) if folder is None else folder.job(plan, hashes, anew=anew)
-        run = _PromptRun(self, plan, job, folder, watch, cancel, previews)
+        run = _PromptRun(self, plan, job, folder, watch, cancel, Previews(wanted=previews))
         if job.finished:
             return run.outcome()
 
@@ -104,12 +87,9 @@ class _PromptRun:
     folder: RunFolder | None
     watch: Watch
     cancel: Cancel
-    wants_previews: bool
+    previews: Previews
     made: int = 0  # whole candidates, those of earlier runs included
     drawn: int = 0  # those of now
-    _began: float = field(default_factory=perf_counter)
-    _preview_seconds: float = 0.0  # spent on previews so far, and on the last one
-    _last_preview: float = 0.0
 
     def __post_init__(self) -> None:
         wanted = [] if self.job.finished else self.plan.candidates()
@@ -135,7 +115,11 @@ class _PromptRun:
     def draw(self, pipeline: "Pipeline", candidates: list[Candidate]) -> None:
         """Make, save and score candidates of one model, a micro-batch at a time."""
         if dropped := pipeline.dropped_text(self.plan.request.prompt):
-            self._tell_of_dropped_text(dropped, candidates[0].spec)
+            spec, cut = candidates[0].spec, dropped[:DROPPED_SHOWN]
+            cut += "…" if cut != dropped else ""
+            self.watch(
+                Note(f"{spec.name} reads {spec.context} tokens; this end is dropped: {cut!r}")
+            )
         on_cpu = getattr(pipeline.device, "type", None) == "cpu"
         for draft in finished_drafts(
             pipeline,
@@ -169,21 +153,30 @@ class _PromptRun:
             if image is None:
                 self._fail(Result(candidate.request, candidate.index, failed=draft.failed[seed]))
                 continue
-            record = self._record(candidate, pipeline, unfinished, likelihood)
+            record = Metadata(
+                candidate.request,
+                model=candidate.spec.name,
+                model_hash=self.engine.model_hash(candidate.spec),
+                attention=pipeline.attention,
+                versions=versions(),
+                candidates=self.plan.count,
+                rerank_model=self.engine.scorer_name(),
+                log_likelihood=likelihood,
+                unfinished=unfinished,
+                upscale=1 if self.folder is None else self.folder.export.upscale,
+            )
             results.append(self._keep(candidate, image, record))
         self.made += len(draft.seeds)
         self.drawn += len(results)
         self.score(results, pixels)
         self.watch(Finished([self.job.results[seed] for seed in draft.seeds]))
-        for result in ranked(self.job.results.values())[self.plan.top_k :]:
+        for result in scoring.ranked(self.job.results.values())[self.plan.top_k :]:
             result.image = None  # memory holds no more than what is returned
 
     def score(self, results: list[Result], pixels: Any = None) -> None:
         """Score images against the prompt; one without a finite score has failed.
 
-        `pixels` (M, 3, H, W) uint8 are those of the results, where they have just been made. Raw
-        scores of several scorers are kept apart, and combined over all candidates so far, since
-        only within one prompt they can be compared.
+        `pixels` (M, 3, H, W) uint8 are those of the results, where they have just been made.
         """
         scorer = self.engine.load_scorer(self.watch) if results else None
         if scorer is None:
@@ -191,44 +184,24 @@ class _PromptRun:
         if pixels is None:
             there = [(result, image) for result in results if (image := result.open()) is not None]
             results, pixels = [result for result, _ in there], [image for _, image in there]
-        try:
-            if hasattr(scorer, "combine"):
-                parts = scorer.judge(self.plan.words, pixels).parts
-            else:
-                rate = scorer.score if hasattr(scorer, "score") else scorer
-                parts = {"": list(rate(self.plan.words, pixels))}
-        except Exception as error:
-            raise_unless_out_of_memory(error, candidates=1)
-            raise
-        for i, result in enumerate(results):
-            result.scores = {name: scores[i] for name, scores in parts.items()}
-        self._combine(scorer)
+        scoring.score(scorer, self.plan.words, results, pixels)
+        self._combine()
         for result in results:
-            if result.score is None or not math.isfinite(result.score):
-                result.score = None
-                result.failed = "its score is not a finite number"
+            if not scoring.has_score(result):
+                result.score, result.failed = None, scoring.NOT_FINITE
                 self._fail(result)
         if self.folder is not None:
             self.folder.note_scores(self.job, [r for r in results if r.failed is None])
 
-    def _combine(self, scorer: Any) -> None:
-        """Set each result's score from its parts."""
-        results = self.job.results.values()
-        scored = [result for result in results if result.scores and result.failed is None]
-        if not hasattr(scorer, "combine"):
-            for result in scored:
-                result.score, result.scores = result.scores.get("", result.score), {}
-            return
-        names = [member.scorer.name for member in scorer.members]
-        parts = {name: [result.scores[name] for result in scored] for name in names}
-        for result, score in zip(scored, scorer.combine(parts), strict=True):
-            result.score = score
+    def _combine(self) -> None:
+        """Combine the scores of several scorers over all candidates so far."""
+        if self.parts and self.job.results:
+            scoring.combine(self.engine.load_scorer(self.watch), self.job.results.values())
 
     def rank(self) -> None:
         """Give every image its rank, and its final name."""
-        if self.parts and self.job.results:  # scored before, perhaps, and never combined
-            self._combine(self.engine.load_scorer(self.watch))
-        results = ranked(self.job.results.values())
+        self._combine()  # a run that was stopped may have scored, and combined only a part
+        results = scoring.ranked(self.job.results.values())
         for rank, result in enumerate(results, start=1):
             result.rank = rank
         if self.folder is not None:
@@ -268,26 +241,6 @@ class _PromptRun:
             self.folder.fail(self.job, result)
         self.watch(Note(f"the candidate of seed {result.seed} failed: {result.failed}"))
 
-    def _record(
-        self,
-        candidate: Candidate,
-        pipeline: "Pipeline",
-        unfinished: str | None,
-        log_likelihood: float | None,
-    ) -> Metadata:
-        return Metadata(
-            candidate.request,
-            model=candidate.spec.name,
-            model_hash=self.engine.model_hash(candidate.spec),
-            attention=pipeline.attention,
-            versions=versions(),
-            candidates=self.plan.count,
-            rerank_model=self.engine.scorer_name(),
-            log_likelihood=log_likelihood,
-            unfinished=unfinished,
-            upscale=1 if self.folder is None else self.folder.export.upscale,
-        )
-
     def _tell_progress(self, draft: "Draft") -> None:
         self.watch(
             Progress(
@@ -297,33 +250,15 @@ class _PromptRun:
                 [self.candidates[seed].index for seed in draft.seeds],
                 draft.done,
                 draft.total,
-                self._previews(draft),
+                self.previews.take(draft),
             )
-        )
-
-    def _previews(self, draft: "Draft") -> "Sequence[Image.Image | None] | None":
-        """Return what the candidates look like by now, if that is wanted and time allows."""
-        start = perf_counter()
-        budget = PREVIEW_SHARE * (start - self._began) - self._preview_seconds
-        if not self.wants_previews or self._last_preview > budget:
-            return None
-        previews = draft.preview()
-        self._last_preview = perf_counter() - start
-        self._preview_seconds += self._last_preview
-        return previews
-
-    def _tell_of_dropped_text(self, dropped: str, spec: Spec) -> None:
-        if len(dropped) > DROPPED_SHOWN:
-            dropped = dropped[:DROPPED_SHOWN] + "…"
-        self.watch(
-            Note(f"{spec.name} reads {spec.context} tokens; this end is dropped: {dropped!r}")
         )
 
 
 def run(
     requests: Iterable[Request],
     engine: Engine,
-    fingerprint: str,
+    survey: Survey,
     folder: RunFolder | None = None,
     *,
     watch: Watch | None = None,
@@ -333,81 +268,26 @@ def run(
     """Draw one prompt after another; the requests without a seed share one.
 
     It is the seed of the same command's unfinished run in the folder, if there is one there;
-    `fingerprint` (of a `Survey`) tells commands apart. Raises what `Engine.draw` raises.
+    `survey`, which has seen the requests before, has resolved them and tells commands apart.
+    Raises what `Engine.draw` raises.
     """
     cancel = Cancel() if cancel is None else cancel
-    find = Survey().find
-    seed = None
+    shares_seed = False
     for request in requests:
-        if request.seed is None:
-            if seed is None:
-                seed = _seed_of_run(folder, fingerprint, watch)
-            request = request.replace(seed=seed)
-        plan = resolve(request, find)
+        if request.seed is None and not shares_seed:
+            shares_seed = True
+            if folder is not None:
+                survey.seed = _seed_of_run(folder, survey, watch)
+        plan = survey.resolve(request)
         yield engine.draw(plan, folder, watch=watch, cancel=cancel, previews=previews)
         if cancel.asked:
             return
-    if folder is not None and seed is not None:
-        folder.end_run(fingerprint)
+    if folder is not None and shares_seed:
+        folder.end_run(survey.fingerprint)
 
 
-def generate(
-    prompt: str | Request,
-    *,
-    outdir: str | Path | None = None,
-    engine: Engine | None = None,
-    watch: Watch | None = None,
-    cancel: Cancel | None = None,
-    **settings: Unpack[Settings],
-) -> list[Result]:
-    """Make `candidates` images of a prompt and return the `top_k` best, best first.
-
-    Each Result holds its `image`, `score` (the cosine with the prompt, in [-1, 1]), `rank`, `seed`
-    and `request`; candidates that failed follow at the end, with no image and the reason in
-    `failed`. The settings are those of `gen.settings.request.Settings`; those of a `Request` given
-    as `prompt` hold where the keywords say nothing. With `outdir` the images are also saved, as the
-    `generate` command does. Pass an `engine` to keep the models loaded from call to call.
-
-    Raises InputError for what cannot be, WeightsError, and RoomError when disk or memory is full.
-    """
-    asked: dict[str, Any] = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in settings.items()
-        if value is not None
-    }
-    request = (Request(prompt) if isinstance(prompt, str) else prompt).replace(**asked)
-    survey = Survey()
-    survey.add(request)
-    engine = Engine() if engine is None else engine
-    folder = None if outdir is None else RunFolder(Path(outdir))
-    try:
-        [outcome] = run([request], engine, survey.fingerprint, folder, watch=watch, cancel=cancel)
-    finally:
-        if folder is not None:
-            folder.close()
-    for result in outcome.best:
-        result.image = result.open()
-    return outcome.best + outcome.failed
-
-
-def ranked(results: Iterable[Result]) -> list[Result]:
-    """Return the images, best score first, equals in the order of making; unscored ones last.
-
-    Failed candidates are left out.
-    """
-    from rerank import rank
-
-    good = sorted((r for r in results if r.failed is None), key=lambda r: r.index)
-    scored = [result for result in good if result.score is not None]
-    scores = [result.score for result in scored if result.score is not None]
-    unscored = [result for result in good if result.score is None]
-    return [scored[place.index] for place in rank(scores)] + unscored
-
-
-def _seed_of_run(folder: RunFolder | None, fingerprint: str, watch: Watch | None) -> int:
-    if folder is None:
-        return draw_seed()
-    seed, resumed = folder.start_run(fingerprint)
+def _seed_of_run(folder: RunFolder, survey: Survey, watch: Watch | None) -> int:
+    seed, resumed = folder.start_run(survey.fingerprint, survey.seed)
     if resumed and watch is not None:
         watch(Note(f"finishing the run in {folder.path} that was begun with seed {seed}"))
     return seed

@@ -30,21 +30,21 @@ class BatchSize:
         self._is_early = early and fixed is None
 
     def choose(self, remaining: int, free: float) -> int:
-        """The next size, from 1 to `remaining`, with so many bytes free."""
+        """Return the next size, from 1 to `remaining`, with so many bytes free."""
         fitting = remaining if self._is_fixed else int(free * SHARE / self._per_candidate)
         limit = min(self._limit, EARLY) if self._is_early else self._limit
         self._is_early = False
         return max(1, min(remaining, limit, fitting))
 
     def learn(self, size: int, taken: float) -> None:
-        """A micro-batch of that size took at most so many bytes on the host.
+        """Learn that a micro-batch of that size took at most so many bytes on the host.
 
         The next may be at most twice as large as this one would have let it be.
         """
         self._per_candidate = max(self._per_candidate / 2, taken / size)
 
     def halve(self, size: int) -> None:
-        """A micro-batch of that size was too large."""
+        """Learn that a micro-batch of that size was too large."""
         self._limit = max(1, size // 2)
 
 
@@ -61,13 +61,13 @@ def free_on_host() -> float:
 
 
 def peak_of_process() -> float:
-    """The most bytes that this process has held so far."""
+    """Return the most bytes that this process has held so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return float(peak if os.uname().sysname == "Darwin" else peak * 1024)
 
 
 def held_by_process() -> float:
-    """The bytes that this process holds now."""
+    """Return the bytes that this process holds now."""
     return _pages(1)
 
 
@@ -81,7 +81,7 @@ def _available() -> float:
 
 
 def _pages(column: int) -> float:
-    """A column of /proc/self/statm in bytes: 0 is the address space, 1 what is held."""
+    """Return a column of /proc/self/statm in bytes: 0 is the address space, 1 what is held."""
     try:
         return float(Path("/proc/self/statm").read_text().split()[column]) * resource.getpagesize()
     except OSError:

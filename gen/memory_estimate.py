@@ -69,7 +69,7 @@ class Forecast:
         return least <= self.free and self.waiting <= self.free_on_host
 
     def lines(self) -> Iterable[str]:
-        """A table for people."""
+        """Return the estimate as a table for people."""
         yield f"on {self.device} in {self.dtype}, offload {self.offload}"
         for model in self.models:
             for part, size in model.needs.parts.items():
@@ -95,7 +95,7 @@ class Forecast:
 
 
 def foresee(plans: Iterable[Plan], engine: Engine) -> Forecast:
-    """What these prompts need with such an engine.
+    """Return what these prompts need with such an engine.
 
     Raises WeightsError for weights that are not there, InputError for a device that is not there.
     """

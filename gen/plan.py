@@ -5,7 +5,7 @@ import json
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from pipelines.settings import Value
 
 DEFAULT_CANDIDATES = 16
 DEFAULT_TOP_K = 4
+PLANS_KEPT = 256  # by a Survey: some kB each
 UNKNOWN_SIZE = 1024  # pixels a side of what a pipeline of diffusers draws by its own default
 INIT_IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
 
@@ -88,7 +89,8 @@ class Plan:
         return self.request.top_k
 
     def candidate(self, index: int) -> Candidate:
-        """The i-th picture: model i mod M, seed + i, so a smaller run is the start of a larger.
+        """Return the i-th image: model i mod M, seed + i, so a smaller run is the start of a
+        larger.
 
         Beyond the largest seed the count goes on from 0.
         """
@@ -102,7 +104,7 @@ class Plan:
 
 
 def draw_seed() -> int:
-    """A new seed, below 2**32 so that every tool can read it."""
+    """Return a new seed, below 2**32 so that every tool can read it."""
     return secrets.randbelow(2**32)
 
 
@@ -150,7 +152,7 @@ def _refuse_settings_that_none_takes(request: Request, chosen: list[Spec]) -> No
 
 
 def _for_model(request: Request, spec: Spec) -> Request:
-    """The request as one model gets it: only its own settings, with its own defaults."""
+    """Return the request as one model gets it: only its own settings, with its own defaults."""
     foreign: dict[str, Any] = {name: None for name in MODEL_SETTINGS if name not in spec.settings}
     defaults: Mapping[str, Value] = {
         name: value for name, value in spec.defaults.items() if name in spec.settings
@@ -159,7 +161,8 @@ def _for_model(request: Request, spec: Spec) -> Request:
 
 
 def _with_choices_made(request: Request) -> Request:
-    """The request with the prompt that its seed makes of a template; the template is kept too."""
+    """Return the request with the prompt that its seed makes of a template; the template is kept
+    too."""
     assert request.seed is not None
     folder = None if request.wildcards is None else Path(request.wildcards)
     prompt = wildcards.expand(request.prompt, request.seed, folder)
@@ -170,7 +173,7 @@ def _with_choices_made(request: Request) -> Request:
 
 
 def _read_adapters(request: Request) -> Adapters:
-    """The files that the request adds to its models."""
+    """Return the files that the request adds to its models."""
     try:
         return specs.read_adapters(request.lora, request.vae, request.embedding)
     except ValueError as error:
@@ -190,7 +193,7 @@ def _check_size(own: Request, asked: Request, spec: Spec) -> None:
 
 
 def _check_sampler(own: Request) -> None:
-    """A sampler knows only some schedules and numbers of steps."""
+    """Raise InputError for a schedule or a number of steps that the sampler does not know."""
     if own.sampler is not None and own.schedule is not None and own.steps is not None:
         try:
             check_sampler(own.sampler, own.schedule, own.steps)
@@ -199,7 +202,7 @@ def _check_sampler(own: Request) -> None:
 
 
 def _check_init_image(own: Request, spec: Spec) -> None:
-    """A picture that is to be completed must be one that the model could have drawn."""
+    """Raise InputError unless an image to be completed is one that the model could have drawn."""
     if own.init_image is None and own.keep_rows is None:
         return
     if own.init_image is None or own.keep_rows is None:
@@ -230,7 +233,7 @@ def _check_init_image(own: Request, spec: Spec) -> None:
 
 
 def _shared_settings(requests: list[Request]) -> dict[str, Value]:
-    """The settings that have one value with all models that take them."""
+    """Return the settings that have one value with all models that take them."""
     shared = {}
     for name in MODEL_SETTINGS:
         values = {getattr(own, name) for own in requests} - {None}
@@ -240,21 +243,39 @@ def _shared_settings(requests: list[Request]) -> dict[str, Value]:
 
 
 class Survey:
-    """What a run will come to, from going through its requests once before anything is drawn."""
+    """Resolves the requests of a run, and says what they will come to before anything is drawn.
+
+    `seed` is what the requests without one share. The last plans are kept, so that a request which
+    was checked is not resolved again to be drawn; of a longer prompt file only the models are.
+    """
 
     def __init__(self, find: Callable[[str], Spec] = families.find) -> None:
-        self.find = cache(find)
+        self.seed = draw_seed()
         self.prompts = 0
         self.candidates = 0
         self._digest = hashlib.sha256()
+        found = cache(find)
+        self._resolve = lru_cache(PLANS_KEPT)(lambda request: resolve(request, found))
+
+    def resolve(self, request: Request) -> Plan:
+        """Return a request's plan; raises what `resolve` raises."""
+        if request.seed == RANDOM_SEED:  # another one each time
+            request = request.replace(seed=draw_seed())
+        elif request.seed is None:
+            request = request.replace(seed=self.seed)
+        return self._resolve(request)
 
     def add(self, request: Request) -> Plan:
-        """Count a request in; raises what `resolve` raises."""
-        plan = resolve(request, self.find)
-        self.prompts += 1
-        self.candidates += plan.count
+        """Return a request's plan, and count it in; raises what `resolve` raises."""
+        plan = self.resolve(request)
+        self.count(plan)
         self._digest.update(json.dumps(request.to_json(), sort_keys=True).encode())
         return plan
+
+    def count(self, plan: Plan) -> None:
+        """Count a plan in."""
+        self.prompts += 1
+        self.candidates += plan.count
 
     @property
     def fingerprint(self) -> str:

@@ -1,13 +1,16 @@
-"""What came back for one candidate."""
+"""What comes back: of one candidate, and of a prompt."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from gen.settings.request import Request, seed_to_json
+
+if TYPE_CHECKING:
+    from gen.plan import Plan
 
 
 @dataclass
@@ -52,3 +55,16 @@ class Result:
             "failed": self.failed,
         }
         return {key: value for key, value in values.items() if value is not None}
+
+
+@dataclass
+class Outcome:
+    """What one prompt came to."""
+
+    plan: "Plan"
+    best: list[Result]  # the top_k, best first
+    rest: list[Result]  # those behind them, in order
+    failed: list[Result]  # the candidates without an image, or without a score
+    made: int  # candidates with an image, those of earlier runs included
+    drawn: int  # those that were made now
+    number: int | None = None  # of the prompt in its run folder

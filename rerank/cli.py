@@ -70,7 +70,7 @@ class Judged:
     files: Sequence[Path]
     ranking: Ranking
     checked: "Mapping[int, Checked]"
-    unsplit: Sequence[str]
+    unparsed: Sequence[str]
 
 
 def _rank(options: argparse.Namespace) -> int:
@@ -82,8 +82,8 @@ def _rank(options: argparse.Namespace) -> int:
     _tell_failures(files, ranking.failed)
     if options.top_k is not None and options.top_k > len(scored):
         _note(f"{options.top_k} pictures were asked for, there are {len(scored)}")
-    if judged.unsplit:
-        _note(f"not checked: {'; '.join(judged.unsplit)}")
+    if judged.unparsed:
+        _note(f"not checked: {'; '.join(judged.unparsed)}")
     if options.json:
         _print_json(options.prompt, judged)
     elif options.csv:
@@ -121,13 +121,13 @@ def _judged(options: argparse.Namespace, files: Sequence[Path]) -> Judged:
         )
         ranking.failed |= _without_number(jury.score(options.prompt, encoded), ranking.failed)
         checked: dict[int, Checked] = {}
-        unsplit: tuple[str, ...] = ()
+        unparsed: tuple[str, ...] = ()
         if options.claims:
-            unsplit = jury.claims(options.prompt).unsplit
+            unparsed = jury.claims(options.prompt).unparsed
             shown = [each.index for each in ranking]
             found = jury.check(options.prompt, Encoded(encoded.features[shown]))
             checked = dict(zip(shown, found, strict=True))
-    return Judged(jury.name, files, ranking, checked, unsplit)
+    return Judged(jury.name, files, ranking, checked, unparsed)
 
 
 def _judged_by_panel(
@@ -176,7 +176,7 @@ def _print_table(judged: Judged) -> None:
             columns.append(f"(and {len(each.alike)} like it)")
         print("  ".join(columns), flush=True)
         if each.index in judged.checked:
-            verdicts = judged.checked[each.index].verdicts
+            verdicts = judged.checked[each.index].results
             marks = [f"{TICK if v.holds else CROSS} {v.claim.text}" for v in verdicts]
             print("      " + "  ".join(marks), flush=True)
 
@@ -187,7 +187,7 @@ def _print_json(prompt: str, judged: Judged) -> None:
     if ranking.none_matches is not None:
         table["none_matches"] = ranking.none_matches
     if judged.checked:
-        table["unsplit"] = list(judged.unsplit)
+        table["unsplit"] = list(judged.unparsed)
     table["results"] = [_to_json(place, each, judged) for place, each in enumerate(ranking, 1)]
     table["failed"] = _failures(judged.files, ranking.failed)
     print(json.dumps(table, indent=2), flush=True)
@@ -208,9 +208,9 @@ def _to_json(place: int, each: Ranked, judged: Judged) -> dict[str, Any]:
     if each.index in judged.checked:
         found = judged.checked[each.index]
         row["claims"] = [
-            {"kind": v.claim.kind, "claim": v.claim.text, "holds": v.holds} for v in found.verdicts
+            {"kind": v.claim.kind, "claim": v.claim.text, "holds": v.holds} for v in found.results
         ]
-        row["fits_best"] = found.mended
+        row["fits_best"] = found.corrected
     return row
 
 
@@ -248,7 +248,7 @@ def _draw_sheet(prompt: str, judged: Judged, path: Path) -> None:
         if each.probability is not None:
             lines[0] += f"   {each.probability:.0%} likely"
         if each.index in judged.checked:
-            wrong = [v.claim.text for v in judged.checked[each.index].verdicts if not v.holds]
+            wrong = [v.claim.text for v in judged.checked[each.index].results if not v.holds]
             lines.append(f"not: {', '.join(wrong)}" if wrong else "all claims hold")
         captions.append([(line, "") for line in (*lines, file.name)])
     contact_sheet.draw([contact_sheet.Block(prompt, "", images, captions)]).save(path)

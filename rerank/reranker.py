@@ -260,7 +260,7 @@ class Reranker:
 
     def claims(self, prompt: str) -> Claims:
         """The prompt taken apart into claims, by the words of the model's vocabulary.json where it
-        has one, else by plain English; `.unsplit` says what was not understood."""
+        has one, else by plain English; `.unparsed` says what was not understood."""
         return split(prompt, read_vocabulary(self.folder))
 
     def check(self, prompt: str, images: Images) -> list[Checked]:

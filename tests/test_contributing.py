@@ -170,14 +170,14 @@ from urllib.request import urlopen
 from gen import Engine
 from gen.run_folder.folder import RunFolder
 from ui.server import served
-from ui.service.service import Studio
+from ui.service.service import Service
 
 with RunFolder(Path({str(tmp_path / "out")!r})) as out:
-    studio = Studio(Engine(), out)
-    with served(studio, "127.0.0.1", 0) as url:
+    service = Service(Engine(), out)
+    with served(service, "127.0.0.1", 0) as url:
         print(urlopen(url + "/v1/samplers").read().decode())
         paths = json.load(urlopen(url + "/openapi.json"))["paths"]
         assert "/v1/samplers" in paths
-    studio.stop()
+    service.stop()
 """
     assert "euler_a" in json.loads(run(folder, "-c", code))["samplers"]

@@ -19,6 +19,8 @@ from rerank.model.specs import SPECS as JURIES
 from train.stickers.judge import judge
 from train.stickers.prompts import read_prompts
 
+pytestmark = pytest.mark.slow
+
 PAINTER = families.shipped()["stickers"].folder
 JURY = JURIES["stickers-clip"].folder
 TOLERANCE = 2  # of 255

@@ -36,7 +36,7 @@ class AutoencoderConfig:
 
 
 def build(config: AutoencoderConfig) -> AutoencoderKL:
-    """The network with fresh weights."""
+    """Return the network with fresh weights."""
     levels = len(config.widths)
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
@@ -97,7 +97,7 @@ class AutoencoderTask(Task):
         return tile(torch.cat(rows), columns=12)
 
     def save(self, folder: Path) -> None:
-        """The VAE as diffusers writes it, with its measured scaling factor and preview map."""
+        """Write the VAE as diffusers does, with its measured scaling factor and preview map."""
         pictures = self.batch(random.Random(2), 256, self.vae.device)
         latents = torch.cat(
             [self.vae.encode(to_range(part)).latent_dist.mean for part in pictures.split(32)]

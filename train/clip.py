@@ -57,7 +57,7 @@ class ClipConfig:
 
 
 def build(config: ClipConfig, tokenizer: CLIPTokenizer) -> CLIPModel:
-    """The network with fresh weights; token numbers are those of `tokenizer`."""
+    """Return the network with fresh weights; token numbers are those of `tokenizer`."""
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": config.text_width,
@@ -187,7 +187,8 @@ class ClipTask(Task):
         }
 
     def _read(self, features: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        """The loss of reading `classes` (B, 5) from unit features (B, D), mean of the five."""
+        """Return the loss of reading `classes` (B, 5) from unit features (B, D), mean of the
+        five."""
         logits = self.places(features * features.shape[-1] ** 0.5).split(PLACE_CLASSES, dim=1)
         losses = [
             functional.cross_entropy(each, wanted, ignore_index=UNTOLD, reduction="sum")
@@ -207,7 +208,7 @@ class ClipTask(Task):
         return tile(batch.pictures[:48], columns=12, captions=words)
 
     def save(self, folder: Path) -> None:
-        """A transformers CLIP folder: weights, tokenizer, preprocessing."""
+        """Write a transformers CLIP folder: weights, tokenizer, preprocessing."""
         self.clip.save_pretrained(folder)
         save_tokenizer(self.tokenizer, folder)
         save_preprocessing(folder)
@@ -227,7 +228,7 @@ def places_seen(scene: Scene) -> tuple[int, ...]:
 
 
 def places_told(description: Description) -> tuple[int, ...]:
-    """The same classes, as far as a caption tells them."""
+    """Return the same classes, as far as a caption tells them."""
     if description.place is not None:
         told = PLACES[description.place]
         return (UNTOLD, UNTOLD, UNTOLD, *(UNTOLD if third is None else third for third in told))
@@ -260,7 +261,7 @@ def recitations(number: int, rng: random.Random) -> list[Description]:
 
 
 def spoil(pictures: torch.Tensor, rng: random.Random, share: float) -> torch.Tensor:
-    """What a generator gets wrong: blends of two siblings, evenly or cut along a line.
+    """Return what a generator gets wrong: blends of two siblings, evenly or cut along a line.
 
     pictures (B, 3, H, W) uint8, siblings next to each other; returns about `share` × B of them.
     """

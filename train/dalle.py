@@ -52,7 +52,7 @@ class DalleRecipe:
 def build(
     recipe: DalleRecipe, dvae: DiscreteVae, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer
 ) -> Transformer:
-    """The network with fresh weights."""
+    """Return the network with fresh weights."""
     hidden = recipe.reads_hidden_states
     config = TransformerConfig(
         grid=dvae.config.grid,
@@ -117,7 +117,7 @@ class DalleTask(Task):
         return {**token_loss(output, text, batch.present, batch.codes), "right": right}
 
     def read(self, tokens: torch.Tensor) -> torch.Tensor:
-        """What the transformer reads of tokens (B, T): themselves or their hidden states."""
+        """Return what the transformer reads of tokens (B, T): themselves or their hidden states."""
         if not self.recipe.reads_hidden_states:
             return tokens
         text_encoder = self.frozen[1].to(tokens.device)
@@ -154,7 +154,7 @@ class DalleTask(Task):
         return (dvae.decode(codes) * 255).round().to(torch.uint8)
 
     def save(self, folder: Path) -> None:
-        """The transformer, and with it the networks whose language it learned."""
+        """Write the transformer, and with it the networks whose language it learned."""
         dvae, text_encoder = self.frozen
         save_network(self.transformer, self.transformer.config, folder / "transformer")
         save_network(dvae, dvae.config, folder / "dvae")
@@ -193,7 +193,7 @@ class CodePool:
 
 
 def fingerprint(network: torch.nn.Module) -> str:
-    """A hash of the weights."""
+    """Return a hash of the weights."""
     total = hashlib.sha256()
     for name, value in network.state_dict().items():
         total.update(name.encode() + value.cpu().contiguous().numpy().tobytes())

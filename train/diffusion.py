@@ -76,7 +76,7 @@ class DiffusionConfig:
 
 
 def build(config: DiffusionConfig, latent_channels: int, text_width: int) -> UNet2DConditionModel:
-    """The network with fresh weights; every level has cross-attention."""
+    """Return the network with fresh weights; every level has cross-attention."""
     levels = len(config.widths)
     return UNet2DConditionModel(
         sample_size=8,
@@ -148,7 +148,7 @@ class DiffusionTask(Task):
         return {"loss": functional.mse_loss(v, alpha * noise - sigma * x)}
 
     def draw_times(self, number: int, generator: torch.Generator) -> torch.Tensor:
-        """(number,) int64: training steps, logit-normal."""
+        """Return (number,) int64: training steps, logit-normal."""
         normal = torch.randn(number, generator=generator)
         times = torch.sigmoid(self.config.time_mean + self.config.time_deviation * normal)
         return (times * len(self.alphas_cumprod)).long()
@@ -182,7 +182,7 @@ class DiffusionTask(Task):
         return to_bytes(vae.decode(x / vae.config.scaling_factor).sample)
 
     def save(self, folder: Path) -> None:
-        """The UNet, and with it the text encoder that it was trained to listen to."""
+        """Write the UNet, and with it the text encoder that it was trained to listen to."""
         self.unet.save_pretrained(folder / "unet")
         save_text_encoder(self.frozen[1], folder / "text_encoder")
 
@@ -226,7 +226,7 @@ class LatentPool:
         return torch.cat(parts).contiguous()
 
     def sample(self, indices: list[int], rng: random.Random) -> torch.Tensor:
-        """A draw from each posterior, scaled."""
+        """Return a draw from each posterior, scaled."""
         mean, log_variance = self.moments[indices].float().chunk(2, dim=1)
         generator = torch.Generator().manual_seed(rng.getrandbits(63))
         noise = torch.randn(mean.shape, generator=generator)

@@ -137,7 +137,7 @@ class DvaeTask(Task):
 
     @torch.no_grad()
     def _measure(self, batch: torch.Tensor, codes: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What codes (B, h, w) are worth: without relaxation, and how many are in use."""
+        """Return what codes (B, h, w) are worth: without relaxation, and how many are in use."""
         again = self.dvae.decode(codes[:MEASURED])
         error = ((again - batch[:MEASURED] / 255) ** 2).mean()
         if self.training:
@@ -210,8 +210,8 @@ def _set(layer: torch.nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor | None
 
 
 def typical_squares(pictures: torch.Tensor, patch: int, number: int) -> torch.Tensor:
-    """(number, 3 · patch²): the centres of so many clusters among the different squares of uint8
-    pictures, by Lloyd's algorithm. Raises ValueError if there are fewer squares than that."""
+    """Return (number, 3 · patch²): the centres of so many clusters among the different squares of
+    uint8 images, by Lloyd's algorithm. Raises ValueError if there are fewer squares than that."""
     mapped = functional.pixel_unshuffle(map_pixels(pictures / 255), patch)
     squares = mapped.movedim(1, -1).flatten(0, 2).unique(dim=0)
     if len(squares) < number:

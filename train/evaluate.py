@@ -72,7 +72,7 @@ class Plan:
     token_top_p: float | None = None
 
     def settings(self, taken: Sequence[str]) -> dict[str, Any]:
-        """What is said of how to draw, as far as a model takes it."""
+        """Return what is said of how to draw, as far as a model takes it."""
         said = {f.name: getattr(self, f.name) for f in fields(self) if f.name in taken}
         return {name: value for name, value in said.items() if value is not None}
 
@@ -144,8 +144,8 @@ def draw(pipeline: Pipeline, reranker: Reranker, prompt: Prompt, number: int, pl
 
 
 def pooled(paths: Sequence[Sequence[Drawn]]) -> list[Drawn]:
-    """The pool of several models' candidates, prompt by prompt: candidate i is the i-th of the
-    model whose turn it is."""
+    """Return the pool of several models' candidates, prompt by prompt: candidate i is the i-th of
+    the model whose turn it is."""
     return [_dealt(by_model) for by_model in zip(*paths, strict=True)]
 
 
@@ -174,8 +174,8 @@ def measure(drawn: Sequence[Drawn], pipeline: Pipeline, reranker: Reranker, plan
 
 
 def bootstrap(rows: np.ndarray, figure: Callable[[np.ndarray], np.ndarray]) -> Estimate:
-    """A `figure` of the column means (…, C) of `rows` (N, C), each row one prompt or scene, with
-    the interval in which 95 % of resamplings of the rows lie."""
+    """Return a `figure` of the column means (…, C) of `rows` (N, C), each row one prompt or scene,
+    with the interval in which 95 % of resamplings of the rows lie."""
     if len(rows) == 0:
         return Estimate(math.nan, math.nan, math.nan, 0)
     chosen = np.random.default_rng(0).integers(len(rows), size=(RESAMPLES, len(rows)))
@@ -188,8 +188,8 @@ def bootstrap(rows: np.ndarray, figure: Callable[[np.ndarray], np.ndarray]) -> E
 
 
 def share(truths: Sequence[bool] | Sequence[float]) -> Estimate:
-    """The mean of `truths`, with the exact binomial interval where all are the same, since then
-    there is nothing to resample."""
+    """Return the mean of `truths`, with the exact binomial interval where all are the same, since
+    then there is nothing to resample."""
     rows = np.array(truths, dtype=float).reshape(-1, 1)
     estimate = bootstrap(rows, lambda means: means[..., 0])
     if estimate.value == 1:
@@ -208,7 +208,7 @@ def one_candidate(drawn: Sequence[Drawn], seeds: int) -> dict[str, Estimate]:
 
 
 def best_of(drawn: Sequence[Drawn], candidates: int) -> dict[str, Choice]:
-    """What CLIP's first choice among the first `candidates` of each prompt is worth."""
+    """Return what CLIP's first choice among the first `candidates` of each prompt is worth."""
     return {name: _choice(group, candidates) for name, group in _by_tag(drawn).items()}
 
 
@@ -236,7 +236,7 @@ def _choice(drawn: Sequence[Drawn], candidates: int) -> Choice:
 
 
 def _favourite(scores: Sequence[float]) -> int:
-    """The index of the highest score; one that is not a number is the lowest."""
+    """Return the index of the highest score; one that is not a number is the lowest."""
     return max(
         range(len(scores)), key=lambda i: scores[i] if math.isfinite(scores[i]) else -math.inf
     )
@@ -281,7 +281,8 @@ def _changed(told: Description, rng: random.Random, held_out: bool) -> dict[Desc
 
 
 def reconstruction(pipeline: Pipeline) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What a painter's autoencoder makes of uint8 pictures (B, 3, H, W), on the CPU in float32."""
+    """Return what a model's autoencoder makes of uint8 images (B, 3, H, W), on the CPU in
+    float32."""
     if isinstance(pipeline, Dalle):
         return through_codes(load_dvae(pipeline.spec.folder / "dvae"))
     folder = pipeline.spec.folder / "vae"
@@ -313,7 +314,8 @@ def ceiling(again: Callable[[torch.Tensor], torch.Tensor], number: int) -> dict[
 
 
 def sheet(drawn: Sequence[Drawn]) -> Image.Image:
-    """The first candidates of the first prompts, unpicked, enlarged, with the judge's mark."""
+    """Return the first candidates of the first prompts, unpicked, enlarged, with the judge's
+    mark."""
     shown = drawn[:SHEET_PROMPTS]
     pictures = torch.stack([_marked(each.pictures[0], each.right[0]) for each in shown])
     return tile(pictures, SHEET_COLUMNS, 1, [each.prompt.text for each in shown])
@@ -335,7 +337,7 @@ def _marked(picture: torch.Tensor, right: bool) -> torch.Tensor:
 
 
 def to_text(report: Report) -> str:
-    """The report as lines for people."""
+    """Return the report as lines for people."""
     plan = report.plan
     lines = [
         f"model {report.model}, CLIP {report.clip}; [95 % interval]",
@@ -354,7 +356,7 @@ def to_text(report: Report) -> str:
 
 
 def pool_to_text(models: Sequence[str], pool: dict[str, Choice], plan: Plan) -> str:
-    """The pool's section, likewise."""
+    """Return the pool's section, likewise."""
     title = f"pool of {', '.join(models)}: best of {plan.candidates} by CLIP, "
     return "\n".join([f"{title}{plan.best_prompts} prompts", *_choices(pool)])
 
@@ -375,7 +377,7 @@ def _estimates(estimates: dict[str, Estimate]) -> list[str]:
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """The report as a JSON object; figures that cannot be told are null."""
+    """Return the report as a JSON object; figures that cannot be told are null."""
     return _without_nan(asdict(report))
 
 
@@ -386,7 +388,7 @@ def _without_nan(value: Any) -> Any:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run the command; return its exit code."""
     arguments = _parser().parse_args(argv)
     try:
         plan = _plan(arguments)
@@ -436,7 +438,7 @@ def draw_all(
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
-    """The standard or the quick plan, with what was said otherwise."""
+    """Return the standard or the quick plan, with what was said otherwise."""
     plan = QUICK if arguments.quick else Plan()
     said = {name: getattr(arguments, name) for name in asdict(plan)}
     plan = replace(plan, **{name: value for name, value in said.items() if value is not None})

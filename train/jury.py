@@ -111,8 +111,8 @@ def calibrate(
     prompts: int = 60,
     seeds: int = 4,
 ) -> tuple[Calibration, Quality]:
-    """The jury's calibration, from scenes and, with a painter, from what it draws of prompts that
-    are not in the evaluation set; and its quality on pictures that were held back."""
+    """Return the jury's calibration, from scenes and, with a model, from what it draws of prompts
+    that are not in the evaluation set; and its quality on images that were held back."""
     evaluated = {prompt.text for prompt in read_prompts()}
     parts = [label_scenes(scenes, "calibration")]
     if pipeline is not None:
@@ -136,8 +136,8 @@ def main_figures(
     prompts: int = 48,
     seeds: int = 4,
 ) -> str:
-    """What probabilities and ticks are worth, as lines for people: on scenes, and with a painter on
-    what it draws of the first evaluation prompts."""
+    """Return what probabilities and ticks are worth, as lines for people: on scenes, and with a
+    model on what it draws of the first evaluation prompts."""
     labelled = label_scenes(scenes, "evaluation")
     lines = [
         f"{scenes} scenes, each with its caption, a changed one and that of another scene",
@@ -168,8 +168,8 @@ def _calibration_lines(jury: Reranker, labelled: Labelled) -> list[str]:
 
 
 def measure_calibration(jury: Reranker, labelled: Labelled) -> tuple[Quality, Rates]:
-    """The quality of probabilities on labelled pictures; how often "none of these match" is right
-    where the caption is another scene's, and how often it is rightly not said."""
+    """Return the quality of probabilities on labelled images; how often "none of these match" is
+    right where the caption is another scene's, and how often it is rightly not said."""
     pictures = jury.encode(labelled.pictures)
     probabilities = [
         jury.calibrated(pair.caption, _one(pictures, pair.picture))[0].probability
@@ -202,7 +202,7 @@ def measure_claims_on_scenes(jury: Reranker, number: int) -> Rates:
 
 
 def measure_claims_on_drawn(jury: Reranker, drawn: Labelled) -> Rates:
-    """The same on drawn pictures in which the judge sees a scene clearly."""
+    """Return the same on drawn images in which the judge sees a scene clearly."""
     pictures = jury.encode(drawn.pictures)
     sights = find(drawn.pictures)
     seen = [(pair, sights[pair.picture].scene) for pair in drawn.pairs]
@@ -215,7 +215,7 @@ def measure_claims_on_drawn(jury: Reranker, drawn: Labelled) -> Rates:
 def _rates(jury: Reranker, cases: Sequence[tuple[str, Encoded, Scene]]) -> Rates:
     right: dict[str, list[bool]] = {name: [] for name in ("overall", *KINDS)}
     for caption, picture, scene in cases:
-        for verdict_ in jury.check(caption, picture)[0].verdicts:
+        for verdict_ in jury.check(caption, picture)[0].results:
             is_right = verdict_.holds == is_true(verdict_.claim, scene)
             right["overall"].append(is_right)
             right[verdict_.claim.kind].append(is_right)

@@ -70,7 +70,7 @@ class Task(torch.nn.Module):
         raise NotImplementedError
 
     def sheet(self) -> Image.Image:
-        """A picture by which a person judges the present weights."""
+        """Return an image by which a person judges the present weights."""
         raise NotImplementedError
 
     def save(self, folder: Path) -> None:
@@ -186,8 +186,8 @@ def _step(
 def _agreed(
     accelerator: Accelerator, seconds: float, stopped: bool, due: bool
 ) -> tuple[float, bool, bool]:
-    """The mean over all processes, whether any was told to stop, and whether any finds it time to
-    save: they must do both after the same step, or some wait forever for the others."""
+    """Return the mean over all processes, whether any was told to stop, and whether any finds it
+    time to save: they must do both after the same step, or some wait forever for the others."""
     if accelerator.num_processes == 1:
         return seconds, stopped, due
     own = torch.tensor([seconds, stopped, due], device=accelerator.device)
@@ -236,7 +236,8 @@ def _save(
     progress: Progress,
     log: _Log,
 ) -> None:
-    """Called by all processes, since of a sharded task each has a part; the main one writes."""
+    """Save what there is; all processes call it, since of a sharded task each has a part; the main
+    one writes."""
     if not main and not sharding.is_sharded(task):
         return
     if main:

@@ -61,12 +61,12 @@ def is_sharded(task: torch.nn.Module) -> bool:
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor put together from all processes, which must all ask for it."""
+    """Return the tensor put together from all processes, which must all ask for it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def shard_like(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """This process's part of a tensor that all have as a whole, if `other` is sharded."""
+    """Return this process's part of a tensor that all have as a whole, if `other` is sharded."""
     if not isinstance(other, DTensor):
         return tensor
     here = tensor.to(other.device)
@@ -85,7 +85,7 @@ def gather(tensors: dict[str, torch.Tensor], keep: bool) -> dict[str, torch.Tens
 
 
 def whole_copy(task: Task) -> Task:
-    """A copy that is not going to be sharded, made before `task` is."""
+    """Return a copy that is not going to be sharded, made before `task` is."""
     return copy.deepcopy(task).requires_grad_(False).eval()
 
 

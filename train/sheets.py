@@ -14,7 +14,8 @@ FONT_SIZE = 11
 def tile(
     pictures: torch.Tensor, columns: int, scale: int = 2, captions: Sequence[str] | None = None
 ) -> Image.Image:
-    """A sheet of (N, 3, H, W) uint8 pictures, each enlarged `scale` times without smoothing."""
+    """Return a sheet of (N, 3, H, W) uint8 images, each enlarged `scale` times without
+    smoothing."""
     number, _, height, width = pictures.shape
     below = 0 if captions is None else CAPTION_HEIGHT
     step_x, step_y = width * scale + 4, height * scale + below + 4

@@ -53,7 +53,7 @@ def ship(
 
 
 def _write_jury(run: Path, jury: Path) -> None:
-    """A CLIP folder is shipped as it was trained."""
+    """Export a CLIP folder as it was trained."""
     _replace(run / "clip" / "weights", jury)
 
 
@@ -112,8 +112,8 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def world_vocabulary() -> dict[str, Any]:
-    """What the weights know, for tools that know nothing of this world: `words` holds every word of
-    its captions."""
+    """Return what the weights know, for tools that know nothing of this world: `words` holds every
+    word of its captions."""
     return {
         "nouns": [
             {

@@ -26,7 +26,7 @@ PIECES = 1_536
 
 
 def caption_samples(seed: int, number: int = SAMPLES) -> list[str]:
-    """`number` captions of training scenes."""
+    """Return `number` captions of training scenes."""
     rng = random.Random(seed)
     return [phrase(describe(draw_scene(rng), rng), rng) for _ in range(number)]
 

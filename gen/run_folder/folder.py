@@ -24,7 +24,7 @@ from PIL import Image
 
 from gen.errors import InputError
 from gen.metadata import Metadata
-from gen.plan import Candidate, Plan, draw_seed
+from gen.plan import Candidate, Plan
 from gen.result import Result
 from gen.run_folder import deleted, events
 from gen.run_folder.events import Axis, Damaged, Event, Files, Placement, PromptEvent, SavedImage
@@ -75,15 +75,14 @@ class RunFolder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def start_run(self, fingerprint: str) -> tuple[int, bool]:
-        """Return a seed for a run without one, and whether it is an earlier run's.
+    def start_run(self, fingerprint: str, seed: int) -> tuple[int, bool]:
+        """Return the seed of a run that was given none, and whether it is an earlier run's.
 
-        It is that of the unfinished run of the same command in this folder, if there is one;
-        `fingerprint` tells commands apart.
+        It is that of the unfinished run of the same command in this folder, if there is one, or
+        else `seed`; `fingerprint` tells commands apart.
         """
         if fingerprint in self._open_runs:
             return self._open_runs[fingerprint], True
-        seed = draw_seed()
         self._note(events.RunBegan(fingerprint, seed))
         return seed, False
 

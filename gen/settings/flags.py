@@ -38,24 +38,24 @@ class Parser(argparse.ArgumentParser):
     """Raises InputError where argparse would print its usage and end the program."""
 
     def error(self, message: str) -> NoReturn:
-        """The message as an error like any other."""
+        """Raise the message as an error like any other."""
         raise InputError(f"{message} (--help shows all options)")
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
-    """What the command line says; settings as text, None where they are not given."""
+    """Return what the command line says; settings as text, None where they are not given."""
     return build_parser().parse_args(_with_numbers_joined(words))
 
 
 def given_settings(options: argparse.Namespace) -> dict[str, Value]:
-    """The settings on the command line but for prompts, read and checked."""
+    """Return the settings on the command line but for prompts, read and checked."""
     texts = {name: getattr(options, name) for name in FLAGGED}
     texts = {k: ",".join(text) if isinstance(text, list) else text for k, text in texts.items()}
     return {name: SETTINGS[name].read(text) for name, text in texts.items() if text is not None}
 
 
 def given_rerankers(options: argparse.Namespace) -> str | list[Weighted] | None:
-    """The rerankers on the command line, with their weights; None where none is given.
+    """Return the rerankers on the command line, with their weights; None where none is given.
 
     Raises InputError for a weight that is not above 0, and for "none" together with others.
     """
@@ -70,7 +70,7 @@ def given_rerankers(options: argparse.Namespace) -> str | list[Weighted] | None:
 
 
 def given_aesthetic(options: argparse.Namespace) -> tuple[Path, float] | None:
-    """The file of the aesthetic head on the command line, and its weight."""
+    """Return the file of the aesthetic head on the command line, and its weight."""
     if options.aesthetic is None:
         return None
     file, weight = _weighted("--aesthetic", options.aesthetic)
@@ -85,7 +85,7 @@ def _weighted(flag: str, text: str) -> Weighted:
 
 
 def build_parser() -> Parser:
-    """The parser of the command, for its help and its words."""
+    """Build the parser of the command, for its help and its words."""
     parser = Parser(
         prog="generate",
         usage="generate [options] PROMPT ...",
@@ -108,7 +108,7 @@ def build_parser() -> Parser:
 
 
 def salon_version() -> str:
-    """The installed version."""
+    """Return the installed version."""
     try:
         return version("salon")
     except PackageNotFoundError:

@@ -53,7 +53,7 @@ class PromptFile:
         self._is_json = path.endswith(".jsonl") or self._first_row().startswith('{"')
 
     def __iter__(self) -> Iterator[Row]:
-        """The rows, in order. Raises InputError at the first bad one; see `check`."""
+        """Return the rows, in order. Raises InputError at the first bad one; see `check`."""
         for line, text in self._lines():
             if isinstance(text, InputError):
                 raise text
@@ -130,7 +130,8 @@ class PromptFile:
 
 
 def _opened(path: str) -> BinaryIO:
-    """The file, open for reading; a pipe is refused before opening, which could wait for ever."""
+    """Open the file for reading; a pipe is refused before opening, which could wait for
+    ever."""
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
@@ -146,7 +147,7 @@ def _opened(path: str) -> BinaryIO:
 
 
 def _spooled(stream: BinaryIO) -> BinaryIO:
-    """A copy of a stream on disk that can be read twice and goes away by itself."""
+    """Copy a stream to the disk, to a file that can be read twice and goes away by itself."""
     copy = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the PromptFile
     copyfileobj(stream, copy)
     return copy
@@ -165,7 +166,7 @@ def _read_json(text: str) -> dict[str, Any]:
 
 
 def _read_plain(text: str) -> dict[str, Any]:
-    """The settings of a line such as `a panda --seed 4 --negative_prompt red things`."""
+    """Return the settings of a line such as `a panda --seed 4 --negative_prompt red things`."""
     flag = FLAG.search(text)
     if flag is None:
         return {"prompt": text}

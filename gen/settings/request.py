@@ -122,12 +122,12 @@ class Request:
         return replace(self, prompt=self.prompt if prompt is None else prompt, **changed)
 
     def given(self) -> dict[str, Value]:
-        """The settings that are not None, by name."""
+        """Return the settings that are not None, by name."""
         values = {name: getattr(self, name) for name in SETTINGS}
         return {name: value for name, value in values.items() if value is not None}
 
     def with_defaults(self, defaults: Mapping[str, Value]) -> "Request":
-        """The same request with its unset fields filled in from `defaults`."""
+        """Return the same request with its unset fields filled in from `defaults`."""
         values: dict[str, Any] = {**defaults, **self.given()}
         return self.replace(**values)
 
@@ -140,7 +140,8 @@ class Request:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Request":
-        """The request of a JSON object. Raises InputError for unknown keys and wrong types."""
+        """Return the request of a JSON object. Raises InputError for unknown keys and wrong
+        types."""
         known: dict[str, Any] = {}
         for key, value in values.items():
             setting = find_setting(key)
@@ -155,12 +156,12 @@ class Request:
 
 
 def seed_to_json(seed: int) -> int | str:
-    """The seed, as text if a double cannot hold it exactly; `int` gives it back."""
+    """Return the seed, as text if a double cannot hold it exactly; `int` gives it back."""
     return str(seed) if seed >= EXACT_IN_JSON else seed
 
 
 def find_setting(key: str) -> Setting:
-    """The setting that a key of a prompt file or of JSON names, hyphens being underscores.
+    """Return the setting that a key of a prompt file or of JSON names, hyphens being underscores.
 
     Raises InputError with the known names.
     """

@@ -30,7 +30,8 @@ def doubts(plan: Plan, jury: rerank.model.specs.Spec | None) -> Iterator[str]:
 
 
 def unknown_words(prompt: str, path: Path | None) -> list[str]:
-    """The words of the prompt that a vocabulary.json lacks, in order; none if there is no list."""
+    """Return the words of the prompt that a vocabulary.json lacks, in order; none if there is no
+    list."""
     known = frozenset() if path is None else _known_words(path)
     if not known:
         return []

@@ -28,7 +28,7 @@ _SETTING = re.compile(r"\s*(\w+)\s*=\s*(!?)(.*)", re.DOTALL)
 
 
 def expand(template: str, seed: int, folder: Path | None = None) -> str:
-    """A prompt with all choices made, always the same for a seed.
+    """Return a prompt with all choices made, always the same for a seed.
 
     Without a `folder` of wildcards their signs stay as they are. Raises InputError for choices that
     cannot be made, and for those that have no end.
@@ -45,7 +45,7 @@ class _Expansion:
         self.depth = 0
 
     def of(self, text: str) -> str:
-        """A text with all choices made."""
+        """Return a text with all choices made."""
         self.depth += 1
         if self.depth > DEEPEST:
             raise InputError("prompt: its choices name each other without end")
@@ -60,7 +60,7 @@ class _Expansion:
         return made
 
     def _next(self, text: str, place: int) -> tuple[str, int]:
-        """What the next signs come to, and where they end."""
+        """Return what the next characters come to, and where they end."""
         if text[place] == "\\" and text[place + 1 : place + 2] in ("{", "}"):
             return text[place + 1], place + 2
         if text.startswith("${", place) and (end := _closing(text, place + 1)) is not None:
@@ -144,7 +144,7 @@ def _closing(text: str, place: int) -> int | None:
 
 
 def _split(body: str) -> list[str]:
-    """The options of a choice: the parts between bars that are in no inner braces."""
+    """Return the options of a choice: the parts between bars that are in no inner braces."""
     parts, start, depth = [], 0, 0
     for i, sign in enumerate(body):
         depth += (sign == "{") - (sign == "}")
@@ -160,7 +160,7 @@ def _weighed(option: str) -> tuple[float, str]:
 
 
 def _lines(folder: Path, name: str) -> list[str]:
-    """The lines of all files that a wildcard means."""
+    """Return the lines of all files that a wildcard means."""
     root = folder.expanduser().resolve()
     inside = ".." not in name.split("/") and not name.startswith("/")
     paths = sorted(root.glob(f"{name}.txt")) if inside else []

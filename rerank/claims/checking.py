@@ -1,7 +1,7 @@
-"""Which claims of a prompt hold in a picture.
+"""Which claims of a prompt hold in an image.
 
 When several facts are wrong at once, no single exchange makes the prompt fit, and facts that are
-right look wrong beside the others. So the prompt is mended: of all its versions with one claim
+right look wrong beside the others. So the prompt is corrected: of all its versions with one claim
 changed, the one that fits best takes its place, for as long as that raises the score. The claims
 that are still there in the end hold; those that had to be exchanged on the way, or whose thing was,
 do not.
@@ -14,13 +14,13 @@ import torch
 
 from rerank.claims.claims import Claim, Claims
 
-# The cosines of one picture with texts: (T,).
-Judge = Callable[[Sequence[str]], torch.Tensor]
+# The cosines of one image with texts: (T,).
+Cosines = Callable[[Sequence[str]], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether a claim holds in a picture: a tick or a cross."""
+class Result:
+    """Whether a claim holds in an image: a tick or a cross."""
 
     claim: Claim
     holds: bool
@@ -28,27 +28,27 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Checked:
-    """The verdicts on one picture, and the prompt mended until it fits best."""
+    """The results for one image, and the prompt corrected until it fits best."""
 
-    verdicts: tuple[Verdict, ...]
-    mended: str
+    results: tuple[Result, ...]
+    corrected: str
 
 
-def check(claims: Claims, split: Callable[[str], Claims], judge: Judge) -> Checked:
-    """Check the claims of a prompt in one picture; `split` takes its versions apart."""
+def check(claims: Claims, split: Callable[[str], Claims], cosines: Cosines) -> Checked:
+    """Check the claims of a prompt in one image; `split` takes its versions apart."""
     current = claims
-    while (better := _best_version(current, judge)) is not None:
+    while (better := _best_version(current, cosines)) is not None:
         current = split(better)
     left = {_key(claim) for claim in current.claims}
-    verdicts = tuple(Verdict(claim, _key(claim) in left) for claim in claims.claims)
-    return Checked(verdicts, current.prompt)
+    results = tuple(Result(claim, _key(claim) in left) for claim in claims.claims)
+    return Checked(results, current.prompt)
 
 
-def _best_version(claims: Claims, judge: Judge) -> str | None:
-    """The version with one claim changed that scores higher than any other and the prompt."""
+def _best_version(claims: Claims, cosines: Cosines) -> str | None:
+    """Find the version with one claim changed that scores higher than any other and the prompt."""
     versions = dict.fromkeys(text for claim in claims.claims for text in claim.changed)
     texts = [claims.prompt, *versions]
-    best = int(judge(texts).nan_to_num(-torch.inf).argmax())  # of equals the first: the prompt
+    best = int(cosines(texts).nan_to_num(-torch.inf).argmax())  # of equals the first: the prompt
     return None if best == 0 else texts[best]
 
 

@@ -82,7 +82,7 @@ class Claims:
 
     prompt: str
     claims: tuple[Claim, ...]
-    unsplit: tuple[str, ...]
+    unparsed: tuple[str, ...]
 
     def changed(self, each: int) -> list[str]:
         """Changed versions of the prompt: up to `each` of every claim, always the same ones."""
@@ -102,12 +102,12 @@ def split(prompt: str, vocabulary: Vocabulary) -> Claims:
         claims += _of_thing(sentence, index, vocabulary)
     for relation in sentence.relations:
         claims.append(_of_relation(sentence, relation, vocabulary))
-    if sentence.ground is not None:
-        name, span = sentence.ground
-        others = [other for other in vocabulary.grounds if other != name]
+    if sentence.background is not None:
+        name, span = sentence.background
+        others = [other for other in vocabulary.backgrounds if other != name]
         changed = [_exchange(prompt, [(span, _like(prompt, span, other))]) for other in others]
         claims.append(Claim("ground", "", name, changed=tuple(changed)))
-    return Claims(prompt, tuple(claims), sentence.unsplit)
+    return Claims(prompt, tuple(claims), sentence.unparsed)
 
 
 def _of_thing(sentence: Sentence, index: int, vocabulary: Vocabulary) -> Iterator[Claim]:

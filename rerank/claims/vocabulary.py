@@ -6,15 +6,19 @@ Imports no torch.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from pipelines.checkpoints.errors import WeightsError
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+NUMBER_WORDS = {str(number): number for number in range(1, 100)} | {
+    word: number for number, word in enumerate(NUMBERS) if number > 0
+}
+SIDES = ("left", "right")
 SIZES = {
     "small": ("small", "tiny", "little"),
     "medium": ("medium-sized",),
@@ -44,6 +48,24 @@ class Noun:
     coloured: bool = False  # a shape, which is drawn in any colour
 
 
+class Phrases:
+    """Phrases of one meaning each, found by their first word."""
+
+    def __init__(self, meanings: Mapping[str, object]) -> None:
+        self.meanings = meanings
+        self._by_first: dict[str, list[list[str]]] = {}
+        for phrase in sorted(meanings, key=lambda phrase: -phrase.count(" ")):
+            words = phrase.split(" ")
+            self._by_first.setdefault(words[0], []).append(words)
+
+    def length_at(self, words: Sequence[str], at: int) -> int:
+        """Return how many words the longest phrase that stands there has; 0 for none."""
+        for phrase in self._by_first.get(words[at] if at < len(words) else "", ()):
+            if words[at : at + len(phrase)] == phrase:
+                return len(phrase)
+        return 0
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """What a prompt may be made of.
@@ -54,7 +76,7 @@ class Vocabulary:
 
     nouns: tuple[Noun, ...]
     colours: tuple[str, ...]
-    grounds: Mapping[str, tuple[str, ...]]
+    backgrounds: Mapping[str, tuple[str, ...]]
     relations: Mapping[str, tuple[str, ...]]
     places: Mapping[str, tuple[str, ...]]
     highest_count: int
@@ -63,6 +85,26 @@ class Vocabulary:
     def noun_forms(self) -> dict[str, Noun]:
         """Every way of writing a noun."""
         return {form: noun for noun in self.nouns for form in noun.forms}
+
+    @cached_property
+    def phrases(self) -> dict[str, Phrases]:
+        """The tables that slots of patterns stand for, by the names of the slots."""
+        relations, backgrounds = names_of(self.relations), names_of(self.backgrounds)
+        sides = {f"{how} its {side}": f"{side} of" for how in ("to", "on") for side in SIDES}
+        sides |= {f"{said} it": name for said, name in relations.items() if " " not in said}
+        # Plain English has too many nouns and backgrounds for a list: any words may be one.
+        tables: dict[str, Mapping[str, object]] = {
+            "relation": relations,
+            "side": sides,
+            "place": names_of(self.places),
+            "size": names_of(SIZES),
+            "number": NUMBER_WORDS,
+            "plain colour": dict.fromkeys(self.colours),
+            "background": backgrounds,
+            "known background": backgrounds if self.closed else {},
+            "listed": self.noun_forms() if self.closed else {},
+        }
+        return {slot: Phrases(meanings) for slot, meanings in tables.items()}
 
 
 def names_of(table: Mapping[str, Iterable[str]]) -> dict[str, str]:
@@ -142,7 +184,7 @@ def _from_json(content: dict[str, Any]) -> Vocabulary:
     return Vocabulary(
         nouns=(*nouns(content["nouns"], coloured=False), *nouns(content["shapes"], coloured=True)),
         colours=tuple(row["name"] for row in content["colours"]),
-        grounds={row["name"]: (row["name"], *row["synonyms"]) for row in content["grounds"]},
+        backgrounds={row["name"]: (row["name"], *row["synonyms"]) for row in content["grounds"]},
         relations={name: tuple(said) for name, said in content["relations"].items()},
         places={name: tuple(said) for name, said in content["places"].items()},
         highest_count=max(content["counts"].values()),
@@ -163,7 +205,7 @@ ENGLISH = Vocabulary(
         "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white",
         "grey", "gray", "gold", "golden", "silver", "turquoise", "beige", "violet",
     ),
-    grounds={
+    backgrounds={
         name: (name,)
         for name in ("white", "black", "grey", "red", "green", "blue", "yellow", "pink")
     },

@@ -15,11 +15,14 @@ import pytest
 from fake_models import FakeDraft, Studio
 from PIL import Image
 
-from gen import metadata
+import gen.plan
+from gen import Request, metadata
 from gen.cli import main
 from pipelines.checkpoints import hub
+from pipelines.checkpoints.specs import Spec
 
 ROOT = Path(__file__).parents[2]
+RESOLVE = gen.plan.resolve
 
 
 @pytest.fixture
@@ -143,6 +146,29 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert len(said.err) < 400
     assert sorted(os.listdir()) == before
     assert studio.loads == []
+
+
+@pytest.mark.parametrize("last", [[], ["--dry-run"], ["--seed", "3"]])
+def test_a_request_is_resolved_once(
+    last: list[str], studio: Studio, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolved: list[str] = []
+
+    def resolve(request: Request, find: Callable[[str], Spec]) -> gen.plan.Plan:
+        resolved.append(request.prompt)
+        return RESOLVE(request, find)
+
+    monkeypatch.setattr(gen.plan, "resolve", resolve)
+    assert main(["a panda", "a cat", "--candidates", "1", *last]) == 0
+    assert resolved == ["a panda", "a cat"]
+
+
+def test_a_seed_that_is_drawn_each_time_is_another_for_the_same_prompt(
+    studio: Studio, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["a panda", "a panda", "--candidates", "1", "--seed", "-1", "--json"]) == 0
+    seeds = [json.loads(line)["request"]["seed"] for line in capsys.readouterr().out.splitlines()]
+    assert len(set(seeds)) == 2
 
 
 def test_a_picture_records_template_and_prompt(studio: Studio, out: Path) -> None:

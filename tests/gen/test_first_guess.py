@@ -14,6 +14,8 @@ from gen.memory import FIRST_GUESS
 from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.single_file import CONFIGS
 
+pytestmark = pytest.mark.slow
+
 
 class Counting(TorchDispatchMode):
     """Counts the bytes of all tensors that are made and not yet freed."""

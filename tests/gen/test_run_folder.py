@@ -389,6 +389,7 @@ class Killer:
         return self.write(file, data)
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_loses_nothing_that_was_finished(
     studio: Studio, tmp_path: Path, generate_in_fork: Callable[..., int]
 ) -> None:

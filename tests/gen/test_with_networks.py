@@ -20,6 +20,8 @@ from gen.events import Cancel, Event, Loading, Note, Progress
 from gen.metadata import parameters
 from gen.models import find
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 2  # of 255, between batch sizes
 

@@ -20,20 +20,20 @@ def checked(prompt: str, truth: str) -> Checked:
 
 
 def holding(prompt: str, truth: str) -> set[str]:
-    return {v.claim.text for v in checked(prompt, truth).verdicts if v.holds}
+    return {v.claim.text for v in checked(prompt, truth).results if v.holds}
 
 
 def test_a_prompt_that_fits_holds() -> None:
     found = checked("a red dog and a blue car", "a red dog and a blue car")
-    assert all(verdict.holds for verdict in found.verdicts)
-    assert len(found.verdicts) == 4
-    assert found.mended == "a red dog and a blue car"
+    assert all(verdict.holds for verdict in found.results)
+    assert len(found.results) == 4
+    assert found.corrected == "a red dog and a blue car"
 
 
 def test_several_wrong_facts_are_mended_one_after_the_other() -> None:
     found = checked("a red dog and a blue car", "a green dog and a blue tree")
-    assert found.mended == "a green dog and a blue tree"
-    assert {v.claim.text for v in found.verdicts if v.holds} == {"dog"}
+    assert found.corrected == "a green dog and a blue tree"
+    assert {v.claim.text for v in found.results if v.holds} == {"dog"}
 
 
 def test_what_is_told_of_a_thing_falls_with_it() -> None:
@@ -43,7 +43,7 @@ def test_what_is_told_of_a_thing_falls_with_it() -> None:
 
 def test_no_claims() -> None:
     found = checked("of the", "a dog")
-    assert (found.verdicts, found.mended) == ((), "of the")
+    assert (found.results, found.corrected) == ((), "of the")
 
 
 def test_no_numbers_mend_nothing() -> None:
@@ -52,4 +52,4 @@ def test_no_numbers_mend_nothing() -> None:
         lambda text: split(text, ENGLISH),
         lambda texts: torch.full((len(texts),), torch.nan),
     )
-    assert found.mended == "a dog"
+    assert found.corrected == "a dog"

@@ -1,10 +1,12 @@
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from rerank import WeightsError
 from rerank.claims.claims import Claims, split
+from rerank.claims.sentences import MOST_THINGS
 from rerank.claims.vocabulary import (
     ENGLISH,
     Vocabulary,
@@ -38,7 +40,7 @@ def told(claims: Claims) -> list[str]:
 def test_free_sentences(row: dict[str, object]) -> None:
     found = split(str(row["text"]), ENGLISH)
     assert sorted(told(found)) == sorted(row["claims"])  # type: ignore[arg-type]
-    assert list(found.unsplit) == row["unsplit"]
+    assert list(found.unparsed) == row["unsplit"]
 
 
 def test_there_are_fifty_free_sentences() -> None:
@@ -92,7 +94,7 @@ def test_a_closed_world(stickers: Vocabulary) -> None:
     ]  # fmt: skip
     assert "a small pizza beneath two kittens, mint background" in changed(found, "object")
     assert "a small hamburger above two kittens, mint background" in changed(found, "relation")
-    assert found.unsplit == ()
+    assert found.unparsed == ()
 
 
 def test_an_article_is_a_number_where_a_single_thing_is_named(stickers: Vocabulary) -> None:
@@ -128,6 +130,39 @@ def test_a_damaged_vocabulary_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "vocabulary.json").write_text('{"nouns": 7}')
     with pytest.raises(WeightsError, match=r"vocabulary\.json: not a vocabulary"):
         read_vocabulary(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds"),
+    [
+        ("," * 10_000, 50),
+        (", " * 5000, 50),
+        (" " * 10_000, 50),
+        ("([" * 5000, 50),
+        ("x" * 10_000, 50),
+        ("bowl of " * 1250, 500),
+        ("left of " * 1250, 500),
+        ("a red ball, a blue ball, " * 400, 5000),
+        ("a, " * 3333, 5000),
+    ],
+    ids=lambda value: str(value)[:9],
+)
+def test_hostile_texts_take_no_time(text: str, milliseconds: int, stickers: Vocabulary) -> None:
+    for vocabulary in (ENGLISH, stickers):
+        begun = time.process_time()
+        assert len(split(text, vocabulary).claims) < 200
+        assert 1000 * (time.process_time() - begun) < milliseconds
+
+
+def test_more_things_than_anybody_asks_for_are_left_unparsed() -> None:
+    found = split("a cat, " * 40, ENGLISH)
+    assert len(found.claims) == MOST_THINGS
+    assert len(found.unparsed) == 40 - MOST_THINGS
+
+
+def test_a_noun_of_nouns_is_one_thing() -> None:
+    assert told(split("a bowl of cups of tea", ENGLISH)) == ["object bowl of cups of tea"]
+    assert split("a bowl of", ENGLISH).unparsed == ("of",)
 
 
 def test_words() -> None:

@@ -255,14 +255,14 @@ def test_claims(rerank: Command, folder: Path, jury: Reranker) -> None:
     code, output, errors = rerank(prompt, folder / "a.png", "--claims")
     assert (code, errors) == (0, ["rerank: not checked: at dusk"])
     [checked] = jury.check(prompt, [folder / "a.png"])
-    marks = [f"{'✓' if v.holds else '✗'} {v.claim.text}" for v in checked.verdicts]
+    marks = [f"{'✓' if v.holds else '✗'} {v.claim.text}" for v in checked.results]
     assert output.splitlines()[1].strip() == "  ".join(marks)
     _, output, _ = rerank(prompt, folder / "a.png", "--claims", "--json")
     table = json.loads(output)
     assert table["unsplit"] == ["at dusk"]
-    assert table["results"][0]["fits_best"] == checked.mended
+    assert table["results"][0]["fits_best"] == checked.corrected
     assert [row["holds"] for row in table["results"][0]["claims"]] == [
-        verdict.holds for verdict in checked.verdicts
+        verdict.holds for verdict in checked.results
     ]
 
 

@@ -26,6 +26,8 @@ from rerank import Reranker, WeightsError
 from rerank.model.preprocessing import read_preprocessing
 from rerank.model.weights import Model, load_text_reader
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ["a red panda", "Two blue apples, left of a balloon!", "the panda"]
 SIZES = [(224, 224), (640, 480), (60, 97), (300, 1200)]
 

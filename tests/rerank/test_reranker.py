@@ -374,10 +374,10 @@ def test_the_ranking_says_in_how_many_parts_a_prompt_was_scored(jury: Reranker) 
 def test_check_and_claims(jury: Reranker) -> None:
     prompt = "two red apples to the left of a cat"
     checked = jury.check(prompt, pictures(2))
-    assert [[v.claim for v in each.verdicts] for each in checked] == [
+    assert [[v.claim for v in each.results] for each in checked] == [
         list(jury.claims(prompt).claims)
     ] * 2
     for image, each in zip(pictures(2), checked, strict=True):
-        before, after = (jury.score(text, [image])[0] for text in (prompt, each.mended))
+        before, after = (jury.score(text, [image])[0] for text in (prompt, each.corrected))
         assert after >= before
-        assert (after == before) == all(verdict.holds for verdict in each.verdicts)
+        assert (after == before) == all(verdict.holds for verdict in each.results)

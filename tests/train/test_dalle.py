@@ -31,6 +31,8 @@ from train.stickers.facts import describe, holds
 from train.stickers.renderer import render
 from train.tokenizer import CONTEXT, save_tokenizer, train_tokenizer
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 TINY = DalleRecipe(width=32, heads=2, masks=(Mask.ROW, Mask.FULL), pool=48)
 SCHEDULE = Schedule(batch_size=8, learning_rate=5e-3, warmup_steps=2, steps=12, ema_decay=0.8)

@@ -20,6 +20,8 @@ from train.dvae import (
 )
 from train.loop import Schedule, train
 
+pytestmark = pytest.mark.slow
+
 TINY = DvaeRecipe(
     network=DvaeConfig(
         vocabulary=64,

@@ -22,6 +22,8 @@ from train.stickers.renderer import render
 from train.stickers.scene import KINDS, Placed, Scene
 from train.stickers.vocabulary import Thing
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = world.make_prompts()
 
 

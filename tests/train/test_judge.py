@@ -20,6 +20,8 @@ from train.stickers.trial import (
 )
 from train.stickers.vocabulary import GROUNDS, SHAPE_THINGS, THINGS, Thing
 
+pytestmark = pytest.mark.slow
+
 NUMBER = 200  # `salon-train judge` tries 1,000
 ENOUGH = 0.98
 PANDA, BUS, FOX = Thing("panda"), Thing("bus"), Thing("fox")

@@ -22,6 +22,8 @@ from train.stickers.facts import Description, change, describe, holds, possible_
 from train.stickers.prompts import read_prompts
 from train.stickers.scene import draw_scene
 
+pytestmark = pytest.mark.slow
+
 VOCABULARY = read_vocabulary(SPECS["stickers-clip"].folder)
 
 

@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 
 from train.loop import STATE, Progress, Schedule, Task, learning_rate, read_log, train
 
+pytestmark = pytest.mark.slow
+
 SCHEDULE = Schedule(batch_size=4, learning_rate=0.01, warmup_steps=2, steps=4)
 
 

@@ -24,6 +24,8 @@ from train.stickers.facts import describe, holds
 from train.stickers.renderer import render
 from train.tokenizer import save_tokenizer, train_tokenizer
 
+pytestmark = pytest.mark.slow
+
 TINY_VAE = AutoencoderConfig(widths=(8, 8, 16, 16), latent_channels=4)
 TINY_CLIP = ClipConfig(
     text_width=32, text_layers=1, text_heads=2, vision_width=32, vision_layers=1, vision_heads=2

@@ -32,6 +32,8 @@ from train.diffusion import DiffusionConfig, DiffusionTask
 from train.loop import STATE, Schedule, Task, read_log, train
 from train.tokenizer import save_tokenizer, train_tokenizer
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 KINDS = ("whole", "sharded")
 # Two batches a step, and gradients that are always clipped. The rate is small because rounding is

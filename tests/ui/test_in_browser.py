@@ -23,6 +23,8 @@ from gen.models import Spec
 from gen.run_folder.folder import RunFolder
 from ui.service.service import Service
 
+pytestmark = pytest.mark.slow
+
 SEED = 9007199254740993  # 2^53 + 1, which a browser's numbers cannot hold
 HOSTILE = "a panda <b>left</b> of <img src=x onerror=alert(1)> {{value}} ${alert(2)}"
 TYPED = HOSTILE.replace("{", r"\{").replace("}", r"\}")  # or its braces would be choices

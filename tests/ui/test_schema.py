@@ -7,6 +7,8 @@ schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not i
 hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed")
 from schemathesis import checks  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = 15  # of each path
 PROMISES = (
     checks.not_a_server_error,

@@ -84,7 +84,8 @@ def _shrink(tile: Image.Image, side: int) -> torch.Tensor:
 
 
 def _shape(name: str, side: int) -> torch.Tensor:
-    """The antialiased mask of a shape that fills its square but for a margin: (1, side, side)."""
+    """Return the antialiased mask of a shape that fills its square but for a margin: (1, side,
+    side)."""
     big = side * OVERSAMPLING
     margin = big / 24
     middle, reach = big / 2, big / 2 - margin

@@ -86,7 +86,7 @@ def _with_ground(text: str, ground: str, rng: random.Random) -> str:
 
 
 def _subject(description: Description, rng: random.Random, *, sentence: bool) -> str:
-    """The things and their relation; as a `sentence` it may have a verb."""
+    """Return the things and their relation; as a `sentence` it may have a verb."""
     if description.count > 1:
         return _counted(description.things[0], description.count, rng)
     first, *others = (_one(thing, description.size, rng) for thing in description.things)
@@ -109,7 +109,7 @@ def _related(first: str, second: str, relation: str, rng: random.Random, *, sent
 
 
 def _one(thing: Thing, size: str | None, rng: random.Random) -> str:
-    """`a small red circle`."""
+    """Name one thing, as in `a small red circle`."""
     words = _names(thing, rng)[0]
     if size is not None:
         words = f"{rng.choice(SIZES[size])} {words}"

@@ -49,14 +49,14 @@ def describe(scene: Scene, rng: random.Random) -> Description:
 
 
 def _tell_place(place: str | None, rng: random.Random) -> str:
-    """The place itself, or one side of a corner."""
+    """Return the place itself, or one side of a corner."""
     assert place is not None
     sides = place.split()
     return rng.choice(sides) if len(sides) == 2 and rng.random() < 0.25 else place
 
 
 def _turn(description: Description, rng: random.Random) -> Description:
-    """The same relation told from either end: A left of B is B right of A."""
+    """Return the same relation told from either end: A left of B is B right of A."""
     if rng.random() < 0.5:
         return description
     assert description.relation is not None
@@ -88,7 +88,7 @@ CHANGES = ("object", "count", "colour", "swap", "relation", "size", "place", "gr
 
 
 def possible_changes(description: Description) -> tuple[str, ...]:
-    """The facts of `description` that can be changed into something false."""
+    """Return the facts of `description` that can be changed into something false."""
     shapes = [thing for thing in description.things if thing.colour is not None]
     possible = {
         "object": True,
@@ -109,7 +109,8 @@ def possible_changes(description: Description) -> tuple[str, ...]:
 def change(
     description: Description, fact: str, rng: random.Random, *, held_out: bool = False
 ) -> Description | None:
-    """`description` with one `fact` made false, or None where only held-out combinations are left.
+    """Return `description` with one `fact` made false, or None where only held-out combinations are
+    left.
 
     A changed caption of training never names a held-out combination: a scorer would learn that
     those are always wrong.
@@ -161,7 +162,7 @@ def _change_things(things: tuple[Thing, ...], fact: str, rng: random.Random) -> 
 
 
 def _false_place(place: str | None, rng: random.Random) -> str:
-    """A place that excludes `place`: they differ in a direction that both name."""
+    """Return a place that excludes `place`: they differ in a direction that both name."""
     assert place is not None
     column, row = PLACES[place]
     return rng.choice(

@@ -99,7 +99,7 @@ class Verdict:
 
 
 def judge(pictures: torch.Tensor, description: Description) -> list[Verdict]:
-    """The verdicts on (B, 3, H, H) uint8 pictures that were asked for by one description."""
+    """Return the verdicts on (B, 3, H, H) uint8 images that were asked for by one description."""
     return [verdict(sight, description) for sight in find(pictures)]
 
 
@@ -134,7 +134,7 @@ def _unclear(sight: Sight) -> str:
 
 @torch.no_grad()  # inference_mode would leave its tensors in the cache of sprites
 def find(pictures: torch.Tensor) -> list[Sight]:
-    """What is seen in each of (B, 3, H, H) uint8 pictures, whose H is a multiple of 32.
+    """Return what is seen in each of (B, 3, H, H) uint8 images, whose H is a multiple of 32.
 
     Raises
     ------
@@ -165,7 +165,8 @@ def _find(pictures: torch.Tensor) -> list[Sight]:
 
 
 def _grounds(pictures: torch.Tensor) -> tuple[list[str | None], torch.Tensor]:
-    """The ground that most pixels are close to: its name, and the mean colour (B, 3) of these."""
+    """Return the ground that most pixels are close to: its name, and the mean colour (B, 3) of
+    these."""
     colours = torch.tensor([ground.rgb for ground in GROUNDS], device=pictures.device) / 255
     distance = (pictures[:, None] - colours[:, :, None, None]).abs().amax(2)  # (B, G, H, H)
     close = (distance < GROUND_DISTANCE).float()
@@ -190,7 +191,7 @@ class _Templates:
     square: torch.Tensor  # (K, 5): ⟨rgb, rgb⟩, ⟨α, rgb⟩ by channel, ⟨α, α⟩
 
     def scores(self, difference: torch.Tensor, ground: torch.Tensor) -> torch.Tensor:
-        """The score of each thing at each place of pictures (N, 3, h, w) without their ground
+        """Return the score of each thing at each place of images (N, 3, h, w) without their ground
         (N, 3): (N, K, h − side + 1, w − side + 1)."""
         dimmed = -(difference * ground[:, :, None, None]).sum(1, keepdim=True)
         product = functional.conv2d(torch.cat([difference, dimmed], dim=1), self.sprites)
@@ -218,7 +219,7 @@ def _templates(side: int, shrink: int, device: torch.device) -> _Templates:
 
 
 def _sides(size: int) -> list[int]:
-    """The sides of things, in pixels, in pictures of `size`."""
+    """Return the sides of things, in pixels, in images of `size`."""
     return [cells * size // CELLS for cells in SIZE_CELLS.values()]
 
 
@@ -233,7 +234,8 @@ class _Windows:
 
 
 def _windows(difference: torch.Tensor, ground: torch.Tensor) -> list[_Windows]:
-    """The local maxima of the best score at each place, from the picture shrunk to COARSE px."""
+    """Return the local maxima of the best score at each place, from the image shrunk to COARSE
+    px."""
     size = difference.shape[-1]
     shrink = size // COARSE
     small = functional.avg_pool2d(difference, shrink)
@@ -254,7 +256,7 @@ def _windows(difference: torch.Tensor, ground: torch.Tensor) -> list[_Windows]:
 def _look_closely(
     windows: list[_Windows], difference: torch.Tensor, ground: torch.Tensor
 ) -> list[list[Found]]:
-    """The thing that fits best in and around each window; those that fit well, by picture."""
+    """Return the thing that fits best in and around each window; those that fit well, by image."""
     reach = difference.shape[-1] // COARSE - 1  # pixels between the coarse places
     around = functional.pad(difference, (reach,) * 4)
     founds: list[list[Found]] = [[] for _ in difference]
@@ -296,7 +298,8 @@ def _cut(
 
 
 def _worse_half(d: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-    """The lowest score of the upper, lower, left and right half: (W). Both are (W, 3, s, s)."""
+    """Return the lowest score of the upper, lower, left and right half: (W). Both are (W, 3, s,
+    s)."""
     faint = FAINT * u.square().sum((1, 2, 3))
     scores = []
     for axis in (2, 3):
@@ -308,7 +311,7 @@ def _worse_half(d: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
 
 
 def _detail(d: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-    """The score of the differences between neighbouring pixels: (W)."""
+    """Return the score of the differences between neighbouring pixels: (W)."""
     product, squares = d.new_zeros(len(d)), d.new_zeros(len(d))
     for axis in (2, 3):
         a, b = d.diff(dim=axis), u.diff(dim=axis)
@@ -318,7 +321,7 @@ def _detail(d: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
 
 
 def _without_overlaps(founds: list[Found]) -> list[Found]:
-    """The best ones that don't claim the same place."""
+    """Return the best ones that don't claim the same place."""
     kept: list[Found] = []
     for found in sorted(founds, key=lambda found: -found.score):
         if all(_shared(found, other) <= OVERLAP for other in kept):
@@ -327,7 +330,7 @@ def _without_overlaps(founds: list[Found]) -> list[Found]:
 
 
 def _shared(first: Found, second: Found) -> float:
-    """The common part of two squares, as a share of the smaller one."""
+    """Return the common part of two squares, as a share of the smaller one."""
     wide = min(first.x + first.side, second.x + second.side) - max(first.x, second.x)
     high = min(first.y + first.side, second.y + second.side) - max(first.y, second.y)
     return max(wide, 0) * max(high, 0) / min(first.side, second.side) ** 2

@@ -43,7 +43,7 @@ class Prompt:
 
 
 def make_prompts(seed: int = 0) -> list[Prompt]:
-    """The evaluation set, the same for the same seed."""
+    """Return the evaluation set, the same for the same seed."""
     rng = random.Random(seed)
     nouns = rng.sample(NOUN_THINGS, len(NOUN_THINGS))
     pairs = _pairs(rng)
@@ -101,7 +101,7 @@ def _shape_pairs(rng: random.Random) -> list[tuple[Thing, Thing]]:
 
 
 def say(description: Description) -> str:
-    """The plain words of GenEval: `three apples`, `a panda left of a car`."""
+    """Return the plain words of GenEval: `three apples`, `a panda left of a car`."""
     if description.count > 1:
         return f"{NUMBERS[description.count]} {_plural(description.things[0])}"
     words = [f"{article(thing.key)} {thing.key}" for thing in description.things]
@@ -115,7 +115,8 @@ def _plural(thing: Thing) -> str:
 
 
 def to_metadata(prompt: Prompt) -> dict[str, Any]:
-    """A row as GenEval writes it: what must be there, for a count also what must not, the words.
+    """Return a row as GenEval writes it: what must be there, for a count also what must not, the
+    words.
 
     Of a relation the second thing comes first, since `position` points back to it.
     """
@@ -135,7 +136,7 @@ def _included(thing: Thing, count: int) -> dict[str, Any]:
 
 
 def from_metadata(row: dict[str, Any]) -> Prompt:
-    """A row of the format that `to_metadata` writes.
+    """Return a row of the format that `to_metadata` writes.
 
     Raises
     ------
@@ -156,12 +157,12 @@ def from_metadata(row: dict[str, Any]) -> Prompt:
 
 
 def to_lines(prompts: list[Prompt]) -> str:
-    """The prompts as JSONL."""
+    """Return the prompts as JSONL."""
     return "".join(json.dumps(to_metadata(prompt)) + "\n" for prompt in prompts)
 
 
 def read_prompts(path: Path = EVALUATION) -> list[Prompt]:
-    """The prompts of a JSONL file."""
+    """Return the prompts of a JSONL file."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return [from_metadata(json.loads(line)) for line in lines]
 

@@ -96,8 +96,8 @@ def draw_scene(rng: random.Random, *, snap: bool = True, held_out: bool = False)
 
 
 def pack_scene(rng: random.Random, *, snap: bool = True) -> Scene:
-    """A ground nearly covered with things of all sizes: dense food for an autoencoder, no caption.
-    Shapes keep to their training colours; pairs don't matter where there are no words."""
+    """Return a ground nearly covered with things of all sizes: dense food for an autoencoder, no
+    caption. Shapes keep to their training colours; pairs don't matter where there are no words."""
     free = {(x, y) for x in range(CELLS) for y in range(CELLS)}
     shift = _between(rng, -0.5, 0.5, snap)
     sprites = []
@@ -239,7 +239,7 @@ def _three(rng: random.Random, relation: str, snap: bool) -> list[Box]:
 
 
 def _between(rng: random.Random, low: float, high: float, snap: bool) -> float:
-    """A whole cell, or a whole pixel (1/8 cell), from `low` to `high`, both included."""
+    """Return a whole cell, or a whole pixel (1/8 cell), from `low` to `high`, both included."""
     parts = 1 if snap else CELLS
     return rng.randint(round(low * parts), round(high * parts)) / parts
 
@@ -270,8 +270,8 @@ def thirds(sprite: Placed) -> tuple[int, int]:
 
 
 def edit(scene: Scene, rng: random.Random, *, snap: bool = True) -> Scene:
-    """A scene that differs from `scene` in one respect: a thing, the order, the ground, the number
-    or the place; never with a held-out combination."""
+    """Return a scene that differs from `scene` in one respect: a thing, the order, the ground, the
+    number or the place; never with a held-out combination."""
     while True:
         how = rng.choice(("thing", "thing", "order", "ground", "number", "place"))
         edited = _edit(scene, how, rng, snap)
@@ -308,7 +308,8 @@ def _edit(scene: Scene, how: str, rng: random.Random, snap: bool) -> Scene | Non
 
 
 def _like(thing: Thing, rng: random.Random) -> Thing:
-    """A thing that is often easily mistaken for `thing`: the same shape or the same colour."""
+    """Return a thing that is often easily mistaken for `thing`: the same shape or the same
+    colour."""
     if thing.colour is None:
         return rng.choice(NOUN_THINGS)
     return rng.choice(

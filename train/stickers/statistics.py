@@ -39,7 +39,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
 
 
 def phrasings(caption: str) -> dict[str, list[str]]:
-    """The phrases of each sort that occur in `caption`; `{}` stands for a ground."""
+    """Return the phrases of each sort that occur in `caption`; `{}` stands for a ground."""
     found: dict[str, list[str]] = {}
     for sort, (pattern, phrases) in _patterns().items():
         indices = [match.lastindex for match in pattern.finditer(caption)]
@@ -110,7 +110,7 @@ def _possible() -> dict[str, tuple[str, ...]]:
 
 
 def main_figures(number: int = 10_000) -> str:
-    """The tally as lines for people: share of all scenes, most frequent first."""
+    """Return the tally as lines for people: share of all scenes, most frequent first."""
     lines = [f"of {number} scenes with a caption each"]
     for name, counts in tally(number).items():
         lines.append(f"{name}")

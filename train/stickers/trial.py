@@ -52,7 +52,7 @@ class Trial:
 
 
 def draw_trial(number: int, seed: int = 0, *, snap: bool = True) -> Trial:
-    """`number` scenes of the world."""
+    """Return `number` scenes of the world."""
     rng = random.Random(seed)
     scenes = [draw_scene(rng, snap=snap, held_out=True) for _ in range(number)]
     return Trial(scenes, [describe(scene, rng) for scene in scenes], render(scenes))
@@ -131,7 +131,7 @@ def noise_like(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tens
 
 
 def cover_halves(trial: Trial, rng: random.Random) -> torch.Tensor:
-    """The pictures of `trial`, one half of every sprite covered with the ground."""
+    """Return the images of `trial`, one half of every sprite covered with the ground."""
     pictures = trial.pictures.clone()
     cell = pictures.shape[-1] // CELLS
     for picture, scene in zip(pictures, trial.scenes, strict=True):

@@ -207,5 +207,5 @@ def category(thing: Thing) -> str:
 
 
 def article(words: str) -> str:
-    """`a` or `an` for the first of `words`, by its sound."""
+    """Return `a` or `an` for the first of `words`, by its sound."""
     return "an" if words[0] in "aeio" or words.startswith("um") else "a"

@@ -41,7 +41,7 @@ class Credentials:
 
 
 def read_credentials(host: str, environment: Mapping[str, str] = os.environ) -> Credentials:
-    """What the environment asks of clients.
+    """Return what the environment asks of clients.
 
     Raises InputError for secrets that are none, and if there are none for an address that other
     machines can reach.

@@ -131,7 +131,7 @@ def _netloc(origin: str) -> str | None:
 
 
 def own_names(host: str, more: Sequence[str] = ()) -> list[str]:
-    """The names under which a server bound to `host` may be asked for."""
+    """Return the names under which a server bound to `host` may be asked for."""
     names = ["localhost", host, *more]
     if not is_loopback(host):
         names += [socket.gethostname(), socket.getfqdn()]
@@ -148,7 +148,8 @@ class _Body:
         self._received, self._ended = 0, False
 
     async def receive(self) -> Message:
-        """The next message; to the site, a request that is refused is one whose client left."""
+        """Receive the next message; to the site, a request that is refused is one whose client
+        left."""
         if self.refusal is not None:
             return {"type": "http.disconnect"}
         if self._ended:

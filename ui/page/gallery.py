@@ -20,7 +20,7 @@ PROMPT, COMPARED = "prompt", "comparison"  # kinds of tiles
 
 
 def build(service: Service, tab: gr.Tab) -> View:
-    """The prompts, each by its best image, and the view of the one that is chosen."""
+    """Build the prompts, each by its best image, and the view of the one that is chosen."""
     with gr.Column(elem_id="gallery-list") as listed:
         aside = deleted.build(service)
         told = gr.HTML(elem_id="gallery-told")
@@ -76,7 +76,7 @@ def _told(entries: Sequence[PromptHistory | Comparison]) -> str:
 
 
 def _chosen(service: Service, name: str) -> Shown | None:
-    """What the tile of that name stands for, while it is there."""
+    """Return what the tile of that name stands for, while it is there."""
     kind, _, number = name.partition(" ")
     if not number.isdecimal():
         return None
@@ -105,7 +105,7 @@ def _first(
     about: str,
     captions: Sequence[str] = (),
 ) -> Tile:
-    """The tile of an entry: a prompt's first picture."""
+    """Return the tile of an entry: a prompt's first image."""
     first = history.images[0]
     image = opened(service.history.path(first))
     prompt = history.request.prompt

@@ -167,7 +167,7 @@ class Service:
             if not math.isfinite(score):
                 found[index] = UploadScore(failed="its score is not finite")
                 continue
-            claims = () if checks is None else checks[place].verdicts
+            claims = () if checks is None else checks[place].results
             found[index] = UploadScore(
                 score,
                 match=None if matches is None else matches[place],

@@ -252,6 +252,7 @@ def test_unreachable_within_bounded_time(
     assert expected[kind] in str(error.value)
 
 
+@pytest.mark.slow
 def test_the_command(server: FakeHub, tmp_path: Path) -> None:
     """Fetch, draw without the network, and be told of the licence."""
     environment = {

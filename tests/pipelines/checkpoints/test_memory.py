@@ -22,6 +22,8 @@ from pipelines.diffusion.networks import load_networks
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.families import find, weights_memory
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
 

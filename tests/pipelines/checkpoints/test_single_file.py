@@ -18,6 +18,8 @@ from pipelines.diffusion.networks import load_networks, openai_tokenizer
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.families import find
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("sd1", "sd2", "sdxl")
 EXTRA = {
     "sd1": {

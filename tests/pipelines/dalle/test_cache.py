@@ -11,6 +11,8 @@ from pipelines.dalle.layers import Context
 from pipelines.dalle.masks import Mask, image_visible
 from pipelines.dalle.transformer import Transformer, TransformerConfig
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 CONFIG = TransformerConfig(
     grid=5,

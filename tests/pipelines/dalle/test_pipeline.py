@@ -20,6 +20,8 @@ from pipelines.dalle.pipeline import REMEMBERED_PROMPTS, Dalle
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.families import find
 
+pytestmark = pytest.mark.slow
+
 SEEDS = (11, 0, 5, 2**63 - 1)
 TOLERANCE = 1e-5
 

@@ -11,6 +11,8 @@ from pipelines.dalle.masks import Mask, paper_masks, visible
 from pipelines.dalle.memory import MemoryPlan
 from pipelines.dalle.transformer import Output, Transformer, TransformerConfig, token_loss
 
+pytestmark = pytest.mark.slow
+
 TINY = TransformerConfig(
     grid=4,
     image_vocabulary=11,

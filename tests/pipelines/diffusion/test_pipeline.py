@@ -19,6 +19,8 @@ from pipelines.diffusion.draft import DiffusionDraft as Draft
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.diffusion.samplers import SAMPLERS, make_scheduler
 
+pytestmark = pytest.mark.slow
+
 STEPS = 6
 SEEDS = (11, 0, 5, 2**63 - 1)
 EVERY_SAMPLER = pytest.mark.parametrize("sampler", SAMPLERS)

@@ -13,6 +13,8 @@ from reduced_models import build, write_configs, write_folder
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.diffusion.samplers import make_scheduler
 
+pytestmark = pytest.mark.slow
+
 SAMPLERS = ("ddim", "euler", "euler_a", "dpmpp_2m", "heun", "unipc")
 SEEDS = (3, 4)
 SETTINGS: dict[str, Any] = {"width": 80, "height": 64}

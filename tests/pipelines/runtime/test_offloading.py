@@ -11,6 +11,8 @@ from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.runtime.offloading import _Stage, check_offload, offload_networks
 from pipelines.stock.pipeline import StockPipeline
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SETTINGS: dict[str, Any] = {"seeds": [3, 4], "steps": 2, "guidance": 3.0}
 

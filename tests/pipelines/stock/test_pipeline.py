@@ -25,6 +25,8 @@ from pipelines.families import find, weights_memory
 from pipelines.stock.draft import THREAD, UNFINISHED
 from pipelines.stock.pipeline import StockPipeline, _load
 
+pytestmark = pytest.mark.slow
+
 SIZE: dict[str, Any] = {"width": 32, "height": 32}
 STEPS = 3
 

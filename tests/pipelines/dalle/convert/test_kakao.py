@@ -29,6 +29,8 @@ from pipelines.dalle.pipeline import Dalle
 from pipelines.dalle.transformer import TransformerConfig
 from pipelines.dalle.vqgan import VqganConfig
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-5
 FLAGS = ("--heads=4", "--accept-noncommercial")
 FORBIDS = "cc-by-nc-sa-4.0, forbids commercial use"

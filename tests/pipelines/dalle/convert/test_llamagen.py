@@ -36,6 +36,8 @@ from pipelines.dalle.transformer import TransformerConfig
 from pipelines.dalle.vqgan import VqganConfig
 from pipelines.families import find
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-5
 FLAGS = ("--heads=4", "--size=96")
 PROMPTS = ("the red bolt", "on the RED bolt, on")

@@ -20,6 +20,8 @@ from pipelines.dalle.convert.recipe import source_shapes
 from pipelines.dalle.convert.writing import build
 from pipelines.dalle.pipeline import Dalle, Text
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-5
 HEADS = "--heads=4"
 

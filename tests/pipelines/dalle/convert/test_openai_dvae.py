@@ -14,6 +14,8 @@ from pipelines.dalle.convert.writing import build
 from pipelines.dalle.dvae import DiscreteVae, DvaeConfig, map_pixels
 from pipelines.dalle.networks import load_dvae
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def download(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -8,6 +8,8 @@ import torch
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.dalle.convert.recipe import Fill, Plan, Rows, carry_out, source_shapes
 
+pytestmark = pytest.mark.slow
+
 OURS = {"a": (5, 2), "b": (3,)}
 RECIPE = {
     "a": (Rows("x", 2, 4), Fill(1, 0.5), Rows("x", 0, 2)),

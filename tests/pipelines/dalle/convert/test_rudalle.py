@@ -27,6 +27,8 @@ from pipelines.dalle.masks import Mask
 from pipelines.dalle.pipeline import Dalle
 from pipelines.dalle.transformer import TransformerConfig
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-5
 HEADS = "--heads=4"
 

@@ -1,0 +1,59 @@
+"""Scores, and the ranks that they give."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from gen.models import raise_unless_out_of_memory
+from gen.result import Result
+
+NOT_FINITE = "its score is not a finite number"
+
+
+def score(scorer: Any, prompt: str, results: Sequence[Result], images: Any) -> None:
+    """Give results their raw scores: one each, or one of each member of a Panel, in `scores`.
+
+    `images` are those of the results, as uint8 (M, 3, H, W) or a list of PIL images. Raises
+    RoomError if memory is short.
+    """
+    try:
+        if hasattr(scorer, "combine"):
+            parts = scorer.judge(prompt, images).parts
+        else:
+            rate = scorer.score if hasattr(scorer, "score") else scorer
+            parts = {"": list(rate(prompt, images))}
+    except Exception as error:
+        raise_unless_out_of_memory(error, candidates=1)
+        raise
+    for i, result in enumerate(results):
+        result.score, result.scores = parts[""][i] if "" in parts else None, {}
+        if "" not in parts:
+            result.scores = {name: values[i] for name, values in parts.items()}
+
+
+def combine(scorer: Any, results: Iterable[Result]) -> None:
+    """Set the scores of one prompt's results from their parts: only together they compare."""
+    names = [member.scorer.name for member in scorer.members]
+    scored = [r for r in results if r.failed is None and r.scores.keys() == set(names)]
+    parts = {name: [result.scores[name] for result in scored] for name in names}
+    for result, combined in zip(scored, scorer.combine(parts), strict=True):
+        result.score = combined
+
+
+def has_score(result: Result) -> bool:
+    """Return whether a result has a finite score."""
+    return result.score is not None and math.isfinite(result.score)
+
+
+def ranked(results: Iterable[Result]) -> list[Result]:
+    """Return the images, best score first, equals in the order of making; unscored ones last.
+
+    Failed candidates are left out.
+    """
+    from rerank import rank
+
+    good = sorted((r for r in results if r.failed is None), key=lambda r: r.index)
+    scored = [result for result in good if result.score is not None]
+    scores = [result.score for result in scored if result.score is not None]
+    unscored = [result for result in good if result.score is None]
+    return [scored[place.index] for place in rank(scores)] + unscored
