@@ -195,6 +195,7 @@ def test_rerank_knows_no_pipeline() -> None:
     assert all(any(is_in(name, package) for package in RERANK_MAY_IMPORT) for name in loaded)
 
 
+@pytest.mark.slow
 def test_a_wing_brings_no_other_along() -> None:
     """The package alone is light; its pipeline brings itself and what lies under it."""
     light = loaded_by("import pipelines.diffusion, pipelines.diffusion.samplers")
