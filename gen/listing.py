@@ -35,12 +35,12 @@ def listing() -> Iterator[str]:
             yield from _public(model, "download it by hand")
     yield ""
     yield "To rank with, by --reranker NAME:"
-    for spec in rerank.model.specs.SPECS.values():
+    for own in rerank.model.specs.SPECS.values():
         yield from _entry(
-            spec.name,
-            _on_disk(spec.folder.is_dir()),
-            str(spec.judges),
-            _named(spec.licence),
+            own.name,
+            _on_disk(own.folder.is_dir()),
+            str(own.judges),
+            _named(own.licence),
         )
     for known in rerank.model.known_models.PUBLIC.values():
         state = _in_cache(known.name)
