@@ -135,7 +135,7 @@ def test_the_product_is_looked_at() -> None:
                 "cli",
                 "extras",
                 "flags",
-                "pictures",
+                "images",
                 "ranking",
                 "claims/sentences",
             )
