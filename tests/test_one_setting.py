@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("gen", "pipelines", "rerank", "ui")
 ENTRY = """    sparkle: Annotated[
@@ -93,6 +95,7 @@ except SystemExit:
 """
 
 
+@pytest.mark.slow
 def test_a_setting_in_one_place_is_found_everywhere(tmp_path: Path) -> None:
     for package in PACKAGES:
         shutil.copytree(
