@@ -92,8 +92,8 @@ class Server:
             answer = connection.getresponse()
             content = json.load(answer)
             if answer.status == 200:
-                picture = base64.b64decode(content["data"][0]["b64_json"])
-                assert picture.startswith(b"\x89PNG")
+                image = base64.b64decode(content["data"][0]["b64_json"])
+                assert image.startswith(b"\x89PNG")
             return answer.status, {name.lower(): value for name, value in answer.getheaders()}
         finally:
             connection.close()
@@ -140,10 +140,10 @@ def _measure_cost(
         if turn > 0:  # the first is to warm up
             alone.append(middle - start)
             through.append(time.perf_counter() - middle)
-    a_picture = median(alone) / work.candidates
+    per_image = median(alone) / work.candidates
     cost = (median(through) - median(alone)) / work.candidates
-    allowed = COST_SHARE * a_picture + COST_SECONDS
-    print(f"engine alone   {a_picture * 1000:8.1f} ms a picture, median of {rounds}")
+    allowed = COST_SHARE * per_image + COST_SECONDS
+    print(f"engine alone   {per_image * 1000:8.1f} ms an image, median of {rounds}")
     print(f"server costs   {cost * 1000:+8.1f} ms an image more; target {allowed * 1000:.1f} ms")
     return cost <= allowed
 
@@ -180,7 +180,7 @@ def _measure_load(
     said = ", ".join(f"{count} x {status}" for status, count in sorted(answers.items()))
     speed = answers[200] * work.candidates / (time.monotonic() - start)
     print(
-        f"{clients:3} clients    {said}; {speed:.2f} pictures/s; "
+        f"{clients:3} clients    {said}; {speed:.2f} images/s; "
         f"each {min(per_client)} to {max(per_client)} jobs; memory {growth / 1e6:+.1f} MB"
     )
     fair = max(per_client) - min(per_client) <= 1 or clients == 1

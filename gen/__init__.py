@@ -1,4 +1,4 @@
-"""From a prompt to the best of many pictures.
+"""From a prompt to the best of many images.
 
     from gen import generate
 

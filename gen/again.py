@@ -45,7 +45,7 @@ def make_again(
             Note(
                 f"{path} was made by weights {record.model_hash or 'of unknown hash'} of "
                 f"{record.model or 'an unknown model'}; these are {engine.model_hash(spec)}: "
-                "expect another picture"
+                "expect another image"
             )
         )
     outcome = engine.draw(plan, folder, anew=True, watch=watch, cancel=cancel)

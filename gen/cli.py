@@ -19,7 +19,7 @@ from gen.environment import describe
 from gen.errors import InputError, RoomError
 from gen.events import Cancel, Event, Finished, Loading, Note, Progress
 from gen.listing import listing
-from gen.memory_estimate import foresee
+from gen.memory_estimate import estimate_memory
 from gen.models import WeightsError
 from gen.plan import Survey
 from gen.run_folder import contact_sheet as sheet
@@ -34,7 +34,7 @@ from rerank.model.known_models import PUBLIC
 DONE, BUG, BAD_INPUT, BAD_WEIGHTS, SOME_FAILED, NO_ROOM, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 PROMPT_SHOWN = 90  # characters
 DRAW_WITH = 'draw with it: generate "a lighthouse"'
-JUDGE_WITH = 'judge with it: rerank "a lighthouse" FOLDER'
+RERANK_WITH = 'rank with it: rerank "a lighthouse" FOLDER'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +62,7 @@ def _command(options: argparse.Namespace) -> int:
     if options.list_models:
         return _list_models()
     if options.env:
-        return _tell_environment()
+        return _print_environment()
     if options.pull is not None:
         return _pull(options)
     if options.again is not None:
@@ -71,7 +71,7 @@ def _command(options: argparse.Namespace) -> int:
     if options.dry_run:
         return _dry_run(rows, survey)
     if options.plan:
-        return _tell_needs(options, rows, survey)
+        return _print_memory_estimate(options, rows, survey)
     return _draw(options, rows, survey)
 
 
@@ -96,7 +96,7 @@ def _checked_rows(options: argparse.Namespace) -> tuple[Iterable[Row], Survey]:
 
 def _draw(options: argparse.Namespace, rows: Iterable[Row], survey: Survey) -> int:
     engine = _engine(options)
-    engine.scorer_name()  # a wrong name shows now, not after the first pictures
+    engine.scorer_name()  # a wrong name shows now, not after the first images
     cancel, failed = Cancel(), 0
     blocks: list[sheet.Block] = []
     rows, asked = tee(rows)
@@ -127,7 +127,7 @@ def _again(options: argparse.Namespace) -> int:
     given = [name for name in flags.given_settings(options) if name != "model"]
     if given or options.prompts or options.flagged_prompts or options.prompts_file is not None:
         what = ", ".join(given) if given else "the prompts"
-        raise InputError(f"--again draws what the picture says: leave out {what}")
+        raise InputError(f"--again draws what the image says: leave out {what}")
     engine = _engine(options)
     plan = read_plan(options.again, options.model)
     survey, cancel = Survey(), Cancel()
@@ -157,11 +157,11 @@ def _dry_run(rows: Iterable[Row], survey: Survey) -> int:
     return DONE
 
 
-def _tell_needs(options: argparse.Namespace, rows: Iterable[Row], survey: Survey) -> int:
-    forecast = foresee((survey.resolve(row.request) for row in rows), _engine(options))
-    for line in forecast.lines():
+def _print_memory_estimate(options: argparse.Namespace, rows: Iterable[Row], survey: Survey) -> int:
+    estimate = estimate_memory((survey.resolve(row.request) for row in rows), _engine(options))
+    for line in estimate.lines():
         _print(line)
-    return DONE if forecast.fits else NO_ROOM
+    return DONE if estimate.fits else NO_ROOM
 
 
 def _pull(options: argparse.Namespace) -> int:
@@ -189,7 +189,7 @@ def _pull(options: argparse.Namespace) -> int:
         licence = "no licence is named" if repository.licence is None else repository.licence
         size = repository.size / 1e9
         _print(f"{repository.name} at {repository.commit}: {size:.2f} GB, {licence}, in {folder}")
-        use = JUDGE_WITH if repository.name in PUBLIC else DRAW_WITH
+        use = RERANK_WITH if repository.name in PUBLIC else DRAW_WITH
         _print(f"{use} -m {options.pull}")
     return DONE
 
@@ -200,7 +200,7 @@ def _list_models() -> int:
     return DONE
 
 
-def _tell_environment() -> int:
+def _print_environment() -> int:
     for name, value in describe():
         _print(f"{name + ':':22} {value}")
     return DONE

@@ -30,7 +30,7 @@ def describe() -> list[tuple[str, str]]:
     facts += [(package, _version(package)) for package in PACKAGES]
     facts += [("devices", devices), ("attention", attention)]
     facts += [(f"model {s.name}", _weights(s.folder)) for s in families.shipped().values()]
-    facts += [(f"jury {s.name}", _weights(s.folder)) for s in rerank.model.specs.SPECS.values()]
+    facts += [(f"reranker {s.name}", _weights(s.folder)) for s in rerank.model.specs.SPECS.values()]
     return facts
 
 

@@ -1,4 +1,4 @@
-"""The models and juries that are known, and which of them are here, as text for people."""
+"""The models and rerankers that are known, and which of them are here, as text for people."""
 
 import textwrap
 from collections.abc import Iterator
@@ -34,18 +34,21 @@ def listing() -> Iterator[str]:
         if model.source is not None:
             yield from _public(model, "download it by hand")
     yield ""
-    yield "To judge with, by --reranker NAME:"
-    for jury in rerank.model.specs.SPECS.values():
+    yield "To rank with, by --reranker NAME:"
+    for own in rerank.model.specs.SPECS.values():
         yield from _entry(
-            jury.name, _on_disk(jury.folder.is_dir()), str(jury.judges), _named(jury.licence)
+            own.name,
+            _on_disk(own.folder.is_dir()),
+            str(own.judges),
+            _named(own.licence),
         )
-    for judge in rerank.model.known_models.PUBLIC.values():
-        state = _in_cache(judge.name)
-        if judge.source is not None:
+    for known in rerank.model.known_models.PUBLIC.values():
+        state = _in_cache(known.name)
+        if known.source is not None:
             state = "download it by hand, for rerank --aesthetic"
-        terms = f"{_named(judge.licence)}; {judge.permits}"
-        size = f"{judge.weights:.3g} GB in float32"
-        yield from _entry(judge.name, state, judge.judges, terms, size)
+        terms = f"{_named(known.licence)}; {known.permits}"
+        size = f"{known.weights:.3g} GB in float32"
+        yield from _entry(known.name, state, known.judges, terms, size)
     yield ""
     yield from textwrap.wrap(OTHERS, WIDTH)
 

@@ -9,7 +9,7 @@ import resource
 from pathlib import Path
 
 LARGEST = 16  # more at once gain little, and one micro-batch is what a kill can cost
-EARLY = 4  # in the first micro-batch of a process on a CPU: its pictures are there early
+EARLY = 4  # in the first micro-batch of a process on a CPU: its images are there early
 FIRST_GUESS = 8_000  # bytes per pixel of a candidate: Stable Diffusion 1.5 in float32 needs less
 SHARE = 0.5  # of the free memory; the rest is for others, and for what the guess left out
 

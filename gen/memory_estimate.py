@@ -16,18 +16,18 @@ from pipelines.checkpoints.memory import WeightsMemory
 from pipelines.checkpoints.specs import Adapters, Spec
 from pipelines.families import family_of, weights_memory
 
-JURY = 4  # bytes of each of its numbers: it runs in float32
+RERANKER_ITEM = 4  # bytes of a reranker's number: it runs in float32
 
 
 @dataclass
-class ModelForecast:
+class ModelEstimate:
     """What one model has to do."""
 
     spec: Spec
     needs: WeightsMemory
     candidates: int = 0
     evaluations: int = 0  # of the network, for one candidate each; 0 where it counts tokens
-    pixels: int = 0  # of the largest picture
+    pixels: int = 0  # of the largest image
     prompt_cache: int = 0  # bytes of what a transformer remembers of a prompt
     candidate_cache: int = 0  # and of a candidate
 
@@ -38,7 +38,7 @@ class ModelForecast:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class MemoryEstimate:
     """What all prompts together need, in bytes, and what is free."""
 
     device: str
@@ -46,14 +46,14 @@ class Forecast:
     offload: str
     free: float  # on the device
     free_on_host: float
-    models: tuple[ModelForecast, ...]
-    jury: int
+    models: tuple[ModelEstimate, ...]
+    rerankers: int
     batch_size: int | None
 
     @property
     def weights(self) -> int:
         """The weights that are on the device at a time."""
-        return self.jury + sum(model.needs.on_device(self.offload) for model in self.models)
+        return self.rerankers + sum(model.needs.on_device(self.offload) for model in self.models)
 
     @property
     def waiting(self) -> int:
@@ -84,7 +84,7 @@ class Forecast:
             if model.evaluations:
                 work += f", {model.evaluations} network evaluations in all"
             yield f"{model.spec.name}: {work}"
-        yield _row("the jury", self.jury)
+        yield _row("the rerankers", self.rerankers)
         yield _row("weights on the device at a time", self.weights)
         if self.waiting:
             yield _row("weights that wait on the host", self.waiting)
@@ -94,14 +94,14 @@ class Forecast:
             yield "it does not fit: try --offload model, a smaller --width and --height, or --dtype"
 
 
-def foresee(plans: Iterable[Plan], engine: Engine) -> Forecast:
+def estimate_memory(plans: Iterable[Plan], engine: Engine) -> MemoryEstimate:
     """Return what these prompts need with such an engine.
 
     Raises WeightsError for weights that are not there, InputError for a device that is not there.
     """
     device, dtype, free, free_on_host = engine.choose_machine()
     size = 4 if dtype == "float32" else 2
-    models: dict[tuple[str, Adapters], ModelForecast] = {}
+    models: dict[tuple[str, Adapters], ModelEstimate] = {}
     for plan in plans:
         for index in range(plan.count):
             candidate = plan.candidate(index)
@@ -109,24 +109,24 @@ def foresee(plans: Iterable[Plan], engine: Engine) -> Forecast:
             key = spec.address, spec.adapters
             if key not in models:
                 engine.refuse_what_it_lacks(spec)
-                models[key] = ModelForecast(spec, weights_memory(spec, size, safety=engine.safety))
+                models[key] = ModelEstimate(spec, weights_memory(spec, size, safety=engine.safety))
             _add(candidate, models[key], size)
     rerankers = [spec.folder for spec in engine.reranker_specs()]
     files = [file for folder in rerankers for file in folder.glob("*.safetensors")]
     tensors = [tensor for file in files for tensor in read_header(file).values()]
-    return Forecast(
+    return MemoryEstimate(
         device=device,
         dtype=dtype,
         offload="none" if engine.offload is None else engine.offload,
         free=free,
         free_on_host=free_on_host,
         models=tuple(models.values()),
-        jury=sum(JURY * prod(tensor.shape) for tensor in tensors),
+        rerankers=sum(RERANKER_ITEM * prod(tensor.shape) for tensor in tensors),
         batch_size=engine.batch_size,
     )
 
 
-def _add(candidate: Candidate, model: ModelForecast, bytes_per_number: int) -> None:
+def _add(candidate: Candidate, model: ModelEstimate, bytes_per_number: int) -> None:
     """One more candidate of a model."""
     model.candidates += 1
     steps = candidate.request.steps

@@ -30,7 +30,7 @@ INIT_IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
 
 @dataclass(frozen=True)
 class Candidate:
-    """One picture to be made: a request for exactly this picture, and the model that draws it."""
+    """One image to be made: a request for exactly this image, and the model that draws it."""
 
     index: int
     spec: Spec
@@ -38,13 +38,13 @@ class Candidate:
 
     @property
     def seed(self) -> int:
-        """What names the picture within its prompt."""
+        """What names the image within its prompt."""
         assert self.request.seed is not None
         return self.request.seed
 
     @property
     def pixels(self) -> int:
-        """How many its picture has."""
+        """How many its image has."""
         defaults = self.spec.defaults
         asked = {"width": self.request.width, "height": self.request.height}
         width, height = (
@@ -75,7 +75,7 @@ class Plan:
 
     @property
     def words(self) -> str:
-        """The prompt without signs that weigh its words: what pictures are judged by."""
+        """The prompt without signs that weigh its words: what images are scored by."""
         syntax = self.request.prompt_syntax
         if not any("prompt_syntax" in spec.settings for spec, _ in self.models):
             syntax = "plain"
@@ -206,13 +206,13 @@ def _check_init_image(own: Request, spec: Spec) -> None:
     if own.init_image is None and own.keep_rows is None:
         return
     if own.init_image is None or own.keep_rows is None:
-        raise InputError("init_image and keep_rows go together: which picture, how much of it")
+        raise InputError("init_image and keep_rows go together: which image, how much of it")
     width, height = spec.defaults["width"], spec.defaults["height"]
     rows = height // spec.size_multiple
     if own.keep_rows >= rows:
         raise InputError(
             f"keep_rows {own.keep_rows}: must be from 1 to {rows - 1} for {spec.name}, "
-            f"whose pictures have {rows} rows of tokens"
+            f"whose images have {rows} rows of tokens"
         )
     try:
         with Image.open(own.init_image, formats=INIT_IMAGE_FORMATS) as image:
@@ -220,7 +220,7 @@ def _check_init_image(own: Request, spec: Spec) -> None:
             size, mode = image.size, image.mode
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(
-            f"init_image {own.init_image}: not a picture that can be read; "
+            f"init_image {own.init_image}: not an image that can be read; "
             f"give a file in {', '.join(INIT_IMAGE_FORMATS)}"
         ) from error
     if size != (width, height):

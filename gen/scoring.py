@@ -18,7 +18,7 @@ def score(scorer: Any, prompt: str, results: Sequence[Result], images: Any) -> N
     """
     try:
         if hasattr(scorer, "combine"):
-            parts = scorer.judge(prompt, images).parts
+            parts = scorer.score_each(prompt, images).parts
         else:
             rate = scorer.score if hasattr(scorer, "score") else scorer
             parts = {"": list(rate(prompt, images))}

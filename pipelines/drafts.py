@@ -7,16 +7,18 @@ images. The engine, search and editing are written against it and know no networ
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Self
 
 import torch
 from PIL import Image
 
 from pipelines.checkpoints.specs import Spec
-from pipelines.pixels import to_image
+from pipelines.runtime.devices import is_out_of_memory
 
 MAX_SEED = 2**63 - 1
+# More images at a time than this many pixels cost memory and bring no speed.
+CHUNK_PIXELS = 2**20
 
 
 class Draft:
@@ -214,3 +216,34 @@ def check_indices(indices: Sequence[int], number: int) -> None:
             f"indices must strictly increase within 0 to {number - 1} and not be none, "
             f"not {list(indices)}"
         )
+
+
+def in_chunks(
+    rows: torch.Tensor,
+    chunk: int,
+    decode: Callable[[torch.Tensor], list[torch.Tensor | None]],
+) -> list[torch.Tensor | None]:
+    """Decode `rows` with `decode` about `chunk` at a time, or fewer where memory is short.
+
+    Raises what `decode` raises for another reason, or for a single row.
+    """
+    chunk = max(1, chunk)
+    images: list[torch.Tensor | None] = []
+    while len(images) < len(rows):
+        part = rows[len(images) : len(images) + chunk]
+        try:
+            images += decode(part)
+        except Exception as error:
+            if len(part) == 1 or not is_out_of_memory(error):
+                raise
+            chunk = len(part) // 2
+    return images
+
+
+def to_uint8(rgb: torch.Tensor) -> torch.Tensor:
+    return (rgb.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def to_image(pixels: torch.Tensor) -> Image.Image:
+    """Convert uint8 (3, H, W) to a PIL image."""
+    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())

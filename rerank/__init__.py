@@ -1,9 +1,9 @@
-"""Judge pictures against text with CLIP and SigLIP.
+"""Score images against text with CLIP and SigLIP.
 
     from rerank import Reranker
 
-    jury = Reranker.load()
-    best = jury.top_k("a panda to the left of a red balloon", ["a.png", "b.png"], k=1)
+    reranker = Reranker.load()
+    best = reranker.top_k("a panda to the left of a red balloon", ["a.png", "b.png"], k=1)
 
 Importing this package loads no torch; `Reranker.load` does. Of Salon it needs only what reads and
 runs weights of any kind: `pipelines.checkpoints` and `pipelines.runtime`.

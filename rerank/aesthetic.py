@@ -1,4 +1,4 @@
-"""How good a picture looks, whatever it shows: a small head on CLIP's features."""
+"""How good an image looks, whatever it shows: a small head on CLIP's features."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 from torch.nn.functional import linear
 
 from pipelines.checkpoints.errors import WeightsError
-from rerank.pictures import Images
+from rerank.images import Images
 from rerank.reranker import Reranker
 
 
@@ -22,17 +22,23 @@ class AestheticHead:
     """
 
     def __init__(
-        self, jury: Reranker, layers: list[tuple[torch.Tensor, torch.Tensor]], relu: bool, name: str
+        self,
+        reranker: Reranker,
+        layers: list[tuple[torch.Tensor, torch.Tensor]],
+        relu: bool,
+        name: str,
     ) -> None:
         self.name = name
-        self.encoder = jury
-        self._layers = [(w.float().to(jury.device), b.float().to(jury.device)) for w, b in layers]
+        self.encoder = reranker
+        self._layers = [
+            (w.float().to(reranker.device), b.float().to(reranker.device)) for w, b in layers
+        ]
         self._relu = relu
 
     @classmethod
-    def load(cls, file: str | Path, jury: Reranker) -> "AestheticHead":
-        """The head in a file, for the features of `jury`. Raises WeightsError for one that does
-        not fit."""
+    def load(cls, file: str | Path, reranker: Reranker) -> "AestheticHead":
+        """Return the head in a file, for the features of `reranker`. Raises WeightsError for one
+        that does not fit."""
         file = Path(file)
         try:
             with safe_open(file, framework="pt") as opened:
@@ -42,10 +48,10 @@ class AestheticHead:
             raise WeightsError(f"{file}: cannot be read as safetensors ({error})") from error
         if activation not in ("none", "relu"):
             raise WeightsError(f"{file}: activation is {activation!r}, not 'none' or 'relu'")
-        return cls(jury, _layers(tensors, file, jury), activation == "relu", file.stem)
+        return cls(reranker, _layers(tensors, file, reranker), activation == "relu", file.stem)
 
     def score(self, prompt: str, images: Images) -> list[float]:
-        """One number per picture, on the scale that the head was trained to; the prompt is not
+        """One number per image, on the scale that the head was trained to; the prompt is not
         looked at."""
         values = self.encoder.image_features(images)
         for number, (weight, bias) in enumerate(self._layers):
@@ -56,7 +62,7 @@ class AestheticHead:
 
 
 def _layers(
-    tensors: dict[str, torch.Tensor], file: Path, jury: Reranker
+    tensors: dict[str, torch.Tensor], file: Path, reranker: Reranker
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Weights and biases in order, each fitting the one before."""
     names = sorted({key.rpartition(".")[0] for key in tensors}, key=_number)
@@ -64,7 +70,7 @@ def _layers(
     bare = {key.lstrip(".") for key in expected}
     if not tensors or {key.lstrip(".") for key in tensors} != bare:
         raise WeightsError(f"{file}: holds {', '.join(sorted(tensors))[:80]}, not linear layers")
-    width = jury.image_features([]).shape[1]
+    width = reranker.image_features([]).shape[1]
     layers = []
     for name in names:
         prefix = f"{name}." if name else ""
@@ -72,7 +78,7 @@ def _layers(
         if weight.ndim != 2 or weight.shape[1] != width or bias.shape != weight.shape[:1]:
             raise WeightsError(
                 f"{file}: {prefix}weight has the shape {tuple(weight.shape)}; {width} values come "
-                f"in, from {jury.name} or the layer before"
+                f"in, from {reranker.name} or the layer before"
             )
         width = weight.shape[0]
         layers.append((weight, bias))

@@ -1,11 +1,11 @@
-"""The best few pictures that are not all alike: maximal marginal relevance (Carbonell and
+"""The best few images that are not all alike: maximal marginal relevance (Carbonell and
 Goldstein, SIGIR 1998), on the features that the scores came from."""
 
 from collections.abc import Sequence
 
 import torch
 
-NEAR_DUPLICATE = 0.98  # cosine between pictures, from which on they count as one
+NEAR_DUPLICATE = 0.98  # cosine between images, from which on they count as one
 
 
 def pick(
@@ -16,15 +16,15 @@ def pick(
     diversity: float,
     near_duplicate: float = NEAR_DUPLICATE,
 ) -> list[tuple[int, tuple[int, ...]]]:
-    """Up to k pictures, each with the near-duplicates that it stands for.
+    """Up to k images, each with the near-duplicates that it stands for.
 
-    order           indices of the pictures to choose from, best first
+    order           indices of the images to choose from, best first
     scores          by index
     features        (N, D) of length 1, by index
     diversity       in [0, 1]; each choice is the highest (1 - diversity) · relevance - diversity ·
                     similarity, relevance being the score between the worst (0) and the best (1),
-                    similarity the cosine with the most similar picture chosen before
-    near_duplicate  pictures at least this similar to a chosen one go with it, and are themselves
+                    similarity the cosine with the most similar image chosen before
+    near_duplicate  images at least this similar to a chosen one go with it, and are themselves
                     chosen only when nothing else is left
     """
     indices = torch.tensor(order)

@@ -9,7 +9,7 @@ class MissingExtraError(ImportError):
 
 
 def load_extra(module: str, package: str, extra: str) -> ModuleType:
-    """The module of an optional package. Raises MissingExtraError."""
+    """Return the module of an optional package. Raises MissingExtraError."""
     try:
         return import_module(module)
     except ImportError as error:

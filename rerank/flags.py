@@ -9,11 +9,11 @@ from rerank.model.specs import DEFAULT, SPECS
 from rerank.scorers import weighted
 
 COMMANDS = {
-    "rank": "rank pictures by how well they match a text (what `rerank PROMPT …` does)",
-    "classify": "tell which of several labels fits each picture best",
-    "index": "read the pictures of a folder once, for searches",
-    "search": "find the pictures of an indexed folder that are like a text or a picture",
-    "calibrate": "learn what scores mean, from pictures with captions",
+    "rank": "rank images by how well they match a text (what `rerank PROMPT …` does)",
+    "classify": "tell which of several labels fits each image best",
+    "index": "read the images of a folder once, for searches",
+    "search": "find the images of an indexed folder that are like a text or an image",
+    "calibrate": "learn what scores mean, from images with captions",
 }
 MODELS = (
     f"{', '.join(SPECS)}, the folder of a CLIP or SigLIP model, or the name of one that "
@@ -21,19 +21,19 @@ MODELS = (
 )
 EXAMPLES = """\
 examples:
-  rerank "a red fox" pictures/*.png --top-k 4 --copy-to best --sheet best.png
-  rerank "a panda to the left of a red balloon" pictures --claims --calibrate
-  rerank classify pictures --label "a dog" --label "a cat" --template "a photo of {}."
-  rerank index pictures; rerank search "a red fox" pictures
+  rerank "a red fox" images/*.png --top-k 4 --copy-to best --sheet best.png
+  rerank "a panda to the left of a red balloon" images --claims --calibrate
+  rerank classify images --label "a dog" --label "a cat" --template "a photo of {}."
+  rerank index images; rerank search "a red fox" images
   rerank calibrate captions.jsonl -m MODEL_FOLDER
 
-exit codes: 0 done, 2 bad input, 3 weights, 4 some pictures could not be read, 5 no room,
+exit codes: 0 done, 2 bad input, 3 weights, 4 some images could not be read, 5 no room,
 130 interrupted
 """
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
-    """What the command line says; `command` is one of COMMANDS."""
+    """Return what the command line says; `command` is one of COMMANDS."""
     command = "rank"
     if words and words[0] in COMMANDS:
         command, *words = words
@@ -43,7 +43,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 def build_parser(command: str = "rank") -> argparse.ArgumentParser:
-    """The parser of one of COMMANDS."""
+    """Return the parser of one of COMMANDS."""
     parser = argparse.ArgumentParser(
         prog="rerank" if command == "rank" else f"rerank {command}",
         description=f"{COMMANDS[command][0].upper()}{COMMANDS[command][1:]}.",
@@ -66,10 +66,10 @@ def _add_rank(parser: argparse.ArgumentParser) -> None:
     others = "\n".join(
         f"  rerank {name:10} {text}" for name, text in COMMANDS.items() if name != "rank"
     )
-    parser.description = "Rank pictures by how well they match a text, best first."
+    parser.description = "Rank images by how well they match a text, best first."
     parser.epilog = f"other commands, each with its own --help:\n{others}\n\n{EXAMPLES}"
-    parser.add_argument("prompt", type=_prompt, help="what the pictures should show")
-    _add_pictures(parser)
+    parser.add_argument("prompt", type=_prompt, help="what the images should show")
+    _add_images(parser)
     parser.add_argument("-k", "--top-k", type=_count, metavar="K", help="show the best K only")
     parser.add_argument(
         "--diversity", type=_share, default=0.0, metavar="X",
@@ -93,7 +93,7 @@ def _add_rank(parser: argparse.ArgumentParser) -> None:
         "--copy-to", type=Path, metavar="FOLDER", help="copy the ranked files, their rank in front"
     )
     parser.add_argument(
-        "--sheet", type=Path, metavar="FILE", help="draw the ranked pictures on one page"
+        "--sheet", type=Path, metavar="FILE", help="draw the ranked images on one page"
     )
     parser.add_argument(
         "-m", "--model", type=_weighted, action="append", metavar="MODEL[=WEIGHT]",
@@ -107,10 +107,10 @@ def _add_rank(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_classify(parser: argparse.ArgumentParser) -> None:
-    _add_pictures(parser)
+    _add_images(parser)
     parser.add_argument(
         "--label", type=_prompt, action="append", required=True, metavar="TEXT",
-        help="what a picture may show; at least two of these",
+        help="what an image may show; at least two of these",
     )  # fmt: skip
     _add_templates(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -118,7 +118,7 @@ def _add_classify(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_index(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, help="its pictures, and those of the folders inside")
+    parser.add_argument("folder", type=Path, help="its images, and those of the folders inside")
     _add_where(parser)
     _add_model(parser)
 
@@ -126,7 +126,7 @@ def _add_index(parser: argparse.ArgumentParser) -> None:
 def _add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("query", nargs="?", type=_prompt, help="what to look for")
     parser.add_argument("folder", type=Path, help="a folder that has been indexed")
-    parser.add_argument("--like", type=Path, metavar="PICTURE", help="look for pictures like this")
+    parser.add_argument("--like", type=Path, metavar="IMAGE", help="look for images like this")
     parser.add_argument(
         "-k", "--top-k", type=_count, default=10, metavar="K", help="show so many (default: 10)"
     )
@@ -147,10 +147,10 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
 
 
-def _add_pictures(parser: argparse.ArgumentParser) -> None:
+def _add_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "pictures", nargs="+", type=Path, metavar="PICTURE|FOLDER",
-        help="picture files, and folders whose pictures are taken",
+        "images", nargs="+", type=Path, metavar="IMAGE|FOLDER",
+        help="image files, and folders whose images are taken",
     )  # fmt: skip
 
 

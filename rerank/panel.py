@@ -1,4 +1,4 @@
-"""Several judges together."""
+"""Several scorers together."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,15 +8,15 @@ from typing import Protocol
 
 import torch
 
-from rerank.pictures import Encoded, Images, list_pictures
+from rerank.images import Encoded, Images, list_images
 from rerank.ranking import Ranking, rank
 from rerank.reranker import Progress, Reranker
 
-BLOCK = 256  # pictures that all members see before the next are read
-ROUNDING = 1e-6  # scores of equal pictures may differ by so much
+BLOCK = 256  # images that all members see before the next are read
+ROUNDING = 1e-6  # scores of equal images may differ by so much
 
 
-class Judge(Protocol):
+class MemberScorer(Protocol):
     """What can be a member: a Reranker, an AestheticHead, or anything with these."""
 
     @property
@@ -30,29 +30,29 @@ class Judge(Protocol):
         ...
 
     def score(self, prompt: str, images: Encoded) -> list[float]:
-        """One number per picture."""
+        """One number per image."""
         ...
 
 
 @dataclass(frozen=True)
 class Member:
-    """A judge and its weight, above 0."""
+    """A scorer and its weight, above 0."""
 
-    scorer: Judge
+    scorer: MemberScorer
     weight: float = 1.0
 
 
 @dataclass(frozen=True)
-class Opinions:
-    """What a panel thinks of N pictures: `scores` of all members together, the raw ones of each by
-    its name, and index → why, for pictures that could not be read."""
+class PanelScores:
+    """The scores of N images: `scores` of all members together, the raw ones of each by
+    its name, and index → why, for images that could not be read."""
 
     scores: list[float]
     parts: dict[str, list[float]]
     failed: dict[int, str]
 
     def ranking(self, k: int | None = None) -> Ranking:
-        """The k best, best first, or all of them."""
+        """Return the k best, best first, or all of them."""
         return Ranking(
             (
                 replace(each, parts={name: raw[each.index] for name, raw in self.parts.items()})
@@ -63,15 +63,15 @@ class Opinions:
 
 
 class Panel:
-    """Judges whose opinions are averaged.
+    """Scorers whose scores are averaged.
 
-    Each member's scores are standardised over the pictures of one prompt (mean 0, deviation 1),
+    Each member's scores are standardised over the images of one prompt (mean 0, deviation 1),
     since one's cosines and another's points cannot be added; the panel's score is their weighted
-    mean. So it compares pictures of one call with each other, and nothing else.
+    mean. So it compares images of one call with each other, and nothing else.
     """
 
     def __init__(self, members: Sequence[Member]) -> None:
-        """Raises ValueError for no members, equal names or weights that are not above 0."""
+        """Raise ValueError for no members, equal names or weights that are not above 0."""
         names = [member.scorer.name for member in members]
         if not members or len(set(names)) != len(names):
             raise ValueError(f"a panel has members of different names, not {names}")
@@ -79,15 +79,15 @@ class Panel:
             raise ValueError("the weights of a panel's members are above 0")
         self.members = tuple(members)
 
-    def judge(
+    def score_each(
         self,
         prompt: str,
         images: Images,
         *,
         progress: Progress | None = None,
         skip_bad: bool = False,
-    ) -> Opinions:
-        """What each member thinks; `progress` and `skip_bad` as in `Reranker.encode`."""
+    ) -> PanelScores:
+        """Return the scores of each member; `progress` and `skip_bad` as in `Reranker.encode`."""
         parts: dict[str, list[float]] = {member.scorer.name: [] for member in self.members}
         failed: dict[int, str] = {}
         done = 0
@@ -96,23 +96,24 @@ class Panel:
             seen = {id(member.scorer.encoder): member.scorer.encoder for member in self.members}
             encoded = {key: each.encode(block, skip_bad=skip_bad) for key, each in seen.items()}
             for member in self.members:
-                pictures = encoded[id(member.scorer.encoder)]
-                parts[member.scorer.name] += member.scorer.score(prompt, pictures)
-                failed |= {done + index: why for index, why in pictures.failed.items()}
-            done += len(pictures)
+                features = encoded[id(member.scorer.encoder)]
+                parts[member.scorer.name] += member.scorer.score(prompt, features)
+                failed |= {done + index: why for index, why in features.failed.items()}
+            done += len(features)
             if progress is not None:
                 progress(done)
-        return Opinions(self.combine(parts), parts, failed)
+        return PanelScores(self.combine(parts), parts, failed)
 
     def score(self, prompt: str, images: Images) -> list[float]:
-        """The weighted mean of the members' standardised scores; nan where one gave no number."""
-        return self.judge(prompt, images).scores
+        """Return the weighted mean of the members' standardised scores; nan where one gave no
+        number."""
+        return self.score_each(prompt, images).scores
 
     def top_k(self, prompt: str, images: Images, k: int) -> Ranking:
-        """The k best pictures, best first, with each member's raw score in `parts`."""
+        """Return the k best images, best first, with each member's raw score in `parts`."""
         if k < 1:
-            raise ValueError(f"k is {k}; at least 1 picture must be asked for")
-        return self.judge(prompt, images).ranking(k)
+            raise ValueError(f"k is {k}; at least 1 image must be asked for")
+        return self.score_each(prompt, images).ranking(k)
 
     @property
     def name(self) -> str:
@@ -139,16 +140,16 @@ def standardised(scores: Sequence[float]) -> torch.Tensor:
 
 
 def _blocks(images: Images) -> Iterator[Images]:
-    """The pictures a block at a time, since an iterable can be read only once."""
+    """Return the images a block at a time, since an iterable can be read only once."""
     if isinstance(images, Encoded):
-        raise ValueError("encoded pictures belong to one model; a panel takes the pictures")
+        raise ValueError("encoded images belong to one model; a panel takes the images")
     if isinstance(images, str | os.PathLike):
-        images = list_pictures(images)
+        images = list_images(images)
     if isinstance(images, torch.Tensor):
         yield from images.split(BLOCK)
         return
     if not isinstance(images, Iterable):
-        raise ValueError(f"images are a list of pictures, not one {type(images).__name__}")
+        raise ValueError(f"images are a list of images, not one {type(images).__name__}")
     iterator = iter(images)
     while block := list(islice(iterator, BLOCK)):
         yield block

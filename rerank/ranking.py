@@ -1,20 +1,20 @@
-"""The result of judging: pictures in their order. Imports no torch."""
+"""The result of scoring: images in their order. Imports no torch."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-# Cosines this close are equal: copies of one picture differ by 1e-7 with their place in the batch.
+# Cosines this close are equal: copies of one image differ by 1e-7 with their place in the batch.
 TIE = 1e-6
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """A picture's place in the list that was judged, its score, and what was asked for beside it.
+    """An image's place in the list that was scored, its score, and what was asked for beside it.
 
     percentile, probability   with calibrate=True
     alike                     near-duplicates that it stands for, with diversity
-    parts                     raw scores by the name of each judge, from a Panel
+    parts                     raw scores by the name of each scorer, from a Panel
     """
 
     index: int
@@ -26,11 +26,11 @@ class Ranked:
 
 
 class Ranking(list[Ranked]):
-    """Pictures, best first, with what is to be said of all of them.
+    """Images, best first, with what is to be said of all of them.
 
     chunks        in how many parts the prompt was scored; more than 1 when it exceeds the context
-    none_matches  whether no picture matches the prompt; None without calibrate=True
-    failed        index → why, for pictures that could not be read
+    none_matches  whether no image matches the prompt; None without calibrate=True
+    failed        index → why, for images that could not be read
     """
 
     def __init__(

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 from rerank.model import specs
 
 if TYPE_CHECKING:
+    from rerank.images import Images
     from rerank.panel import Panel
-    from rerank.pictures import Images
     from rerank.reranker import Reranker
 
 Weighted = tuple[str, float]  # the name or folder of a model, and its weight

@@ -25,6 +25,7 @@ MAY_IMPORT = {
 }
 RERANK_MAY_IMPORT = ("rerank", "pipelines.checkpoints", "pipelines.runtime")
 WINGS = ("pipelines.dalle", "pipelines.diffusion", "pipelines.stock")
+SHORT = ("gen", "pipelines", "rerank", "ui")  # what people import; train is scripts
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "safetensors", "xformers", "gradio"}
 
 
@@ -134,7 +135,7 @@ def test_the_product_is_looked_at() -> None:
                 "cli",
                 "extras",
                 "flags",
-                "pictures",
+                "images",
                 "ranking",
                 "claims/sentences",
             )
@@ -194,6 +195,7 @@ def test_rerank_knows_no_pipeline() -> None:
     assert all(any(is_in(name, package) for package in RERANK_MAY_IMPORT) for name in loaded)
 
 
+@pytest.mark.slow
 def test_a_wing_brings_no_other_along() -> None:
     """The package alone is light; its pipeline brings itself and what lies under it."""
     light = loaded_by("import pipelines.diffusion, pipelines.diffusion.samplers")
@@ -211,3 +213,21 @@ def test_what_packages_promise_is_there(package: str) -> None:
     module = importlib.import_module(package)
     for name in getattr(module, "__all__", ()):
         assert getattr(module, name) is not None
+
+
+@pytest.mark.parametrize("folder", SHORT)
+def test_files_and_functions_stay_short(folder: str) -> None:
+    for path in modules(folder):
+        text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 450, f"{path.relative_to(ROOT)} is too long"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                length = node.end_lineno - node.lineno + 1
+                assert length <= 60, f"{path.relative_to(ROOT)}: {node.name}() is too long"
+
+
+def test_few_files_are_nearly_too_long() -> None:
+    paths = [path for folder in SHORT for path in modules(folder)]
+    lengths = [len(path.read_text(encoding="utf-8").splitlines()) for path in paths]
+    assert len([length for length in lengths if length > 400]) <= 4

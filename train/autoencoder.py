@@ -1,4 +1,4 @@
-"""The autoencoder: 64 × 64 px pictures to 8 × 8 latents and back (`diffusers.AutoencoderKL`).
+"""The autoencoder: 64 × 64 px images to 8 × 8 latents and back (`diffusers.AutoencoderKL`).
 
 Loss: mean absolute and squared error, the absolute error of horizontal and vertical differences
 (keeps edges), and a Kullback–Leibler term (Rombach et al., arXiv 2112.10752, §3.1) strong enough
@@ -33,7 +33,7 @@ class AutoencoderConfig:
     square_weight: float = 4.0
     kl_weight: float = 5e-4  # times the mean over latent elements, in nats
     snap: bool = True
-    packed_share: float = 0.5  # pictures full of things: more to learn from each
+    packed_share: float = 0.5  # images full of things: more to learn from each
 
 
 def build(config: AutoencoderConfig) -> AutoencoderKL:
@@ -52,7 +52,7 @@ def build(config: AutoencoderConfig) -> AutoencoderKL:
 
 
 class AutoencoderTask(Task):
-    """Trains an autoencoder on pictures alone."""
+    """Trains an autoencoder on images alone."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -102,20 +102,20 @@ class AutoencoderTask(Task):
         return tile(torch.cat(rows), columns=12)
 
     def save(self, folder: Path) -> None:
-        """Write the VAE as diffusers does, with its measured scaling factor and preview map."""
-        pictures = self.batch(random.Random(2), 256, self.vae.device)
+        """Save the VAE as diffusers writes it, with its measured scaling factor and preview map."""
+        images = self.batch(random.Random(2), 256, self.vae.device)
         latents = torch.cat(
-            [self.vae.encode(to_range(part)).latent_dist.mean for part in pictures.split(32)]
+            [self.vae.encode(to_range(part)).latent_dist.mean for part in images.split(32)]
         )
         scaling = 1 / latents.std().item()
         self.vae.register_to_config(scaling_factor=scaling)
         self.vae.save_pretrained(folder)
-        write_latent_rgb(solve_latent_rgb(latents * scaling, pictures / 255), folder)
+        write_latent_rgb(solve_latent_rgb(latents * scaling, images / 255), folder)
 
 
-def to_range(pictures: torch.Tensor) -> torch.Tensor:
+def to_range(images: torch.Tensor) -> torch.Tensor:
     """uint8 to [−1, 1], channels last in memory."""
-    return (pictures.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+    return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
 def to_bytes(x: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,8 +44,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="salon-train", description=DESCRIPTION)
     steps = parser.add_subparsers(metavar="STEP", required=True)
 
-    def step(name: str, function: Callable[..., None], help: str) -> argparse.ArgumentParser:
-        sub = steps.add_parser(name, help=help, description=help)
+    def step(
+        name: str, function: Callable[..., None], help: str, aliases: Sequence[str] = ()
+    ) -> argparse.ArgumentParser:
+        sub = steps.add_parser(name, aliases=aliases, help=help, description=help)
         sub.set_defaults(run_step=function)
         return sub
 
@@ -66,13 +68,14 @@ def _parser() -> argparse.ArgumentParser:
     counting(judge, 1000)
     judge.add_argument("--world", action="store_true", help="the judge of the thousand things")
     judge.add_argument("--run", type=Path, help="with --world: try this run's decoders, too")
-    for name, function, help in (
-        ("calibrate", _calibrate, "learn what the jury's scores mean, into its calibration.json"),
-        ("jury", _jury, "measure what the jury's probabilities and ticks are worth"),
+    for name, aliases, function, help in (
+        ("calibrate", (), _calibrate, "learn what a reranker's scores mean: its calibration.json"),
+        # "jury" was its name
+        ("reranker", ("jury",), _reranker, "measure what its probabilities and ticks are worth"),
     ):
-        sub = step(name, function, help)
+        sub = step(name, function, help, aliases)
         sub.add_argument("--clip", help="a known CLIP or a folder; default: the shipped one")
-        sub.add_argument("-m", "--model", help="the painter; default: the shipped one")
+        sub.add_argument("-m", "--model", help="the model that draws; default: the shipped one")
         sub.add_argument("--scenes", type=int, default=400, help="rendered ones (400)")
         sub.add_argument(
             "--prompts", type=int, default=60, help="drawn, 4 of each; 0 for none (60)"
@@ -122,32 +125,32 @@ def _judge(arguments: argparse.Namespace) -> None:
 def _calibrate(arguments: argparse.Namespace) -> None:
     from rerank import Reranker
     from rerank.calibration import calibration
-    from train.jury import calibrate
+    from train.reranker_quality import calibrate
 
-    jury = Reranker.load(arguments.clip)
+    reranker = Reranker.load(arguments.clip)
     made, quality = calibrate(
-        jury,
-        _painter(arguments),
+        reranker,
+        _pipeline(arguments),
         scenes=arguments.scenes,
         prompts=arguments.prompts,
     )
-    path = jury.folder / calibration.FILE
+    path = reranker.folder / calibration.FILE
     calibration.write(made, path)
     print(
-        f"{path}: on {quality.pairs} pairs held back, the expected calibration error is "
+        f"{path}: on {quality.pairs} pairs held out, the expected calibration error is "
         f"{quality.error:.3f}, and {quality.right:.1%} are told right"
     )
 
 
-def _jury(arguments: argparse.Namespace) -> None:
+def _reranker(arguments: argparse.Namespace) -> None:
     from rerank import Reranker
-    from train.jury import main_figures
+    from train.reranker_quality import main_figures
 
-    jury, painter = Reranker.load(arguments.clip), _painter(arguments)
-    print(main_figures(jury, painter, scenes=arguments.scenes, prompts=arguments.prompts))
+    reranker, pipeline = Reranker.load(arguments.clip), _pipeline(arguments)
+    print(main_figures(reranker, pipeline, scenes=arguments.scenes, prompts=arguments.prompts))
 
 
-def _painter(arguments: argparse.Namespace) -> LatentDiffusion | None:
+def _pipeline(arguments: argparse.Namespace) -> LatentDiffusion | None:
     if arguments.prompts == 0:
         return None
     from pipelines.diffusion.pipeline import LatentDiffusion

@@ -1,8 +1,8 @@
-"""The jury: a small CLIP (`transformers.CLIPModel`) trained on pictures and captions of the world.
+"""The reranker: a small CLIP (`transformers.CLIPModel`) trained on images and captions.
 
 Symmetric cross-entropy with a learned temperature (Radford et al., arXiv 2103.00020, §2.3), made
 hard in both directions. Every scene comes with a sibling that differs in one respect, every caption
-with a few that have one fact changed, and every picture with a spoilt one (two siblings blended),
+with a few that have one fact changed, and every image with a corrupted one (two siblings blended),
 so that the features must tell left from right, three from four, and a fox from half a fox. Pairs
 that happen to be true of each other are left out of the denominator, by the world's own logic.
 
@@ -10,7 +10,7 @@ Contrast alone does not find out about places: while one tower does not tell the
 nothing by it (a saddle; measured: chance after 1,300 steps). So one linear layer, which is not
 kept, reads them from the features of both towers alike. Which of two things is first also depends
 on the order in which a caption names them; that too is a saddle, passed after 40,000 captions, so
-some captions without a picture are read on top.
+some captions without an image are read on top.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class ClipConfig:
     patch: int = 8
     projection: int = 128
     changed_captions: int = 2  # for each true caption
-    spoilt_share: float = 0.5  # pictures with a spoilt twin
+    spoilt_share: float = 0.5  # images with a corrupted twin
     places_weight: float = 1.0  # of the loss of reading places from the features
-    recited_captions: int = 96  # that tell places, and come without a picture
+    recited_captions: int = 96  # that tell places, and come without an image
     snap: bool = True
 
 
@@ -109,13 +109,13 @@ def sinusoids(side: int, width: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """B pictures with their captions first, then S spoilt pictures and C changed captions; R
+    """B images with their captions first, then S corrupted images and C changed captions; R
     captions to recite."""
 
     pictures: torch.Tensor  # (B + S, 3, H, W) uint8
     tokens: torch.Tensor  # (B + C + R, L) int64
-    also_true: torch.Tensor  # (B, B + C) bool: caption holds for picture but is not its own
-    seen: torch.Tensor  # (B, 5) int64: `places_seen` in the pictures
+    also_true: torch.Tensor  # (B, B + C) bool: caption holds for image but is not its own
+    seen: torch.Tensor  # (B, 5) int64: `places_seen` in the images
     told: torch.Tensor  # (B, 5) int64: `places_told` in their captions
     recited: torch.Tensor  # (R, 5) int64: and in those to recite
 
@@ -187,8 +187,7 @@ class ClipTask(Task):
         }
 
     def _read(self, features: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        """Return the loss of reading `classes` (B, 5) from unit features (B, D), mean of the
-        five."""
+        """Return the mean loss of reading five `classes` (B, 5) from unit features (B, D)."""
         logits = self.places(features * features.shape[-1] ** 0.5).split(PLACE_CLASSES, dim=1)
         losses = [
             functional.cross_entropy(each, wanted, ignore_index=UNTOLD, reduction="sum")
@@ -208,7 +207,7 @@ class ClipTask(Task):
         return tile(batch.pictures[:48], columns=12, captions=words)
 
     def save(self, folder: Path) -> None:
-        """Write a transformers CLIP folder: weights, tokenizer, preprocessing."""
+        """Return a transformers CLIP folder: weights, tokenizer, preprocessing."""
         self.clip.save_pretrained(folder)
         save_tokenizer(self.tokenizer, folder)
         save_preprocessing(folder)
@@ -260,31 +259,31 @@ def recitations(number: int, rng: random.Random) -> list[Description]:
     return found
 
 
-def spoil(pictures: torch.Tensor, rng: random.Random, share: float) -> torch.Tensor:
+def spoil(images: torch.Tensor, rng: random.Random, share: float) -> torch.Tensor:
     """Return what a generator gets wrong: blends of two siblings, evenly or cut along a line.
 
-    pictures (B, 3, H, W) uint8, siblings next to each other; returns about `share` × B of them.
+    images (B, 3, H, W) uint8, siblings next to each other; returns about `share` × B of them.
     """
     spoilt = []
-    for index in range(len(pictures)):
+    for index in range(len(images)):
         if rng.random() >= share:
             continue
-        picture, sibling = pictures[index].float(), pictures[index ^ 1].float()
-        ramp = torch.linspace(-1, 1, picture.shape[-1]) * rng.choice((-8, 8)) + rng.uniform(-4, 4)
+        image, sibling = images[index].float(), images[index ^ 1].float()
+        ramp = torch.linspace(-1, 1, image.shape[-1]) * rng.choice((-8, 8)) + rng.uniform(-4, 4)
         across, along = torch.sigmoid(ramp).view(1, -1), torch.sigmoid(ramp).view(-1, 1)
         weight = rng.choice((across, along, torch.tensor(rng.uniform(0.4, 0.6))))
-        weight = weight.to(picture.device)
-        spoilt.append((picture * weight + sibling * (1 - weight)).to(torch.uint8))
-    return torch.stack(spoilt) if spoilt else pictures[:0]
+        weight = weight.to(image.device)
+        spoilt.append((image * weight + sibling * (1 - weight)).to(torch.uint8))
+    return torch.stack(spoilt) if spoilt else images[:0]
 
 
-def pixel_values(pictures: torch.Tensor) -> torch.Tensor:
+def pixel_values(images: torch.Tensor) -> torch.Tensor:
     """uint8 to the range that the network sees."""
-    return (pictures.float() / 255 - MEAN) / STD
+    return (images.float() / 255 - MEAN) / STD
 
 
 def save_preprocessing(folder: Path) -> None:
-    """preprocessor_config.json: pictures to `SIZE` px, bicubic, then `pixel_values`."""
+    """preprocessor_config.json: images to `SIZE` px, bicubic, then `pixel_values`."""
     CLIPImageProcessorPil(
         size={"shortest_edge": SIZE},
         crop_size={"height": SIZE, "width": SIZE},

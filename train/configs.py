@@ -43,7 +43,7 @@ CONFIGS: dict[str, Config] = {
         dalle=DalleRecipe(),
         dalle_schedule=Schedule(16, 2e-3, warmup_steps=100, ema_decay=0.999, minutes=75),
     ),
-    # The same networks, so that the shipped files stay small; far more pictures.
+    # The same networks, so that the shipped files stay small; far more images.
     "large": Config(
         autoencoder=AutoencoderConfig(packed_share=0.3),
         autoencoder_schedule=Schedule(

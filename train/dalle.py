@@ -1,9 +1,9 @@
-"""The second painter: a transformer that draws the codes of the discrete VAE, one after the other,
+"""The token model: a transformer that draws the codes of the discrete VAE, one after the other,
 conditioned on the frozen CLIP text encoder as a projected prefix (`pipelines.dalle.transformer`).
 
 Ramesh et al. (arXiv 2102.12092, §2.2), with captions dropped now and then for classifier-free
 guidance (Ho & Salimans, arXiv 2207.12598). Codes are made in bulk ahead and kept in memory;
-captions are new each time that a picture is used.
+captions are new each time that an image is used.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class DalleTask(Task):
             return text_encoder(tokens).last_hidden_state
 
     def sheet(self) -> Image.Image:
-        """Four pictures of each of a dozen prompts, guidance 2, seed 0."""
+        """Four images of each of a dozen prompts, guidance 2, seed 0."""
         prompts = [prompt for prompt in SHEET_PROMPTS for _ in range(4)]
         return tile(self.draw(prompts, seed=0), columns=12, captions=prompts)
 
@@ -154,7 +154,7 @@ class DalleTask(Task):
         return (dvae.decode(codes) * 255).round().to(torch.uint8)
 
     def save(self, folder: Path) -> None:
-        """Write the transformer, and with it the networks whose language it learned."""
+        """Return the transformer, and with it the networks whose language it learned."""
         dvae, text_encoder = self.frozen
         save_network(self.transformer, self.transformer.config, folder / "transformer")
         save_network(dvae, dvae.config, folder / "dvae")
@@ -187,8 +187,8 @@ class CodePool:
         device = dvae.decoder.input.weight.device
         parts = []
         for start in range(0, len(self.scenes), ENCODED_TOGETHER):
-            pictures = render(self.scenes[start : start + ENCODED_TOGETHER], device=device)
-            parts.append(dvae.encode(pictures).flatten(1).to(torch.int16).cpu())
+            images = render(self.scenes[start : start + ENCODED_TOGETHER], device=device)
+            parts.append(dvae.encode(images).flatten(1).to(torch.int16).cpu())
         return torch.cat(parts)
 
 

@@ -1,4 +1,4 @@
-"""The painter: a UNet on 8 × 8 latents, conditioned on the frozen CLIP text encoder.
+"""The denoiser: a UNet on 8 × 8 latents, conditioned on the frozen CLIP text encoder.
 
 v-prediction (Salimans & Ho, arXiv 2202.00512, appendix D) at logit-normal times (Esser et al.,
 arXiv 2403.03206, §3.1), captions dropped now and then for classifier-free guidance (Ho & Salimans,
@@ -44,7 +44,7 @@ SCHEDULER = {
     "clip_sample": False,
     "set_alpha_to_one": False,
 }
-ENCODED_TOGETHER = 16  # pictures: what still fits the cache of a CPU core
+ENCODED_TOGETHER = 16  # images: what still fits the cache of a CPU core
 SHEET_PROMPTS = (
     "a panda",
     "three apples",
@@ -148,7 +148,7 @@ class DiffusionTask(Task):
         return {"loss": functional.mse_loss(v, alpha * noise - sigma * x)}
 
     def draw_times(self, number: int, generator: torch.Generator) -> torch.Tensor:
-        """Return (number,) int64: training steps, logit-normal."""
+        """Return (number,) int64 training steps, logit-normal."""
         normal = torch.randn(number, generator=generator)
         times = torch.sigmoid(self.config.time_mean + self.config.time_deviation * normal)
         return (times * len(self.alphas_cumprod)).long()
@@ -160,7 +160,7 @@ class DiffusionTask(Task):
             return text_encoder(tokens).last_hidden_state
 
     def sheet(self) -> Image.Image:
-        """Four pictures of each of a dozen prompts, plain DDIM, guidance 3, seed 0."""
+        """Four images of each of a dozen prompts, plain DDIM, guidance 3, seed 0."""
         prompts = [prompt for prompt in SHEET_PROMPTS for _ in range(4)]
         return tile(self.draw(prompts, seed=0), columns=12, captions=prompts)
 
@@ -182,7 +182,7 @@ class DiffusionTask(Task):
         return to_bytes(vae.decode(x / vae.config.scaling_factor).sample)
 
     def save(self, folder: Path) -> None:
-        """Write the UNet, and with it the text encoder that it was trained to listen to."""
+        """Return the UNet, and with it the text encoder that it was trained to listen to."""
         self.unet.save_pretrained(folder / "unet")
         save_text_encoder(self.frozen[1], folder / "text_encoder")
 
@@ -221,8 +221,8 @@ class LatentPool:
     def _encode(self, vae: AutoencoderKL) -> torch.Tensor:
         parts = []
         for start in range(0, len(self.scenes), ENCODED_TOGETHER):
-            pictures = render(self.scenes[start : start + ENCODED_TOGETHER], device=vae.device)
-            parts.append(vae.encode(to_range(pictures)).latent_dist.parameters.half().cpu())
+            images = render(self.scenes[start : start + ENCODED_TOGETHER], device=vae.device)
+            parts.append(vae.encode(to_range(images)).latent_dist.parameters.half().cpu())
         return torch.cat(parts).contiguous()
 
     def sample(self, indices: list[int], rng: random.Random) -> torch.Tensor:

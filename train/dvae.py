@@ -1,4 +1,4 @@
-"""The discrete VAE: 64 × 64 px pictures to 8 × 8 codes and back (`pipelines.dalle.dvae`).
+"""The discrete VAE: 64 × 64 px images to 8 × 8 codes and back (`pipelines.dalle.dvae`).
 
 After Ramesh et al. (arXiv 2102.12092, §2.1 and appendix A.2): Gumbel-softmax samples in the forward
 pass and in the backward pass, a logit-Laplace likelihood, a divergence from the uniform prior, and
@@ -39,7 +39,7 @@ from train.sheets import tile
 from train.stickers.renderer import SIZE, render
 from train.stickers.scene import draw_scene, pack_scene
 
-MEASURED = 2  # pictures of a batch that are decoded from their codes, to see what those are worth
+MEASURED = 2  # images of a batch that are decoded from their codes, to see what those are worth
 MARGIN = 16.0  # nats between a typical square's own code and the next: little is left to chance
 FIRST_SCALE = 0.3  # of logits
 LLOYD_STEPS = 8
@@ -71,11 +71,11 @@ class DvaeRecipe:
     first_pictures: int = 800  # whose squares the codes stand for; 0: the encoder learns its codes
     smallest_scale: float = 0.1
     snap: bool = True
-    packed_share: float = 0.5  # pictures full of things: more to learn from each
+    packed_share: float = 0.5  # images full of things: more to learn from each
 
 
 class DvaeTask(Task):
-    """Trains a discrete VAE on pictures alone."""
+    """Trains a discrete VAE on images alone."""
 
     choices: torch.Tensor
 
@@ -86,8 +86,8 @@ class DvaeTask(Task):
         self.dvae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         size = recipe.network.vocabulary
         if recipe.first_pictures > 0:
-            pictures = self.batch(random.Random(0), recipe.first_pictures, torch.device("cpu"))
-            squares = typical_squares(pictures, recipe.network.encoder.patch, size)
+            images = self.batch(random.Random(0), recipe.first_pictures, torch.device("cpu"))
+            squares = typical_squares(images, recipe.network.encoder.patch, size)
             begin_with_squares(self.dvae, squares)
         self.register_buffer("choices", torch.full((size,), 1 / size))  # running share of each code
 
@@ -209,10 +209,12 @@ def _set(layer: torch.nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor | None
         layer.bias.copy_(bias)
 
 
-def typical_squares(pictures: torch.Tensor, patch: int, number: int) -> torch.Tensor:
-    """Return (number, 3 · patch²): the centres of so many clusters among the different squares of
-    uint8 images, by Lloyd's algorithm. Raises ValueError if there are fewer squares than that."""
-    mapped = functional.pixel_unshuffle(map_pixels(pictures / 255), patch)
+def typical_squares(images: torch.Tensor, patch: int, number: int) -> torch.Tensor:
+    """Return the centres (number, 3 · patch²) of clusters of the distinct squares of uint8 images.
+
+    They are found by Lloyd's algorithm. Raises ValueError if there are fewer squares than that.
+    """
+    mapped = functional.pixel_unshuffle(map_pixels(images / 255), patch)
     squares = mapped.movedim(1, -1).flatten(0, 2).unique(dim=0)
     if len(squares) < number:
         raise ValueError(f"{len(squares)} different squares are too few for {number} codes")
@@ -232,8 +234,10 @@ def cosine(start: float, end: float, share: float) -> float:
 
 
 def usage(shares: torch.Tensor) -> dict[str, torch.Tensor]:
-    """How well a codebook is used, from the share (K,) of positions that choose each code: the
-    perplexity, and the part of the codes that are chosen at all."""
+    """Measure how well a codebook is used, from the share (K,) of positions that choose each code.
+
+    Returns the perplexity, and the part of the codes that are chosen at all.
+    """
     shares = shares / shares.sum()
     entropy = -(shares * (shares + 1e-10).log()).sum()
     in_use = (shares > DEAD / len(shares)).float().mean()

@@ -2,8 +2,8 @@
 
 A task says what a batch is, what its loss is and what to show; the loop does the rest: device,
 precision, several processes and accumulation (accelerate), learning rate, moving average, log,
-plot, sheets, atomic checkpoints. Data and noise of step n are functions of the seed and n alone,
-so a resumed run is the run that was interrupted.
+plot, contact sheets, atomic checkpoints. Data and noise of step n are functions of the seed and n
+alone, so a resumed run is the run that was interrupted.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class Progress:
     seconds: float = 0.0
 
     def fraction(self, schedule: Schedule) -> float:
-        """How much of the budget is spent, from 0 to 1."""
+        """Return how much of the budget is spent, from 0 to 1."""
         if schedule.steps is not None:
             return self.step / schedule.steps
         assert schedule.minutes is not None
@@ -165,7 +165,7 @@ def _step(
     schedule: Schedule,
     step: int,
 ) -> dict[str, torch.Tensor]:
-    """One update of the weights: `accumulation` batches, forward and backward."""
+    """Update the weights once: `accumulation` batches, forward and backward."""
     model.train()
     for part in range(schedule.accumulation):
         chance = f"{schedule.seed}:{step}:{part}:{accelerator.process_index}"
@@ -186,8 +186,10 @@ def _step(
 def _agreed(
     accelerator: Accelerator, seconds: float, stopped: bool, due: bool
 ) -> tuple[float, bool, bool]:
-    """Return the mean over all processes, whether any was told to stop, and whether any finds it
-    time to save: they must do both after the same step, or some wait forever for the others."""
+    """Return the mean over all processes, whether any must stop, and whether any should save.
+
+    They must do both after the same step, or some wait forever for the others.
+    """
     if accelerator.num_processes == 1:
         return seconds, stopped, due
     own = torch.tensor([seconds, stopped, due], device=accelerator.device)
@@ -236,8 +238,7 @@ def _save(
     progress: Progress,
     log: _Log,
 ) -> None:
-    """Save what there is; all processes call it, since of a sharded task each has a part; the main
-    one writes."""
+    """Save a state; all processes call it, as each has a part of a sharded task; one writes."""
     if not main and not sharding.is_sharded(task):
         return
     if main:
@@ -264,7 +265,7 @@ def _state(task: Task, ema: EMAModel, optimizer: torch.optim.Optimizer) -> dict[
 def _write_state(
     path: Path, state: dict[str, torch.Tensor], ema: EMAModel, progress: Progress
 ) -> None:
-    """One safetensors file under its final name."""
+    """Write one safetensors file under its final name."""
     facts = {
         "step": str(progress.step),
         "seconds": str(progress.seconds),

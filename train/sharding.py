@@ -25,8 +25,9 @@ _COMPUTED_IN = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def plan(task: Task, mixed_precision: str) -> FullyShardedDataParallelPlugin | None:
-    """How accelerate is to shard `task`; None unless `accelerate launch --use_fsdp`, which says so
-    in the environment, wants that.
+    """Return how accelerate is to shard `task`, or None.
+
+    That is asked for by `accelerate launch --use_fsdp`, which says so in the environment.
 
     Weights and gradients stay in float32, blocks compute in `mixed_precision`.
 

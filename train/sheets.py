@@ -1,4 +1,4 @@
-"""Pictures of tensors, for people: tiles, enlargement, captions beneath."""
+"""Images of tensors, for people: tiles, enlargement, captions beneath."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ FONT_SIZE = 11
 
 
 def tile(
-    pictures: torch.Tensor, columns: int, scale: int = 2, captions: Sequence[str] | None = None
+    images: torch.Tensor, columns: int, scale: int = 2, captions: Sequence[str] | None = None
 ) -> Image.Image:
-    """Return a sheet of (N, 3, H, W) uint8 images, each enlarged `scale` times without
-    smoothing."""
-    number, _, height, width = pictures.shape
+    """Return a contact sheet of (N, 3, H, W) uint8 images, enlarged `scale` times, unsmoothed."""
+    number, _, height, width = images.shape
     below = 0 if captions is None else CAPTION_HEIGHT
     step_x, step_y = width * scale + 4, height * scale + below + 4
     rows = -(-number // columns)
-    sheet = Image.new("RGB", (columns * step_x + 4, rows * step_y + 4), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_SIZE)
-    for index, pixels in enumerate(pictures.permute(0, 2, 3, 1).cpu().numpy()):
+    contact_sheet = Image.new("RGB", (columns * step_x + 4, rows * step_y + 4), "white")
+    draw, font = ImageDraw.Draw(contact_sheet), ImageFont.load_default(FONT_SIZE)
+    for index, pixels in enumerate(images.permute(0, 2, 3, 1).cpu().numpy()):
         x, y = 4 + index % columns * step_x, 4 + index // columns * step_y
-        picture = Image.fromarray(pixels).resize((width * scale, height * scale), 0)
-        sheet.paste(picture, (x, y))
+        image = Image.fromarray(pixels).resize((width * scale, height * scale), 0)
+        contact_sheet.paste(image, (x, y))
         if captions is not None:
             text = _wrap(captions[index], font, width * scale)
             draw.multiline_text(
                 (x, y + height * scale + 1), text, fill="black", font=font, spacing=1
             )
-    return sheet
+    return contact_sheet
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:

@@ -15,9 +15,9 @@ import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from safetensors.torch import load_file, save_file
 
-from pipelines.checkpoints.specs import CHECKPOINTS as PAINTERS
+from pipelines.checkpoints.specs import CHECKPOINTS as MODELS
 from pipelines.dalle.spec import DALLE_CLASS
-from rerank.model.specs import CHECKPOINTS as JURIES
+from rerank.model.specs import CHECKPOINTS as RERANKERS
 from train.diffusion import SCHEDULER
 from train.stickers.captions import PLACE_PHRASES, RELATION_PHRASES, phrase
 from train.stickers.facts import describe
@@ -30,8 +30,8 @@ SHIPPED = {"stickers": "diffusion", "stickers-clip": "clip", "stickers-dalle": "
 
 def ship(
     run: Path,
-    painters: Path = PAINTERS,
-    juries: Path = JURIES,
+    models: Path = MODELS,
+    rerankers: Path = RERANKERS,
     only: str | None = None,
     known: dict[str, Any] | None = None,
 ) -> list[Path]:
@@ -49,7 +49,7 @@ def ship(
     vocabulary = json.dumps(known, indent=1, ensure_ascii=False) + "\n"
     folders = []
     for name in names:
-        folder = (juries if name == "stickers-clip" else painters) / name
+        folder = (rerankers if name == "stickers-clip" else models) / name
         _WRITE[name](run, folder)
         for file in folder.rglob("*.safetensors"):
             _halve(file)
@@ -58,28 +58,28 @@ def ship(
     return folders
 
 
-def _write_jury(run: Path, jury: Path) -> None:
-    """Export a CLIP folder as it was trained."""
-    _replace(run / "clip" / "weights", jury)
+def _write_reranker(run: Path, reranker: Path) -> None:
+    """Copy a CLIP folder as it was trained."""
+    _replace(run / "clip" / "weights", reranker)
 
 
-def _write_dalle(run: Path, painter: Path) -> None:
+def _write_dalle(run: Path, model: Path) -> None:
     """Lay out a folder for `pipelines.dalle.pipeline`."""
-    _replace(run / "dalle" / "weights", painter)  # with the networks that it was trained with
-    _replace(run / "tokenizer", painter / "tokenizer")
-    _write_json(painter / "model_index.json", {"_class_name": DALLE_CLASS})
+    _replace(run / "dalle" / "weights", model)  # with the networks that it was trained with
+    _replace(run / "tokenizer", model / "tokenizer")
+    _write_json(model / "model_index.json", {"_class_name": DALLE_CLASS})
 
 
-def _write_pipeline(run: Path, painter: Path) -> None:
+def _write_pipeline(run: Path, model: Path) -> None:
     """Lay out a Stable Diffusion folder: its parts, then what ties them together."""
     decoder = run / "decoder" / "weights"  # the same autoencoder, whose decoder has gone on
     vae = decoder if decoder.is_dir() else run / "autoencoder" / "weights"
-    _replace(vae, painter / "vae")
-    _replace(run / "diffusion" / "weights" / "unet", painter / "unet")
-    _replace(run / "tokenizer", painter / "tokenizer")
-    _replace(run / "diffusion" / "weights" / "text_encoder", painter / "text_encoder")
+    _replace(vae, model / "vae")
+    _replace(run / "diffusion" / "weights" / "unet", model / "unet")
+    _replace(run / "tokenizer", model / "tokenizer")
+    _replace(run / "diffusion" / "weights" / "text_encoder", model / "text_encoder")
     scheduler = DPMSolverMultistepScheduler.from_config(SCHEDULER)
-    scheduler.save_config(painter / "scheduler")
+    scheduler.save_config(model / "scheduler")
     index = {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": diffusers.__version__,
@@ -93,12 +93,12 @@ def _write_pipeline(run: Path, painter: Path) -> None:
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
-    _write_json(painter / "model_index.json", index)
+    _write_json(model / "model_index.json", index)
 
 
 _WRITE = {
     "stickers": _write_pipeline,
-    "stickers-clip": _write_jury,
+    "stickers-clip": _write_reranker,
     "stickers-dalle": _write_dalle,
 }
 
@@ -120,8 +120,10 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def world_vocabulary() -> dict[str, Any]:
-    """Return what the weights know, for tools that know nothing of this world: `words` holds every
-    word of its captions."""
+    """Return what the weights know, for tools that know nothing of this world.
+
+    `words` holds every word of its captions.
+    """
     return {
         "nouns": [
             {
@@ -155,7 +157,7 @@ def world_vocabulary() -> dict[str, Any]:
 
 
 def caption_words(samples: int = 40_000) -> list[str]:
-    """Every word that captions use, lower case, found by saying many."""
+    """Return every word that captions use, lower case, found by saying many."""
     rng = random.Random(0)
     captions = (phrase(describe(draw_scene(rng, held_out=True), rng), rng) for _ in range(samples))
     return sorted({word for caption in captions for word in re.findall(r"[a-z0-9]+", caption)})

@@ -37,6 +37,7 @@ ORDER = (
     "Unfinished",
     "Template",
 )
+ABOVE = ("Negative prompt",)  # has a line of its own
 READ_SETTINGS = ("steps", "sampler", "schedule", "guidance", "seed", "clip_skip")
 PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
 PAIRS_MIN = 3  # a last line with fewer is part of the prompt
@@ -48,7 +49,9 @@ def to_text(record: Metadata) -> str:
     if record.request.negative_prompt:
         lines.append(f"Negative prompt: {record.request.negative_prompt}")
     pairs = _pairs(record)
-    shown = {key: pairs[key] for key in ORDER if pairs.get(key) is not None}
+    others = [each.label for each in SETTINGS.values() if each.label and each.label not in ABOVE]
+    keys = dict.fromkeys([*ORDER, *others])  # a setting that has no place in the order comes last
+    shown = {key: pairs[key] for key in keys if pairs.get(key) is not None}
     lines.append(", ".join(f"{key}: {_quoted(str(value))}" for key, value in shown.items()))
     return "\n".join(lines)
 

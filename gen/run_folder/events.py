@@ -18,7 +18,7 @@ Files = Mapping[int, Mapping[int, str]]  # by number of the prompt and seed, rel
 IMAGE_NAME = re.compile(r"(candidates/)?\d{4,}-\d+(-r\d+)?\.(png|jpg|webp)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SavedImage:
     """One image of a prompt, as the manifest tells of it."""
 
@@ -33,7 +33,7 @@ class SavedImage:
     unfinished: str | None = None  # "step 14 of 30"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Placement:
     """Where a ranked image goes from `image.file`; `to` is None if it is not kept."""
 

@@ -29,7 +29,7 @@ examples:
 With a seed, the same command finishes what is missing and draws nothing twice. Without one it
 finishes its unfinished run in the folder, or draws a new seed.
 
-exit codes: 0 done, 2 bad input, 3 weights, 4 some pictures failed, 5 no room on the disk or in
+exit codes: 0 done, 2 bad input, 3 weights, 4 some images failed, 5 no space on the disk or in
 memory, 130 interrupted
 """
 
@@ -89,7 +89,7 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="generate",
         usage="generate [options] PROMPT ...",
-        description="Make many candidate pictures of a prompt, and keep the best.",
+        description="Make many candidate images of a prompt, and keep the best.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -137,8 +137,8 @@ def _add_prompts(parser: Parser) -> None:
     group.add_argument(
         "--again",
         type=Path,
-        metavar="PICTURE",
-        help="make the picture in this file again and say how far it differs",
+        metavar="IMAGE",
+        help="make the image in this file again and say how far it differs",
     )
 
 
@@ -167,7 +167,7 @@ def _add_saving(parser: Parser) -> None:
         type=Path,
         default=Path("outputs"),
         metavar="FOLDER",
-        help="where pictures, sheet.png and manifest.jsonl go (default: outputs)",
+        help="where images, sheet.png and manifest.jsonl go (default: outputs)",
     )
     group.add_argument(
         "--keep", choices=KEEP, default="all", help="all candidates (default), or only the top-k"
@@ -180,12 +180,12 @@ def _add_saving(parser: Parser) -> None:
         type=_whole_number(1, MAX_UPSCALE),
         default=1,
         metavar="N",
-        help=f"save pictures N times larger, up to {MAX_UPSCALE}; adds no detail",
+        help=f"save images N times larger, up to {MAX_UPSCALE}; adds no detail",
     )
     group.add_argument(
         "--strip-metadata",
         action="store_true",
-        help="do not write into pictures how they were made, which --again needs",
+        help="do not write into images how they were made, which --again needs",
     )
 
 
@@ -220,12 +220,12 @@ def _add_machine(parser: Parser) -> None:
     group.add_argument(
         "--vae-tiling",
         action="store_true",
-        help="decode large pictures in tiles: less memory, tones may change a little",
+        help="decode large images in tiles: less memory, tones may change a little",
     )
     group.add_argument(
         "--compile",
         action="store_true",
-        help="let torch.compile spend minutes on the first picture to draw later ones faster",
+        help="let torch.compile spend minutes on the first image to draw later ones faster",
     )
     group.add_argument(
         "--batch-size",
@@ -236,7 +236,7 @@ def _add_machine(parser: Parser) -> None:
     group.add_argument(
         "--safety",
         action="store_true",
-        help="load the model's own safety checker; a picture that it flags fails, and is named",
+        help="load the model's own safety checker; an image that it flags fails, and is named",
     )
 
 
@@ -246,7 +246,7 @@ def _add_telling(parser: Parser) -> None:
         "--json": "one JSON object per prompt on standard output",
         "--dry-run": "only print the resolved requests, a JSON object a line",
         "--plan": "only print what memory and time drawing would need; exit 5 if it does not fit",
-        "--list-models": "the known models and juries, and which of them are here",
+        "--list-models": "the known models and rerankers, and which of them are here",
         "--env": "versions, devices and weights, for bug reports",
         "--quiet": "nothing but errors, and JSON if asked for",
         "--verbose": "more of what happens",

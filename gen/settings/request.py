@@ -1,12 +1,12 @@
 """The one record of what was asked, the same for every door.
 
 Each field of `Request` carries its own facts, and the table `SETTINGS` is read off the fields:
-flags, keys of prompt files, JSON and the text inside pictures all follow from it.
+flags, keys of prompt files, JSON and the text inside images all follow from it.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 
 from pipelines.families import ModelSettings
 from pipelines.settings import InputError, Setting, Value, settings_of
@@ -16,8 +16,8 @@ RANDOM_SEED = -1
 EXACT_IN_JSON = 2**53  # larger integers lose digits in readers that take every number as a double
 
 
-class Settings(ModelSettings, total=False):
-    """All that a prompt can be drawn with: the models' settings, and those of a whole request."""
+class RequestSettings(TypedDict, total=False):
+    """The settings of a whole request, whatever models draw it."""
 
     model: Annotated[
         str | None,
@@ -43,7 +43,7 @@ class Settings(ModelSettings, total=False):
     candidates: Annotated[
         int | None,
         Setting(
-            "how many pictures are made",
+            "how many images are made",
             "Candidates",
             aliases=("best_of", "n_iter"),
             low=1,
@@ -66,6 +66,10 @@ class Settings(ModelSettings, total=False):
         str | None,
         Setting("the prompt before its choices were made", "Template", asked=False),
     ]
+
+
+class Settings(RequestSettings, ModelSettings, total=False):
+    """All that a prompt can be drawn with, in the order in which people see it."""
 
 
 SETTINGS: Mapping[str, Setting] = {

@@ -10,7 +10,7 @@ import rerank.model.specs
 from gen.plan import Plan
 
 
-def doubts(plan: Plan, jury: rerank.model.specs.Spec | None) -> Iterator[str]:
+def doubts(plan: Plan, reranker: rerank.model.specs.Spec | None) -> Iterator[str]:
     """One line for each model that does not know all words of the prompt, with the way out."""
     told: set[str] = set()
     for spec in {spec.name: spec for spec, _ in plan.models}.values():
@@ -20,12 +20,12 @@ def doubts(plan: Plan, jury: rerank.model.specs.Spec | None) -> Iterator[str]:
                 f"{spec.name} does not know {_listed(words)}: it draws {spec.draws}; for other "
                 "things name the folder of a large checkpoint with -m FOLDER"
             )
-    if jury is not None:
-        words = unknown_words(plan.words, jury.folder / "vocabulary.json")
+    if reranker is not None:
+        words = unknown_words(plan.words, reranker.folder / "vocabulary.json")
         if unheard := [word for word in words if word not in told]:
             yield (
-                f"the jury {jury.name} does not know {_listed(unheard)}: name the folder of "
-                "another CLIP model with --reranker FOLDER"
+                f"the reranker {reranker.name} does not know {_listed(unheard)}: name the "
+                "folder of another CLIP model with --reranker FOLDER"
             )
 
 

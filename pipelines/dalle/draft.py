@@ -14,8 +14,7 @@ from pipelines.dalle.dvae import DiscreteVae
 from pipelines.dalle.layers import Context
 from pipelines.dalle.token_sampling import draw_tokens
 from pipelines.dalle.vqgan import Vqgan
-from pipelines.drafts import Draft, check_indices
-from pipelines.pixels import CHUNK_PIXELS, in_chunks, to_image, to_uint8
+from pipelines.drafts import CHUNK_PIXELS, Draft, check_indices, in_chunks, to_image, to_uint8
 
 if TYPE_CHECKING:
     from pipelines.dalle.pipeline import Dalle

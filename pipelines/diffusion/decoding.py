@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
-from pipelines.pixels import CHUNK_PIXELS, in_chunks, to_image, to_uint8
+from pipelines.drafts import CHUNK_PIXELS, in_chunks, to_image, to_uint8
 from pipelines.runtime.devices import is_out_of_memory
 
 

@@ -23,8 +23,7 @@ from pipelines.checkpoints.places import locate
 from pipelines.checkpoints.specs import NO_ADAPTERS, Adapters, Spec
 from pipelines.diffusion import decoding
 from pipelines.diffusion.adapters import add
-from pipelines.diffusion.condition import Condition, guidance_embedding
-from pipelines.diffusion.draft import DiffusionDraft, State
+from pipelines.diffusion.draft import Condition, DiffusionDraft, State, guidance_embedding
 from pipelines.diffusion.networks import Networks, load_networks
 from pipelines.diffusion.prompt_weights import SYNTAXES
 from pipelines.diffusion.safety import SafetyChecker

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipelines.drafts import Draft, check_indices
-from pipelines.pixels import to_image
+from pipelines.drafts import Draft, check_indices, to_image
 
 THREAD = "stock pipeline"
 UNFINISHED = "it was stopped before it was finished"

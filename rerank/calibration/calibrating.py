@@ -1,4 +1,4 @@
-"""How a calibration is made: from pictures whose captions are known to be right or wrong."""
+"""How a calibration is made: from images whose captions are known to be right or wrong."""
 
 import json
 import random
@@ -17,18 +17,18 @@ from rerank.calibration.calibration import (
     expected_error,
     fit,
 )
-from rerank.pictures import Encoded
+from rerank.images import Encoded
 from rerank.reranker import Reranker
 
-HELD_BACK = 5  # every fifth picture is not learned from, and measures the error
+HELD_OUT = 5  # every fifth image is not learned from, and measures the error
 LEAST = 40  # pairs, right and wrong ones together
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture, by its index, with a caption that matches it or does not."""
+    """An image, by its index, with a caption that matches it or does not."""
 
-    picture: int
+    image: int
     caption: str
     matches: bool
 
@@ -44,8 +44,8 @@ class Quality:
 
 
 def make(
-    jury: Reranker,
-    pictures: Encoded,
+    reranker: Reranker,
+    images: Encoded,
     pairs: Sequence[Pair],
     captions: Sequence[str],
     progress: Callable[[int], None] | None = None,
@@ -55,30 +55,30 @@ def make(
     Raises ValueError where there are too few pairs, or none that match or none that do not.
     """
     kept = list(dict.fromkeys(captions))[:CAPTIONS]
-    learned = [pair for pair in pairs if pair.picture % HELD_BACK != 0]
+    learned = [pair for pair in pairs if pair.image % HELD_OUT != 0]
     if len(pairs) < LEAST or len({pair.matches for pair in learned}) < 2:
         raise ValueError(f"a calibration takes {LEAST} pairs or more, right ones and wrong ones")
-    table = jury.similarity(kept, pictures)  # (C, N)
+    table = reranker.similarity(kept, images)  # (C, N)
     rows, plain_rows = [], []
     for done, pair in enumerate(pairs, start=1):
-        picture = Encoded(pictures.features[pair.picture : pair.picture + 1])
-        changed = jury.claims(pair.caption).changed(CHANGES)
-        scores = jury.similarity([pair.caption, *changed], picture)
+        image = Encoded(images.features[pair.image : pair.image + 1])
+        changed = reranker.claims(pair.caption).changed(CHANGES)
+        scores = reranker.similarity([pair.caption, *changed], image)
         others = [row for row, caption in enumerate(kept) if caption != pair.caption]
-        unrelated = table[others, pair.picture : pair.picture + 1]
-        rows.append(evidence(scores[0], unrelated, scores[1:], jury.scale)[0])
-        plain_rows.append(evidence(scores[0], unrelated, scores[1:1], jury.scale)[0])
+        unrelated = table[others, pair.image : pair.image + 1]
+        rows.append(evidence(scores[0], unrelated, scores[1:], reranker.scale)[0])
+        plain_rows.append(evidence(scores[0], unrelated, scores[1:1], reranker.scale)[0])
         if progress is not None:
             progress(done)
     matches = torch.tensor([pair.matches for pair in pairs])
-    learned_from = torch.tensor([pair.picture % HELD_BACK != 0 for pair in pairs])
+    learned_from = torch.tensor([pair.image % HELD_OUT != 0 for pair in pairs])
     has_changes = torch.tensor([len(row) > len(plain_rows[0]) for row in rows])
     if (has_changes & learned_from).sum() < LEAST / 2:
         raise ValueError("too few captions tell anything that could be changed, such as an object")
     full = torch.stack([row for row, has in zip(rows, has_changes, strict=True) if has])
     plain = torch.stack(plain_rows)
     calibration = Calibration(
-        weights=files_hash(jury.folder),
+        weights=files_hash(reranker.folder),
         captions=tuple(kept),
         changed=fit(full[learned_from[has_changes]], matches[has_changes & learned_from]),
         plain=fit(plain[learned_from], matches[learned_from]),
@@ -89,7 +89,7 @@ def make(
 
 
 def quality(probabilities: Sequence[float], matches: Sequence[bool]) -> Quality:
-    """What probabilities are worth; not a number without any."""
+    """Return what probabilities are worth; not a number without any."""
     if not matches:
         return Quality(0, float("nan"), float("nan"))
     right = [(p >= 0.5) == truth for p, truth in zip(probabilities, matches, strict=True)]
@@ -98,8 +98,8 @@ def quality(probabilities: Sequence[float], matches: Sequence[bool]) -> Quality:
 
 
 def read_captions(path: Path) -> list[tuple[Path, str, bool]]:
-    """The rows of a JSONL file: {"file": …, "caption": …}, with "matches": false where the caption
-    is wrong. Files are relative to its folder. Raises ValueError, naming the line."""
+    """Read the rows of a JSONL file: {"file": …, "caption": …}, with "matches": false where the
+    caption is wrong. Files are relative to its folder. Raises ValueError, naming the line."""
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
@@ -115,16 +115,16 @@ def read_captions(path: Path) -> list[tuple[Path, str, bool]]:
     return rows
 
 
-def with_wrong_ones(jury: Reranker, pairs: Sequence[Pair], seed: int = 0) -> list[Pair]:
-    """The pairs, and for each that matches two that do not: the caption of another picture, and its
-    own with one fact changed."""
+def with_wrong_ones(reranker: Reranker, pairs: Sequence[Pair], seed: int = 0) -> list[Pair]:
+    """Return the pairs, and for each that matches two that do not: the caption of another image,
+    and its own with one fact changed."""
     rng = random.Random(seed)
     captions = list(dict.fromkeys(pair.caption for pair in pairs if pair.matches))
     wrong = []
     for pair in (pair for pair in pairs if pair.matches):
         others = [caption for caption in captions if caption != pair.caption]
         if others:
-            wrong.append(Pair(pair.picture, rng.choice(others), False))
-        if changed := jury.claims(pair.caption).changed(1):
-            wrong.append(Pair(pair.picture, rng.choice(changed), False))
+            wrong.append(Pair(pair.image, rng.choice(others), False))
+        if changed := reranker.claims(pair.caption).changed(1):
+            wrong.append(Pair(pair.image, rng.choice(changed), False))
     return [*pairs, *wrong]

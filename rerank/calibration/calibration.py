@@ -1,9 +1,9 @@
 """What a score means: percentiles and probabilities.
 
-A cosine of 0.27 says nothing by itself: how high scores are differs by model, by picture and by
-prompt. So a score is placed among those of the same picture with two kinds of other captions: a
+A cosine of 0.27 says nothing by itself: how high scores are differs by model, by image and by
+prompt. So a score is placed among those of the same image with two kinds of other captions: a
 fixed set that has nothing to do with it, and the prompt's own with one fact changed. How far it
-stands out is turned into a probability by logistic regression on pictures whose captions are known
+stands out is turned into a probability by logistic regression on images whose captions are known
 to be right or wrong; what was learned, with the fixed captions, is the calibration.json of a model
 folder.
 """
@@ -21,7 +21,7 @@ from pipelines.checkpoints.errors import WeightsError
 FILE = "calibration.json"
 CAPTIONS = 256  # unrelated ones, at most
 CHANGES = 8  # of each claim of a prompt
-NONE_MATCHES = 0.5  # the probability that no picture reaches when none of them matches
+NONE_MATCHES = 0.5  # the probability that no image reaches when none of them matches
 SATURATION = 8.0  # logits
 RIDGE = 1e-5
 
@@ -30,8 +30,8 @@ RIDGE = 1e-5
 class Calibrated:
     """What a score means.
 
-    percentile   share of the other captions that score lower with the same picture, in [0, 100]
-    probability  that the picture matches the prompt, all of it, in [0, 1]
+    percentile   share of the other captions that score lower with the same image, in [0, 100]
+    probability  that the image matches the prompt, all of it, in [0, 1]
     """
 
     score: float
@@ -72,8 +72,8 @@ class Calibration:
     def read(
         self, scores: torch.Tensor, unrelated: torch.Tensor, changed: torch.Tensor, scale: float
     ) -> list[Calibrated]:
-        """What the scores (N,) of N pictures with a prompt mean, beside those with the unrelated
-        captions (C, N) and the changed ones (V, N); all cosines."""
+        """Return what the scores (N,) of N images with a prompt mean, beside those with the
+        unrelated captions (C, N) and the changed ones (V, N); all cosines."""
         model = self.changed if len(changed) > 0 else self.plain
         probabilities = model(evidence(scores, unrelated, changed, scale))
         others = torch.cat([unrelated, changed])
@@ -135,8 +135,9 @@ def fit(evidence: torch.Tensor, matches: torch.Tensor, steps: int = 50) -> Logis
 def expected_error(
     probabilities: Sequence[float], matches: Sequence[bool], bins: int = 10
 ) -> float:
-    """The expected calibration error (Guo et al., arXiv 1706.04599, §2): the mean distance between
-    the probabilities of a bin and the share of matches in it, weighted by the bins' sizes."""
+    """Return the expected calibration error (Guo et al., arXiv 1706.04599, §2): the mean distance
+    between the probabilities of a bin and the share of matches in it, weighted by the bins'
+    sizes."""
     p, y = torch.tensor(probabilities), torch.tensor(matches, dtype=torch.float32)
     bin_of = (p * bins).long().clamp(max=bins - 1)
     distances = [
@@ -162,7 +163,7 @@ def read(path: Path) -> Calibration:
         )
     except OSError as error:
         raise WeightsError(
-            f"{path}: {error.strerror}; `rerank calibrate` makes it from pictures with captions"
+            f"{path}: {error.strerror}; `rerank calibrate` makes it from images with captions"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(

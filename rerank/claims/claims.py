@@ -2,7 +2,7 @@
 
 CLIP's one number for a whole prompt hides what is wrong. So each fact of the prompt (an object, its
 number, colour, size or place, a relation, the ground) is exchanged for others, in the prompt's own
-words, and it holds in a picture if the prompt as it is scores higher than with any exchange.
+words, and it holds in an image if the prompt as it is scores higher than with any exchange.
 Imports no torch.
 """
 
@@ -85,7 +85,8 @@ class Claims:
     unparsed: tuple[str, ...]
 
     def changed(self, each: int) -> list[str]:
-        """Changed versions of the prompt: up to `each` of every claim, always the same ones."""
+        """Return changed versions of the prompt: up to `each` of every claim, always the same
+        ones."""
         found: dict[str, None] = {}
         for claim in self.claims:
             shuffled = list(claim.changed)
@@ -95,7 +96,7 @@ class Claims:
 
 
 def split(prompt: str, vocabulary: Vocabulary) -> Claims:
-    """The claims of a prompt, by the words of a vocabulary."""
+    """Return the claims of a prompt, by the words of a vocabulary."""
     sentence = read_sentence(prompt, vocabulary)
     claims: list[Claim] = []
     for index in range(len(sentence.things)):
@@ -111,7 +112,7 @@ def split(prompt: str, vocabulary: Vocabulary) -> Claims:
 
 
 def _of_thing(sentence: Sentence, index: int, vocabulary: Vocabulary) -> Iterator[Claim]:
-    """The claims about one thing: object, count, size, colour, place."""
+    """Return the claims about one thing: object, count, size, colour, place."""
     text, thing = sentence.text, sentence.things[index]
     yield Claim("object", thing.name, changed=tuple(_other_objects(sentence, index, vocabulary)))
     if vocabulary.closed and len(sentence.things) == 1 and thing.article_span is not None:
@@ -141,7 +142,7 @@ def _of_thing(sentence: Sentence, index: int, vocabulary: Vocabulary) -> Iterato
 
 
 def _other_objects(sentence: Sentence, index: int, vocabulary: Vocabulary) -> Iterator[str]:
-    """The prompt with another thing: another noun, or another shape of the same colour."""
+    """Return the prompt with another thing: another noun, or another shape of the same colour."""
     text, thing = sentence.text, sentence.things[index]
     present = {other.name for other in sentence.things} | {singularise(thing.name)}
     many = thing.count is not None and thing.count > 1
@@ -157,7 +158,7 @@ def _other_objects(sentence: Sentence, index: int, vocabulary: Vocabulary) -> It
 
 
 def _named(text: str, thing: Thing, name: str, *, whole: bool) -> str:
-    """The text with another name for the thing; `whole` drops its colour as well."""
+    """Return the text with another name for the thing; `whole` drops its colour as well."""
     span = thing.noun_span
     if whole and thing.colour_span is not None and thing.colour_span[0] < span[0]:
         span = thing.colour_span[0], span[1]
@@ -169,7 +170,7 @@ def _form(noun: Noun, many: bool) -> str:
 
 
 def _other_counts(text: str, thing: Thing, vocabulary: Vocabulary) -> list[str]:
-    """The prompt with other numbers of the thing, nouns in singular or plural."""
+    """Return the prompt with other numbers of the thing, nouns in singular or plural."""
     assert thing.count is not None
     assert thing.count_span is not None
     noun = text[slice(*thing.noun_span)]
@@ -197,7 +198,8 @@ def _other_counts(text: str, thing: Thing, vocabulary: Vocabulary) -> list[str]:
 
 
 def _other_colours(sentence: Sentence, index: int, vocabulary: Vocabulary) -> list[str]:
-    """The prompt with other colours of the thing, and with the colours of two things exchanged."""
+    """Return the prompt with other colours of the thing, and with the colours of two things
+    exchanged."""
     text, thing = sentence.text, sentence.things[index]
     assert thing.colour_span is not None
     distinct = [c for c in vocabulary.colours if c not in ("gray", "golden") and c != thing.colour]
@@ -235,7 +237,8 @@ def _of_relation(sentence: Sentence, relation: Relation, vocabulary: Vocabulary)
 
 
 def _with_article(text: str, span: Span, new: str) -> tuple[Span, str]:
-    """The edit that puts `new` in place of the span, with the right one of a and an before it."""
+    """Return the edit that puts `new` in place of the span, with the right one of a and an before
+    it."""
     found = re.search(r"\b(an?)(\s+)$", text[: span[0]], re.IGNORECASE)
     if found is None:
         return span, new
@@ -246,7 +249,7 @@ def _with_article(text: str, span: Span, new: str) -> tuple[Span, str]:
 
 
 def _like(text: str, span: Span, ground: str) -> str:
-    """The ground with an article where there was one."""
+    """Return the background with an article where there was one."""
     found = re.match(r"(an?|the)\s", text[slice(*span)], re.IGNORECASE)
     if found is None:
         return ground
@@ -255,7 +258,7 @@ def _like(text: str, span: Span, ground: str) -> str:
 
 
 def _exchange(text: str, edits: Sequence[tuple[Span, str]]) -> str:
-    """The text with each span replaced; spans do not overlap."""
+    """Return the text with each span replaced; spans do not overlap."""
     for (start, end), new in sorted(edits, reverse=True):
         text = text[:start] + new + text[end:]
     return text

@@ -194,8 +194,8 @@ class Matcher:
         return list(free)
 
     def unlisted(self, at: int) -> list[int]:
-        """A noun that no table has: the words up to one that cannot be part of it, on through "of"
-        as in "a bowl of soup". What begins a part with -ing names nothing."""
+        """Return a noun that no table has: the words up to one that cannot be part of it, on
+        through "of" as in "a bowl of soup". What begins a part with -ing names nothing."""
         stop = self._plain_words(at, at == self.begin)
         while stop > at and self.word(stop) == "of":
             inner = stop + 1 + (self.word(stop + 1) in DETERMINERS)
@@ -216,7 +216,7 @@ class Matcher:
         return stop
 
     def loose(self, at: int) -> list[int]:
-        """A word that nothing fits, with the words behind it that are not of the grammar."""
+        """Return a word that nothing fits, with the words behind it that are not of the grammar."""
         stop = at + 1
         if self.word(at) not in JOINTS | VAGUE:
             while self.word(stop) not in STOPS | ENDS:

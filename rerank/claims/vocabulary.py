@@ -71,7 +71,7 @@ class Vocabulary:
     """What a prompt may be made of.
 
     Tables of phrases map a name to the ways of saying it, the plainest first. `closed` says that
-    pictures show nothing but these nouns, and that "a panda" means one.
+    images show nothing but these nouns, and that "a panda" means one.
     """
 
     nouns: tuple[Noun, ...]
@@ -115,13 +115,13 @@ def names_of(table: Mapping[str, Iterable[str]]) -> dict[str, str]:
 def noun(
     name: str, plural: str, synonyms: Iterable[tuple[str, str]] = (), *, coloured: bool = False
 ) -> Noun:
-    """A noun with the forms of its name and its synonyms."""
+    """Return a noun with the forms of its name and its synonyms."""
     forms = tuple(form for pair in ((name, plural), *synonyms) for form in pair)
     return Noun(name, plural, forms, coloured)
 
 
 def pluralise(word: str) -> str:
-    """The regular English plural, of the last word."""
+    """Return the regular English plural, of the last word."""
     if word.endswith(("s", "x", "z", "ch", "sh")):
         return f"{word}es"
     if word.endswith("y") and word[-2:-1] not in "aeiou":
@@ -130,7 +130,7 @@ def pluralise(word: str) -> str:
 
 
 def singularise(word: str) -> str:
-    """The regular English singular, of the last word."""
+    """Return the regular English singular, of the last word."""
     if word.endswith("ies") and len(word) > 4:
         return f"{word[:-3]}y"
     if word.endswith(("sses", "xes", "ches", "shes")):
@@ -139,7 +139,7 @@ def singularise(word: str) -> str:
 
 
 def article(words: str) -> str:
-    """`a` or `an`, by the first letters."""
+    """Return `a` or `an`, by the first letters."""
     first = words.lower()
     if first.startswith(("uni", "use", "usu", "eu", "one")):
         return "a"
@@ -156,7 +156,7 @@ def exclusive(first: str, second: str) -> bool:
 
 @cache
 def read_vocabulary(folder: Path) -> Vocabulary:
-    """The vocabulary of a model folder; plain English where it has none.
+    """Return the vocabulary of a model folder; plain English where it has none.
 
     Raises WeightsError for a vocabulary.json that is none.
     """

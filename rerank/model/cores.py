@@ -7,14 +7,14 @@ from typing import TypeVar
 
 import torch
 
-from rerank.pictures import in_threads
+from rerank.images import in_threads
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def each_core(items: Iterable[Item], work: Callable[[Item], Result]) -> Iterator[Result]:
-    """The results of `work` in the order of the items, each made by a core of its own.
+    """Return the results of `work` in the order of the items, each made by a core of its own.
 
     A quarter faster than all cores at one item after the other, who wait for each other in every
     layer.

@@ -1,4 +1,4 @@
-"""Public models that judge here: what is known of them, and no more. Imports no torch.
+"""Public models that score here: what is known of them, and no more. Imports no torch.
 
 Hashes, sizes and revisions are those of files that somebody had; where nobody had them, the fields
 are empty.
@@ -43,7 +43,7 @@ PUBLIC = {
     for model in (
         Public(
             name="openai/clip-vit-base-patch32",
-            judges="how well a picture fits a text; small and fast",
+            judges="how well an image fits a text; small and fast",
             licence=None,
             permits="see its page",
             weights=0.61,
@@ -51,7 +51,7 @@ PUBLIC = {
         ),
         Public(
             name="openai/clip-vit-large-patch14",
-            judges="how well a picture fits a text",
+            judges="how well an image fits a text",
             licence=None,
             permits="see its page",
             weights=1.71,
@@ -59,7 +59,7 @@ PUBLIC = {
         ),
         Public(
             name=LAION_H,
-            judges="how well a picture fits a text",
+            judges="how well an image fits a text",
             licence=None,
             permits="see its page",
             weights=3.94,
@@ -67,7 +67,7 @@ PUBLIC = {
         ),
         Public(
             name="google/siglip-base-patch16-224",
-            judges="how well a picture fits a text, as a probability",
+            judges="how well an image fits a text, as a probability",
             licence=None,
             permits="see its page",
             weights=0.81,
@@ -75,7 +75,7 @@ PUBLIC = {
         ),
         Public(
             name="yuvalkirstain/PickScore_v1",
-            judges="which picture of a text people like better",
+            judges="which image of a text people like better",
             licence=None,
             permits="see its page",
             weights=3.94,
@@ -84,7 +84,7 @@ PUBLIC = {
         ),
         Public(
             name="facebook/metaclip-b16-400m",
-            judges="how well a picture fits a text",
+            judges="how well an image fits a text",
             licence="cc-by-nc-4.0",
             permits="no commercial use",
             weights=0.60,
@@ -92,7 +92,7 @@ PUBLIC = {
         ),
         Public(
             name="LAION's aesthetic predictor",
-            judges="how good a picture looks, by the features of openai/clip-vit-large-patch14",
+            judges="how good an image looks, by the features of openai/clip-vit-large-patch14",
             licence="Apache-2.0",
             permits="any use that keeps the notice",
             weights=0.004,

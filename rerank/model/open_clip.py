@@ -56,7 +56,8 @@ _UNREAD = "attn_mask"  # a constant
 
 
 def read_config(values: Mapping[str, Any], path: object) -> CLIPConfig:
-    """The config of what open_clip_config.json describes; WeightsError if that is no CLIP."""
+    """Return the config of what open_clip_config.json describes; WeightsError if that is no
+    CLIP."""
     try:
         model = values["model_cfg"]
         vision, text = model["vision_cfg"], model["text_cfg"]
@@ -94,7 +95,7 @@ def read_config(values: Mapping[str, Any], path: object) -> CLIPConfig:
 
 
 def read_preprocessing(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What preprocessor_config.json would say. Raises KeyError, TypeError or ValueError."""
+    """Return what preprocessor_config.json would say. Raises KeyError, TypeError or ValueError."""
     size, said = values["model_cfg"]["vision_cfg"]["image_size"], values["preprocess_cfg"]
     modes = {"bicubic": 3, "bilinear": 2}
     if said.get("resize_mode", "shortest") != "shortest":
@@ -120,7 +121,7 @@ def converted(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _layer(key: str, value: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The weights of a layer that one key holds; none if it is another key."""
+    """Return the weights of a layer that one key holds; none if it is another key."""
     for theirs, ours in _TOWERS.items():
         if not key.startswith(theirs):
             continue

@@ -1,17 +1,17 @@
-"""From pictures of any kind to what the vision tower reads.
+"""From images of any kind to what the vision tower reads.
 
-A picture is *prepared* (resized and cropped to the model's size, uint8) and then *normalised*, in
+An image is *prepared* (resized and cropped to the model's size, uint8) and then *normalised*, in
 one batch on the device. There are two ways to prepare:
 
-- the fast one: PyTorch's antialiased filter, where the picture lies. It is PIL's algorithm in
-  another fixed point, so that single subpixels differ by 1 of 255, or by 2 in enlarged pictures.
+- the fast one: PyTorch's antialiased filter, where the image lies. It is PIL's algorithm in
+  another fixed point, so that single subpixels differ by 1 of 255, or by 2 in enlarged images.
   JPEG files are decoded at a fraction of their size that is at least four times the model's.
-- `exact`: PIL's filter on the whole picture, bit for bit what transformers' PIL image processors
+- `exact`: PIL's filter on the whole image, bit for bit what transformers' PIL image processors
   give.
 
 Rules for files and PIL images, in both: EXIF orientation is applied, transparency laid over white,
 16-bit grey scaled to 8 bits, CMYK and other colour spaces converted by PIL, the first frame taken
-of animations. Files of other formats than FORMATS, and pictures of more than MAX_PIXELS pixels or
+of animations. Files of other formats than FORMATS, and images of more than MAX_PIXELS pixels or
 narrower than 1 : MAX_ASPECT are refused, before anything is decoded.
 """
 
@@ -38,9 +38,9 @@ from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
 from rerank.model import open_clip
 
-Picture: TypeAlias = Image.Image | str | os.PathLike[str] | bytes | np.ndarray | torch.Tensor
+ImageLike: TypeAlias = Image.Image | str | os.PathLike[str] | bytes | np.ndarray | torch.Tensor
 
-# What people have pictures in. PIL would also try the parsers of rare and dangerous formats.
+# What people have images in. PIL would also try the parsers of rare and dangerous formats.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 40_000_000
 MAX_ASPECT = 100  # the longer side over the shorter; a strip shows nothing after the centre crop
@@ -50,7 +50,7 @@ RESAMPLERS = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "
 
 
 class BadImageError(ValueError):
-    """A picture that cannot be read or judged; the message names it and the reason."""
+    """An image that cannot be read or judged; the message names it and the reason."""
 
 
 @dataclass(frozen=True)
@@ -73,51 +73,51 @@ class Preprocessing:
     std: tuple[float, ...]
     exact: bool = False
 
-    def prepare(self, picture: Picture, device: torch.device) -> torch.Tensor:
-        """One picture as (3, H, W) uint8 at the model's size.
+    def prepare(self, source: ImageLike, device: torch.device) -> torch.Tensor:
+        """One image as (3, H, W) uint8 at the model's size.
 
         A tensor is resized on `device`, every other kind on the CPU. Raises BadImageError, or
-        ValueError for arrays and tensors that are not pictures.
+        ValueError for arrays and tensors that are not images.
         """
-        if isinstance(picture, torch.Tensor):
-            return self.prepare_batch(picture[None], device)[0]
-        image = self._opened(picture)
+        if isinstance(source, torch.Tensor):
+            return self.prepare_batch(source[None], device)[0]
+        image = self._opened(source)
         if self.exact:
             return self._by_pil(image)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # rows of RGB, the fastest
         return self._by_torch(pixels[None])[0]
 
-    def prepare_batch(self, pictures: torch.Tensor, device: torch.device) -> torch.Tensor:
+    def prepare_batch(self, images: torch.Tensor, device: torch.device) -> torch.Tensor:
         """(B, 3, H, W) of any size as (B, 3, H, W) uint8 at the model's size on `device`.
 
         The values are uint8, or floats in [0, 1], which are rounded to 8 bits.
         """
-        if pictures.ndim != 4 or pictures.shape[1] != 3:
+        if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(
-                "picture tensors have the shape (3, H, W), or (B, 3, H, W) for a batch, "
-                f"not {tuple(pictures.shape)}"
+                "image tensors have the shape (3, H, W), or (B, 3, H, W) for a batch, "
+                f"not {tuple(images.shape)}"
             )
-        height, width = pictures.shape[2:]
-        _check_size(height, width, "picture tensor")
-        pictures = _to_bytes(pictures.to(device))
+        height, width = images.shape[2:]
+        _check_size(height, width, "image tensor")
+        images = _to_bytes(images.to(device))
         if not self.exact:
-            return self._by_torch(pictures)
-        arrays = pictures.permute(0, 2, 3, 1).cpu().numpy()
+            return self._by_torch(images)
+        arrays = images.permute(0, 2, 3, 1).cpu().numpy()
         return torch.stack([self._by_pil(Image.fromarray(array)) for array in arrays]).to(device)
 
-    def _opened(self, picture: Picture) -> Image.Image:
-        """A picture of any kind but a tensor, as RGB."""
-        if isinstance(picture, np.ndarray):
-            return _from_array(picture)
-        if isinstance(picture, Image.Image):
-            return to_rgb(picture)
-        if not isinstance(picture, str | os.PathLike | bytes):
+    def _opened(self, source: ImageLike) -> Image.Image:
+        """Return an image of any kind but a tensor, as RGB."""
+        if isinstance(source, np.ndarray):
+            return _from_array(source)
+        if isinstance(source, Image.Image):
+            return to_rgb(source)
+        if not isinstance(source, str | os.PathLike | bytes):
             raise ValueError(
-                "a picture is a PIL image, path, bytes of a file, array or tensor, "
-                f"not {picture!r:.80}"
+                "an image is a PIL image, path, bytes of a file, array or tensor, "
+                f"not {source!r:.80}"
             )
         enough = self.resize if isinstance(self.resize, int) else max(self.resize)
-        return open_picture(picture, None if self.exact else JPEG_MARGIN * enough)
+        return open_image(source, None if self.exact else JPEG_MARGIN * enough)
 
     def _by_pil(self, image: Image.Image) -> torch.Tensor:
         """RGB → (3, H, W) uint8."""
@@ -128,18 +128,18 @@ class Preprocessing:
         image = image.crop((left, top, right, bottom))
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
-    def _by_torch(self, pictures: torch.Tensor) -> torch.Tensor:
+    def _by_torch(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) uint8 → the same at the model's size."""
-        height, width = self._resized(*pictures.shape[2:])
-        pictures = _resize(pictures, height, width, RESAMPLERS[self.resample])
+        height, width = self._resized(*images.shape[2:])
+        images = _resize(images, height, width, RESAMPLERS[self.resample])
         top, left, bottom, right = self._centre(height, width)
-        return pictures[:, :, top:bottom, left:right]
+        return images[:, :, top:bottom, left:right]
 
-    def normalise(self, pictures: torch.Tensor) -> torch.Tensor:
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) uint8, prepared, as the model's fp32 input."""
-        mean = torch.tensor(self.mean, device=pictures.device).view(3, 1, 1)
-        std = torch.tensor(self.std, device=pictures.device).view(3, 1, 1)
-        return (pictures.float() * self.scale - mean) / std
+        mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
+        return (images.float() * self.scale - mean) / std
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) before the crop."""
@@ -155,11 +155,12 @@ class Preprocessing:
 
 
 def read_preprocessing(folder: Path, image_size: int, *, exact: bool = False) -> Preprocessing:
-    """The preprocessing of a model folder whose vision tower reads `image_size` pixels a side.
+    """Return the preprocessing of a model folder whose vision tower reads `image_size` pixels a
+    side.
 
     Reads preprocessor_config.json, the part of processor_config.json that newer tools write, or
     what OpenCLIP says.
-    Raises WeightsError when both are missing, or when pictures would not come out at that size.
+    Raises WeightsError when both are missing, or when images would not come out at that size.
     """
     names = ("preprocessor_config.json", "processor_config.json", open_clip.CONFIG)
     path = next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
@@ -177,7 +178,7 @@ def read_preprocessing(folder: Path, image_size: int, *, exact: bool = False) ->
     if preprocessing.crop != (image_size, image_size):
         height, width = preprocessing.crop
         raise WeightsError(
-            f"{path}: makes pictures of {width}x{height} pixels, the model reads "
+            f"{path}: makes images of {width}x{height} pixels, the model reads "
             f"{image_size}x{image_size}"
         )
     smallest = preprocessing._resized(1, 1)
@@ -186,8 +187,8 @@ def read_preprocessing(folder: Path, image_size: int, *, exact: bool = False) ->
     return preprocessing
 
 
-def open_picture(source: str | os.PathLike[str] | bytes, enough: int | None = None) -> Image.Image:
-    """A file, or the bytes of one, as an RGB image; of an animation, the first frame.
+def open_image(source: str | os.PathLike[str] | bytes, enough: int | None = None) -> Image.Image:
+    """Open a file, or the bytes of one, as an RGB image; of an animation, the first frame.
 
     `enough` allows a JPEG to be decoded at a fraction of its size that leaves the shorter edge at
     least that long. Raises BadImageError.
@@ -198,12 +199,12 @@ def open_picture(source: str | os.PathLike[str] | bytes, enough: int | None = No
     except MemoryError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise BadImageError(f"{name}: not a picture in one of {', '.join(FORMATS)}") from error
+        raise BadImageError(f"{name}: not an image in one of {', '.join(FORMATS)}") from error
     except Exception as error:  # decoders meet damaged files with every kind of exception
         raise BadImageError(f"{name}: {_reason(error)}") from error
     with opened:
         if enough is not None and opened.format == "JPEG" and opened.mode == "RGB":
-            _check_size(opened.height, opened.width, name)  # of the whole picture
+            _check_size(opened.height, opened.width, name)  # of the whole image
             longer = enough * max(opened.size) // max(1, min(opened.size))
             size = (longer, enough) if opened.width > opened.height else (enough, longer)
             opened.draft("RGB", size)
@@ -211,12 +212,12 @@ def open_picture(source: str | os.PathLike[str] | bytes, enough: int | None = No
 
 
 def _named(source: str | os.PathLike[str] | bytes) -> tuple[str, Path | io.BytesIO]:
-    """What to call a source in messages, and what PIL opens."""
+    """Return what to call a source in messages, and what PIL opens."""
     if isinstance(source, bytes):
-        return f"picture of {len(source)} bytes", io.BytesIO(source)
+        return f"image of {len(source)} bytes", io.BytesIO(source)
     path = Path(source)
     if not path.is_file():  # also keeps us from waiting on a named pipe
-        raise BadImageError(f"{path}: no such picture file")
+        raise BadImageError(f"{path}: no such image file")
     return str(path), path
 
 
@@ -226,7 +227,7 @@ def to_rgb(image: Image.Image, name: str = "") -> Image.Image:
     Transparency is laid over white; 16-bit greys are scaled to 8 bits; CMYK and the other colour
     spaces are converted by PIL. 32-bit modes (I, F) are refused: nothing says what white is there.
     """
-    name = name or getattr(image, "filename", "") or "picture"
+    name = name or getattr(image, "filename", "") or "image"
     _check_size(image.height, image.width, name)  # from the header: nothing is decoded yet
     if image.mode in ("I", "F"):
         raise BadImageError(f"{name}: mode {image.mode} has no known white; convert it to 8 bits")
@@ -248,32 +249,32 @@ def to_rgb(image: Image.Image, name: str = "") -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
-    """An error in a line."""
+    """Return an error as one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _to_bytes(pictures: torch.Tensor) -> torch.Tensor:
+def _to_bytes(images: torch.Tensor) -> torch.Tensor:
     """uint8, or floats in [0, 1], as uint8."""
-    if pictures.dtype == torch.uint8:
-        return pictures
-    if not pictures.is_floating_point():
-        raise ValueError(f"picture tensors are uint8, or floats in [0, 1], not {pictures.dtype}")
-    if pictures.numel() > 0:
-        low, high = pictures.aminmax()
+    if images.dtype == torch.uint8:
+        return images
+    if not images.is_floating_point():
+        raise ValueError(f"image tensors are uint8, or floats in [0, 1], not {images.dtype}")
+    if images.numel() > 0:
+        low, high = images.aminmax()
         if not (low >= 0 and high <= 1):  # also where they are not numbers
             raise ValueError(
-                f"float picture tensors are in [0, 1], not from {low.item():g} to {high.item():g}"
+                f"float image tensors are in [0, 1], not from {low.item():g} to {high.item():g}"
             )
-    return (pictures.float() * 255).round().to(torch.uint8)
+    return (images.float() * 255).round().to(torch.uint8)
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise ValueError(
-            f"picture arrays are uint8 of shape (H, W, 3), not {array.dtype} of {array.shape}"
+            f"image arrays are uint8 of shape (H, W, 3), not {array.dtype} of {array.shape}"
         )
     height, width = array.shape[:2]
-    _check_size(height, width, "picture array")
+    _check_size(height, width, "image array")
     return Image.fromarray(array)
 
 
@@ -286,21 +287,21 @@ def _check_size(height: int, width: int, name: str) -> None:
         raise BadImageError(f"{name}: {width}x{height} pixels is too narrow to judge")
 
 
-def _resize(pictures: torch.Tensor, height: int, width: int, mode: str) -> torch.Tensor:
+def _resize(images: torch.Tensor, height: int, width: int, mode: str) -> torch.Tensor:
     """PIL's resize for (B, 3, H, W) uint8: first across, then down, each pass rounded to uint8."""
-    if pictures.shape[2:] == (height, width) or len(pictures) == 0:
-        return pictures.new_empty(0, 3, height, width) if len(pictures) == 0 else pictures
-    if pictures.device.type == "cpu":  # has kernels for bytes
-        return interpolate(pictures, (height, width), mode=mode, antialias=True)
-    for size in ((pictures.shape[2], width), (height, width)):
-        if size != tuple(pictures.shape[2:]):
-            resized = interpolate(pictures.float(), size, mode=mode, antialias=True)
-            pictures = (resized + 0.5).floor().clamp(0, 255).to(torch.uint8)  # halves up, as PIL
-    return pictures
+    if images.shape[2:] == (height, width) or len(images) == 0:
+        return images.new_empty(0, 3, height, width) if len(images) == 0 else images
+    if images.device.type == "cpu":  # has kernels for bytes
+        return interpolate(images, (height, width), mode=mode, antialias=True)
+    for size in ((images.shape[2], width), (height, width)):
+        if size != tuple(images.shape[2:]):
+            resized = interpolate(images.float(), size, mode=mode, antialias=True)
+            images = (resized + 0.5).floor().clamp(0, 255).to(torch.uint8)  # halves up, as PIL
+    return images
 
 
 def _from_config(config: dict[str, Any], exact: bool) -> Preprocessing:
-    """Raises KeyError, TypeError or ValueError for what we cannot follow."""
+    """Raise KeyError, TypeError or ValueError for what we cannot follow."""
     if not config.get("do_resize", True):
         raise ValueError("do_resize is false")
     resample = Image.Resampling(config.get("resample", Image.Resampling.BICUBIC))

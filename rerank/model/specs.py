@@ -1,4 +1,4 @@
-"""Facts about the CLIP models that can judge. Imports no torch."""
+"""Facts about the models that score. Imports no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,8 @@ DEFAULT = "stickers-clip"
 
 
 def find(name_or_folder: str | Path) -> Spec:
-    """The Spec of a known name, of a folder on disk, or of `org/name` in the local hub cache.
+    """Return the Spec of a known name, of a folder on disk, or of `org/name` in the local hub
+    cache.
 
     `org/name@revision` is a branch, tag or commit of it. Never reaches for the network. Raises
     WeightsError with the choices, or with the command that fetches the model.

@@ -75,7 +75,7 @@ class TextReader:
         return parts
 
     def rows(self, chunks: Sequence[Sequence[int]]) -> list[list[int]]:
-        """The ids of parts as rows of one length."""
+        """Return the ids of parts as rows of one length."""
         rows = [[*self.start, *ids, *self.end] for ids in chunks]
         width = self.context if self.fixed else max(map(len, rows))
         return [row + [self.pad] * (width - len(row)) for row in rows]

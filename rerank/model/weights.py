@@ -35,7 +35,7 @@ OLD_BUFFERS = frozenset(
 
 
 def load_model(folder: Path) -> Model:
-    """The model of a folder, verified, in fp32 on the CPU, ready for inference.
+    """Return the model of a folder, verified, in fp32 on the CPU, ready for inference.
 
     Raises WeightsError when a file is missing or damaged, when keys or shapes differ from what
     config.json says, or when a weight is not finite.
@@ -57,7 +57,7 @@ def load_model(folder: Path) -> Model:
 
 
 def load_text_reader(folder: Path, model: Model) -> TextReader:
-    """The tokenizer of a folder, checked against the model that will read its ids.
+    """Return the tokenizer of a folder, checked against the model that will read its ids.
 
     Raises WeightsError when its files are missing, when it has ids beyond the model's vocabulary,
     or when the model would read the text at another place than the end token.

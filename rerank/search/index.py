@@ -1,4 +1,4 @@
-"""Search in a folder of pictures: their features on disk, made once and kept up to date.
+"""Search in a folder of images: their features on disk, made once and kept up to date.
 
 Two files in `.rerank/` inside the folder, or elsewhere: features.safetensors holds the features
 (N, D), files.jsonl the path, size and time of change of each row, in its order.
@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 
 from pipelines.checkpoints.hashes import files_hash
 from rerank.extras import load_extra
-from rerank.model.preprocessing import Picture
-from rerank.pictures import list_pictures
+from rerank.images import list_images
+from rerank.model.preprocessing import ImageLike
 from rerank.reranker import Reranker
 
 FOLDER = ".rerank"
@@ -26,7 +26,7 @@ FEATURES, FILES = "features.safetensors", "files.jsonl"
 
 @dataclass(frozen=True)
 class Entry:
-    """A picture as it was when it was read: its path inside the folder, bytes, time of change."""
+    """An image as it was when it was read: its path inside the folder, bytes, time of change."""
 
     file: str
     size: int
@@ -35,7 +35,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Found:
-    """A picture that a search found; `stale` if it was changed or removed since it was read."""
+    """An image that a search found; `stale` if it was changed or removed since it was read."""
 
     path: Path
     score: float
@@ -44,7 +44,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Update:
-    """What an update did, by numbers of pictures; `failed` is path → why it could not be read."""
+    """What an update did, by numbers of images; `failed` is path → why it could not be read."""
 
     kept: int
     added: int
@@ -53,17 +53,17 @@ class Update:
 
 
 class Index:
-    """The pictures of a folder and of those inside it, ready to be searched.
+    """The images of a folder and of those inside it, ready to be searched.
 
-    index, update = Index.build("pictures")
+    index, update = Index.build("images")
     for found in index.search("a red fox", k=5):
         print(found.score, found.path)
     """
 
     def __init__(
-        self, jury: Reranker, folder: Path, entries: list[Entry], features: torch.Tensor
+        self, reranker: Reranker, folder: Path, entries: list[Entry], features: torch.Tensor
     ) -> None:
-        self.jury = jury
+        self.reranker = reranker
         self.folder = folder
         self.entries = entries
         self.features = features  # (N, D) fp32 on the CPU
@@ -72,26 +72,28 @@ class Index:
     def build(
         cls,
         folder: str | Path,
-        jury: Reranker | None = None,
+        reranker: Reranker | None = None,
         *,
         where: str | Path | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> tuple["Index", Update]:
-        """Read the pictures of a folder that are new or changed, forget those that are gone, and
+        """Read the images of a folder that are new or changed, forget those that are gone, and
         save, in `where` or `.rerank/` inside the folder.
 
-        An index of other weights is made anew. Raises ValueError for a folder without pictures.
+        An index of other weights is made anew. Raises ValueError for a folder without images.
         """
         folder = Path(folder)
-        jury = Reranker.load() if jury is None else jury
+        reranker = Reranker.load() if reranker is None else reranker
         place = folder / FOLDER if where is None else Path(where)
         known: dict[Entry, torch.Tensor] = {}
-        if (place / FILES).is_file() and _model_of(place) == files_hash(jury.folder):
-            old = cls.open(folder, jury, where=where)
+        if (place / FILES).is_file() and _model_of(place) == files_hash(reranker.folder):
+            old = cls.open(folder, reranker, where=where)
             known = dict(zip(old.entries, old.features, strict=True))
-        present = {_entry(path, folder): path for path in list_pictures(folder, deep=True)}
+        present = {_entry(path, folder): path for path in list_images(folder, deep=True)}
         fresh = [entry for entry in present if entry not in known]
-        encoded = jury.encode((present[entry] for entry in fresh), progress=progress, skip_bad=True)
+        encoded = reranker.encode(
+            (present[entry] for entry in fresh), progress=progress, skip_bad=True
+        )
         failed = {present[fresh[index]]: why for index, why in encoded.failed.items()}
         rows = {
             entry: row
@@ -102,7 +104,7 @@ class Index:
         entries = sorted(rows, key=lambda entry: entry.file)
         width = encoded.features.shape[1]
         features = torch.stack([rows[e] for e in entries]) if entries else torch.empty(0, width)
-        index = cls(jury, folder, entries, features)
+        index = cls(reranker, folder, entries, features)
         index._save(place)
         gone = {entry.file for entry in known} - {entry.file for entry in present}
         kept = len(known.keys() & present.keys())
@@ -112,7 +114,7 @@ class Index:
     def open(
         cls,
         folder: str | Path,
-        jury: Reranker | None = None,
+        reranker: Reranker | None = None,
         *,
         where: str | Path | None = None,
     ) -> "Index":
@@ -122,10 +124,10 @@ class Index:
         place = folder / FOLDER if where is None else Path(where)
         if not (place / FILES).is_file():
             raise ValueError(f"{place}: no index; make one with `rerank index {folder}`")
-        jury = Reranker.load() if jury is None else jury
-        if _model_of(place) != files_hash(jury.folder):
+        reranker = Reranker.load() if reranker is None else reranker
+        if _model_of(place) != files_hash(reranker.folder):
             raise ValueError(
-                f"{place}: was made with other weights than {jury.name}'s; "
+                f"{place}: was made with other weights than {reranker.name}'s; "
                 f"`rerank index {folder}` makes it again"
             )
         try:
@@ -137,21 +139,21 @@ class Index:
             raise ValueError(f"{place}: damaged ({error}); delete it and index again") from error
         if len(features) != len(entries):
             raise ValueError(f"{place}: damaged; delete it and index again")
-        return cls(jury, folder, entries, features)
+        return cls(reranker, folder, entries, features)
 
-    def search(self, query: "str | Picture", k: int = 10) -> list[Found]:
-        """The k pictures most like a text, or like a picture (PIL, array, tensor or a Path).
+    def search(self, query: "str | ImageLike", k: int = 10) -> list[Found]:
+        """Return the k images most like a text, or like an image (PIL, array, tensor or a Path).
 
-        A str is a text; a Path names a picture. Exact, by faiss. Raises MissingExtraError without
+        A str is a text; a Path names an image. Exact, by faiss. Raises MissingExtraError without
         it, ValueError when k < 1, BadImageError.
         """
         if k < 1:
-            raise ValueError(f"k is {k}; at least 1 picture must be asked for")
+            raise ValueError(f"k is {k}; at least 1 image must be asked for")
         faiss = load_extra("faiss", "faiss-cpu", "search")
         if isinstance(query, str):
-            wanted = self.jury.text_features([query])
+            wanted = self.reranker.text_features([query])
         else:
-            wanted = self.jury.image_features([query])
+            wanted = self.reranker.image_features([query])
         if not self.entries:
             return []
         exact = faiss.IndexFlatIP(self.features.shape[1])
@@ -163,9 +165,9 @@ class Index:
         ]
 
     def stale(self) -> list[Path]:
-        """The pictures that were changed or removed since they were read, and the new ones."""
+        """Return the images that were changed or removed since they were read, and the new ones."""
         known = set(self.entries)
-        present = {_entry(path, self.folder) for path in list_pictures(self.folder, deep=True)}
+        present = {_entry(path, self.folder) for path in list_images(self.folder, deep=True)}
         return sorted({self.folder / entry.file for entry in known ^ present})
 
     def _is_stale(self, row: int) -> bool:
@@ -177,7 +179,7 @@ class Index:
         """Both files, each whole or not at all; the list last, since it says that all is there."""
         place.mkdir(parents=True, exist_ok=True)
         (place / FILES).unlink(missing_ok=True)
-        facts = {"model": files_hash(self.jury.folder)}
+        facts = {"model": files_hash(self.reranker.folder)}
         save_file({"features": self.features.contiguous()}, place / f"{FEATURES}.new", facts)
         os.replace(place / f"{FEATURES}.new", place / FEATURES)
         lines = [json.dumps(entry.__dict__, ensure_ascii=False) for entry in self.entries]
@@ -192,7 +194,8 @@ def _entry(path: Path, folder: Path) -> Entry:
 
 
 def _model_of(place: Path) -> str | None:
-    """The files_hash of the weights that an index was made with; None where it cannot be read."""
+    """Return the files_hash of the weights that an index was made with; None where it cannot be
+    read."""
     try:
         with safe_open(place / FEATURES, framework="pt") as opened:
             return (opened.metadata() or {}).get("model")

@@ -1,5 +1,5 @@
 """Linear probes: what can be read off the features by logistic regression, as in the CLIP article
-(arXiv 2103.00020, appendix A.3). WeightsMemory the extra `probe` (scikit-learn)."""
+(arXiv 2103.00020, appendix A.3). Needs the extra `probe` (scikit-learn)."""
 
 import json
 import warnings
@@ -15,7 +15,7 @@ from pipelines.checkpoints.errors import WeightsError
 from rerank.extras import load_extra
 
 ITERATIONS = 1000  # of L-BFGS
-HELD_BACK = 0.2  # of the examples, on which the strength of the penalty is chosen
+HELD_OUT = 0.2  # of the examples, on which the strength of the penalty is chosen
 COARSE = tuple(10.0**power for power in range(-6, 7, 2))
 STEPS_PER_DECADE = 8
 
@@ -23,8 +23,8 @@ STEPS_PER_DECADE = 8
 class LinearProbe:
     """A logistic regression from features to labels.
 
-        probe = LinearProbe.fit(jury.image_features(images), labels)
-        probe.predict(jury.image_features(others))
+        probe = LinearProbe.fit(reranker.image_features(images), labels)
+        probe.predict(reranker.image_features(others))
 
     Attributes: `labels`, sorted; `weights` (L, D) and `biases` (L,); `strength`, the C that was
     used, the inverse of the L2 penalty.
@@ -50,7 +50,7 @@ class LinearProbe:
         """Fit to features (N, D) and their N labels, at least two different ones.
 
         Without a `strength`, it is chosen as in the article: by accuracy on a fifth of the examples
-        held back, first among 10^-6, 10^-4, …, 10^6, then in halves of the step around the best, to
+        held out, first among 10^-6, 10^-4, …, 10^6, then in halves of the step around the best, to
         eight steps per decade; with it, all examples are used again. Raises MissingExtraError
         without scikit-learn, ValueError for what cannot be fitted.
         """
@@ -73,11 +73,11 @@ class LinearProbe:
         return odds / odds.sum(1, keepdims=True)
 
     def predict(self, features: torch.Tensor | np.ndarray) -> list[str]:
-        """The likeliest label of each row."""
+        """Return the likeliest label of each row."""
         return [self.labels[index] for index in self.probabilities(features).argmax(1)]
 
     def accuracy(self, features: torch.Tensor | np.ndarray, labels: Sequence[Hashable]) -> float:
-        """The share of rows whose likeliest label is right."""
+        """Return the share of rows whose likeliest label is right."""
         pairs = zip(self.predict(features), labels, strict=True)
         return float(np.mean([found == str(label) for found, label in pairs]))
 
@@ -112,7 +112,8 @@ def few_shot(
     rounds: int = 3,
     seed: int = 0,
 ) -> dict[int, float]:
-    """The accuracy of probes on few examples of each label: shots → mean over `rounds` draws.
+    """Return the accuracy of probes on few examples of each label: shots → mean over `rounds`
+    draws.
 
     Numbers of shots that some label has not got examples for are left out.
     """
@@ -129,7 +130,7 @@ def few_shot(
                 [random.choice(np.flatnonzero(y == kind), number, replace=False) for kind in kinds]
             )
             # Too few to hold some back: the strength is the middle of the article's range.
-            strength = 1.0 if number < 2 / HELD_BACK else None
+            strength = 1.0 if number < 2 / HELD_OUT else None
             probe = LinearProbe.fit(x[chosen], y[chosen].tolist(), strength, seed=seed)
             results.append(probe.accuracy(test_features, test_labels))
         accuracies[number] = float(np.mean(results))
@@ -137,12 +138,13 @@ def few_shot(
 
 
 def _best_strength(x: np.ndarray, y: np.ndarray, seed: int) -> float:
-    """The C with the best accuracy on a fifth held back of every label; of equals the smallest."""
+    """Return the C with the best accuracy on a fifth held out of every label; of equals the
+    smallest."""
     split = load_extra("sklearn.model_selection", "scikit-learn", "probe").train_test_split
     if np.unique(y, return_counts=True)[1].min() < 2:
         raise ValueError("to choose a strength, every label needs at least 2 examples")
-    held_back = max(len(np.unique(y)), round(HELD_BACK * len(y)))
-    x, x_held, y, y_held = split(x, y, test_size=held_back, random_state=seed, stratify=y)
+    held_out = max(len(np.unique(y)), round(HELD_OUT * len(y)))
+    x, x_held, y, y_held = split(x, y, test_size=held_out, random_state=seed, stratify=y)
     accuracies: dict[float, float] = {}
 
     def accuracy(power: float) -> float:
@@ -173,7 +175,7 @@ def _checked(
     if x.ndim != 2 or len(x) != len(y):
         raise ValueError(f"features {x.shape} are not one row for each of {len(y)} labels")
     if not np.isfinite(x).all():
-        raise ValueError("features are not all finite: leave out pictures that could not be read")
+        raise ValueError("features are not all finite: leave out images that could not be read")
     if len(np.unique(y)) < 2:
         raise ValueError("a probe tells at least two labels apart")
     return x, y

@@ -408,7 +408,7 @@ def test_again_makes_the_same_picture(
     (studio.folder / "fake" / "weights.safetensors").write_bytes(b"other weights")
     assert main(["--again", str(path), "--json"]) == 0
     said = capsys.readouterr()
-    assert "expect another picture" in said.err
+    assert "expect another image" in said.err
     assert json.loads(said.out)["difference"] == 0
 
 
@@ -504,7 +504,7 @@ def test_the_environment_for_bug_reports(
         ("org/model", 'draw with it: generate "a lighthouse" -m org/model'),
         (
             "openai/clip-vit-base-patch32",
-            'judge with it: rerank "a lighthouse" FOLDER -m openai/clip-vit-base-patch32',
+            'rank with it: rerank "a lighthouse" FOLDER -m openai/clip-vit-base-patch32',
         ),
     ],
 )

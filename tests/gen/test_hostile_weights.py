@@ -23,6 +23,8 @@ from gen.cli import main
 from gen.memory import held_by_process
 from pipelines.checkpoints.configs import PULLED
 
+pytestmark = pytest.mark.slow
+
 UNET = "unet/diffusion_pytorch_model.safetensors"
 SECONDS, BYTES = 20, 200e6
 

@@ -56,11 +56,11 @@ def test_every_model_is_there_with_what_is_here(cache: Path) -> None:
 def test_it_can_be_read_in_a_narrow_terminal(cache: Path) -> None:
     lines = list(listing())
     assert max(map(len, lines)) <= WIDTH == 80
-    by_name, by_hand, judges = (
+    by_name, by_hand, rerankers = (
         next(place for place, line in enumerate(lines) if line.startswith(f"To {what}"))
-        for what in ("draw with, by -m NAME", "draw with, by -m FOLDER", "judge with")
+        for what in ("draw with, by -m NAME", "draw with, by -m FOLDER", "rank with")
     )
-    assert by_name < by_hand < lines.index("minDALL-E (download it by hand)") < judges
+    assert by_name < by_hand < lines.index("minDALL-E (download it by hand)") < rerankers
     start = lines.index("black-forest-labs/FLUX.1-dev (not here: --pull it)")
     assert lines[start + 1 : start + 4] == [
         "    nearly anything, 1024x1024",

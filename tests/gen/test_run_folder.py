@@ -115,7 +115,7 @@ def test_another_kind_of_file_or_other_weights_are_another_job(
     assert changed == {"manifest.jsonl"}
 
 
-def test_a_picture_that_was_removed_is_made_again(studio: Studio, tmp_path: Path) -> None:
+def test_a_image_that_was_removed_is_made_again(studio: Studio, tmp_path: Path) -> None:
     request = Request("a panda", seed=5, candidates=4, top_k=2)
     draw(request, tmp_path)
     before = {name: data for name, (data, _) in snapshot(tmp_path).items()}

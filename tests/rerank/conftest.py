@@ -7,7 +7,7 @@ from rerank import Reranker
 
 
 @pytest.fixture(scope="session")
-def jury(tiny_clip_folder: Path) -> Reranker:
+def reranker(tiny_clip_folder: Path) -> Reranker:
     return Reranker.load(tiny_clip_folder, device="cpu")
 
 

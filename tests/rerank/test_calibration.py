@@ -97,13 +97,13 @@ def test_damaged_files(tmp_path: Path, content: str) -> None:
 
 
 def test_percentile_and_probability(calibrated: Reranker) -> None:
-    pictures = noise(3)
-    found = calibrated.calibrated("a red apple", pictures)
+    images = noise(3)
+    found = calibrated.calibrated("a red apple", images)
     scores = [each.score for each in found]
-    assert scores == pytest.approx(calibrated.score("a red apple", pictures), abs=1e-6)
+    assert scores == pytest.approx(calibrated.score("a red apple", images), abs=1e-6)
     claims = calibrated.claims("a red apple")
     versions = claims.changed(8)
-    others = calibrated.similarity([*calibrated.calibration.captions, *versions], pictures)
+    others = calibrated.similarity([*calibrated.calibration.captions, *versions], images)
     for index, each in enumerate(found):
         below = (others[:, index] < each.score).float().mean().item()
         assert each.percentile == pytest.approx(100 * below)
@@ -112,13 +112,13 @@ def test_percentile_and_probability(calibrated: Reranker) -> None:
         assert each.probability == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-5)
 
 
-def test_in_the_ranking(calibrated: Reranker, jury: Reranker) -> None:
-    pictures = noise(4)
-    ranking = calibrated.top_k("a red apple", pictures, 2, calibrate=True)
-    found = calibrated.calibrated("a red apple", pictures)
+def test_in_the_ranking(calibrated: Reranker, reranker: Reranker) -> None:
+    images = noise(4)
+    ranking = calibrated.top_k("a red apple", images, 2, calibrate=True)
+    found = calibrated.calibrated("a red apple", images)
     assert [each.probability for each in ranking] == [found[e.index].probability for e in ranking]
     assert ranking.none_matches == all(each.probability < 0.5 for each in found)
-    plain = jury.top_k("a red apple", pictures, 2)
+    plain = reranker.top_k("a red apple", images, 2)
     assert plain.none_matches is plain[0].probability is plain[0].percentile is None
 
 
@@ -133,9 +133,9 @@ def test_the_flag(calibrated: Reranker) -> None:
 
 
 def test_without_a_calibration(tiny_clip_folder: Path) -> None:
-    jury = Reranker.load(tiny_clip_folder, "cpu")
+    reranker = Reranker.load(tiny_clip_folder, "cpu")
     with pytest.raises(WeightsError, match=r"calibration\.json: .*rerank calibrate"):
-        jury.top_k("a panda", noise(1), 1, calibrate=True)
+        reranker.top_k("a panda", noise(1), 1, calibrate=True)
 
 
 def test_for_other_weights(calibrated: Reranker) -> None:
@@ -148,30 +148,30 @@ def test_for_other_weights(calibrated: Reranker) -> None:
 # ---- making one
 
 
-def test_made_from_pairs_it_tells_them_apart(jury: Reranker) -> None:
+def test_made_from_pairs_it_tells_them_apart(reranker: Reranker) -> None:
     """Random weights know nothing, so a caption is right where its score says so."""
-    pictures = jury.encode(noise(60))
+    images = reranker.encode(noise(60))
     captions = ["a red panda", "two blue apples", "a balloon", "a panda on the left"]
-    table = jury.similarity(captions, pictures)
+    table = reranker.similarity(captions, images)
     middle = table.median(1).values
     pairs = [
-        Pair(picture, caption, bool(table[row, picture] > middle[row]))
-        for picture in range(60)
+        Pair(image, caption, bool(table[row, image] > middle[row]))
+        for image in range(60)
         for row, caption in enumerate(captions)
     ]
-    calibration, found = make(jury, pictures, pairs, captions)
-    assert calibration.weights == files_hash(jury.folder)
+    calibration, found = make(reranker, images, pairs, captions)
+    assert calibration.weights == files_hash(reranker.folder)
     assert calibration.captions == tuple(captions)
     assert found.pairs == 4 * 12
     assert found.right > 0.6
 
 
-def test_too_few_pairs(jury: Reranker) -> None:
-    pictures = jury.encode(noise(5))
+def test_too_few_pairs(reranker: Reranker) -> None:
+    images = reranker.encode(noise(5))
     pairs = [Pair(i % 5, "a panda", True) for i in range(100)]
     for wrong in (pairs[:10], pairs):
         with pytest.raises(ValueError, match="40 pairs or more, right ones and wrong ones"):
-            make(jury, pictures, wrong, ["a panda"])
+            make(reranker, images, wrong, ["a panda"])
 
 
 def test_captions_from_a_file(tmp_path: Path) -> None:
@@ -188,10 +188,10 @@ def test_captions_from_a_file(tmp_path: Path) -> None:
         read_captions(file)
 
 
-def test_wrong_captions_are_added(jury: Reranker) -> None:
+def test_wrong_captions_are_added(reranker: Reranker) -> None:
     pairs = [Pair(0, "a red panda", True), Pair(1, "two apples", True), Pair(1, "a car", False)]
-    found = with_wrong_ones(jury, pairs)
+    found = with_wrong_ones(reranker, pairs)
     assert found[:3] == pairs
     assert [pair.matches for pair in found[3:]] == [False] * 4
     assert found[3] == Pair(0, "two apples", False)
-    assert found[4].caption in jury.claims("a red panda").changed(1)
+    assert found[4].caption in reranker.claims("a red panda").changed(1)

@@ -30,7 +30,7 @@ def test_a_prompt_that_fits_holds() -> None:
     assert found.corrected == "a red dog and a blue car"
 
 
-def test_several_wrong_facts_are_mended_one_after_the_other() -> None:
+def test_several_wrong_facts_are_corrected_one_after_the_other() -> None:
     found = checked("a red dog and a blue car", "a green dog and a blue tree")
     assert found.corrected == "a green dog and a blue tree"
     assert {v.claim.text for v in found.results if v.holds} == {"dog"}

@@ -16,20 +16,22 @@ from rerank.model import specs, towers
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Five noisy pictures, a text file and a hidden file."""
+    """Five noisy images, a text file and a hidden file."""
     rng = np.random.default_rng(0)
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for name in ("a.png", "b.jpg", "c.webp", "d.gif", "e.PNG"):
         array = rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)
         Image.fromarray(array).save(folder / name)
-    (folder / "notes.txt").write_text("not a picture")
+    (folder / "notes.txt").write_text("not an image")
     (folder / ".hidden.png").write_bytes(b"")
     return folder
 
 
 @pytest.fixture
-def rerank(jury: Reranker, tiny_clip_folder: Path, capsys: pytest.CaptureFixture[str]) -> "Command":
+def rerank(
+    reranker: Reranker, tiny_clip_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> "Command":
     return Command(tiny_clip_folder, capsys)
 
 
@@ -49,11 +51,11 @@ class Command:
         return code, output, errors.splitlines()
 
 
-def test_table(rerank: Command, folder: Path, jury: Reranker) -> None:
+def test_table(rerank: Command, folder: Path, reranker: Reranker) -> None:
     code, output, errors = rerank("a red panda", folder)
     assert (code, errors) == (0, [])
     files = sorted(folder.glob("[a-e].*"))
-    expected = jury.top_k("a red panda", files, 5)
+    expected = reranker.top_k("a red panda", files, 5)
     lines = [
         f"{i:4}  {ranked.score:+.4f}  {files[ranked.index]}"
         for i, ranked in enumerate(expected, start=1)
@@ -95,8 +97,8 @@ def test_bad_ones_are_in_the_json(rerank: Command, folder: Path) -> None:
     table = json.loads(output)
     assert len(table["results"]) == 5
     assert [(Path(each["file"]).name, each["reason"]) for each in table["failed"]] == [
-        ("f.png", "not a picture in one of PNG, JPEG, WEBP, GIF, BMP"),
-        ("missing.png", "no such picture file"),
+        ("f.png", "not an image in one of PNG, JPEG, WEBP, GIF, BMP"),
+        ("missing.png", "no such image file"),
     ]
 
 
@@ -109,7 +111,7 @@ def test_empty_folder(rerank: Command, tmp_path: Path) -> None:
     code, output, errors = rerank("a red panda", tmp_path)
     assert (code, output) == (2, "")
     assert errors == [
-        f"rerank: {tmp_path}: no pictures (.bmp, .gif, .jpeg, .jpg, .png, .webp) in this folder"
+        f"rerank: {tmp_path}: no images (.bmp, .gif, .jpeg, .jpg, .png, .webp) in this folder"
     ]
 
 
@@ -123,7 +125,7 @@ def test_top_k(rerank: Command, folder: Path) -> None:
 def test_more_asked_for_than_there_are(rerank: Command, folder: Path) -> None:
     code, output, errors = rerank("a red panda", folder, "-k", 9)
     assert (code, len(output.splitlines())) == (0, 5)
-    assert errors == ["rerank: 9 pictures were asked for, there are 5"]
+    assert errors == ["rerank: 9 images were asked for, there are 5"]
 
 
 @pytest.mark.parametrize("k", ["0", "-1", "x", "1.5", "²"])
@@ -140,7 +142,7 @@ def test_empty_prompt(rerank: Command, folder: Path, prompt: str) -> None:
     assert errors[-1].endswith("the text is empty")
 
 
-def test_equal_pictures_keep_their_order(rerank: Command, folder: Path) -> None:
+def test_equal_images_keep_their_order(rerank: Command, folder: Path) -> None:
     content = (folder / "a.png").read_bytes()
     copies = [folder / f"copy{i}.png" for i in range(7)]
     for copy in copies:
@@ -149,10 +151,10 @@ def test_equal_pictures_keep_their_order(rerank: Command, folder: Path) -> None:
     assert [each["file"] for each in json.loads(output)["results"]] == [*map(str, copies)]
 
 
-def test_long_prompt_is_noted(rerank: Command, folder: Path, jury: Reranker) -> None:
+def test_long_prompt_is_noted(rerank: Command, folder: Path, reranker: Reranker) -> None:
     code, _, errors = rerank("a red panda " * 20, folder)
     assert code == 0
-    parts = len(jury.chunks("a red panda " * 20))
+    parts = len(reranker.chunks("a red panda " * 20))
     assert errors == [f"rerank: the prompt is longer than 32 tokens: it is scored in {parts} parts"]
 
 
@@ -250,11 +252,11 @@ def test_sheet(rerank: Command, folder: Path, tmp_path: Path) -> None:
         assert min(page.size) > 400
 
 
-def test_claims(rerank: Command, folder: Path, jury: Reranker) -> None:
+def test_claims(rerank: Command, folder: Path, reranker: Reranker) -> None:
     prompt = "two red apples to the left of a cat at dusk"
     code, output, errors = rerank(prompt, folder / "a.png", "--claims")
     assert (code, errors) == (0, ["rerank: not checked: at dusk"])
-    [checked] = jury.check(prompt, [folder / "a.png"])
+    [checked] = reranker.check(prompt, [folder / "a.png"])
     marks = [f"{'✓' if v.holds else '✗'} {v.claim.text}" for v in checked.results]
     assert output.splitlines()[1].strip() == "  ".join(marks)
     _, output, _ = rerank(prompt, folder / "a.png", "--claims", "--json")
@@ -276,10 +278,10 @@ def test_diversity(rerank: Command, folder: Path) -> None:
     assert rerank("a red panda", folder, "--diversity", "2")[0] == 2
 
 
-def test_templates(rerank: Command, folder: Path, jury: Reranker) -> None:
+def test_templates(rerank: Command, folder: Path, reranker: Reranker) -> None:
     words = ["--template", "a {}", "--template", "the {} on the left"]
     _, output, _ = rerank("panda", folder / "a.png", *words, "--json")
-    expected = jury.score("panda", [folder / "a.png"], templates=words[1::2])
+    expected = reranker.score("panda", [folder / "a.png"], templates=words[1::2])
     assert json.loads(output)["results"][0]["score"] == pytest.approx(expected[0], abs=1e-6)
     assert rerank("panda", folder, "--template", "no place")[0] == 2
 
@@ -303,7 +305,7 @@ def test_a_calibration_from_captions(rerank: Command, damaged: Path, tmp_path: P
     rerank.model = damaged
     code, output, errors = rerank("calibrate", captions)
     assert (code, errors) == (0, [])
-    assert output.startswith(f"{damaged / 'calibration.json'}: on 18 pairs held back")
+    assert output.startswith(f"{damaged / 'calibration.json'}: on 18 pairs held out")
     code, output, errors = rerank("a red panda", tmp_path / "1.png", "--calibrate", "--json")
     assert code == 0
     table = json.loads(output)
@@ -322,7 +324,7 @@ def test_several_models(rerank: Command, folder: Path, damaged: Path) -> None:
     assert rerank("a red panda", folder, "-m", f"{damaged}=0")[0] == 2
 
 
-def test_classify(rerank: Command, folder: Path, jury: Reranker) -> None:
+def test_classify(rerank: Command, folder: Path, reranker: Reranker) -> None:
     labels = ["--label", "a panda", "--label", "an apple"]
     (folder / "f.png").write_bytes(b"")
     code, output, errors = rerank("classify", folder, *labels)
@@ -330,21 +332,21 @@ def test_classify(rerank: Command, folder: Path, jury: Reranker) -> None:
     assert len(output.splitlines()) == 5
     assert errors[0].startswith(f"rerank: {folder / 'f.png'} is left out")
     code, output, _ = rerank("classify", folder / "a.png", *labels, "--json")
-    [expected] = jury.classify([folder / "a.png"], labels[1::2])
+    [expected] = reranker.classify([folder / "a.png"], labels[1::2])
     [result] = json.loads(output)["results"]
     assert result["probabilities"] == pytest.approx(expected)
     assert result["label"] == max(expected, key=lambda label: expected[label])
     assert rerank("classify", folder, "--label", "x", "--label", "x")[0] == 2
 
 
-def test_index_and_search(rerank: Command, folder: Path, jury: Reranker) -> None:
+def test_index_and_search(rerank: Command, folder: Path, reranker: Reranker) -> None:
     assert rerank("search", "a red panda", folder)[0] == 2
     code, output, _ = rerank("index", folder)
-    assert (code, output) == (0, "5 pictures: 5 read, 0 there already, 0 forgotten\n")
+    assert (code, output) == (0, "5 images: 5 read, 0 there already, 0 forgotten\n")
     code, output, errors = rerank("search", "a red panda", folder, "-k", 2)
     assert (code, errors) == (0, [])
     files = sorted(folder.glob("[a-e].*"))
-    expected = [str(files[each.index]) for each in jury.top_k("a red panda", files, 2)]
+    expected = [str(files[each.index]) for each in reranker.top_k("a red panda", files, 2)]
     assert [line.split()[-1] for line in output.splitlines()] == expected
     _, output, _ = rerank("search", folder, "--like", folder / "c.webp", "-k", 1, "--json")
     assert json.loads(output)["results"][0]["file"] == str(folder / "c.webp")
@@ -352,7 +354,7 @@ def test_index_and_search(rerank: Command, folder: Path, jury: Reranker) -> None
     code, output, errors = rerank("search", "a red panda", folder)
     assert "a.png  (changed or removed since)" in output
     assert errors == [
-        f"rerank: 1 pictures are new, changed or gone: `rerank index {folder}` brings the index up "
+        f"rerank: 1 images are new, changed or gone: `rerank index {folder}` brings the index up "
         "to date"
     ]
     assert rerank("search", folder)[0] == 2

@@ -52,16 +52,16 @@ def test_nothing_and_equal_scores() -> None:
     assert [i for i, _ in pick([0, 2, 3], [0.1] * 4, FEATURES, 3, 0.5)] == [0, 3, 2]
 
 
-def test_in_the_ranking(jury: Reranker) -> None:
+def test_in_the_ranking(reranker: Reranker) -> None:
     torch.manual_seed(0)
-    picture = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
+    image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
     others = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-    pictures = torch.stack([picture, picture, *others])
-    ranking = jury.top_k("a panda", pictures, 4, diversity=0.2)
+    images = torch.stack([image, image, *others])
+    ranking = reranker.top_k("a panda", images, 4, diversity=0.2)
     assert sorted(each.index for each in ranking) == [0, 1, 2, 3]
     [group] = [each for each in ranking if each.alike and 0 in (each.index, *each.alike)]
     assert isinstance(group, Ranked)
     assert 1 in (group.index, *group.alike)
     for wrong in (-0.1, 1.1, math.nan):
         with pytest.raises(ValueError, match="diversity is"):
-            jury.top_k("a panda", pictures, 4, diversity=wrong)
+            reranker.top_k("a panda", images, 4, diversity=wrong)

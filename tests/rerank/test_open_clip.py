@@ -45,7 +45,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
     for number in range(2)
     for name, sizes in LAYER.items()
 }
-EXPECTED = {  # texts by pictures, of the weights and inputs below
+EXPECTED = {  # texts by images, of the weights and inputs below
     False: [[-0.2282104641, -0.2543829978], [-0.1438647062, -0.1713156551]],
     True: [[-0.2229674160, -0.2483306527], [-0.1403036118, -0.1671990722]],
 }
@@ -106,20 +106,20 @@ def test_a_folder_judges(tiny_clip_folder: Path, tmp_path: Path) -> None:
     highest = max(json.loads((folder / "vocab.json").read_text()).values())
     if highest >= VOCABULARY:
         pytest.fail(f"the tiny tokenizer has grown to {highest}")
-    jury = Reranker.load(folder, "cpu")
-    pictures = torch.randint(0, 256, (3, 3, 40, 50), dtype=torch.uint8)
-    scores = jury.score("a panda", pictures)
+    reranker = Reranker.load(folder, "cpu")
+    images = torch.randint(0, 256, (3, 3, 40, 50), dtype=torch.uint8)
+    scores = reranker.score("a panda", images)
     assert len(set(scores)) == 3
-    assert jury.image_size == 32
-    assert jury.context == 16
-    assert jury._preprocessing.mean == (0.5, 0.4, 0.3)
+    assert reranker.image_size == 32
+    assert reranker.context == 16
+    assert reranker._preprocessing.mean == (0.5, 0.4, 0.3)
 
 
-def test_transformers_format_comes_first(damaged: Path, jury: Reranker) -> None:
+def test_transformers_format_comes_first(damaged: Path, reranker: Reranker) -> None:
     (damaged / open_clip.CONFIG).write_text("{}")
-    pictures = torch.randint(0, 256, (3, 3, 40, 50), dtype=torch.uint8)
-    found = Reranker.load(damaged, "cpu").score("a panda", pictures)
-    assert found == pytest.approx(jury.score("a panda", pictures), abs=1e-6)
+    images = torch.randint(0, 256, (3, 3, 40, 50), dtype=torch.uint8)
+    found = Reranker.load(damaged, "cpu").score("a panda", images)
+    assert found == pytest.approx(reranker.score("a panda", images), abs=1e-6)
 
 
 @pytest.mark.parametrize(

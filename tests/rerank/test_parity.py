@@ -33,14 +33,14 @@ SIZES = [(224, 224), (640, 480), (60, 97), (300, 1200)]
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[Image.Image]:
+def images() -> list[Image.Image]:
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (len(SIZES), 6, 6, 3), dtype=np.uint8)
     return [Image.fromarray(each).resize(size) for each, size in zip(coarse, SIZES, strict=True)]
 
 
 def spread_out(model: Model) -> Model:
-    """Fresh weights see hardly any difference between pictures; larger ones do."""
+    """Fresh weights see hardly any difference between images; larger ones do."""
     with torch.no_grad():
         for name, value in model.named_parameters():
             if value.ndim > 1 and "embedding" not in name:
@@ -48,7 +48,7 @@ def spread_out(model: Model) -> Model:
     return model.eval()
 
 
-def jury_of(model: Model, folder: Path) -> Reranker:
+def reranker_of(model: Model, folder: Path) -> Reranker:
     size = model.config.vision_config.image_size
     return Reranker(
         model,
@@ -61,16 +61,16 @@ def jury_of(model: Model, folder: Path) -> Reranker:
 
 
 def assert_equal(
-    jury: Reranker, pictures: list[Image.Image], cosines: torch.Tensor, logits: torch.Tensor
+    reranker: Reranker, images: list[Image.Image], cosines: torch.Tensor, logits: torch.Tensor
 ) -> None:
     assert cosines.std() > 1e-3  # else being equal would mean nothing
-    torch.testing.assert_close(jury.similarity(PROMPTS, pictures), cosines, atol=1e-5, rtol=0)
+    torch.testing.assert_close(reranker.similarity(PROMPTS, images), cosines, atol=1e-5, rtol=0)
     for row, prompt in enumerate(PROMPTS):
-        ours = torch.tensor(jury.logits(prompt, pictures))
+        ours = torch.tensor(reranker.logits(prompt, images))
         torch.testing.assert_close(ours, logits[row], atol=1e-3, rtol=0)
 
 
-def test_clip_vit_b_32(tiny_clip_folder: Path, tmp_path: Path, pictures: list[Image.Image]) -> None:
+def test_clip_vit_b_32(tiny_clip_folder: Path, tmp_path: Path, images: list[Image.Image]) -> None:
     tokenizer = CLIPTokenizer.from_pretrained(tiny_clip_folder)
     tokenizer.save_pretrained(tmp_path)
     CLIPImageProcessorPil().save_pretrained(tmp_path)
@@ -78,13 +78,13 @@ def test_clip_vit_b_32(tiny_clip_folder: Path, tmp_path: Path, pictures: list[Im
     text = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
     model = spread_out(CLIPModel(CLIPConfig(text_config=text)))
     assert model.config.vision_config.num_hidden_layers == 12
-    pixels = CLIPImageProcessorPil()(pictures, return_tensors="pt")["pixel_values"]
+    pixels = CLIPImageProcessorPil()(images, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         expected = model(
             **tokenizer(PROMPTS, padding=True, return_tensors="pt"), pixel_values=pixels
         )
     cosines = expected.text_embeds @ expected.image_embeds.T
-    assert_equal(jury_of(model, tmp_path), pictures, cosines, expected.logits_per_text)
+    assert_equal(reranker_of(model, tmp_path), images, cosines, expected.logits_per_text)
 
 
 def save_siglip_tokenizer(folder: Path, kind: str) -> PreTrainedTokenizerFast:
@@ -110,7 +110,7 @@ def save_siglip_tokenizer(folder: Path, kind: str) -> PreTrainedTokenizerFast:
     return fast
 
 
-def test_siglip_base(tmp_path: Path, pictures: list[Image.Image]) -> None:
+def test_siglip_base(tmp_path: Path, images: list[Image.Image]) -> None:
     tokenizer = save_siglip_tokenizer(tmp_path, "SiglipTokenizer")
     processor = SiglipImageProcessorPil()
     processor.save_pretrained(tmp_path)
@@ -125,13 +125,13 @@ def test_siglip_base(tmp_path: Path, pictures: list[Image.Image]) -> None:
         # What SigLIP's own tokenizer does first: no capitals, no punctuation.
         plain = ["a red panda", "two blue apples left of a balloon", "the panda"]
         ids = tokenizer(plain, padding="max_length", max_length=64, return_tensors="pt").input_ids
-        pixels = processor(pictures, return_tensors="pt")["pixel_values"]
+        pixels = processor(images, return_tensors="pt")["pixel_values"]
         expected = model(input_ids=ids, pixel_values=pixels)
     cosines = expected.text_embeds @ expected.image_embeds.T
-    jury = jury_of(model, tmp_path)
-    assert_equal(jury, pictures, cosines, expected.logits_per_text)
-    assert jury.context == 64
-    assert len(jury.chunks("panda " * 99)) > 1
+    reranker = reranker_of(model, tmp_path)
+    assert_equal(reranker, images, cosines, expected.logits_per_text)
+    assert reranker.context == 64
+    assert len(reranker.chunks("panda " * 99)) > 1
 
 
 def tiny_siglip(folder: Path, kind: str = "GemmaTokenizer") -> Path:
@@ -148,15 +148,15 @@ def tiny_siglip(folder: Path, kind: str = "GemmaTokenizer") -> Path:
     return folder
 
 
-def test_a_siglip_folder(tmp_path: Path, pictures: list[Image.Image]) -> None:
-    jury = Reranker.load(tiny_siglip(tmp_path), "cpu")
-    scores = jury.score("a red panda", pictures)
-    assert len(set(scores)) == len(pictures)
-    assert jury.score("A RED panda", pictures) == scores
-    assert jury.score("a red, panda", pictures) != scores  # Gemma's tokenizer keeps punctuation
-    logits = jury.logits("a red panda", pictures)
-    assert logits == pytest.approx([jury.scale * s + jury.bias for s in scores])
-    assert jury.image_features([]).shape == (0, 32)
+def test_a_siglip_folder(tmp_path: Path, images: list[Image.Image]) -> None:
+    reranker = Reranker.load(tiny_siglip(tmp_path), "cpu")
+    scores = reranker.score("a red panda", images)
+    assert len(set(scores)) == len(images)
+    assert reranker.score("A RED panda", images) == scores
+    assert reranker.score("a red, panda", images) != scores  # Gemma's tokenizer keeps punctuation
+    logits = reranker.logits("a red panda", images)
+    assert logits == pytest.approx([reranker.scale * s + reranker.bias for s in scores])
+    assert reranker.image_features([]).shape == (0, 32)
 
 
 def test_siglip_folders_that_are_not_whole(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_siglip_folders_that_are_not_whole(tmp_path: Path) -> None:
 
 
 def test_tokenizer_and_preprocessing_from_another_folder(
-    tiny_clip_folder: Path, damaged: Path, jury: Reranker, pictures: list[Image.Image]
+    tiny_clip_folder: Path, damaged: Path, reranker: Reranker, images: list[Image.Image]
 ) -> None:
     """As PickScore needs it, which comes without."""
     for file in damaged.iterdir():
@@ -176,5 +176,5 @@ def test_tokenizer_and_preprocessing_from_another_folder(
     with pytest.raises(WeightsError, match="no tokenizer"):
         Reranker.load(damaged)
     whole = Reranker.load(damaged, "cpu", processor=tiny_clip_folder)
-    expected = jury.score("a panda", pictures)
-    assert whole.score("a panda", pictures) == pytest.approx(expected, abs=1e-6)
+    expected = reranker.score("a panda", images)
+    assert whole.score("a panda", images) == pytest.approx(expected, abs=1e-6)

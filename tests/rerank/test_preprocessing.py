@@ -16,7 +16,7 @@ from rerank import BadImageError, WeightsError
 from rerank.model.preprocessing import (
     MAX_PIXELS,
     Preprocessing,
-    open_picture,
+    open_image,
     read_preprocessing,
     to_rgb,
 )
@@ -62,8 +62,8 @@ def test_equal_to_transformers_pil_processor(
 
     image = photo(width, height)
     expected = CLIPImageProcessorPil()(image, return_tensors="pt")["pixel_values"]
-    for picture in (image, np.array(image), as_tensor(image), as_tensor(image).double() / 255):
-        ours = exact_224.normalise(exact_224.prepare(picture, CPU)[None])
+    for source in (image, np.array(image), as_tensor(image), as_tensor(image).double() / 255):
+        ours = exact_224.normalise(exact_224.prepare(source, CPU)[None])
         assert ours.dtype == torch.float32
         torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-6)
 
@@ -74,8 +74,8 @@ def test_the_fast_way_differs_from_pil_by_single_subpixels(
 ) -> None:
     image = photo(width, height)
     by_pil = exact_224.prepare(image, CPU).int()
-    for picture in (image, np.array(image), as_tensor(image)):
-        difference = (at_224.prepare(picture, CPU).int() - by_pil).abs()
+    for source in (image, np.array(image), as_tensor(image)):
+        difference = (at_224.prepare(source, CPU).int() - by_pil).abs()
         assert difference.max() <= (1 if min(width, height) >= 224 else 2)
         assert (difference > 0).float().mean() < 0.01
 
@@ -88,17 +88,17 @@ def test_floats_are_rounded_to_bytes(at_224: Preprocessing) -> None:
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, 255.0, math.nan])
 def test_floats_beyond_0_and_1_are_refused(at_224: Preprocessing, value: float) -> None:
-    picture = torch.full((3, 4, 4), 0.5)
-    picture[1, 2, 3] = value
+    image = torch.full((3, 4, 4), 0.5)
+    image[1, 2, 3] = value
     with pytest.raises(ValueError, match=r"in \[0, 1\]"):
-        at_224.prepare(picture, CPU)
+        at_224.prepare(image, CPU)
 
 
 def test_large_jpegs_are_decoded_small_and_look_the_same(
     tmp_path: Path, at_224: Preprocessing, exact_224: Preprocessing
 ) -> None:
     photo(4000, 3000).save(tmp_path / "large.jpg", quality=95)
-    opened = open_picture(tmp_path / "large.jpg", 4 * 224)
+    opened = open_image(tmp_path / "large.jpg", 4 * 224)
     assert opened.size == (2000, 1500)
     fast, exact = (
         each.prepare(tmp_path / "large.jpg", CPU).float() for each in (at_224, exact_224)
@@ -106,18 +106,18 @@ def test_large_jpegs_are_decoded_small_and_look_the_same(
     assert (fast - exact).abs().mean() < 1
 
 
-def test_bytes_of_a_file_are_a_picture(tmp_path: Path, at_224: Preprocessing) -> None:
+def test_bytes_of_a_file_are_a_image(tmp_path: Path, at_224: Preprocessing) -> None:
     photo(300, 200).save(tmp_path / "a.png")
     content = (tmp_path / "a.png").read_bytes()
     assert torch.equal(at_224.prepare(content, CPU), at_224.prepare(tmp_path / "a.png", CPU))
-    with pytest.raises(BadImageError, match="picture of 20 bytes"):
+    with pytest.raises(BadImageError, match="image of 20 bytes"):
         at_224.prepare(content[:20], CPU)
 
 
-def test_pictures_of_the_right_size_are_not_touched(at_224: Preprocessing) -> None:
+def test_images_of_the_right_size_are_not_touched(at_224: Preprocessing) -> None:
     image = photo(224, 224)
-    for picture in (image, np.array(image), as_tensor(image)):
-        assert torch.equal(at_224.prepare(picture, CPU), as_tensor(image))
+    for source in (image, np.array(image), as_tensor(image)):
+        assert torch.equal(at_224.prepare(source, CPU), as_tensor(image))
 
 
 def test_stretching_to_an_exact_size(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_integers_as_sizes_and_the_newer_file(tmp_path: Path, at_224: Preprocess
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"crop_size": 336}, "makes pictures of 336x336 pixels, the model reads 224x224"),
+        ({"crop_size": 336}, "makes images of 336x336 pixels, the model reads 224x224"),
         ({"size": 100}, "resizes to 100 pixels and then cuts 224"),
         ({"do_resize": False}, "do_resize is false"),
         ({"resample": 1}, "resample is LANCZOS"),
@@ -166,7 +166,7 @@ def test_settings_that_cannot_be_followed(
         read_preprocessing(tmp_path, 224)
 
 
-# ---- what pictures may be
+# ---- what images may be
 
 
 def pixel(image: Image.Image) -> tuple[int, ...]:
@@ -218,7 +218,7 @@ def test_modes_without_a_white_are_refused(mode: str) -> None:
         to_rgb(Image.new(mode, (4, 4)))
 
 
-def test_exif_turns_a_picture_upright(tmp_path: Path, at_224: Preprocessing) -> None:
+def test_exif_turns_a_image_upright(tmp_path: Path, at_224: Preprocessing) -> None:
     lying = photo(300, 224)
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 270 degrees
@@ -237,7 +237,7 @@ def test_animations_are_judged_by_their_first_frame(tmp_path: Path, suffix: str)
     assert pixel(Image.open(path)) == (255, 255, 255)
 
 
-def test_the_picture_given_is_not_changed() -> None:
+def test_the_image_given_is_not_changed() -> None:
     image = Image.new("RGBA", (4, 4), (1, 2, 3, 4))
     exif = image.getexif()
     exif[0x0112] = 3
@@ -320,32 +320,32 @@ def test_truncated_files(tmp_path: Path, at_224: Preprocessing, suffix: str) -> 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"not a picture", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"8BPS\x00\x01" * 50],
+    [b"", b"not an image", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"8BPS\x00\x01" * 50],
     ids=["empty", "text", "svg", "psd"],
 )
-def test_files_that_are_no_pictures(tmp_path: Path, at_224: Preprocessing, content: bytes) -> None:
-    path = tmp_path / "picture.png"
+def test_files_that_are_no_images(tmp_path: Path, at_224: Preprocessing, content: bytes) -> None:
+    path = tmp_path / "image.png"
     path.write_bytes(content)
-    with pytest.raises(BadImageError, match=r"picture\.png: not a picture in one of PNG"):
+    with pytest.raises(BadImageError, match=r"image\.png: not an image in one of PNG"):
         at_224.prepare(path, CPU)
 
 
 def test_formats_beyond_the_list_are_refused(tmp_path: Path, at_224: Preprocessing) -> None:
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     encoded(path, format="TIFF")
-    with pytest.raises(BadImageError, match="not a picture in one of PNG"):
+    with pytest.raises(BadImageError, match="not an image in one of PNG"):
         at_224.prepare(path, CPU)
 
 
 def test_paths_without_a_file(tmp_path: Path, at_224: Preprocessing) -> None:
     os.mkfifo(tmp_path / "pipe.png")  # opening it would wait for ever
     for path in (tmp_path / "pipe.png", tmp_path / "missing.png", tmp_path):
-        with pytest.raises(BadImageError, match="no such picture file"):
+        with pytest.raises(BadImageError, match="no such image file"):
             at_224.prepare(path, CPU)
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [
         np.zeros((4, 4), np.uint8),
         np.zeros((4, 4, 3), np.float32),
@@ -356,9 +356,9 @@ def test_paths_without_a_file(tmp_path: Path, at_224: Preprocessing) -> None:
         None,
     ],
 )
-def test_what_is_not_a_picture(at_224: Preprocessing, picture: object) -> None:
-    with pytest.raises(ValueError, match=r"picture|path"):
-        at_224.prepare(picture, CPU)  # type: ignore[arg-type]
+def test_what_is_not_a_image(at_224: Preprocessing, image: object) -> None:
+    with pytest.raises(ValueError, match=r"image|path"):
+        at_224.prepare(image, CPU)  # type: ignore[arg-type]
 
 
 def test_tensors_have_the_limits_of_files(at_224: Preprocessing) -> None:

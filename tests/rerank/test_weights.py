@@ -58,7 +58,7 @@ def test_old_position_ids_are_ignored(damaged: Path) -> None:
     assert load_model(damaged).text_model.embeddings.position_ids.shape == (1, 32)
 
 
-def test_parts_listed_by_an_index(damaged: Path, jury: Reranker) -> None:
+def test_parts_listed_by_an_index(damaged: Path, reranker: Reranker) -> None:
     tensors = load_file(damaged / "model.safetensors")
     (damaged / "model.safetensors").unlink()
     names = sorted(tensors)
@@ -68,9 +68,9 @@ def test_parts_listed_by_an_index(damaged: Path, jury: Reranker) -> None:
         weight_map |= dict.fromkeys(keys, part)
     index = damaged / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": weight_map}))
-    picture = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
-    expected = jury.score("a panda", picture)
-    assert Reranker.load(damaged).score("a panda", picture) == pytest.approx(expected, abs=1e-6)
+    image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    expected = reranker.score("a panda", image)
+    assert Reranker.load(damaged).score("a panda", image) == pytest.approx(expected, abs=1e-6)
 
 
 PROJECTION = "visual_projection.weight"
@@ -142,12 +142,12 @@ def test_missing_files(damaged: Path, missing: list[str], message: str) -> None:
         Reranker.load(damaged)
 
 
-def test_the_older_tokenizer_files_are_enough(damaged: Path, jury: Reranker) -> None:
+def test_the_older_tokenizer_files_are_enough(damaged: Path, reranker: Reranker) -> None:
     (damaged / "tokenizer.json").unlink()
-    picture = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     prompt = "a red panda, left of 2 apples!"
-    expected = jury.score(prompt, picture)
-    assert Reranker.load(damaged).score(prompt, picture) == pytest.approx(expected, abs=1e-6)
+    expected = reranker.score(prompt, image)
+    assert Reranker.load(damaged).score(prompt, image) == pytest.approx(expected, abs=1e-6)
 
 
 def test_another_kind_of_model_is_refused(damaged: Path) -> None:

@@ -15,6 +15,8 @@ from train.stickers.held_out import is_held_out
 from train.stickers.scene import Placed, Scene, draw_scene
 from train.stickers.vocabulary import Thing
 
+pytestmark = pytest.mark.slow
+
 PANDA, BUS = Thing("panda"), Thing("bus")
 RED, BLUE = Thing("circle", "red"), Thing("circle", "blue")
 PAIR = Scene("relation", (Placed(PANDA, 0, 2, 3), Placed(BUS, 5, 2, 3)), "white", "left of")

@@ -14,6 +14,8 @@ from train.stickers.vocabulary import (
     Thing,
 )
 
+pytestmark = pytest.mark.slow
+
 SQUARE, CIRCLE = Thing("square", "blue"), Thing("circle", "red")
 
 

@@ -19,6 +19,8 @@ from train.stickers.scene import (
 )
 from train.stickers.vocabulary import PLACES, RELATIONS, Thing
 
+pytestmark = pytest.mark.slow
+
 NUMBER = 10_000
 PANDA = Thing("panda")
 

@@ -5,6 +5,8 @@ import pytest
 from train.stickers.scene import KINDS
 from train.stickers.statistics import main_figures, phrasings, tally
 
+pytestmark = pytest.mark.slow
+
 NUMBER = 10_000
 
 

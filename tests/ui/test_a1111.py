@@ -14,6 +14,8 @@ from PIL import Image
 
 from gen import metadata
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 60
 
 

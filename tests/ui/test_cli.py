@@ -127,6 +127,7 @@ def post(port: int, path: str, body: object) -> HTTPResponse:
     return urllib.request.urlopen(request, timeout=120)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_by_default")
 def test_the_command_serves_until_it_is_ended(tmp_path: Path, free_port: int) -> None:
     child, told = served(["--port", str(free_port), "-o", str(tmp_path / "out")])
@@ -153,6 +154,7 @@ def test_the_command_serves_until_it_is_ended(tmp_path: Path, free_port: int) ->
     assert (tmp_path / "out" / "manifest.jsonl").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_by_default")
 def test_sigterm_in_the_middle_of_a_job_saves_it_and_ends(tmp_path: Path, free_port: int) -> None:
     child, told = served(["--port", str(free_port), "-o", str(tmp_path / "out")])

@@ -16,6 +16,8 @@ from gen.errors import InputError
 from ui.access import middleware
 from ui.access.credentials import AUTH, KEY, Credentials, read_credentials
 
+pytestmark = pytest.mark.slow
+
 PATHS = ("/", "/config", "/gradio_api/info", "/v1/models", "/sdapi/v1/samplers", "/openapi.json")
 
 

@@ -21,6 +21,8 @@ from ui.page.gallery import ON_A_PAGE  # noqa: E402
 from ui.page.variations import nearby  # noqa: E402
 from ui.service.settings import offered  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:

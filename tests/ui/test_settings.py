@@ -30,6 +30,8 @@ gr = pytest.importorskip("gradio", reason="gradio is not installed")
 from ui.page.details import described  # noqa: E402
 from ui.page.form import build_form  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 60
 LOCAL = {"init_image", "keep_rows", "lora", "vae", "embedding", "wildcards"}
 FAMILIES = {"whole-diffusion": DiffusionSettings, "whole-dalle": DalleSettings}

@@ -58,9 +58,11 @@ def _square(glyph: Image.Image) -> Image.Image:
 
 @functools.cache
 def sprites(side: int) -> torch.Tensor:
-    """All things of the vocabulary at `side` px: (len(THINGS), 4, side, side) float32 in [0, 1],
-    red, green and blue premultiplied by alpha. From 24 px on, an empty margin keeps neighbours
-    apart and things off the edge of the picture."""
+    """Return all things of the vocabulary at `side` px: (len(THINGS), 4, side, side) float32.
+
+    In [0, 1], red, green and blue premultiplied by alpha. From 24 px on, an empty margin keeps
+    neighbours apart and things off the edge of the image.
+    """
     margin = side // 24
     ink = side - 2 * margin
     atlas = Image.open(ATLAS).convert("RGBA")
@@ -84,8 +86,7 @@ def _shrink(tile: Image.Image, side: int) -> torch.Tensor:
 
 
 def _shape(name: str, side: int) -> torch.Tensor:
-    """Return the antialiased mask of a shape that fills its square but for a margin: (1, side,
-    side)."""
+    """Return the antialiased mask (1, side, side) of a shape that fills its square but a margin."""
     big = side * OVERSAMPLING
     margin = big / 24
     middle, reach = big / 2, big / 2 - margin

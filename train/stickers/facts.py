@@ -67,7 +67,7 @@ def _turn(description: Description, rng: random.Random) -> Description:
 
 
 def holds(description: Description, scene: Scene) -> bool:
-    """Whether all that is told is true of `scene`, and nothing stands there that is not told."""
+    """Return whether all that is told is true of `scene`, and nothing else stands there."""
     things = description.things * description.count
     if sorted(things) != sorted(scene.things):
         return False
@@ -109,8 +109,7 @@ def possible_changes(description: Description) -> tuple[str, ...]:
 def change(
     description: Description, fact: str, rng: random.Random, *, held_out: bool = False
 ) -> Description | None:
-    """Return `description` with one `fact` made false, or None where only held-out combinations are
-    left.
+    """Return `description` with one `fact` made false; None if only held-out combinations are left.
 
     A changed caption of training never names a held-out combination: a scorer would learn that
     those are always wrong.

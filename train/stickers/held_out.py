@@ -1,4 +1,4 @@
-"""The combinations that training never sees, neither as pictures nor as words.
+"""The combinations that training never sees, neither as images nor as words.
 
 A pair of nouns is held out with probability 1/8, a colour with a shape with probability 1/8, by a
 hash of their names, so that the split is the same in every process and for every vocabulary that
@@ -21,19 +21,19 @@ def _chosen(text: str) -> bool:
 
 
 def is_held_out_pair(first: Thing, second: Thing) -> bool:
-    """Whether two different nouns never stand together in a training picture or caption."""
+    """Return whether two nouns never stand together in a training image or caption."""
     if first.colour is not None or second.colour is not None or first.name == second.name:
         return False
     return _chosen("pair:" + "+".join(sorted((first.name, second.name))))
 
 
 def is_held_out_colour(thing: Thing) -> bool:
-    """Whether a shape never has this colour in training."""
+    """Return whether a shape never has this colour in training."""
     return thing.colour is not None and _chosen(f"colour:{thing.colour}+{thing.name}")
 
 
 def is_held_out(things: Iterable[Thing]) -> bool:
-    """Whether a scene of `things` contains any held-out combination."""
+    """Return whether a scene of `things` contains any held-out combination."""
     distinct = sorted(set(things), key=lambda thing: thing.key)
     return any(map(is_held_out_colour, distinct)) or any(
         is_held_out_pair(first, second) for first, second in combinations(distinct, 2)

@@ -88,7 +88,7 @@ def _pairs(rng: random.Random) -> list[tuple[Thing, Thing]]:
 
 
 def _shape_pairs(rng: random.Random) -> list[tuple[Thing, Thing]]:
-    """Every coloured shape twice, each time with one of another form and another colour."""
+    """Return every coloured shape twice, each time with one of another form and another colour."""
     firsts, seconds = (rng.sample(SHAPE_THINGS, PER_TAG) for _ in range(2))
     while alike := [
         index
@@ -115,8 +115,7 @@ def _plural(thing: Thing) -> str:
 
 
 def to_metadata(prompt: Prompt) -> dict[str, Any]:
-    """Return a row as GenEval writes it: what must be there, for a count also what must not, the
-    words.
+    """Return a row as GenEval writes it: the words, what must be there, and for a count what not.
 
     Of a relation the second thing comes first, since `position` points back to it.
     """

@@ -1,4 +1,4 @@
-"""Scenes as pictures: a batch of tensors composed by alpha-over, on the CPU or a GPU."""
+"""Scenes as images: a batch of tensors composed by alpha-over, on the CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from train.stickers.atlas import sprites
 from train.stickers.scene import CELLS, Scene
 from train.stickers.vocabulary import GROUND_BY_NAME, THING_INDEX
 
-SIZE = 64  # px a side of a picture of the `small` world
+SIZE = 64  # px a side of an image of the `small` world
 
 
 def render(

@@ -1,6 +1,6 @@
 """Scenes: which things stand where on which ground, and how they are drawn at random.
 
-The picture is a square of `CELLS` × `CELLS` cells. In the `small` world every sprite is snapped to
+The image is a square of `CELLS` × `CELLS` cells. In the `small` world every sprite is snapped to
 these cells and has one of three sizes, so that a sprite always meets the autoencoder's 8-pixel
 grid in the same way; the free world moves each group by whole pixels.
 """
@@ -96,8 +96,10 @@ def draw_scene(rng: random.Random, *, snap: bool = True, held_out: bool = False)
 
 
 def pack_scene(rng: random.Random, *, snap: bool = True) -> Scene:
-    """Return a ground nearly covered with things of all sizes: dense food for an autoencoder, no
-    caption. Shapes keep to their training colours; pairs don't matter where there are no words."""
+    """Return a background nearly covered with things of all sizes: dense food for an autoencoder.
+
+    Shapes keep to their training colours; pairs don't matter where there are no captions.
+    """
     free = {(x, y) for x in range(CELLS) for y in range(CELLS)}
     shift = _between(rng, -0.5, 0.5, snap)
     sprites = []
@@ -249,8 +251,10 @@ def _place(things: list[Thing], boxes: list[Box]) -> tuple[Placed, ...]:
 
 
 def stands_in(relation: str, first: Placed, second: Placed) -> bool:
-    """Whether `first` is left of, right of, above or below `second`: by more than half a side, and
-    more in that direction than across it."""
+    """Return whether `first` is left of, right of, above or below `second`.
+
+    That is by more than half a side, and more in that direction than across it.
+    """
     (x1, y1), (x2, y2) = first.centre, second.centre
     dx, dy = RELATIONS[relation]
     along, across = (x1 - x2) * dx + (y1 - y2) * dy, abs((x1 - x2) * dy) + abs((y1 - y2) * dx)
@@ -258,7 +262,7 @@ def stands_in(relation: str, first: Placed, second: Placed) -> bool:
 
 
 def stands_at(sprite: Placed, place: str) -> bool:
-    """Whether the centre of `sprite` lies in that part of a 3 × 3 division of the picture."""
+    """Return whether the centre of `sprite` lies in that part of a 3 × 3 division of the image."""
     told = PLACES[place]
     return all(part in (None, here) for part, here in zip(told, thirds(sprite), strict=True))
 
@@ -270,8 +274,10 @@ def thirds(sprite: Placed) -> tuple[int, int]:
 
 
 def edit(scene: Scene, rng: random.Random, *, snap: bool = True) -> Scene:
-    """Return a scene that differs from `scene` in one respect: a thing, the order, the ground, the
-    number or the place; never with a held-out combination."""
+    """Return a scene that differs from `scene` in one respect, never with a held-out combination.
+
+    That is a thing, the order, the background, the number or the place.
+    """
     while True:
         how = rng.choice(("thing", "thing", "order", "ground", "number", "place"))
         edited = _edit(scene, how, rng, snap)
@@ -308,8 +314,7 @@ def _edit(scene: Scene, how: str, rng: random.Random, snap: bool) -> Scene | Non
 
 
 def _like(thing: Thing, rng: random.Random) -> Thing:
-    """Return a thing that is often easily mistaken for `thing`: the same shape or the same
-    colour."""
+    """Return a thing easily mistaken for `thing`: often the same shape or the same colour."""
     if thing.colour is None:
         return rng.choice(NOUN_THINGS)
     return rng.choice(

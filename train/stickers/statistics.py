@@ -39,7 +39,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
 
 
 def phrasings(caption: str) -> dict[str, list[str]]:
-    """Return the phrases of each sort that occur in `caption`; `{}` stands for a ground."""
+    """Return the phrases of each sort that occur in `caption`; `{}` stands for a background."""
     found: dict[str, list[str]] = {}
     for sort, (pattern, phrases) in _patterns().items():
         indices = [match.lastindex for match in pattern.finditer(caption)]

@@ -1,4 +1,4 @@
-"""What the judge is worth: its verdicts on rendered scenes, whole and spoilt."""
+"""What the judge is worth: its verdicts on rendered scenes, whole and corrupted."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Trial:
     pictures: torch.Tensor  # (B, 3, 64, 64) uint8
 
     def accepted(self, pictures: torch.Tensor) -> Rate:
-        """How many of `pictures` are right by the descriptions of the trial."""
+        """Count how many of `pictures` are right by the descriptions of the trial."""
         pairs = zip(find(pictures), self.told, strict=True)
         return count([verdict(sight, told).right for sight, told in pairs])
 
@@ -63,8 +63,10 @@ def count(truths: Sequence[bool]) -> Rate:
 
 
 def refused_changes(trial: Trial, seed: int = 1) -> dict[str, Rate]:
-    """How many captions with one fact changed are refused, by the kind of fact; each caption is
-    tried with every change that it admits."""
+    """Count how many captions with one fact changed are refused, by the kind of fact.
+
+    Each caption is tried with every change that it admits.
+    """
     rng = random.Random(seed)
     refused: dict[str, list[bool]] = {fact: [] for fact in CHANGES}
     for sight, told in zip(find(trial.pictures), trial.told, strict=True):
@@ -76,7 +78,7 @@ def refused_changes(trial: Trial, seed: int = 1) -> dict[str, Rate]:
 
 
 def refused_pictures(trial: Trial, seed: int = 1) -> dict[str, Rate]:
-    """How many spoilt pictures are refused, by what was done to them."""
+    """Count how many corrupted images are refused, by what was done to them."""
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     spoilt = {
         "blurred by 3 px": blur(trial.pictures, 3.0),
@@ -89,7 +91,7 @@ def refused_pictures(trial: Trial, seed: int = 1) -> dict[str, Rate]:
 
 
 def accepted_flaws(trial: Trial, seed: int = 1) -> dict[str, Rate]:
-    """How many pictures are still right with the flaws of a lossy decoder."""
+    """Count how many images are still right with the flaws of a lossy decoder."""
     generator = torch.Generator().manual_seed(seed)
     flawed: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
         **{f"blurred by {sigma} px": partial(blur, sigma=sigma) for sigma in BLURS},
@@ -120,18 +122,18 @@ def noisy(pictures: torch.Tensor, sigma: float, generator: torch.Generator) -> t
 
 
 def shift_colours(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Multiply each channel of each picture by a number near 1."""
+    """Multiply each channel of each image by a number near 1."""
     factors = torch.rand(len(pictures), 3, 1, 1, generator=generator) * 2 - 1
     return _to_uint8(pictures * (1 + COLOUR_SHIFT * factors))
 
 
 def noise_like(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """As many pictures of uniform noise."""
+    """As many images of uniform noise."""
     return torch.randint(256, pictures.shape, generator=generator, dtype=torch.uint8)
 
 
 def cover_halves(trial: Trial, rng: random.Random) -> torch.Tensor:
-    """Return the images of `trial`, one half of every sprite covered with the ground."""
+    """Return the images of `trial`, one half of every sprite covered with the background."""
     pictures = trial.pictures.clone()
     cell = pictures.shape[-1] // CELLS
     for picture, scene in zip(pictures, trial.scenes, strict=True):
@@ -164,7 +166,7 @@ def replace_thing(scene: Scene, rng: random.Random) -> Scene:
 
 
 def main_figures(number: int = 1000) -> str:
-    """All that is asked of the judge, on `number` scenes, as lines for people."""
+    """Return all that is asked of the judge, on `number` scenes, as lines for people."""
     trial, free = draw_trial(number), draw_trial(number, seed=2, snap=False)
     sections = {
         "true captions, accepted": {

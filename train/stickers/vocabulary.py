@@ -168,7 +168,7 @@ SIZES: dict[str, tuple[str, ...]] = {
 NUMBERS: tuple[str, ...] = ("zero", "one", "two", "three", "four", "five")
 
 # A relation holds between a first thing and a second: (dx, dy) points from the second to the
-# first, in picture coordinates (y grows downwards).
+# first, in image coordinates (y grows downwards).
 RELATIONS: dict[str, tuple[int, int]] = {
     "left of": (-1, 0),
     "right of": (1, 0),

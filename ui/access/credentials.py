@@ -25,7 +25,7 @@ class Credentials:
         return bool(self.key or self.password)
 
     def accept(self, authorization: str) -> bool:
-        """Whether the header of a request proves that its sender knows them."""
+        """Return whether the header of a request proves that its sender knows them."""
         scheme, _, value = authorization.partition(" ")
         if scheme.lower() == "bearer":
             return bool(self.key) and _same(value.strip(), self.key)
@@ -61,7 +61,7 @@ def read_credentials(host: str, environment: Mapping[str, str] = os.environ) -> 
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address can only be reached from this machine."""
+    """Return whether an address can only be reached from this machine."""
     if host == "localhost":
         return True
     try:

@@ -1,4 +1,4 @@
-"""The one door to page and API: who may come in, from where, and with how much.
+"""The access check of page and API: who may come in, from where, and with how much.
 
 A web page anywhere can make its visitor's browser send requests to this machine. So requests from
 the pages of others (Origin) and under names that are not ours (Host, for names that were made to
@@ -112,7 +112,7 @@ class AccessMiddleware:
             raise _too_large(path)
 
     def _is_ours(self, host: str) -> bool:
-        """Whether a Host header names us: by an address, which nobody else can make point here."""
+        """Return whether a Host header names us: addresses do, since nobody can fake them."""
         try:
             name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
         except ValueError:
@@ -148,8 +148,7 @@ class _Body:
         self._received, self._ended = 0, False
 
     async def receive(self) -> Message:
-        """Receive the next message; to the site, a request that is refused is one whose client
-        left."""
+        """Return the next message; to the site, a refused request is one whose client left."""
         if self.refusal is not None:
             return {"type": "http.disconnect"}
         if self._ended:

@@ -1,4 +1,4 @@
-"""The part of AUTOMATIC1111's API that tools written for it need, under /sdapi/v1."""
+"""Drawing as tools written for AUTOMATIC1111's API ask for it, under /sdapi/v1."""
 
 import json
 from time import perf_counter
@@ -13,15 +13,14 @@ from gen import metadata
 from gen.engine import Outcome
 from gen.errors import InputError
 from gen.metadata import parameters
-from gen.metadata.foreign import read_any
-from gen.settings.request import MODEL_SETTINGS, SETTINGS, Request, find_setting
+from gen.settings.request import MODEL_SETTINGS, Request, find_setting
 from ui.api.answers import ERROR_ANSWERS, ParameterError, client_of, finished
 from ui.api.body import setting_fields
 from ui.api.generated import images_of
-from ui.api.images import Form, from_base64, open_image, to_base64
+from ui.api.images import Form, to_base64
 from ui.api.sizes import chosen_specs, fitted_size, size_settings
 from ui.service.queue import Job
-from ui.service.service import Service, models_present
+from ui.service.service import Service
 from ui.service.settings import LIMITS, offered
 
 CLIENT = "sdapi"  # who is asking, beside the address
@@ -40,8 +39,6 @@ class TheirSettings(BaseModel):
 
 
 THEIR_NAMES = {find_setting(name).name: name for name in TheirSettings.model_fields}
-# Such tools send these whatever the model is; one that does not take them goes without.
-ALWAYS_SENT = THEIR_NAMES.keys() & set(MODEL_SETTINGS)
 OWN_FIELDS = setting_fields(
     without={*THEIR_NAMES, "model", "width", "height", "candidates", "top_k"}
 )
@@ -103,41 +100,8 @@ class ProgressAnswer(BaseModel):
     textinfo: str | None = None
 
 
-class Upload(BaseModel):
-    """An image in base64, or as a data: URL."""
-
-    image: str
-
-
-class PngInfo(BaseModel):
-    """What an image says about itself: as it stands there, and as `txt2img` takes it."""
-
-    info: str
-    items: dict[str, str]
-    parameters: dict[str, Any]
-
-
-class Checkpoint(BaseModel):
-    """A model that draws."""
-
-    title: str
-    model_name: str
-    hash: str | None
-    sha256: str | None = None
-    filename: str
-    config: str | None = None
-
-
-class SamplerItem(BaseModel):
-    """A sampler, by the name that AUTOMATIC1111 has for it and by ours."""
-
-    name: str
-    aliases: list[str]
-    options: dict[str, str] = {}
-
-
 def routes(service: Service) -> APIRouter:
-    """Return the paths under /sdapi/v1."""
+    """Return the paths under /sdapi/v1 that have to do with jobs."""
     router = APIRouter(prefix="/sdapi/v1", responses=ERROR_ANSWERS)
 
     @router.post("/txt2img")
@@ -163,44 +127,6 @@ def routes(service: Service) -> APIRouter:
             job.cancel.finish_now()
         return {}
 
-    @router.post("/png-info")
-    def png_info(body: Upload) -> PngInfo:
-        """Return what an image says about itself; nothing is no error."""
-        image = open_image(from_base64(body.image))
-        try:
-            request = read_any(image).request
-            _, text = metadata.read_texts(image)
-        except Exception:  # others' files hold anything
-            return PngInfo(info="", items={}, parameters={})
-        values = {THEIR_NAMES.get(name, name): value for name, value in request.to_json().items()}
-        info = "" if text is None else text
-        return PngInfo(info=info, items={"parameters": info}, parameters=values)
-
-    @router.get("/sd-models")
-    def checkpoints() -> list[Checkpoint]:
-        """List the models that draw."""
-        found = []
-        for spec in models_present().values():
-            digest = service.engine.model_hash(spec)
-            title = f"{spec.name} [{digest}]"
-            found.append(
-                Checkpoint(
-                    title=title, model_name=spec.name, hash=digest, filename=spec.folder.name
-                )
-            )
-        return found
-
-    @router.get("/samplers")
-    async def samplers() -> list[SamplerItem]:
-        """List the samplers that models which take one know."""
-        items: dict[str, SamplerItem] = {}
-        names = SETTINGS["sampler"].names
-        assert names is not None
-        for written, name in names().items():
-            if written != name:
-                items[name] = SamplerItem(name=written, aliases=[name])
-        return list(items.values())
-
     return router
 
 
@@ -223,8 +149,9 @@ def parse(service: Service, body: TheirFields) -> tuple[Request, Form]:
         values["model"] = str(checkpoint).partition(" [")[0]
 
     specs = chosen_specs(service, values.get("model"))
-    for name in ALWAYS_SENT - set(offered(specs)):
-        values.pop(name, None)
+    # Such tools send the same whatever the model is; one that does not take it goes without.
+    for name in values.keys() & set(MODEL_SETTINGS) - set(offered(specs)):
+        del values[name]
 
     form = Form()
     if body.width is not None and body.height is not None:

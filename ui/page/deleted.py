@@ -40,7 +40,7 @@ class Deleted:
         if not deletions:
             return [gr.Column(visible=False), *[gr.skip()] * (len(self.outputs) - 1)]
         count = counted(sum(deletion.count for deletion in deletions), "deleted image")
-        latest = counted(deletions[-1].count, "picture")
+        latest = counted(deletions[-1].count, "image")
         line = f"{count} can be brought back until removed for good."
         return [
             gr.Column(visible=True),

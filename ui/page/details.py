@@ -6,14 +6,15 @@ from gen.metadata import Metadata
 from ui.page.form import label_of
 from ui.page.markup import text
 
+FIRST = ("prompt", "negative_prompt", "seed")  # of the settings
+
 
 def described(record: Metadata) -> dict[str, object]:
     """Describe what an image says about itself: names and values for people."""
-    given = {
-        label_of(name): value
-        for name, value in record.request.given().items()
-        if name not in ("model", "candidates", "top_k")
-    }
+    settings = record.request.given()
+    named = [name for name in FIRST if name in settings]
+    named += [name for name in settings if name not in (*FIRST, "model", "candidates", "top_k")]
+    given = {label_of(name): settings[name] for name in named}
     model = " ".join(filter(None, (record.model, record.model_hash)))
     more = {
         "Model": model or None,

@@ -20,7 +20,7 @@ PROMPT, COMPARED = "prompt", "comparison"  # kinds of tiles
 
 
 def build(service: Service, tab: gr.Tab) -> View:
-    """Build the prompts, each by its best image, and the view of the one that is chosen."""
+    """Return the prompts, each by its best image, and the view of the one that is chosen."""
     with gr.Column(elem_id="gallery-list") as listed:
         aside = deleted.build(service)
         told = gr.HTML(elem_id="gallery-told")
@@ -89,7 +89,7 @@ def _chosen(service: Service, name: str) -> Shown | None:
 
 def _tile(service: Service, entry: PromptHistory | Comparison) -> Tile:
     if isinstance(entry, PromptHistory):
-        about = counted(len(entry.images), "picture")
+        about = counted(len(entry.images), "image")
         return _first(service, entry, f"{PROMPT} {entry.number}", about)
     cells = [service.history.find(number) for number in entry.numbers]
     there = [history for history in cells if history is not None and not history.is_empty]

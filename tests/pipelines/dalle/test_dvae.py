@@ -16,6 +16,8 @@ from pipelines.dalle.dvae import (
     unmap_pixels,
 )
 
+pytestmark = pytest.mark.slow
+
 TINY = DvaeConfig(
     vocabulary=24,
     size=16,

@@ -16,6 +16,8 @@ from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.specs import Adapters, Lora, read_adapters
 from pipelines.diffusion.pipeline import LatentDiffusion
 
+pytestmark = pytest.mark.slow
+
 UNET_MODULES = (
     "mid_block.attentions.0.transformer_blocks.0.attn1.to_q",
     "mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0",

@@ -12,6 +12,8 @@ from pipelines.diffusion.networks import load_networks
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.families import find
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def vae(pipeline: LatentDiffusion) -> Any:

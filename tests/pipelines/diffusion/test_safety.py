@@ -14,6 +14,8 @@ from pipelines.diffusion.draft import FLAGGED
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.diffusion.safety import SafetyChecker
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 CONFIG = Path("safety_checker") / "config.json"
 WEIGHTS = Path("safety_checker") / "model.safetensors"

@@ -10,6 +10,8 @@ import torch
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.diffusion.text import Text
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 CONTEXT = 32
 

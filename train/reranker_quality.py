@@ -1,6 +1,6 @@
-"""What the jury's scores mean, and what its ticks and crosses are worth, by the world's own truth.
+"""What a reranker's scores, ticks and crosses are worth, by the world's own truth.
 
-A calibration is learned from scenes and from pictures that the painter drew, where the world and
+A calibration is learned from scenes and from images that the painter drew, where the world and
 the judge say which captions are right; its error is measured on other scenes, with held-out
 combinations among them, and on the drawn evaluation prompts. No caption is on both sides.
 """
@@ -18,7 +18,7 @@ from rerank import Reranker
 from rerank.calibration.calibrating import Pair, Quality, make, quality
 from rerank.calibration.calibration import CAPTIONS, NONE_MATCHES, Calibration
 from rerank.claims.claims import KINDS, Claim
-from rerank.pictures import Encoded
+from rerank.images import Encoded
 from train.stickers.captions import phrase
 from train.stickers.facts import Description, change, describe, holds, possible_changes
 from train.stickers.judge import find, verdict
@@ -32,10 +32,10 @@ PROMPTS_SEED = 1  # of the prompts drawn to learn from; the evaluation set has 0
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pictures with captions of which is known whether they match. `foreign` are the places in
+    """Images with captions of which is known whether they match. `foreign` are the places in
     `pairs` of captions that tell of another scene."""
 
-    pictures: torch.Tensor  # (N, 3, H, W) uint8
+    images: torch.Tensor  # (N, 3, H, W) uint8
     pairs: list[Pair]
     foreign: list[int]
 
@@ -85,9 +85,9 @@ def label_drawn(
     prompts: Sequence[tuple[str, Description]],
     seeds: int,
 ) -> Labelled:
-    """Pictures drawn for each prompt, each with that prompt and with that of another, by the
+    """Images drawn for each prompt, each with that prompt and with that of another, by the
     judge's verdict."""
-    pictures: list[torch.Tensor] = []
+    images: list[torch.Tensor] = []
     pairs: list[Pair] = []
     foreign: list[int] = []
     for number, (text, description) in enumerate(prompts):
@@ -95,24 +95,24 @@ def label_drawn(
             draft.step(draft.total)
             drawn = draft.pixels().cpu()
         other_text, other = prompts[(number + len(prompts) // 2 + 1) % len(prompts)]
-        for picture, sight in zip(drawn, find(drawn), strict=True):
-            pairs.append(Pair(len(pictures), text, verdict(sight, description).right))
-            pairs.append(Pair(len(pictures), other_text, verdict(sight, other).right))
+        for image, sight in zip(drawn, find(drawn), strict=True):
+            pairs.append(Pair(len(images), text, verdict(sight, description).right))
+            pairs.append(Pair(len(images), other_text, verdict(sight, other).right))
             foreign += [] if pairs[-1].matches else [len(pairs) - 1]
-            pictures.append(picture)
-    return Labelled(torch.stack(pictures), pairs, foreign)
+            images.append(image)
+    return Labelled(torch.stack(images), pairs, foreign)
 
 
 def calibrate(
-    jury: Reranker,
+    reranker: Reranker,
     pipeline: LatentDiffusion | None,
     *,
     scenes: int = 400,
     prompts: int = 60,
     seeds: int = 4,
 ) -> tuple[Calibration, Quality]:
-    """Return the jury's calibration, from scenes and, with a model, from what it draws of prompts
-    that are not in the evaluation set; and its quality on images that were held back."""
+    """Calibrate on scenes and, with a pipeline, on what it draws of prompts that are not in the
+    evaluation set; return the quality on images that were held out too."""
     evaluated = {prompt.text for prompt in read_prompts()}
     parts = [label_scenes(scenes, "calibration")]
     if pipeline is not None:
@@ -122,14 +122,14 @@ def calibrate(
     unrelated = [phrase(describe(draw_scene(rng), rng), rng) for _ in range(2 * CAPTIONS)]
     pairs, begin = [], 0
     for part in parts:
-        pairs += [Pair(begin + p.picture, p.caption, p.matches) for p in part.pairs]
-        begin += len(part.pictures)
-    pictures = jury.encode(torch.cat([part.pictures for part in parts]))
-    return make(jury, pictures, pairs, [text for text in unrelated if text not in evaluated])
+        pairs += [Pair(begin + p.image, p.caption, p.matches) for p in part.pairs]
+        begin += len(part.images)
+    images = reranker.encode(torch.cat([part.images for part in parts]))
+    return make(reranker, images, pairs, [text for text in unrelated if text not in evaluated])
 
 
 def main_figures(
-    jury: Reranker,
+    reranker: Reranker,
     pipeline: LatentDiffusion | None,
     *,
     scenes: int = 300,
@@ -141,25 +141,25 @@ def main_figures(
     labelled = label_scenes(scenes, "evaluation")
     lines = [
         f"{scenes} scenes, each with its caption, a changed one and that of another scene",
-        *_calibration_lines(jury, labelled),
+        *_calibration_lines(reranker, labelled),
         f"claims of {scenes} captions, a third of them true",
-        *measure_claims_on_scenes(jury, scenes).lines(),
+        *measure_claims_on_scenes(reranker, scenes).lines(),
     ]
     if pipeline is not None:
         chosen = [(p.text, p.description) for p in read_prompts()[:prompts]]
         drawn = label_drawn(pipeline, chosen, seeds)
         lines += [
-            f"{len(drawn.pictures)} pictures drawn of {prompts} prompts, each with its prompt and "
+            f"{len(drawn.images)} images drawn of {prompts} prompts, each with its prompt and "
             "another; the judge decides",
-            *_calibration_lines(jury, drawn),
+            *_calibration_lines(reranker, drawn),
             "claims on them, where the judge sees a scene clearly",
-            *measure_claims_on_drawn(jury, drawn).lines(),
+            *measure_claims_on_drawn(reranker, drawn).lines(),
         ]
     return "\n".join(lines)
 
 
-def _calibration_lines(jury: Reranker, labelled: Labelled) -> list[str]:
-    found, none = measure_calibration(jury, labelled)
+def _calibration_lines(reranker: Reranker, labelled: Labelled) -> list[str]:
+    found, none = measure_calibration(reranker, labelled)
     return [
         f"  expected calibration error {found.error:.3f}, {found.right:.1%} told right, "
         f"of {found.pairs} pairs",
@@ -167,12 +167,12 @@ def _calibration_lines(jury: Reranker, labelled: Labelled) -> list[str]:
     ]
 
 
-def measure_calibration(jury: Reranker, labelled: Labelled) -> tuple[Quality, Rates]:
+def measure_calibration(reranker: Reranker, labelled: Labelled) -> tuple[Quality, Rates]:
     """Return the quality of probabilities on labelled images; how often "none of these match" is
     right where the caption is another scene's, and how often it is rightly not said."""
-    pictures = jury.encode(labelled.pictures)
+    images = reranker.encode(labelled.images)
     probabilities = [
-        jury.calibrated(pair.caption, _one(pictures, pair.picture))[0].probability
+        reranker.calibrated(pair.caption, _one(images, pair.image))[0].probability
         for pair in labelled.pairs
     ]
     matches = [pair.matches for pair in labelled.pairs]
@@ -185,37 +185,37 @@ def measure_calibration(jury: Reranker, labelled: Labelled) -> tuple[Quality, Ra
     return quality(probabilities, matches), Rates(none)
 
 
-def measure_claims_on_scenes(jury: Reranker, number: int) -> Rates:
+def measure_claims_on_scenes(reranker: Reranker, number: int) -> Rates:
     """How often ticks and crosses are right on scenes: a third with their own captions, a third
     with one fact changed, a third with captions of other scenes."""
     rng = random.Random("claims")
     scenes = [draw_scene(rng, held_out=True) for _ in range(number)]
-    pictures = jury.encode(render(scenes))
+    images = reranker.encode(render(scenes))
     cases = []
     for index, scene in enumerate(scenes):
         told = describe(scene if index % 3 < 2 else draw_scene(rng, held_out=True), rng)
         if index % 3 == 1:
             changed = change(told, rng.choice(possible_changes(told)), rng, held_out=True)
             told = told if changed is None else changed
-        cases.append((phrase(told, rng), _one(pictures, index), scene))
-    return _rates(jury, cases)
+        cases.append((phrase(told, rng), _one(images, index), scene))
+    return _rates(reranker, cases)
 
 
-def measure_claims_on_drawn(jury: Reranker, drawn: Labelled) -> Rates:
+def measure_claims_on_drawn(reranker: Reranker, drawn: Labelled) -> Rates:
     """Return the same on drawn images in which the judge sees a scene clearly."""
-    pictures = jury.encode(drawn.pictures)
-    sights = find(drawn.pictures)
-    seen = [(pair, sights[pair.picture].scene) for pair in drawn.pairs]
+    images = reranker.encode(drawn.images)
+    sights = find(drawn.images)
+    seen = [(pair, sights[pair.image].scene) for pair in drawn.pairs]
     return _rates(
-        jury,
-        [(p.caption, _one(pictures, p.picture), scene) for p, scene in seen if scene is not None],
+        reranker,
+        [(p.caption, _one(images, p.image), scene) for p, scene in seen if scene is not None],
     )
 
 
-def _rates(jury: Reranker, cases: Sequence[tuple[str, Encoded, Scene]]) -> Rates:
+def _rates(reranker: Reranker, cases: Sequence[tuple[str, Encoded, Scene]]) -> Rates:
     right: dict[str, list[bool]] = {name: [] for name in ("overall", *KINDS)}
-    for caption, picture, scene in cases:
-        for verdict_ in jury.check(caption, picture)[0].results:
+    for caption, image, scene in cases:
+        for verdict_ in reranker.check(caption, image)[0].results:
             is_right = verdict_.holds == is_true(verdict_.claim, scene)
             right["overall"].append(is_right)
             right[verdict_.claim.kind].append(is_right)
@@ -250,5 +250,5 @@ def is_true(claim: Claim, scene: Scene) -> bool:
             raise ValueError(f"no truth is known for claims of {claim.kind}")
 
 
-def _one(pictures: Encoded, index: int) -> Encoded:
-    return Encoded(pictures.features[index : index + 1])
+def _one(images: Encoded, index: int) -> Encoded:
+    return Encoded(images.features[index : index + 1])

@@ -7,7 +7,8 @@ from rerank import Reranker
 from rerank.claims.claims import Claim, split
 from rerank.claims.vocabulary import read_vocabulary
 from rerank.model.specs import SPECS
-from train.jury import (
+from train.cli import _parser
+from train.reranker_quality import (
     Labelled,
     calibrate,
     is_true,
@@ -28,7 +29,7 @@ VOCABULARY = read_vocabulary(SPECS["stickers-clip"].folder)
 
 
 @pytest.fixture(scope="module")
-def jury() -> Reranker:
+def reranker() -> Reranker:
     return Reranker.load(device="cpu")
 
 
@@ -75,7 +76,7 @@ def test_claims_are_true_of_a_scene_as_its_caption_is() -> None:
 
 def test_labelled_scenes() -> None:
     labelled = label_scenes(30, "a test")
-    assert labelled.pictures.shape == (30, 3, 64, 64)
+    assert labelled.images.shape == (30, 3, 64, 64)
     assert [pair.matches for pair in labelled.pairs][::3] == [True] * 30
     assert sum(pair.matches for pair in labelled.pairs) < 40
     assert not any(labelled.pairs[place].matches for place in labelled.foreign)
@@ -88,7 +89,7 @@ class Painter:
     """Draws scenes of other prompts than it is asked for."""
 
     def begin(self, prompt: str, seeds: range) -> "Painter":
-        self.pixels_drawn = label_scenes(len(seeds), prompt).pictures
+        self.pixels_drawn = label_scenes(len(seeds), prompt).images
         return self
 
     total = 1
@@ -104,28 +105,33 @@ class Painter:
         return self.pixels_drawn
 
 
-def test_labelled_drawings(jury: Reranker) -> None:
+def test_labelled_drawings(reranker: Reranker) -> None:
     prompts = [(p.text, p.description) for p in read_prompts()[:6]]
     labelled = label_drawn(Painter(), prompts, 2)  # type: ignore[arg-type]
-    assert len(labelled.pictures) == 12
+    assert len(labelled.images) == 12
     assert len(labelled.pairs) == 24
     assert {pair.caption for pair in labelled.pairs} == {text for text, _ in prompts}
-    rates = measure_claims_on_drawn(jury, Labelled(labelled.pictures, labelled.pairs[:6], []))
+    rates = measure_claims_on_drawn(reranker, Labelled(labelled.images, labelled.pairs[:6], []))
     assert rates.right["overall"]
 
 
-def test_a_calibration_of_the_shipped_jury_is_worth_something(jury: Reranker) -> None:
-    """Far below what `salon-train jury` measures: few scenes to learn from and to try."""
-    calibration, _ = calibrate(jury, None, scenes=40)
+def test_a_calibration_of_the_shipped_jury_is_worth_something(reranker: Reranker) -> None:
+    """Far below what `salon-train reranker` measures: few scenes to learn from and to try."""
+    calibration, _ = calibrate(reranker, None, scenes=40)
     evaluated = {prompt.text for prompt in read_prompts()}
     assert not evaluated & set(calibration.captions)
-    jury.calibration = calibration
-    quality, none = measure_calibration(jury, label_scenes(20, "another test"))
+    reranker.calibration = calibration
+    quality, none = measure_calibration(reranker, label_scenes(20, "another test"))
     assert quality.right > 0.7
     assert sum(none.right["none matches"]) > 15
     assert all("%" in line for line in none.lines())
 
 
-def test_most_ticks_are_right(jury: Reranker) -> None:
-    right = measure_claims_on_scenes(jury, 12).right["overall"]
+def test_most_ticks_are_right(reranker: Reranker) -> None:
+    right = measure_claims_on_scenes(reranker, 12).right["overall"]
     assert sum(right) > 0.75 * len(right)
+
+
+def test_the_step_answers_to_its_old_name() -> None:
+    parse = _parser().parse_args
+    assert parse(["jury"]).run_step is parse(["reranker"]).run_step

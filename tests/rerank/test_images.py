@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rerank import Reranker
-from rerank.pictures import AHEAD, ahead, list_pictures
+from rerank.images import AHEAD, ahead, list_images
 
 
 def test_folders(tmp_path: Path) -> None:
@@ -16,14 +16,14 @@ def test_folders(tmp_path: Path) -> None:
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    assert [path.name for path in list_pictures(tmp_path)] == ["a.JPG", "b.png"]
-    deep = [str(path.relative_to(tmp_path)) for path in list_pictures(tmp_path, deep=True)]
+    assert [path.name for path in list_images(tmp_path)] == ["a.JPG", "b.png"]
+    deep = [str(path.relative_to(tmp_path)) for path in list_images(tmp_path, deep=True)]
     assert deep == ["a.JPG", "b.png", "inner/d.webp"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no pictures"):
-        list_pictures(tmp_path / "empty")
+    with pytest.raises(ValueError, match="no images"):
+        list_images(tmp_path / "empty")
     with pytest.raises(ValueError, match=r"c\.txt: not a folder"):
-        list_pictures(tmp_path / "c.txt")
+        list_images(tmp_path / "c.txt")
 
 
 def test_results_keep_their_order_and_errors_their_place() -> None:
@@ -64,20 +64,20 @@ def test_a_stream_is_read_only_a_little_ahead() -> None:
     assert not [each for each in threading.enumerate() if each.name.startswith("decode")]
 
 
-def test_few_pictures_of_a_long_stream_are_alive(jury: Reranker) -> None:
+def test_few_images_of_a_long_stream_are_alive(reranker: Reranker) -> None:
     alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
     most = 0
 
     def stream() -> Iterator[torch.Tensor]:
         nonlocal most
         for _ in range(600):
-            picture = torch.zeros(3, 64, 64, dtype=torch.uint8)
-            alive.add(picture)
+            image = torch.zeros(3, 64, 64, dtype=torch.uint8)
+            alive.add(image)
             most = max(most, len(alive))
-            yield picture
+            yield image
 
     done: list[int] = []
-    assert len(jury.encode(stream(), progress=done.append)) == 600
+    assert len(reranker.encode(stream(), progress=done.append)) == 600
     assert done == sorted(done)
     assert done[-1] == 600
     assert most <= 2 * AHEAD

@@ -1,4 +1,4 @@
-"""Many pictures: those of a folder, and streams of them that threads decode ahead."""
+"""Many images: those of a folder, and streams of them that threads decode ahead."""
 
 import os
 from collections import deque
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 if TYPE_CHECKING:
     import torch
 
-    from rerank.model.preprocessing import Picture
+    from rerank.model.preprocessing import ImageLike
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"})
 DECODERS = os.cpu_count() or 4  # threads
-AHEAD = 64  # pictures that wait, decoded, for their turn
+AHEAD = 64  # images that wait, decoded, for their turn
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -23,10 +23,10 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Encoded:
-    """Pictures as the model sees them, to be judged any number of times.
+    """Images as the model sees them, to be scored any number of times.
 
-    features  (N, D) of length 1, on the model's device; nan where a picture failed
-    failed    index → why, for pictures that could not be read
+    features  (N, D) of length 1, on the model's device; nan where an image failed
+    failed    index → why, for images that could not be read
     """
 
     features: "torch.Tensor"
@@ -36,19 +36,19 @@ class Encoded:
         return len(self.features)
 
 
-# A folder, whose pictures are taken sorted by name; any iterable, read once; one tensor.
-Images: TypeAlias = "Iterable[Picture] | torch.Tensor | str | os.PathLike[str] | Encoded"
+# A folder, whose images are taken sorted by name; any iterable, read once; one tensor.
+Images: TypeAlias = "Iterable[ImageLike] | torch.Tensor | str | os.PathLike[str] | Encoded"
 
 
-def list_pictures(folder: str | os.PathLike[str], *, deep: bool = False) -> list[Path]:
-    """The picture files of a folder, sorted; `deep` takes those of its folders too.
+def list_images(folder: str | os.PathLike[str], *, deep: bool = False) -> list[Path]:
+    """Return the image files of a folder, sorted; `deep` takes those of its folders too.
 
     Told by their suffix; hidden ones are left out. Raises ValueError for what is not a folder, and
     for a folder without any.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"{folder}: not a folder; images are a list of pictures, not one")
+        raise ValueError(f"{folder}: not a folder; images are a list of images, not one")
     found = sorted(
         path
         for path in (folder.rglob("*") if deep else folder.iterdir())
@@ -56,14 +56,14 @@ def list_pictures(folder: str | os.PathLike[str], *, deep: bool = False) -> list
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
     if not found:
-        raise ValueError(f"{folder}: no pictures ({', '.join(sorted(SUFFIXES))}) in this folder")
+        raise ValueError(f"{folder}: no images ({', '.join(sorted(SUFFIXES))}) in this folder")
     return found
 
 
 def ahead(
     items: Iterable[Item], work: Callable[[Item], Result], errors: type[Exception]
 ) -> Iterator[Result | Exception]:
-    """The results of `work` in the order of the items, made by threads a little ahead.
+    """Return the results of `work` in the order of the items, made by threads a little ahead.
 
     Exceptions of the kind `errors` take the place of their result; others are raised. At most AHEAD
     items are in memory, however many there are.
@@ -82,7 +82,8 @@ def ahead(
 def in_threads(
     pool: ThreadPoolExecutor, items: Iterable[Item], work: Callable[[Item], Result], most: int
 ) -> Iterator[Result]:
-    """The results of `work` in the order of the items, of which at most so many are in memory.
+    """Return the results of `work` in the order of the items, of which at most so many are in
+    memory.
 
     Shuts the pool down at the end.
     """

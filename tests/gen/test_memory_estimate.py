@@ -7,7 +7,7 @@ import pytest
 from gen import Engine, InputError, Request
 from gen.cli import main
 from gen.memory import FIRST_GUESS
-from gen.memory_estimate import Forecast, foresee
+from gen.memory_estimate import MemoryEstimate, estimate_memory
 from gen.plan import resolve
 from pipelines.dalle.memory import MemoryPlan
 
@@ -18,13 +18,13 @@ def plan_words(tiny_diffusion_folder: Path, tiny_clip_folder: Path) -> list[str]
     return [*words, "--reranker", str(tiny_clip_folder), "--device", "cpu", "--plan"]
 
 
-def forecast(folder: Path, clip: Path, **settings: int) -> Forecast:
+def estimate(folder: Path, clip: Path, **settings: int) -> MemoryEstimate:
     plan = resolve(Request("a panda", model=str(folder), **settings))
-    return foresee([plan, plan], Engine(device="cpu", reranker=str(clip)))
+    return estimate_memory([plan, plan], Engine(device="cpu", reranker=str(clip)))
 
 
 def test_numbers(tiny_diffusion_folder: Path, tiny_clip_folder: Path) -> None:
-    told = forecast(tiny_diffusion_folder, tiny_clip_folder, candidates=3, steps=5, width=128)
+    told = estimate(tiny_diffusion_folder, tiny_clip_folder, candidates=3, steps=5, width=128)
     [model] = told.models
     assert (told.device, told.dtype, told.offload) == ("cpu", "float32", "none")
     assert model.candidates == 6
@@ -33,14 +33,14 @@ def test_numbers(tiny_diffusion_folder: Path, tiny_clip_folder: Path) -> None:
     files = list(tiny_diffusion_folder.rglob("*.safetensors"))
     in_half_precision = sum(path.stat().st_size for path in files)
     assert model.needs.weights == pytest.approx(2 * in_half_precision, rel=0.2)
-    assert told.weights == model.needs.weights + told.jury
-    assert told.jury > 0
+    assert told.weights == model.needs.weights + told.rerankers
+    assert told.rerankers > 0
     assert told.fits
 
 
 def test_what_a_transformer_remembers(tiny_dalle_folder: Path, tiny_clip_folder: Path) -> None:
     plain, compared = (
-        forecast(tiny_dalle_folder, tiny_clip_folder, candidates=2, guidance=guidance).models[0]
+        estimate(tiny_dalle_folder, tiny_clip_folder, candidates=2, guidance=guidance).models[0]
         for guidance in (1, 3)
     )
     assert compared.prompt_cache == 2 * plain.prompt_cache > 0
@@ -63,16 +63,16 @@ def test_a_model_with_additions_is_another(
         resolve(Request("a panda", model=str(tiny_diffusion_folder), candidates=2, vae=vae))
         for vae in (None, str(tiny_diffusion_folder / "vae"))
     ]
-    told = foresee(plans, Engine(device="cpu", reranker=str(tiny_clip_folder)))
+    told = estimate_memory(plans, Engine(device="cpu", reranker=str(tiny_clip_folder)))
     one, other = told.models
     assert one.needs == other.needs
-    assert told.weights == 2 * one.needs.weights + told.jury
+    assert told.weights == 2 * one.needs.weights + told.rerankers
 
 
 def test_wishes_that_the_model_lacks(tiny_dalle_folder: Path) -> None:
     plan = resolve(Request("a panda", model=str(tiny_dalle_folder)))
     with pytest.raises(InputError, match="runs without --vae-tiling"):
-        foresee([plan], Engine(device="cpu", reranker="none", vae_tiling=True))
+        estimate_memory([plan], Engine(device="cpu", reranker="none", vae_tiling=True))
 
 
 def test_the_command_prints_and_draws_nothing(
@@ -100,5 +100,5 @@ def test_what_does_not_fit_is_exit_5(
 def test_a_device_that_is_not_there(plan_words: list[str]) -> None:
     plan = resolve(Request("a panda"))
     with pytest.raises(InputError, match="no device 'cuda:9'"):
-        foresee([plan], Engine(device="cuda:9"))
+        estimate_memory([plan], Engine(device="cuda:9"))
     assert main([*plan_words, "--offload", "model"]) == 2
