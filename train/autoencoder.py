@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 
 from pipelines.diffusion.decoding import solve_latent_rgb, write_latent_rgb
@@ -68,9 +69,13 @@ class AutoencoderTask(Task):
         ]
         return render(scenes, device=device)
 
+    def encode(self, x: torch.Tensor) -> DiagonalGaussianDistribution:
+        """Return the posterior of images (B, 3, H, W) in [−1, 1]."""
+        return self.vae.encode(x).latent_dist
+
     def forward(self, batch: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
         x = to_range(batch)
-        posterior = self.vae.encode(x).latent_dist
+        posterior = self.encode(x)
         noise = torch.randn(posterior.mean.shape, generator=generator).to(x.device)
         y = self.vae.decode(posterior.mean + posterior.std * noise).sample
         absolute = (y - x).abs().mean()

@@ -64,10 +64,10 @@ def _parser() -> argparse.ArgumentParser:
         step("statistics", _statistics, "count how often each kind of scene and phrasing comes"),
         10_000,
     )
-    counting(
-        step("judge", _judge, "measure how well the judge tells right pictures from wrong ones"),
-        1000,
-    )
+    judge = step("judge", _judge, "measure how well the judge tells right images from wrong ones")
+    counting(judge, 1000)
+    judge.add_argument("--world", action="store_true", help="the judge of the thousand things")
+    judge.add_argument("--run", type=Path, help="with --world: try this run's decoders, too")
     for name, aliases, function, help in (
         ("calibrate", (), _calibrate, "learn what a reranker's scores mean: its calibration.json"),
         # "jury" was its name
@@ -91,6 +91,10 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--threads", type=int, help="CPU threads; default: all cores")
     ship = step("ship", _ship, "put the trained networks into the packages, in half precision")
     running(ship).add_argument("--only", choices=SHIPPED, help="one of them; default: all there")
+    from train.world.cli import add_steps
+
+    world = steps.add_parser("world", help="the same steps for the world of a thousand things")
+    add_steps(world.add_subparsers(metavar="STEP", required=True))
     step("plan", _plan, "tell the memory that DALL·E's transformer of 12 billion parameters needs")
     return parser
 
@@ -108,6 +112,11 @@ def _statistics(arguments: argparse.Namespace) -> None:
 
 
 def _judge(arguments: argparse.Namespace) -> None:
+    if arguments.world:
+        from train.world import trial
+
+        print(trial.main_figures(arguments.number, arguments.run))
+        return
     from train.stickers.trial import main_figures
 
     print(main_figures(arguments.number))

@@ -18,6 +18,7 @@ import random
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,13 @@ from train.stickers.captions import phrase
 from train.stickers.facts import CHANGES, Description, change, describe, possible_changes
 from train.stickers.held_out import is_held_out
 from train.stickers.judge import find, judge, verdict
-from train.stickers.prompts import EVALUATION, TAGS, Prompt, read_prompts
+from train.stickers.prompts import EVALUATION, TAGS, read_prompts
 from train.stickers.renderer import render
 from train.stickers.scene import KINDS, draw_scene
 from train.stickers.trial import draw_trial
+from train.worlds import CAPTIONS, Asked, Quiz, Tried, World
 
 RESAMPLES = 2000
-CAPTIONS = 16  # among which CLIP picks: the true one and those with one fact changed
 SHEET_PROMPTS = 48
 SHEET_SCALE = 4
 SHEET_COLUMNS = 8
@@ -84,10 +85,11 @@ QUICK = Plan(prompts=60, seeds=2, best_prompts=30, scenes=200)
 class Drawn:
     """The candidates of one prompt; candidate i has seed i."""
 
-    prompt: Prompt
+    prompt: Asked
     pictures: torch.Tensor  # (N, 3, H, W) uint8 on the CPU; black where none could be made
     right: list[bool]
     scores: list[float]  # cosines by CLIP
+    seen: tuple[Any, ...] = ()  # what the judge saw in each
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,52 @@ class Report:
     ceiling: dict[str, Estimate]
 
 
-def draw(pipeline: Pipeline, reranker: Reranker, prompt: Prompt, number: int, plan: Plan) -> Drawn:
+def _sticker_quiz(rng: random.Random, held_out: bool) -> Quiz | None:
+    scene = draw_scene(rng, held_out=held_out)
+    told = describe(scene, rng)
+    changed = _changed(told, rng, held_out)
+    if is_held_out(scene.things) != held_out or len(changed) < CAPTIONS - 1:
+        return None
+    wording = rng.random()
+    texts = [phrase(each, random.Random(wording)) for each in (told, *changed)]
+    return Quiz(render([scene]), texts, list(changed.values()))
+
+
+def _sticker_trial(number: int) -> Tried:
+    trial = draw_trial(number)
+
+    def right(pictures: torch.Tensor) -> list[bool]:
+        pairs = zip(find(pictures), trial.told, strict=True)
+        return [verdict(sight, told).right for sight, told in pairs]
+
+    return Tried(trial.pictures, [scene.kind for scene in trial.scenes], right)
+
+
+def _look(pictures: torch.Tensor, description: Description) -> list[tuple[bool, Any]]:
+    return [(each.right, each.reason) for each in judge(pictures, description)]
+
+
+STICKERS = World(
+    prompts=EVALUATION,
+    read=read_prompts,
+    groups=TAGS,
+    groups_of=lambda prompt: {prompt.tag},
+    look=_look,
+    facts=CHANGES,
+    quiz=_sticker_quiz,
+    kinds=tuple(KINDS),
+    trial=_sticker_trial,
+)
+
+
+def draw(
+    pipeline: Pipeline,
+    reranker: Reranker,
+    prompt: Asked,
+    number: int,
+    plan: Plan,
+    world: World = STICKERS,
+) -> Drawn:
     """Draw, judge and score `number` candidates of one prompt, with the seeds from 0."""
     settings = plan.settings(pipeline.spec.settings)
     with pipeline.begin(prompt.text, seeds=range(number), **settings) as draft:
@@ -139,8 +186,9 @@ def draw(pipeline: Pipeline, reranker: Reranker, prompt: Prompt, number: int, pl
         kept = [seed not in draft.failed for seed in draft.seeds]
     pictures = made.new_zeros(number, *made.shape[1:])
     pictures[torch.tensor(kept)] = made
-    right = [each.right for each in judge(pictures, prompt.description)]
-    return Drawn(prompt, pictures, right, reranker.score(prompt.text, pictures))
+    looked = world.look(pictures, prompt.description)
+    right, seen = [each for each, _ in looked], tuple(each for _, each in looked)
+    return Drawn(prompt, pictures, right, reranker.score(prompt.text, pictures), seen)
 
 
 def pooled(paths: Sequence[Sequence[Drawn]]) -> list[Drawn]:
@@ -156,20 +204,27 @@ def _dealt(by_model: Sequence[Drawn]) -> Drawn:
         torch.stack([drawn.pictures[i] for i, drawn in enumerate(turns)]),
         [drawn.right[i] for i, drawn in enumerate(turns)],
         [drawn.scores[i] for i, drawn in enumerate(turns)],
+        tuple(drawn.seen[i] for i, drawn in enumerate(turns) if drawn.seen),
     )
 
 
-def measure(drawn: Sequence[Drawn], pipeline: Pipeline, reranker: Reranker, plan: Plan) -> Report:
+def measure(
+    drawn: Sequence[Drawn],
+    pipeline: Pipeline,
+    reranker: Reranker,
+    plan: Plan,
+    world: World = STICKERS,
+) -> Report:
     """All figures, from what was drawn and the networks themselves."""
     return Report(
         model=str(pipeline.spec.folder),
         clip=str(reranker.folder),
         plan=plan,
-        one_candidate=one_candidate(drawn, plan.seeds),
-        best_of=best_of(drawn[: plan.best_prompts], plan.candidates),
-        true_caption=true_captions(reranker, plan.scenes, held_out=False),
-        true_caption_held_out=true_captions(reranker, plan.scenes, held_out=True),
-        ceiling=ceiling(reconstruction(pipeline), plan.scenes),
+        one_candidate=one_candidate(drawn, plan.seeds, world),
+        best_of=best_of(drawn[: plan.best_prompts], plan.candidates, world),
+        true_caption=true_captions(reranker, plan.scenes, held_out=False, world=world),
+        true_caption_held_out=true_captions(reranker, plan.scenes, held_out=True, world=world),
+        ceiling=ceiling(reconstruction(pipeline), plan.scenes, world),
     )
 
 
@@ -199,24 +254,27 @@ def share(truths: Sequence[bool] | Sequence[float]) -> Estimate:
     return estimate
 
 
-def one_candidate(drawn: Sequence[Drawn], seeds: int) -> dict[str, Estimate]:
+def one_candidate(
+    drawn: Sequence[Drawn], seeds: int, world: World = STICKERS
+) -> dict[str, Estimate]:
     """How often one candidate is right: the mean over prompts and their first `seeds` seeds."""
     return {
         name: share([float(np.mean(each.right[:seeds])) for each in group])
-        for name, group in _by_tag(drawn).items()
+        for name, group in _grouped(drawn, world).items()
     }
 
 
-def best_of(drawn: Sequence[Drawn], candidates: int) -> dict[str, Choice]:
+def best_of(drawn: Sequence[Drawn], candidates: int, world: World = STICKERS) -> dict[str, Choice]:
     """Return what CLIP's first choice among the first `candidates` of each prompt is worth."""
-    return {name: _choice(group, candidates) for name, group in _by_tag(drawn).items()}
+    return {name: _choice(group, candidates) for name, group in _grouped(drawn, world).items()}
 
 
-def _by_tag(drawn: Sequence[Drawn]) -> dict[str, list[Drawn]]:
-    return {
-        "overall": list(drawn),
-        **{tag: [each for each in drawn if each.prompt.tag == tag] for tag in TAGS},
+def _grouped(drawn: Sequence[Drawn], world: World) -> dict[str, list[Drawn]]:
+    groups = {
+        name: [each for each in drawn if name in world.groups_of(each.prompt)]
+        for name in world.groups
     }
+    return {"overall": list(drawn), **groups}
 
 
 def _choice(drawn: Sequence[Drawn], candidates: int) -> Choice:
@@ -242,7 +300,9 @@ def _favourite(scores: Sequence[float]) -> int:
     )
 
 
-def true_captions(reranker: Reranker, number: int, *, held_out: bool) -> dict[str, Estimate]:
+def true_captions(
+    reranker: Reranker, number: int, *, held_out: bool, world: World = STICKERS
+) -> dict[str, Estimate]:
     """How often CLIP prefers the true caption of a scene to 15 with one fact changed each, in the
     same wording: to all of them (`overall`), and to all those in which one kind of fact changed.
 
@@ -250,22 +310,16 @@ def true_captions(reranker: Reranker, number: int, *, held_out: bool) -> dict[st
     captions.
     """
     rng = random.Random(f"true captions:{held_out}")
-    wins: dict[str, list[bool]] = {name: [] for name in ("overall", *CHANGES)}
+    wins: dict[str, list[bool]] = {name: [] for name in ("overall", *world.facts)}
     while len(wins["overall"]) < number:
-        scene = draw_scene(rng, held_out=held_out)
-        told = describe(scene, rng)
-        changed = _changed(told, rng, held_out)
-        if is_held_out(scene.things) != held_out or len(changed) < CAPTIONS - 1:
+        quiz = world.quiz(rng, held_out)
+        if quiz is None:
             continue
-        wording = rng.random()
-        texts = [phrase(each, random.Random(wording)) for each in (told, *changed)]
-        true, *others = reranker.similarity(texts, render([scene]))[:, 0].tolist()
+        true, *others = reranker.similarity(quiz.captions, quiz.picture)[:, 0].tolist()
         wins["overall"].append(true > max(others))
-        for fact in set(changed.values()):
-            rivals = (
-                score for score, of in zip(others, changed.values(), strict=True) if of == fact
-            )
-            wins[fact].append(true > max(rivals))
+        for fact in set(quiz.changed):
+            pairs = zip(others, quiz.changed, strict=True)
+            wins[fact].append(true > max(score for score, changed in pairs if changed == fact))
     return {name: share(truths) for name, truths in wins.items()}
 
 
@@ -299,17 +353,18 @@ def through_codes(dvae: DiscreteVae) -> Callable[[torch.Tensor], torch.Tensor]:
     return lambda x: (dvae.decode(dvae.encode(x)) * 255).round().to(torch.uint8)
 
 
-def ceiling(again: Callable[[torch.Tensor], torch.Tensor], number: int) -> dict[str, Estimate]:
+def ceiling(
+    again: Callable[[torch.Tensor], torch.Tensor], number: int, world: World = STICKERS
+) -> dict[str, Estimate]:
     """How many scenes are still right after an autoencoder made them again: what a painter in its
     latents or codes can reach at best."""
-    trial = draw_trial(number)
+    trial = world.trial(number)
     with torch.inference_mode():
         pictures = [again(part) for part in trial.pictures.split(DECODED)]
-    sights = find(torch.cat(pictures))
-    right: dict[str, list[bool]] = {name: [] for name in ("overall", *KINDS)}
-    for scene, told, sight in zip(trial.scenes, trial.told, sights, strict=True):
-        for name in ("overall", scene.kind):
-            right[name].append(verdict(sight, told).right)
+    right: dict[str, list[bool]] = {name: [] for name in ("overall", *world.kinds)}
+    for kind, truth in zip(trial.kinds, trial.right(torch.cat(pictures)), strict=True):
+        for name in ("overall", kind):
+            right[name].append(truth)
     return {name: share(truths) for name, truths in right.items()}
 
 
@@ -392,11 +447,13 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         plan = _plan(arguments)
-        prompts = read_prompts(arguments.prompts_file)[: plan.prompts]
+        world = _world(arguments.world)
+        prompts = world.read(arguments.prompts_file or world.prompts)[: plan.prompts]
         engine = Engine(device=arguments.device)
         pipelines = [engine.pipeline(families.find(name)) for name in arguments.model.split(",")]
         reranker = Reranker.load(arguments.clip, device=arguments.device)
-        paths = [draw_all(pipeline, reranker, prompts, plan) for pipeline in pipelines]
+        draw_one = partial(draw_all, reranker=reranker, prompts=prompts, plan=plan, world=world)
+        paths = [draw_one(pipeline) for pipeline in pipelines]
     except WeightsError as error:
         print(f"evaluate: error: {error}", file=sys.stderr)
         return 3
@@ -408,13 +465,13 @@ def main(argv: list[str] | None = None) -> int:
         sheet(pool).save(arguments.sheet)
     plan = replace(plan, prompts=len(prompts))
     reports = [
-        measure(drawn, pipeline, reranker, plan)
+        measure(drawn, pipeline, reranker, plan, world)
         for drawn, pipeline in zip(paths, pipelines, strict=True)
     ]
     if len(reports) == 1:
         print(json.dumps(to_json(reports[0]), indent=2) if arguments.json else to_text(reports[0]))
         return 0
-    chosen = best_of(pool[: plan.best_prompts], plan.candidates)
+    chosen = best_of(pool[: plan.best_prompts], plan.candidates, world)
     if arguments.json:
         each = [to_json(report) for report in reports]
         whole = {name: asdict(choice) for name, choice in chosen.items()}
@@ -425,8 +482,21 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _world(of_thousand: bool) -> World:
+    """Return the world that is measured by."""
+    if not of_thousand:
+        return STICKERS
+    from train.world.measure import WORLD
+
+    return WORLD
+
+
 def draw_all(
-    pipeline: Pipeline, reranker: Reranker, prompts: Sequence[Prompt], plan: Plan
+    pipeline: Pipeline,
+    reranker: Reranker,
+    prompts: Sequence[Asked],
+    plan: Plan,
+    world: World = STICKERS,
 ) -> list[Drawn]:
     """Every prompt by one model, with a bar."""
     numbers = [
@@ -434,7 +504,7 @@ def draw_all(
         for index in range(len(prompts))
     ]
     rows = tqdm(zip(prompts, numbers, strict=True), total=len(prompts), unit="prompt", leave=False)
-    return [draw(pipeline, reranker, prompt, number, plan) for prompt, number in rows]
+    return [draw(pipeline, reranker, prompt, number, plan, world) for prompt, number in rows]
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
@@ -457,7 +527,10 @@ def _parser() -> argparse.ArgumentParser:
         help="a known model, a folder, or several with commas between",
     )
     parser.add_argument("--clip", help="a known CLIP or a folder; default: the shipped one")
-    parser.add_argument("--prompts-file", type=Path, default=EVALUATION)
+    parser.add_argument(
+        "--world", action="store_true", help="the world of a thousand things, prompts/world.jsonl"
+    )
+    parser.add_argument("--prompts-file", type=Path, help="other prompts of the same world")
     parser.add_argument("--quick", action="store_true", help="60 prompts × 2 seeds")
     parser.add_argument("--prompts", type=int, help="only the first so many")
     parser.add_argument("--seeds", type=int, help="of each prompt, for the single candidate")

@@ -15,6 +15,7 @@ import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from safetensors.torch import load_file, save_file
 
+from pipelines.checkpoints.places import FACTS
 from pipelines.checkpoints.specs import CHECKPOINTS as MODELS
 from pipelines.dalle.spec import DALLE_CLASS
 from rerank.model.specs import CHECKPOINTS as RERANKERS
@@ -29,9 +30,14 @@ SHIPPED = {"stickers": "diffusion", "stickers-clip": "clip", "stickers-dalle": "
 
 
 def ship(
-    run: Path, models: Path = MODELS, rerankers: Path = RERANKERS, only: str | None = None
+    run: Path,
+    models: Path = MODELS,
+    rerankers: Path = RERANKERS,
+    only: str | None = None,
+    known: dict[str, Any] | None = None,
 ) -> list[Path]:
     """Assemble the checkpoints whose networks `run` has trained, or `only` one; returns folders.
+    `known` is what vocabulary.json says; without it, what the stickers' world knows.
 
     Raises FileNotFoundError if there is nothing to ship.
     """
@@ -40,11 +46,16 @@ def ship(
     if not names:
         wanted = " or ".join(SHIPPED.values()) if only is None else SHIPPED[only]
         raise FileNotFoundError(f"{run} holds no trained {wanted}")
-    vocabulary = json.dumps(world_vocabulary(), indent=1, ensure_ascii=False) + "\n"
+    known = world_vocabulary() if known is None else known
+    vocabulary = json.dumps(known, indent=1, ensure_ascii=False) + "\n"
     folders = []
     for name in names:
         folder = (rerankers if name == "stickers-clip" else models) / name
+        facts = folder / FACTS  # written by hand, so they stay
+        written = facts.read_text(encoding="utf-8") if facts.is_file() else None
         _WRITE[name](run, folder)
+        if written is not None:
+            facts.write_text(written, encoding="utf-8")
         for file in folder.rglob("*.safetensors"):
             _halve(file)
         (folder / "vocabulary.json").write_text(vocabulary, encoding="utf-8")
@@ -66,7 +77,9 @@ def _write_dalle(run: Path, model: Path) -> None:
 
 def _write_pipeline(run: Path, model: Path) -> None:
     """Lay out a Stable Diffusion folder: its parts, then what ties them together."""
-    _replace(run / "autoencoder" / "weights", model / "vae")
+    decoder = run / "decoder" / "weights"  # the same autoencoder, whose decoder has gone on
+    vae = decoder if decoder.is_dir() else run / "autoencoder" / "weights"
+    _replace(vae, model / "vae")
     _replace(run / "diffusion" / "weights" / "unet", model / "unet")
     _replace(run / "tokenizer", model / "tokenizer")
     _replace(run / "diffusion" / "weights" / "text_encoder", model / "text_encoder")

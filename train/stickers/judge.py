@@ -265,15 +265,17 @@ def _look_closely(
             continue
         templates = _templates(each.side, 1, difference.device)
         grounds = ground[each.picture]
-        patches = _cut(around, each.picture, each.top, each.left, each.side + 2 * reach)
+        patches = cut(around, each.picture, each.top, each.left, each.side + 2 * reach)
         scores = templates.scores(patches, grounds)  # (W, K, 2 reach + 1, 2 reach + 1)
         score, best = scores.flatten(1).max(1)
         thing, down, right = torch.unravel_index(best, scores.shape[1:])
-        d = _cut(patches, torch.arange(len(best)), down, right, each.side)
+        d = cut(patches, torch.arange(len(best)), down, right, each.side)
         rgb, alpha = templates.sprites[thing].split((3, 1), dim=1)
         u = rgb - alpha * grounds[:, :, None, None]
         good = (
-            (score >= SCORE) & (_worse_half(d, u) >= HALF_SCORE) & (_detail(d, u) >= DETAIL_SCORE)
+            (score >= SCORE)
+            & (worse_half(d, u) >= HALF_SCORE)
+            & (detail_score(d, u) >= DETAIL_SCORE)
         )
         columns = (
             each.picture,
@@ -287,7 +289,7 @@ def _look_closely(
     return founds
 
 
-def _cut(
+def cut(
     planes: torch.Tensor, picture: torch.Tensor, top: torch.Tensor, left: torch.Tensor, side: int
 ) -> torch.Tensor:
     """Squares of `planes` (B, C, H, H) at W places: (W, C, side, side)."""
@@ -297,7 +299,7 @@ def _cut(
     return planes.permute(0, 2, 3, 1)[picture[:, None, None], rows, columns].permute(0, 3, 1, 2)
 
 
-def _worse_half(d: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+def worse_half(d: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     """Return the lowest score of the upper, lower, left and right half: (W). Both are (W, 3, s,
     s)."""
     faint = FAINT * u.square().sum((1, 2, 3))
@@ -310,7 +312,7 @@ def _worse_half(d: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     return torch.stack(scores).amin(0)
 
 
-def _detail(d: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+def detail_score(d: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     """Return the score of the differences between neighbouring pixels: (W)."""
     product, squares = d.new_zeros(len(d)), d.new_zeros(len(d))
     for axis in (2, 3):

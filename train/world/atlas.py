@@ -184,10 +184,36 @@ def load(name: str, folder: Path = CACHE, side: int = SIDE) -> Atlas:
     """Open a set that `build` rendered. Raises FileNotFoundError with the way out."""
     path = folder / f"{name}-{side}.npy"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there: run salon-train atlas")
+        raise FileNotFoundError(f"{path} is not there: run salon-train world atlas")
     drawn: Sequence[Concept] = [concept for concept in CONCEPTS if name in concept.drawings]
     pixels = np.load(path, mmap_mode="r")
     return Atlas(pixels, {concept.codepoint: row for row, concept in enumerate(drawn)})
+
+
+SMALL = Path(__file__).with_name("small.npz")
+SMALL_THINGS = (
+    "panda", "fox", "red apple", "banana", "automobile", "rocket", "deciduous tree", "sunflower",
+    "house", "balloon", "crown", "robot", "octopus", "strawberry", "bicycle", "light bulb",
+)  # fmt: skip
+
+
+def write_small(folder: Path = CACHE, out: Path = SMALL) -> Path:
+    """Write the drawings of a few things, for tests that must not need the packages."""
+    arrays: dict[str, np.ndarray] = {}
+    for name in SETS:
+        atlas = load(name, folder)
+        few = [c for c in CONCEPTS if c.name in SMALL_THINGS and c.codepoint in atlas.row]
+        arrays[name] = np.stack([atlas.pixels[atlas.row[each.codepoint]] for each in few])
+        arrays[f"{name}-keys"] = np.array([each.codepoint for each in few])
+    np.savez_compressed(out, **arrays)  # type: ignore[arg-type]
+    return out
+
+
+def load_small(name: str, path: Path = SMALL) -> Atlas:
+    """Open the few drawings of one set."""
+    with np.load(path) as file:
+        keys = [str(key) for key in file[f"{name}-keys"]]
+        return Atlas(file[name], {key: row for row, key in enumerate(keys)})
 
 
 def notice() -> str:
@@ -198,8 +224,14 @@ def notice() -> str:
             f"- {drawings.credit}: {drawings.licence}, npm package {drawings.package} "
             f"{drawings.version}"
         )
-    lines.append("")
-    lines.append("CC-BY-4.0: https://creativecommons.org/licenses/by/4.0/")
+    lines += [
+        "",
+        "CC-BY-4.0: https://creativecommons.org/licenses/by/4.0/",
+        "",
+        "The words come from emojibase-data and emojilib (MIT) and from WordNet 3.1, copyright",
+        "Princeton University, whose licence permits any use that keeps its notice. How near other",
+        "words are was asked of all-MiniLM-L6-v2 (Apache-2.0).",
+    ]
     return "\n".join(lines) + "\n"
 
 
