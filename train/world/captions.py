@@ -236,8 +236,15 @@ class Speaker:
         with_article = [f"{_determiner(part, rng)} {part}" for part in parts]
         if len(parts) == 1:
             return parts[0], with_article[0]
-        joined = _joined(with_article, told.relation, rng)
+        joint = rng.choice(JOINTS) if rng.random() < 0.7 else self._verb_joint(rng)
+        joined = _joined(with_article, told.relation, joint, rng)
         return joined.split(" ", 1)[1], joined
+
+    def _verb_joint(self, rng: random.Random) -> str:
+        """Return a joint of any verb: who does what to whom says nothing about where."""
+        verb = rng.choice(self.verbs)
+        forms = ("{v}s", "{v}", "who {v}s", "that {v}s", "and then {v}", "is {v} by", "to {v} with")
+        return rng.choice(forms).format(v=verb)
 
     def _one(self, word: str, size: str | None, rng: random.Random) -> str:
         """Return `small red circle`, perhaps with an adjective that changes nothing."""
@@ -272,17 +279,16 @@ def _determiner(words: str, rng: random.Random) -> str:
     return rng.choice(("one", "the", "the", "some", "my", "a single", "this"))
 
 
-def _joined(parts: list[str], relation: str | None, rng: random.Random) -> str:
+def _joined(parts: list[str], relation: str | None, joint: str, rng: random.Random) -> str:
     first, second, *rest = parts
     if relation is not None:
         text = _related(first, second, relation, rng)
-        return (
-            f"{text}{rng.choice((', and', ' and', ', with', ', plus'))} {rest[0]}" if rest else text
-        )
+        behind = rng.choice((", and", " and", ", with", ", plus"))
+        return f"{text}{behind} {rest[0]}" if rest else text
     if rest:
-        joint, last = rng.choice((",", ",", " and")), rng.choice((" and", ", and", ","))
-        return f"{first}{joint} {second}{last} {rest[0]}"
-    return f"{first} {rng.choice(JOINTS)} {second}" if rng.random() < 0.93 else f"{first}, {second}"
+        middle, last = rng.choice((",", ",", " and")), rng.choice((" and", ", and", ","))
+        return f"{first}{middle} {second}{last} {rest[0]}"
+    return f"{first} {joint} {second}" if rng.random() < 0.93 else f"{first}, {second}"
 
 
 def _related(first: str, second: str, relation: str, rng: random.Random) -> str:
