@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         step("statistics", _statistics, "count how often each kind of scene and phrasing comes"),
         10_000,
     )
-    judge = step("judge", _judge, "measure how well the judge tells right pictures from wrong ones")
+    judge = step("judge", _judge, "measure how well the judge tells right images from wrong ones")
     counting(judge, 1000)
     judge.add_argument("--world", action="store_true", help="the judge of the thousand things")
     judge.add_argument("--run", type=Path, help="with --world: try this run's decoders, too")

@@ -15,6 +15,7 @@ import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from safetensors.torch import load_file, save_file
 
+from pipelines.checkpoints.places import FACTS
 from pipelines.checkpoints.specs import CHECKPOINTS as MODELS
 from pipelines.dalle.spec import DALLE_CLASS
 from rerank.model.specs import CHECKPOINTS as RERANKERS
@@ -50,7 +51,11 @@ def ship(
     folders = []
     for name in names:
         folder = (rerankers if name == "stickers-clip" else models) / name
+        facts = folder / FACTS  # written by hand, so they stay
+        written = facts.read_text(encoding="utf-8") if facts.is_file() else None
         _WRITE[name](run, folder)
+        if written is not None:
+            facts.write_text(written, encoding="utf-8")
         for file in folder.rglob("*.safetensors"):
             _halve(file)
         (folder / "vocabulary.json").write_text(vocabulary, encoding="utf-8")
