@@ -25,7 +25,7 @@ MAY_IMPORT = {
 }
 RERANK_MAY_IMPORT = ("rerank", "pipelines.checkpoints", "pipelines.runtime")
 WINGS = ("pipelines.dalle", "pipelines.diffusion", "pipelines.stock")
-SHORT = ("gen", "pipelines", "rerank", "ui")  # what people import; train is scripts
+SHORT = ("gen", "pipelines", "rerank", "ui", "train")
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "safetensors", "xformers", "gradio"}
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from pipelines.diffusion.pipeline import LatentDiffusion
 from rerank import Reranker
 from train import evaluate
-from train.evaluate import Drawn, Plan
+from train.report import Drawn, Plan
 from train.stickers import prompts as world
 from train.stickers.facts import Description
 from train.stickers.held_out import is_held_out
