@@ -34,7 +34,7 @@ FILES = {
     "weights.md",
 }
 LARGEST_FILE = 16_000_000  # bytes
-LARGEST_TREE = 50_000_000
+LARGEST_TREE = 58_000_000
 REFUSED_NAMES = {"utils.py", "common.py", "helpers.py"}
 REFUSED_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"}
 

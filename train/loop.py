@@ -26,13 +26,14 @@ from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from pipelines.runtime.cpu import speed_up
 from train import sharding
 from train.muon import Muon
 
 STATE = "state.safetensors"
+START = "start.safetensors"  # weights alone, to begin with where there is no state
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ class Task(torch.nn.Module):
 def train(task: Task, schedule: Schedule, folder: Path) -> Path:
     """Train `task` in `folder` and return the folder of the averaged weights.
 
-    Continues from `folder`/state.safetensors if it is there. Ctrl-C and SIGTERM save and stop.
+    Continues from `folder`/state.safetensors if it is there, else begins with the weights of
+    `folder`/start.safetensors if those are. Ctrl-C and SIGTERM save and stop.
 
     Raises
     ------
@@ -280,6 +282,8 @@ def _load_state(
     path: Path, task: Task, ema: EMAModel, optimizer: torch.optim.Optimizer
 ) -> Progress:
     if not path.is_file():
+        if (start := path.with_name(START)).is_file():
+            _begin_with(start, task, ema)
         return Progress()
     with safe_open(path, framework="pt") as file:
         facts = file.metadata()
@@ -304,6 +308,18 @@ def _load_state(
         state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
     return Progress(int(facts["step"]), float(facts["seconds"]))
+
+
+def _begin_with(path: Path, task: Task, ema: EMAModel) -> None:
+    """Put weights, of any precision, in place of the random ones; optimiser and steps are new."""
+    present = task.state_dict()
+    weights = {
+        name: sharding.shard_like(value.to(present[name].dtype), present[name])
+        for name, value in load_file(path).items()
+    }
+    task.load_state_dict(weights)
+    for average, parameter in zip(ema.shadow_params, task.parameters(), strict=True):
+        average.copy_(parameter.detach())
 
 
 def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

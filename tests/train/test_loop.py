@@ -1,5 +1,6 @@
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,7 +13,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from train.loop import STATE, Progress, Schedule, Task, learning_rate, read_log, train
+from train.loop import START, STATE, Progress, Schedule, Task, learning_rate, read_log, train
+from train.world.start import keep
 
 pytestmark = pytest.mark.slow
 
@@ -164,3 +166,18 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def test_a_training_begins_with_kept_weights(tmp_path: Path) -> None:
+    first, second = Line(), Line()
+    train(first, SCHEDULE, tmp_path / "first" / "line")
+    kept = keep("line", first, tmp_path / "first", tmp_path / "kept")
+    averaged = load_file(kept)
+    assert {value.dtype for value in averaged.values()} == {torch.float16}
+    (tmp_path / "second").mkdir()
+    shutil.copyfile(kept, tmp_path / "second" / START)
+    train(second, replace(SCHEDULE, steps=1, learning_rate=0.0), tmp_path / "second")
+    for name, value in second.state_dict().items():
+        assert torch.equal(value, averaged[name].float()), name
+    state = load_file(tmp_path / "second" / STATE)
+    assert torch.equal(state["ema.0"], averaged["network.0.weight"].float())

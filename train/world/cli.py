@@ -35,6 +35,14 @@ def add_steps(steps: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     step("tokenizer", _tokenizer, "learn the tokenizer").add_argument(
         "--run", type=Path, default=DEFAULT_RUN
     )
+    for name, function, help in (
+        ("start", _start, "lay the kept weights into a run, for trainings to begin with"),
+        ("keep", _keep, "keep the weights of some networks in the repository"),
+    ):
+        sub = step(name, function, help)
+        sub.add_argument("--run", type=Path, default=DEFAULT_RUN, help="folder of the run")
+        if function is _keep:
+            sub.add_argument("networks", nargs="+", choices=tuple(TASKS))
     step("reading", _reading, "measure what the text encoder reads right").add_argument(
         "--run", type=Path, default=DEFAULT_RUN
     )
@@ -84,6 +92,24 @@ def _tokenizer(arguments: argparse.Namespace) -> None:
 
     save_tokenizer(learn(corpus(MERGES)), arguments.run / "tokenizer")
     print(arguments.run / "tokenizer")
+
+
+def _start(arguments: argparse.Namespace) -> None:
+    from train.world.start import copy
+
+    for path in copy(arguments.run):
+        print(path)
+
+
+def _keep(arguments: argparse.Namespace) -> None:
+    import shutil
+
+    from train.world.start import FOLDER, keep
+
+    for network in arguments.networks:
+        make, _ = TASKS[network]
+        print(keep(network, make(arguments.run), arguments.run))
+    shutil.copytree(arguments.run / "tokenizer", FOLDER / "tokenizer", dirs_exist_ok=True)
 
 
 def _reading(arguments: argparse.Namespace) -> None:
