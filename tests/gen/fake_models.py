@@ -192,7 +192,7 @@ class FakeJury:
             SimpleNamespace(claim=SimpleNamespace(text=word), holds=place == 0)
             for place, word in enumerate(prompt.split())
         ]
-        return [SimpleNamespace(verdicts=claims) for _ in images]
+        return [SimpleNamespace(results=claims) for _ in images]
 
     def score(self, prompt: str, images: Iterable[Image.Image]) -> list[float]:
         values = [score(image) for image in images]
