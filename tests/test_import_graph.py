@@ -186,6 +186,7 @@ def test_checkpoints_and_runtime_know_no_wing(package: str, below: set[str]) -> 
             assert not wrong, f"{name} imports {wrong}"
 
 
+@pytest.mark.slow
 def test_rerank_knows_no_pipeline() -> None:
     for name, targets in arrows().items():
         if is_in(name, "rerank"):

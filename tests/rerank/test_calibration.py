@@ -20,6 +20,8 @@ from rerank.calibration.calibration import (
     write,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def some_calibration(weights: str) -> Calibration:
     changed = Logistic((0.0,) * 7, (1.0,) * 7, (0.0,) * 6 + (1.0,), 0.0)

@@ -13,6 +13,8 @@ from PIL import Image
 from rerank import Reranker, WeightsError, cli
 from rerank.model import specs, towers
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

@@ -21,6 +21,8 @@ from rerank.model.preprocessing import (
     to_rgb,
 )
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SIZES = [(224, 224), (64, 64), (33, 47), (47, 33), (300, 200), (500, 227), (225, 2000)]
 SIZES += [(1024, 1024), (448, 448)]

@@ -11,6 +11,8 @@ from rerank.model import towers
 from rerank.model.encoding import CACHED_TEXTS
 from rerank.model.weights import Model
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ("a red panda", "two blue apples, left of a balloon!", "Ünïcødé 🐼", "")
 SIZES = [(32, 32), (33, 32), (64, 64), (200, 77), (77, 200), (17, 23), (640, 480)]
 

@@ -81,6 +81,7 @@ print(faults() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="only glibc can be told")
 def test_freed_memory_that_is_kept_is_not_asked_for_again() -> None:
     counts = [
