@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= outputs/demo
 PYTEST ?=  # more options for pytest
 
-.PHONY: demo quick test lint docs clean
+.PHONY: demo quick test fuzz lint docs clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/generate -f prompts/demo.txt -o $(OUT)
@@ -17,6 +17,10 @@ test: $(VENV)/test.stamp lint
 # A first look, without the page and the trainings; `make test` is what has to pass.
 quick: $(VENV)/test.stamp lint
 	$(BIN)/python -m pytest -m "not slow" --ignore=tests/ui --ignore=tests/train $(PYTEST)
+
+# Every parser of what strangers send, for an hour; `make test` does it for half a minute.
+fuzz: $(VENV)/test.stamp
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} $(BIN)/python -m pytest tests/fuzz $(PYTEST)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
