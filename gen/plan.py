@@ -19,6 +19,7 @@ from pipelines.checkpoints import specs
 from pipelines.checkpoints.specs import Adapters, Spec
 from pipelines.diffusion import prompt_weights
 from pipelines.diffusion.samplers import check_sampler
+from pipelines.diffusion.spec import NEEDS_A_MASK
 from pipelines.settings import Value
 
 DEFAULT_CANDIDATES = 16
@@ -136,6 +137,8 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
 
     models = tuple((spec, _for_model(whole, spec)) for spec in chosen)
     for spec, own in models:
+        if spec.inpaints:
+            raise InputError(f"{spec.name} {NEEDS_A_MASK}")
         _check_size(own, request, spec)
         _check_sampler(own)
         _check_init_image(own, spec)
