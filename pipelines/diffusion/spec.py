@@ -72,25 +72,7 @@ def read_spec(place: Place) -> Spec:
     if place.path.is_file():
         return _read_single_file_spec(place)
     folder = place.path
-    index = read_config(folder / "model_index.json")
-    class_name = class_of(folder)
-    if class_name not in PIPELINE_CLASSES:
-        raise WeightsError(f"{folder} holds no latent_diffusion model, but a {class_name}")
-    if index.get("requires_aesthetics_score"):
-        raise WeightsError(
-            f"{folder} is the refiner of SDXL, which changes finished images: give the base model"
-        )
-    for part, classes in PIPELINE_CLASSES[class_name].items():
-        entry = index.get(part)
-        saved = entry[-1] if isinstance(entry, list) and entry else entry
-        if saved not in classes:
-            raise WeightsError(f"{folder}: {part} is a {saved}; it must be a {classes[0]}")
-        if not (folder / part).is_dir():
-            raise WeightsError(
-                f"{folder} has no {part}/ (a {classes[0]}): the model folder is not complete; "
-                "copy or download it again"
-            )
-
+    _check_parts(folder)
     unet = read_config(folder / "unet" / "config.json")
     scheduler = read_config(folder / "scheduler" / "scheduler_config.json")
     vae = read_config(folder / "vae" / "config.json")
@@ -124,6 +106,28 @@ def read_spec(place: Place) -> Spec:
         inpaints=unet.get("in_channels") == inpainting_channels(vae.get("latent_channels")),
     )
     return with_facts(spec, place)
+
+
+def _check_parts(folder: Path) -> None:
+    """Raise WeightsError unless a folder holds all parts of a model, each of a class that we run."""
+    index = read_config(folder / "model_index.json")
+    class_name = class_of(folder)
+    if class_name not in PIPELINE_CLASSES:
+        raise WeightsError(f"{folder} holds no latent_diffusion model, but a {class_name}")
+    if index.get("requires_aesthetics_score"):
+        raise WeightsError(
+            f"{folder} is the refiner of SDXL, which changes finished images: give the base model"
+        )
+    for part, classes in PIPELINE_CLASSES[class_name].items():
+        entry = index.get(part)
+        saved = entry[-1] if isinstance(entry, list) and entry else entry
+        if saved not in classes:
+            raise WeightsError(f"{folder}: {part} is a {saved}; it must be a {classes[0]}")
+        if not (folder / part).is_dir():
+            raise WeightsError(
+                f"{folder} has no {part}/ (a {classes[0]}): the model folder is not complete; "
+                "copy or download it again"
+            )
 
 
 def inpainting_channels(latent: object) -> int | None:
