@@ -109,7 +109,7 @@ def read_spec(place: Place) -> Spec:
 
 
 def _check_parts(folder: Path) -> None:
-    """Raise WeightsError unless a folder holds all parts of a model, each of a class that we run."""
+    """Raise WeightsError unless a folder holds all parts of a model, of classes that we run."""
     index = read_config(folder / "model_index.json")
     class_name = class_of(folder)
     if class_name not in PIPELINE_CLASSES:
