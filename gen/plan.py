@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -13,8 +13,9 @@ from typing import Any
 from PIL import Image
 
 from gen.errors import InputError
-from gen.search.paths import NoisePath
+from gen.search.paths import NoisePath, read_path
 from gen.search.planning import plan_search
+from gen.search.race import Field, Runner
 from gen.search.schedule import Schedule
 from gen.settings import wildcards
 from gen.settings.request import MAX_SEED, MODEL_SETTINGS, RANDOM_SEED, SETTINGS, Request
@@ -45,6 +46,11 @@ class Candidate:
         """What names the image within its prompt."""
         assert self.request.seed is not None
         return self.request.seed
+
+    @property
+    def path(self) -> NoisePath:
+        """Whose noise its image is made of."""
+        return read_path(self.seed, self.request.branches)
 
     @property
     def pixels(self) -> int:
@@ -114,6 +120,22 @@ class Plan:
         index = (path.seed - self.seed) % (MAX_SEED + 1)
         spec, request = self.models[index % len(self.models)]
         return Candidate(place, spec, _of_one(request, path.seed, path.text))
+
+    def found_in(self, fields: Mapping[str, Field]) -> dict[int, Candidate]:
+        """Return the candidates by seed; of a search, those that are in by now, by model."""
+        if not self.schedules:
+            return {candidate.seed: candidate for candidate in self.candidates()}
+        first = [self.first_field(model) for model in range(len(self.models))]
+        own = zip(self.models, first, strict=True)
+        now = [fields.get(spec.address, field) for (spec, _), field in own]
+        paths = [path for field in now for path in field.paths]
+        return {path.seed: self.found(place, path) for place, path in enumerate(paths)}
+
+    def first_field(self, model: int) -> Field:
+        """Return what the search of the i-th model begins with."""
+        schedule = self.schedules[model]
+        seeds = itertools.islice(self.seeds(model), schedule.begin)
+        return Field(schedule.start, tuple(Runner(NoisePath(seed)) for seed in seeds))
 
     def seeds(self, model: int) -> Iterator[int]:
         """Yield the seeds that belong to the i-th model, one after the other without end."""

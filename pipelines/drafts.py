@@ -77,6 +77,14 @@ class Draft:
         """
         raise NotImplementedError
 
+    def completed(self) -> list[torch.Tensor | None]:
+        """Return what a scorer can make most of by now: whole images, uint8 (3, H, W) each.
+
+        One that is not finite, or must not be shown, is None. Raises RuntimeError before the first
+        step.
+        """
+        raise NotImplementedError
+
     def keep(self, indices: Sequence[int]) -> None:
         """Keep only these candidates, also in memory. Raises ValueError unless `indices` rise."""
         check_indices(indices, len(self.seeds))

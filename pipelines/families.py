@@ -85,7 +85,7 @@ def _diffusion_course(spec: Spec, settings: Mapping[str, Any]) -> Course:
 
 def _dalle_course(spec: Spec, settings: Mapping[str, Any]) -> Course:
     grid, kept = spec.defaults["width"] // spec.size_multiple, settings.get("keep_rows") or 0
-    return Course(grid**2, start=kept * grid, stride=grid)
+    return Course(grid**2, start=kept * grid, stride=grid, looks=(0.625,), forks=(0.25, 0.5, 0.75))
 
 
 # The first family that claims a class has it; the last one claims all the rest.

@@ -4,6 +4,7 @@ In text, `7:16 40:32` beside the seed 52 means the noise of seed 7 until step (o
 40 until 32, and from there on that of 52. Loads no torch.
 """
 
+import itertools
 import re
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -26,6 +27,11 @@ class NoisePath:
 
     seed: int
     past: tuple[Branch, ...] = ()
+
+    @property
+    def first(self) -> int:
+        """The seed that it begins with."""
+        return self.past[0].seed if self.past else self.seed
 
     @property
     def text(self) -> str | None:
@@ -53,6 +59,7 @@ def read_path(seed: int, text: str | None) -> NoisePath:
     past = tuple(Branch(*map(int, part.split(":"))) for part in parts)
     seeds = [branch.seed for branch in past]
     ends = [0, *(branch.end for branch in past)]
-    if len({*seeds, seed}) <= len(seeds) or any(a >= b for a, b in zip(ends, ends[1:], strict=False)):
+    is_rising = all(a < b for a, b in itertools.pairwise(ends))
+    if len({*seeds, seed}) <= len(seeds) or not is_rising:
         raise InputError("branches: seeds are different, and each ends later than the one before")
     return NoisePath(seed, past)

@@ -26,6 +26,8 @@ def plan_search(
         if whole.budget is not None:
             raise InputError("budget: is for a search: add search prune or beam")
         return None, ()
+    if len({spec.folder for spec, _ in models}) < len(models):
+        raise InputError("search: name each model once")
     courses = [_course(spec, own, whole.search) for spec, own in models]
     turns = [i % len(models) for i in range(whole.candidates)]
     costs = [turns.count(m) * (each.total - each.start) for m, each in enumerate(courses)]

@@ -7,12 +7,12 @@ on from there.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gen.search.paths import NoisePath
-from gen.search.schedule import Rung, Schedule
+from gen.search.schedule import Rung
 
 if TYPE_CHECKING:
     from pipelines.drafts import Draft
@@ -47,34 +47,48 @@ class Look:
     dropped: tuple[Runner, ...]
 
 
-def first_field(schedule: Schedule, seeds: Iterable[int]) -> Field:
-    """Return the field that a search begins with."""
-    runners = (Runner(NoisePath(s)) for s, _ in zip(seeds, range(schedule.begin), strict=False))
-    return Field(schedule.start, tuple(runners))
+@dataclass(frozen=True)
+class Rating:
+    """How good each candidate is likely to become, by seed; nan where there is no telling.
 
-
-def thin_out(field: Field, scores: Sequence[float], rung: Rung, seeds: Iterable[int]) -> Look:
-    """Decide who goes on behind a rung; the copies of a beam take fresh `seeds`.
-
-    The best come first, of equals the earlier one; a score that is not a number is the worst.
+    `looks` are the same for candidates that look the same by now, as far as they can be shown.
     """
-    looked = [
-        Runner(runner.path, score if math.isfinite(score) else None)
-        for runner, score in zip(field.runners, scores, strict=True)
-    ]
-    order = sorted(range(len(looked)), key=lambda i: _falling(looked[i].score))
-    kept = [looked[i] for i in order[: rung.keep]]
-    goes_on: list[Runner] = []
-    fresh = iter(seeds)
-    for runner in kept:
-        copies = [runner.path.branched(next(fresh), rung.step) for _ in range(rung.copies - 1)]
+
+    scores: Mapping[int, float]
+    looks: Mapping[int, bytes] = field(default_factory=dict)
+
+
+def thin_out(field: Field, rating: Rating, rung: Rung, seeds: Iterable[int]) -> Look:
+    """Decide who goes on behind a rung.
+
+    The best come first, of equals the earlier one; then those that look the same as an earlier one,
+    then those without a score. Beams are all different: where there are fewer, each has more
+    copies. Copies take fresh `seeds`.
+    """
+    runners, repeated, seen = list[Runner](), set[NoisePath](), set[bytes]()
+    for path in field.paths:
+        score, look = rating.scores[path.seed], rating.looks.get(path.seed)
+        runners.append(Runner(path, score if math.isfinite(score) else None))
+        if look is not None and look in seen:
+            repeated.add(path)
+        elif look is not None:
+            seen.add(look)
+
+    def worth(runner: Runner) -> tuple[bool, bool, float]:
+        if runner.score is None:
+            return True, False, 0.0
+        return False, runner.path in repeated, -runner.score
+
+    order = sorted(runners, key=worth)
+    different = [runner for runner in order if runner.path not in repeated]
+    kept = (different if rung.copies > 1 else order)[: rung.keep]
+    fresh, goes_on = iter(seeds), list[Runner]()
+    for place, runner in enumerate(kept):
+        width = 1 if rung.copies == 1 else len(range(place, rung.keep * rung.copies, len(kept)))
+        copies = [runner.path.branched(next(fresh), rung.step) for _ in range(width - 1)]
         goes_on += [runner, *(Runner(path, runner.score) for path in copies)]
-    dropped = [looked[i] for i in order[rung.keep :]]
+    dropped = [runner for runner in order if runner not in kept]
     return Look(Field(rung.step, tuple(goes_on)), tuple(dropped))
-
-
-def _falling(score: float | None) -> float:
-    return math.inf if score is None else -score
 
 
 def carry_out(drafts: "Sequence[Draft]", field: Field) -> "list[Draft]":

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.courses import Course
@@ -10,7 +11,7 @@ from pipelines.settings import InputError
 PRUNE, BEAM = "prune", "beam"
 NAMES = ("none", PRUNE, BEAM)
 # So many are finished at least: the last choice is better made among whole images.
-FINISHED = 4
+FINISHED = 2
 COPIES = 4  # of each beam
 
 
@@ -41,6 +42,10 @@ class Schedule:
     def finished(self) -> int:
         """How many images come of it."""
         return self.widths[-1]
+
+    def taken(self, step: int) -> int:
+        """Return how many seeds are taken, or set aside, before the look at `step`."""
+        return self.begin + sum(r.keep * r.copies for r in self.rungs if r.step < step)
 
     @property
     def evaluations(self) -> int:
@@ -83,7 +88,7 @@ def make_schedule(search: str, course: Course, budget: int, finished: int) -> Sc
 def _prune(course: Course, begin: int, finished: int) -> Schedule:
     """Successive halving (Jamieson and Talwalkar, arXiv 1502.07943): the same share goes at each
     look."""
-    looks = _steps(course)
+    looks = _steps(course, course.looks)
     shares = [(finished / begin) ** ((i + 1) / len(looks)) for i in range(len(looks))]
     keeps = [max(finished, math.ceil(begin * share - 1e-9)) for share in shares]
     rungs = [Rung(step, keep) for step, keep in zip(looks, keeps, strict=True)]
@@ -92,19 +97,17 @@ def _prune(course: Course, begin: int, finished: int) -> Schedule:
 
 def _beam(course: Course, begin: int, finished: int) -> Schedule:
     """Keep beams, each with some copies between looks; at the last look only the best go on."""
-    looks = _steps(course)
-    beams = max(1, begin // COPIES)
-    if beams * COPIES <= finished:
+    looks = _steps(course, course.forks)
+    if begin <= finished:
         return Schedule(begin, (), course.start, course.total)
-    rungs = [Rung(step, beams, COPIES) for step in looks[:-1]]
+    copies = min(COPIES, begin)
+    rungs = [Rung(step, begin // copies, copies) for step in looks[:-1]]
     last = [Rung(step, finished) for step in looks[-1:]]
-    return Schedule(beams * COPIES, (*rungs, *last), course.start, course.total)
+    return Schedule(begin, (*rungs, *last), course.start, course.total)
 
 
-def _steps(course: Course) -> list[int]:
+def _steps(course: Course, shares: Sequence[float]) -> list[int]:
     """Return the steps of the looks: whole strides behind the start and before the end."""
     length, stride = course.total - course.start, course.stride
-    steps = {
-        course.start + stride * max(1, round(share * length / stride)) for share in course.looks
-    }
+    steps = {course.start + stride * max(1, round(share * length / stride)) for share in shares}
     return sorted(step for step in steps if step < course.total)

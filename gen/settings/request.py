@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 
-from pipelines.diffusion import samplers
 from gen.search import schedule
+from pipelines.diffusion import samplers
 from pipelines.families import ModelSettings
 from pipelines.settings import InputError, Setting, Value, settings_of
 
