@@ -23,7 +23,7 @@ examples:
   generate "a panda to the left of a red balloon" --candidates 16 --top-k 4 --seed 7
   generate -f prompts/demo.txt -o outputs/demo
   generate "an old lighthouse" -m ~/models/sd15 --steps 30 --reranker ~/models/clip-vit-l14
-  generate --again outputs/0001-7-r1.png
+  generate --again outputs/0001-r1-7.png
   generate "three apples" --dry-run > rows.jsonl; generate -f rows.jsonl
 
 With a seed, the same command finishes what is missing and draws nothing twice. Without one it
