@@ -244,6 +244,21 @@ def draw(draft: Draft) -> list[Image.Image | None]:
         return draft.images()
 
 
+def complete(drafts: Sequence[Draft]) -> tuple[list[int], torch.Tensor]:
+    """Return what scorers see of drafts half-way: seeds, and images (M, 3, H, W), uint8.
+
+    Those that cannot be shown are left out, so M may be less than all candidates.
+    """
+    images = {
+        seed: image
+        for draft in drafts
+        for seed, image in zip(draft.seeds, draft.completed(), strict=True)
+        if image is not None
+    }
+    shown = torch.stack(list(images.values())) if images else torch.empty(0, 3, 1, 1)
+    return list(images), shown
+
+
 def check_seeds(seeds: Sequence[int]) -> None:
     """Raise ValueError unless there are seeds, different ones, within range."""
     if not seeds or len(set(seeds)) != len(seeds):

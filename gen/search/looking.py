@@ -22,27 +22,24 @@ def rate(scorer: Any, prompt: str, drafts: "Sequence[Draft]") -> Rating:
     Several scorers, and likelihoods of tokens, only compare within a prompt. Raises RoomError if
     memory is short.
     """
-    import torch
+    from pipelines.drafts import complete
 
+    seeds = [seed for draft in drafts for seed in draft.seeds]
+    scores = dict.fromkeys(seeds, math.nan)
     try:
-        images = [image for draft in drafts for image in draft.completed()]
-        there = [i for i, image in enumerate(images) if image is not None]
-        shown = [image for image in images if image is not None]
+        there, images = complete(drafts)
         score = scorer.score if hasattr(scorer, "score") else scorer
-        given = list(score(prompt, torch.stack(shown))) if shown else []
+        if there:
+            scores |= zip(there, score(prompt, images), strict=True)
     except Exception as error:
         raise_unless_out_of_memory(error, candidates=1)
         raise
-    scores = [math.nan] * len(images)
-    for i, value in zip(there, given, strict=True):
-        scores[i] = value
+    digests = [sha256(image.tobytes()).digest() for image in images.cpu().numpy()]
+    looks = dict(zip(there, digests, strict=True))
     likelihoods = [each for draft in drafts for each in draft.log_likelihoods or ()]
-    if likelihoods:
-        from rerank.panel import standardised
+    if not likelihoods:
+        return Rating(scores, looks)
+    from rerank.panel import standardised
 
-        together = standardised(scores) + LIKELIHOOD * standardised(likelihoods)
-        scores = together.tolist()
-    seeds = [seed for draft in drafts for seed in draft.seeds]
-    digests = [sha256(image.cpu().numpy().tobytes()).digest() for image in shown]
-    looks = {seeds[i]: digest for i, digest in zip(there, digests, strict=True)}
-    return Rating(dict(zip(seeds, scores, strict=True)), looks)
+    together = standardised(list(scores.values())) + LIKELIHOOD * standardised(likelihoods)
+    return Rating(dict(zip(seeds, together.tolist(), strict=True)), looks)
