@@ -18,6 +18,7 @@ from pipelines import families
 from pipelines.checkpoints import specs
 from pipelines.checkpoints.specs import Adapters, Spec
 from pipelines.diffusion import prompt_weights
+from pipelines.diffusion.spec import NEEDS_A_MASK
 from pipelines.settings import Value
 
 DEFAULT_CANDIDATES = 16
@@ -135,6 +136,8 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
 
     models = tuple((spec, _for_model(whole, spec)) for spec in chosen)
     for spec, own in models:
+        if spec.inpaints:
+            raise InputError(f"{spec.name} {NEEDS_A_MASK}")
         _check_size(own, request, spec)
         _check_init_image(own, spec)
     model = ",".join(str(own.model) for _, own in models)
