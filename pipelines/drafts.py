@@ -26,8 +26,8 @@ class Draft:
 
     `failed` says, by seed, why a candidate has no image. A draft owns its noise and its scheduler,
     so drafts of one pipeline may take turns. A family supplies `done`, `_advance`, `_cut`,
-    `_decode` and `preview`; noise comes from each candidate's own generator, so that batch and
-    device change nothing but rounding.
+    `_append`, `_copy_rows`, `_decode` and `preview`; noise comes from each candidate's own
+    generator, so that batch and device change nothing but rounding.
     """
 
     log_likelihoods: list[float] | None = None  # of tokens so far, in nats; None without tokens
@@ -77,6 +77,14 @@ class Draft:
         """
         raise NotImplementedError
 
+    def completed(self) -> list[torch.Tensor | None]:
+        """Return what a scorer can make most of by now: whole images, uint8 (3, H, W) each.
+
+        One that is not finite, or must not be shown, is None. Raises RuntimeError before the first
+        step.
+        """
+        raise NotImplementedError
+
     def keep(self, indices: Sequence[int]) -> None:
         """Keep only these candidates, also in memory. Raises ValueError unless `indices` rise."""
         check_indices(indices, len(self.seeds))
@@ -95,6 +103,35 @@ class Draft:
         self._halve(first, second, N // 2)
         self.close()
         return first, second
+
+    def join(self, other: Self) -> None:
+        """Take in the candidates of another draft of the same prompt and settings; it closes.
+
+        The opposite of `split`. Raises ValueError unless both are equally far, with other seeds.
+        """
+        if self.done != other.done:
+            raise ValueError(f"a draft at {self.unit} {self.done} cannot join one at {other.done}")
+        check_seeds([*self.seeds, *other.seeds])
+        self._append(other)
+        self._seeds = (*self.seeds, *other.seeds)
+        self._pixels |= other._pixels
+        self.failed |= other.failed
+        other.close()
+
+    def branch(self, indices: Sequence[int], seeds: Sequence[int]) -> None:
+        """Go on with copies of these candidates, each with the noise of the seed beside it.
+
+        The same index may come several times. A copy that has its candidate's own seed goes on
+        with its noise, so that it is the same candidate; another one's image is the same up to
+        here. Raises ValueError for seeds that are not different.
+        """
+        check_seeds(seeds)
+        if len(indices) != len(seeds) or not all(0 <= i < len(self.seeds) for i in indices):
+            raise ValueError(f"{list(indices)} are not candidates for {len(seeds)} seeds")
+        own = [self.seeds[i] for i in indices]
+        renewed = [None if s == before else s for s, before in zip(seeds, own, strict=True)]
+        self._copy_rows(indices, renewed)
+        self._seeds, self._pixels, self.failed = tuple(seeds), {}, {}
 
     def images(self) -> list[Image.Image | None]:
         """Return the finished images; None for those in `failed`.
@@ -134,6 +171,14 @@ class Draft:
 
     def _cut(self, indices: Sequence[int]) -> None:
         """Cut every tensor and list that has a row per candidate down to these rows."""
+        raise NotImplementedError
+
+    def _append(self, other: Self) -> None:
+        """Put the rows of another draft behind one's own, in every tensor and list of `_cut`."""
+        raise NotImplementedError
+
+    def _copy_rows(self, indices: Sequence[int], seeds: Sequence[int | None]) -> None:
+        """Put copies of rows in place of all, with new noise from here on where there is a seed."""
         raise NotImplementedError
 
     def _decode(self, indices: Sequence[int]) -> list[torch.Tensor | None]:
@@ -197,6 +242,21 @@ def draw(draft: Draft) -> list[Image.Image | None]:
     with draft:
         draft.step(draft.total)
         return draft.images()
+
+
+def complete(drafts: Sequence[Draft]) -> tuple[list[int], torch.Tensor]:
+    """Return what scorers see of drafts half-way: seeds, and images (M, 3, H, W), uint8.
+
+    Those that cannot be shown are left out, so M may be less than all candidates.
+    """
+    images = {
+        seed: image
+        for draft in drafts
+        for seed, image in zip(draft.seeds, draft.completed(), strict=True)
+        if image is not None
+    }
+    shown = torch.stack(list(images.values())) if images else torch.empty(0, 3, 1, 1)
+    return list(images), shown
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

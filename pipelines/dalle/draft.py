@@ -196,6 +196,7 @@ class DalleDraft(Draft):
             context=self._text.context,
         )
 
+    @torch.inference_mode()
     def _replay(self) -> None:
         """Bring the cache to where the state is, by feeding the tokens again."""
         state = self._open
@@ -227,6 +228,22 @@ class DalleDraft(Draft):
         pixels = self._decoded(seeds, replace(state, tokens=state.tokens * drawn))
         return [None if p is None else to_image(p.where(shown, GREY)) for p in pixels]
 
+    @torch.inference_mode()
+    def completed(self) -> list[torch.Tensor | None]:
+        """Return the images with each token that is not there yet like the one above it.
+
+        The likeliest tokens would cost as much as finishing: one pass for each token.
+        """
+        state = self._open
+        if state.done == 0:
+            raise RuntimeError("before the first token there is nothing to complete")
+        grid = self._pipeline.dvae.config.grid
+        positions = torch.arange(self._total, device=state.tokens.device)
+        over = (positions - state.done).div(grid, rounding_mode="floor") + 1  # rows too far down
+        nearest = positions - over.clamp(min=0) * grid
+        nearest = nearest.where(nearest >= 0, state.done - 1)
+        return self._decoded(self.seeds, replace(state, tokens=state.tokens[:, nearest]))
+
     def close(self) -> None:
         """Free all memory. A closed draft can only be closed again."""
         super().close()
@@ -254,6 +271,26 @@ class DalleDraft(Draft):
             half._state, half._cache = self._open.rows(part), cache
             half._forget_all_but([self.seeds[i] for i in part.tolist()])
 
+    def _append(self, other: Self) -> None:
+        for draft in (self, other):
+            if draft._cache.fed > draft.done:
+                draft._replay()
+        first, second = self._open, other._open
+        self._cache = self._cache.joined(other._cache)
+        self._state = replace(
+            first,
+            uniforms=torch.cat([first.uniforms, second.uniforms]),
+            tokens=torch.cat([first.tokens, second.tokens]),
+            log_likelihood=torch.cat([first.log_likelihood, second.log_likelihood]),
+        )
+
+    def _copy_rows(self, indices: Sequence[int], seeds: Sequence[int | None]) -> None:
+        self._cut(indices)
+        uniforms = self._open.uniforms
+        for row, seed in enumerate(seeds):
+            if seed is not None:
+                uniforms[row] = draw_uniforms(seed, self._total).to(uniforms.device)
+
     @torch.inference_mode()
     def _decode(self, indices: Sequence[int]) -> list[torch.Tensor | None]:
         rows = self._open.rows(torch.tensor(indices, device=self._open.tokens.device))
@@ -272,6 +309,11 @@ class DalleDraft(Draft):
             elif pixels is None:
                 self.failed[seed] = "the decoder made values that are not finite"
         return images
+
+
+def draw_uniforms(seed: int, tokens: int) -> torch.Tensor:
+    """Return the uniform numbers (tokens,) in [0, 1) of a candidate, one for every token."""
+    return torch.rand(tokens, generator=torch.Generator().manual_seed(seed))
 
 
 def decode_codes(dvae: DiscreteVae | Vqgan, codes: torch.Tensor) -> list[torch.Tensor | None]:

@@ -26,7 +26,7 @@ from pipelines.checkpoints.specs import Spec
 from pipelines.dalle import prompts
 from pipelines.dalle.attention import choose_kernel
 from pipelines.dalle.bart import BartEncoder
-from pipelines.dalle.draft import DalleDraft, Sampling, Text
+from pipelines.dalle.draft import DalleDraft, Sampling, Text, draw_uniforms
 from pipelines.dalle.layers import Context
 from pipelines.dalle.networks import DalleNetworks, load_dalle
 from pipelines.dalle.settings import DalleSettings
@@ -134,8 +134,7 @@ class Dalle:
         if guidance > 1:
             texts.append(self._compared(texts[0], chosen.get("negative_prompt")))
         length = self.transformer.config.image_length
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        uniforms = torch.stack([torch.rand(length, generator=g) for g in generators])
+        uniforms = torch.stack([draw_uniforms(seed, length) for seed in seeds])
         return DalleDraft(
             pipeline=self,
             text=Text.together(texts),

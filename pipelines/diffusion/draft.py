@@ -5,7 +5,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from PIL import Image
@@ -88,6 +88,17 @@ class State:
             scheduler=copy_scheduler(self.scheduler, index, self.latents.shape),
         )
 
+    def joined(self, other: "State") -> "State":
+        """Return a State of the candidates of both, which are equally far."""
+        first, second = (None if s.clean is None else s.clean for s in (self, other))
+        return replace(
+            self,
+            latents=torch.cat([self.latents, other.latents]),
+            clean=None if first is None or second is None else torch.cat([first, second]),
+            generators=self.generators + other.generators,
+            scheduler=join_schedulers(self.scheduler, other.scheduler, self.latents.shape),
+        )
+
 
 class DiffusionDraft(Draft):
     """Candidates of latent diffusion; a step evaluates the UNet once for all of them."""
@@ -161,6 +172,15 @@ class DiffusionDraft(Draft):
         images = self._checked(seeds, clean)
         return [None if p is None else to_image(p) for p in images]
 
+    @torch.inference_mode()
+    def completed(self) -> list[torch.Tensor | None]:
+        """Return the images that the network predicts now, by the real decoder."""
+        state = self._open
+        clean = state.latents if state.done == self.total else state.clean
+        if clean is None:
+            raise RuntimeError("before the first step there is nothing to complete")
+        return self._checked(self.seeds, clean)
+
     def close(self) -> None:
         """Free all memory. A closed draft can only be closed again."""
         super().close()
@@ -174,6 +194,17 @@ class DiffusionDraft(Draft):
 
     def _cut(self, indices: Sequence[int]) -> None:
         self._state = self._open.rows(indices)
+
+    def _append(self, other: Self) -> None:
+        self._state = self._open.joined(other._open)
+
+    def _copy_rows(self, indices: Sequence[int], seeds: Sequence[int | None]) -> None:
+        state = self._open.rows(indices)
+        generators = [
+            old if seed is None else torch.Generator().manual_seed(seed)
+            for old, seed in zip(state.generators, seeds, strict=True)
+        ]
+        self._state = replace(state, generators=generators)
 
     @torch.inference_mode()
     def _decode(self, indices: Sequence[int]) -> list[torch.Tensor | None]:
@@ -252,6 +283,27 @@ def copy_scheduler(
 
     twin = copy.copy(scheduler)
     vars(twin).update({name: copied(value) for name, value in vars(scheduler).items()})
+    return twin
+
+
+def join_schedulers(scheduler: Any, other: Any, shape: torch.Size) -> Any:
+    """Join two schedulers at the same step; tensors like latents of `shape` have the rows of both.
+
+    Of their shape (N, C, h, w), N may be another in the second scheduler.
+    """
+
+    def joined(value: Any, beside: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(joined, value, beside))
+        if isinstance(value, deque):
+            return deque(map(joined, value, beside), maxlen=value.maxlen)
+        if isinstance(value, torch.Tensor) and value.shape == shape:
+            return torch.cat([value, beside])
+        return value
+
+    twin = copy.copy(scheduler)
+    others = vars(other)
+    vars(twin).update({name: joined(value, others[name]) for name, value in vars(twin).items()})
     return twin
 
 
