@@ -21,7 +21,6 @@ from dynamicprompts.commands import (
 )
 from dynamicprompts.commands.variable_commands import (
     VariableAccessCommand,
-    VariableAssignmentCommand,
 )
 from dynamicprompts.enums import SamplingMethod
 from dynamicprompts.samplers import CombinatorialSampler, RandomSampler
@@ -84,6 +83,8 @@ def combinations(template: str, folder: Path | None = None) -> list[str]:
             )
         context = replace(context, budget=_Budget(MOST_COMBINATIONS * COMMANDS_EACH))
         made = [_checked(str(result)) for result in context.sample_prompts(command)]
+        if not made:
+            raise StopIteration
     return list(dict.fromkeys(made))
 
 
@@ -113,8 +114,10 @@ class _Context(SamplingContext):
     def sample_prompts(
         self, prompt: str | Command, num_prompts: int | None = None
     ) -> Iterator[SamplingResult]:
-        results = self.generator_from_command(parse(prompt) if isinstance(prompt, str) else prompt)
-        return itertools.islice(results, num_prompts)
+        command = parse(prompt) if isinstance(prompt, str) else prompt
+        if self.default_sampling_method == SamplingMethod.COMBINATORIAL:
+            command = _whole(command)
+        return itertools.islice(self.generator_from_command(command), num_prompts)
 
 
 class _InTurn(Sampler):
@@ -170,6 +173,12 @@ class _AtRandom(RandomSampler):
 class _All(CombinatorialSampler):
     """Every combination of options, and every line once, whatever its weight."""
 
+    def _get_variable(self, command: VariableAccessCommand, context: SamplingContext) -> ResultGen:
+        value = context.variables.get(command.name, command.default)
+        endless = value is not None and _is_endless(value)
+        results = super()._get_variable(command, context)
+        yield from itertools.islice(results, 1 if endless else None)
+
     def _get_variant(self, command: VariantCommand, context: SamplingContext) -> ResultGen:
         return super()._get_variant(_with_lines(command, context), context)
 
@@ -190,7 +199,9 @@ def _count(command: Command | None, context: _Context) -> int:
         case WildcardCommand() if command.sampling_method in (None, SamplingMethod.COMBINATORIAL):
             inner = context.with_variables(command.variables)
             context.budget.spend(command)
-            return sum(_count(line.value, cast(_Context, inner)) for line in _lines(command, context))
+            return sum(
+                _count(line.value, cast(_Context, inner)) for line in _lines(command, context)
+            )
         case WrapCommand():
             return _count(command.wrapper, context) * _count(command.inner, context)
         case VariableAccessCommand():
@@ -210,6 +221,16 @@ def _count_choice(command: VariantCommand, context: _Context) -> int:
             ways[k] = min(ways[k] + ways[k - 1] * number, UNCOUNTED)
     bounds = range(command.min_bound, command.max_bound + 1)
     return sum(math.factorial(min(k, 20)) * ways[k] for k in bounds)
+
+
+def _is_endless(command: Command) -> bool:
+    """Whether a command always has another value: it is marked as random or as in turn."""
+    return command.sampling_method in (SamplingMethod.RANDOM, SamplingMethod.CYCLICAL)
+
+
+def _whole(command: Command) -> SequenceCommand:
+    """Return a sequence, which ends where its only part would go on without end."""
+    return command if isinstance(command, SequenceCommand) else SequenceCommand([command])
 
 
 def _samplers(seed: int) -> dict[SamplingMethod, Sampler]:
@@ -234,7 +255,7 @@ def _lines(command: WildcardCommand, context: SamplingContext) -> list[VariantOp
     values = context.wildcard_manager.get_values(name)
     if len(values) == 0:  # there is no folder: it stays as it is
         return [VariantOption(LiteralCommand(context.wildcard_manager.to_wildcard(name)))]
-    return [VariantOption(parse(str(v)), getattr(v, "weight", 1.0)) for v in values]
+    return [VariantOption(parse(str(v)), getattr(v, "weight", 1.0)) for v in values.items]
 
 
 def _wildcards(template: str, folder: Path | None) -> WildcardManager:
@@ -250,12 +271,14 @@ def _limits() -> Iterator[None]:
             yield
     except RecursionError as error:
         raise InputError("prompt: its choices name each other without end") from error
+    except (StopIteration, RuntimeError) as error:  # the latter where a generator met the former
+        if isinstance(error, RuntimeError) and not isinstance(error.__cause__, StopIteration):
+            raise
+        raise InputError("prompt: a choice has fewer different options than it asks for") from error
     except KeyError as error:
         reason = str(error.args[0]).removesuffix(" is not defined in this context")
         name = reason.removeprefix("Variable ")
-        raise InputError(
-            f"prompt: ${{{name}}} was not set; ${{{name}=...}} sets it"
-        ) from error
+        raise InputError(f"prompt: ${{{name}}} was not set; ${{{name}=...}} sets it") from error
 
 
 def _checked(made: str) -> str:

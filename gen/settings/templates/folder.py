@@ -1,15 +1,15 @@
 """The files of wildcards: lines of text files, lists of YAML and JSON files, by their names.
 
-    animals.txt            __animals__                   a line each, # begins a comment
-    sea/fish.txt           __sea/fish__
-    clothes.yaml           __shirts__ __hats/summer__    the lists in it, by their keys
-    shapes.json            __shapes__                    a list that is the whole file
+animals.txt            __animals__                   a line each, # begins a comment
+sea/fish.txt           __sea/fish__
+clothes.yaml           __shirts__ __hats/summer__    the lists in it, by their keys
+shapes.json            __shapes__                    a list that is the whole file
 """
 
 import difflib
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,6 +28,7 @@ LARGEST_FILE = 2**24  # bytes
 MOST_VALUES = 200_000  # of one file
 HEAVIEST = 1e9  # weight of a value
 STRUCTURED = (".yaml", ".json")
+Lists = dict[str, WildcardCollection | list[str]]
 
 
 class Wildcards(WildcardManager):
@@ -92,9 +93,9 @@ def _files(root: Path) -> Iterator[tuple[str, int, int]]:
             yield str(path.relative_to(root)), there.st_mtime_ns, there.st_size
 
 
-def _collections(root: Path) -> tuple[Mapping[str, WildcardCollection], list[str]]:
+def _collections(root: Path) -> tuple[Lists, list[str]]:
     """Return all lists by their names, and why some files cannot be read."""
-    found: dict[str, WildcardCollection] = {}
+    found: Lists = {}
     damaged = []
     for name, _, _ in _files(root):
         path = root / name
@@ -126,7 +127,7 @@ class _Lines(WildcardCollection):
         return self.lines
 
 
-def _structured(path: Path) -> list[tuple[str, WildcardCollection]]:
+def _structured(path: Path) -> list[tuple[str, ListWildcardCollection]]:
     """Return the lists of a YAML or JSON file, with their names."""
     _text(path)
     try:
@@ -145,7 +146,7 @@ def _structured(path: Path) -> list[tuple[str, WildcardCollection]]:
     return found
 
 
-def _check(path: Path, values: list[str | WildcardItem]) -> None:
+def _check(path: Path, values: Sequence[str | WildcardItem]) -> None:
     if len(values) > MOST_VALUES:
         raise InputError(f"{path}: more than {MOST_VALUES} values")
     for value in values:

@@ -29,6 +29,7 @@ from gen.errors import InputError
 
 DEEPEST = 30  # choices in each other
 MOST_OPTIONS = 1000  # of one choice
+MOST_SIGNS = 1000  # that begin a choice, a variable or a wildcard
 # Signs, comments, and the longest texts without any.
 _TOKENS = re.compile(
     r"\s*#[^\n]*|\\[{}#]|[$%]?\{|\}|\||\$\$|__"
@@ -43,7 +44,7 @@ _METHODS = {
 }
 _METHOD = re.compile(r"\s*([~!@])")
 _BOUNDS = re.compile(r"\s*(\d{1,4})?\s*(-)?\s*(\d{1,4})?\s*")
-_SEPARATOR = re.compile(r"[ -~]*")
+_SEPARATOR = re.compile(r"[ -#%-~]*")  # printable, no $
 _WEIGHT = re.compile(r"\s*(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})::")
 _ODD_WEIGHT = re.compile(r"\s*[+-]?[\d.]+::")
 _NAME = r"\s*([A-Za-z_-][A-Za-z0-9_-]*)\s*"
@@ -148,7 +149,9 @@ class _Reader:
         if weight := _WEIGHT.match(start):
             value = self.sequence("|}", start[weight.end() :])
         elif _ODD_WEIGHT.match(start):
-            raise InputError(f"prompt: {start[:40]!r} in a choice: a weight is a number such as 2.5")
+            raise InputError(
+                f"prompt: {start[:40]!r} in a choice: a weight is a number such as 2.5"
+            )
         else:
             value = self.sequence("|}", start.lstrip())
         if self.peek() == "$$":
@@ -230,6 +233,8 @@ def _pairs(tokens: list[str]) -> dict[int, int]:
 
     Raises InputError for a brace that is not closed, and for too many in each other.
     """
+    if sum(token in (*_OPENING, "__") for token in tokens) > MOST_SIGNS:
+        raise InputError(f"prompt: more than {MOST_SIGNS} choices")
     closing: dict[int, int] = {}
     opened: list[tuple[int, int | None]] = [(-1, None)]  # a brace, and a first `__` in it
     for at, token in enumerate(tokens):
