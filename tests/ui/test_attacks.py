@@ -102,11 +102,13 @@ class Attackers:
 
     def answers(self) -> list[int]:
         """What the server said to them, when they have ended; 0 for a connection that it closed."""
-        return [
-            status
-            for process in self.processes
-            for status in json.loads(process.communicate(timeout=120)[0])
-        ]
+        return [status for process in self.processes for status in json.loads(_rest(process))]
+
+
+def _rest(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    with process.stdout, process:
+        return process.stdout.read()
 
 
 @pytest.fixture(scope="module")
