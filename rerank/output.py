@@ -108,8 +108,8 @@ def copy(scored: Scored, folder: Path) -> None:
 
 def draw_contact_sheet(prompt: str, scored: Scored, path: Path) -> None:
     """Draw the ranked images on one page, with what is known of each below it."""
+    from pipelines.images import open_image
     from rerank import contact_sheet
-    from rerank.model.preprocessing import open_image
 
     images, captions = [], []
     for place, each in enumerate(scored.ranking, start=1):

@@ -9,12 +9,13 @@ from typing import TypeAlias
 import torch
 from torch.nn.functional import normalize
 
+from pipelines.images import BadImageError
 from pipelines.runtime.cpu import speed_up
 from pipelines.runtime.devices import is_out_of_memory
 from rerank.images import Encoded, Images, ahead, list_images
 from rerank.model import towers
 from rerank.model.cores import each_core
-from rerank.model.preprocessing import BadImageError, ImageLike, Preprocessing
+from rerank.model.preprocessing import ImageLike, Preprocessing
 from rerank.model.texts import TextReader
 from rerank.model.weights import Model
 
