@@ -18,7 +18,7 @@ from pipelines import families
 from pipelines.checkpoints import specs
 from pipelines.checkpoints.specs import Adapters, Spec
 from pipelines.diffusion import prompt_weights
-from pipelines.diffusion.samplers import check_sampler
+from pipelines.diffusion.spec import NEEDS_A_MASK
 from pipelines.settings import Value
 
 DEFAULT_CANDIDATES = 16
@@ -136,8 +136,9 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
 
     models = tuple((spec, _for_model(whole, spec)) for spec in chosen)
     for spec, own in models:
+        if spec.inpaints:
+            raise InputError(f"{spec.name} {NEEDS_A_MASK}")
         _check_size(own, request, spec)
-        _check_sampler(own)
         _check_init_image(own, spec)
     model = ",".join(str(own.model) for _, own in models)
     shared = _shared_settings([own for _, own in models])
@@ -190,15 +191,6 @@ def _check_size(own: Request, asked: Request, spec: Spec) -> None:
                 f"{name} {value}: must be a multiple of {spec.size_multiple}, "
                 f"from {SETTINGS[name].low} to {spec.max_size}, for {spec.name}"
             )
-
-
-def _check_sampler(own: Request) -> None:
-    """Raise InputError for a schedule or a number of steps that the sampler does not know."""
-    if own.sampler is not None and own.schedule is not None and own.steps is not None:
-        try:
-            check_sampler(own.sampler, own.schedule, own.steps)
-        except ValueError as error:
-            raise InputError(str(error)) from error
 
 
 def _check_init_image(own: Request, spec: Spec) -> None:

@@ -40,7 +40,7 @@ class Family:
     """Everything that is particular to one kind of model."""
 
     kind: Kind
-    claims: Callable[[object], bool]  # whether a class in model_index.json is one of its own
+    claims: Callable[[str], bool]  # whether a class in model_index.json is one of its own
     read_spec: Callable[[Place], Spec]
     load: Callable[[Spec, LoadOptions, Report], Any]  # a Pipeline
     options: frozenset[str]  # those of LoadOptions that not every family understands

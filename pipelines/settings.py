@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Annotated, Any, TypedDict, get_args, get_type_hints
 
 MAX_TEXT = 10_000  # characters; the largest text encoders read some hundred words
@@ -45,6 +46,7 @@ class Setting:
     many: bool = False  # its flag may be repeated; the texts are joined by commas
     metavar: str = "TEXT"  # what --help calls a text that it takes
     names: Callable[[], Mapping[str, str]] | None = None  # what may be written → its value
+    find: Callable[[str], str | None] | None = None  # reads names as other tools write them
     name: str = ""  # `settings_of` fills it in, as well as kind
     kind: type[Value] = str
 
@@ -119,15 +121,20 @@ class Setting:
         if self.names is None:
             return value
         names = {key.lower(): name for key, name in self.names().items()}
-        if value.strip().lower() not in names:
+        found = names.get(value.strip().lower())
+        if found is None and self.find is not None:
+            found = self.find(value)
+        if found is None:
             raise self._error(value)
-        return names[value.strip().lower()]
+        return found
 
     def _error(self, value: Any) -> InputError:
         shown = value if isinstance(value, str) else repr(value)
         if len(shown) > 40:
             shown = shown[:40] + "…"
-        return InputError(f"{self.name} {shown}: must be {self.rule()}")
+        near = [] if self.names is None else get_close_matches(shown, [*self.names()], 1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        return InputError(f"{self.name} {shown}: must be {self.rule()}{meant}")
 
 
 def _flag(name: str) -> str:
@@ -139,14 +146,14 @@ class SharedSettings(TypedDict, total=False):
 
     negative_prompt: Annotated[
         str | None,
-        Setting("what to keep out", "Negative prompt", short="-n"),
+        Setting("what to keep out", "Negative prompt", short="-n", aliases=("negative",)),
     ]
     guidance: Annotated[
         float | None,
         Setting(
             "how closely to follow the prompt; 1 and less: no guidance",
             "CFG scale",
-            aliases=("cfg_scale", "guidance_scale"),
+            aliases=("cfg_scale", "guidance_scale", "cfg", "cfgscale"),
             low=0,
             high=100,
         ),
@@ -158,13 +165,22 @@ class SizedSettings(SharedSettings, total=False):
 
     width: Annotated[
         int | None,
-        Setting("pixels across", "Size", short="-W", low=64, high=8192),
+        Setting("pixels across", "Size", short="-W", aliases=("W",), low=64, high=8192),
     ]
     height: Annotated[
         int | None,
-        Setting("pixels down", "Size", short="-H", low=64, high=8192),
+        Setting("pixels down", "Size", short="-H", aliases=("H",), low=64, high=8192),
     ]
-    steps: Annotated[int | None, Setting("denoising steps", "Steps", low=1, high=1000)]
+    steps: Annotated[
+        int | None,
+        Setting(
+            "denoising steps",
+            "Steps",
+            aliases=("num_inference_steps", "ddim_steps", "sampling_steps"),
+            low=1,
+            high=1000,
+        ),
+    ]
 
 
 def resize_modes() -> dict[str, str]:

@@ -15,7 +15,8 @@ from pipelines.settings import Value
 
 Files = Mapping[int, Mapping[int, str]]  # by number of the prompt and seed, relative to the folder
 
-IMAGE_NAME = re.compile(r"(candidates/)?\d{4,}-\d+(-r\d+)?\.(png|jpg|webp)")
+# 0001-7.png, 0001-r1-7.png, and 0001-7-r1.png as older versions named the best.
+IMAGE_NAME = re.compile(r"(candidates/)?\d{4,}-(r\d+-\d+|\d+(-r\d+)?)\.(png|jpg|webp)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The run folder: where images are kept, so that nothing is lost, doubled or half-written.
 
-    <out>/0001-<seed>-r1.png          the best of the first prompt, up to its top_k
+    <out>/0001-r1-<seed>.png          the best of the first prompt, up to its top_k
     <out>/candidates/0001-<seed>.png  the others, and every image until its prompt is ranked
     <out>/sheet.png                   what the last command made, on one page
     <out>/manifest.jsonl              what happened, from which a killed run is finished
@@ -157,7 +157,8 @@ class RunFolder:
         placements = []
         for result in results:
             is_best = result.rank is not None and result.rank <= plan.top_k
-            name = self._name(job.number, result.seed, result.rank if is_best else None)
+            place = f"{result.rank:0{len(str(plan.top_k))}}" if is_best else None
+            name = self._name(job.number, result.seed, place)
             to = None if drop_others and not is_best else name
             placements.append(Placement(self._saved_image(result), to))
         self._note(events.ImagesRanked(job.number, whole, tuple(placements)))
@@ -278,11 +279,14 @@ class RunFolder:
             unfinished=image.unfinished,
         )
 
-    def _name(self, number: int, seed: int, rank: int | None = None) -> str:
-        """Return the name of an image's file: on top if it has one of the best ranks."""
+    def _name(self, number: int, seed: int, rank: str | None = None) -> str:
+        """Return the name of an image's file: on top if it has one of the best ranks.
+
+        Ranks stand before the seed and are as wide as the last one, so that names sort by them.
+        """
         if rank is None:
             return f"candidates/{number:04d}-{seed}{self.export.suffix}"
-        return f"{number:04d}-{seed}-r{rank}{self.export.suffix}"
+        return f"{number:04d}-r{rank}-{seed}{self.export.suffix}"
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.path).as_posix()

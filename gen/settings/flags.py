@@ -12,7 +12,7 @@ from gen.errors import InputError
 from gen.models import NO_RERANKER
 from gen.run_folder.folder import KEEP
 from gen.run_folder.saving import MAX_UPSCALE, SUFFIX_OF_FORMAT
-from gen.settings.request import MODEL_SETTINGS, SETTINGS
+from gen.settings.request import MODEL_SETTINGS, SETTINGS, with_schedule
 from pipelines.loading import OFFLOAD
 from pipelines.settings import Setting, Value
 from rerank.scorers import Weighted, weighted
@@ -23,7 +23,7 @@ examples:
   generate "a panda to the left of a red balloon" --candidates 16 --top-k 4 --seed 7
   generate -f prompts/demo.txt -o outputs/demo
   generate "an old lighthouse" -m ~/models/sd15 --steps 30 --reranker ~/models/clip-vit-l14
-  generate --again outputs/0001-7-r1.png
+  generate --again outputs/0001-r1-7.png
   generate "three apples" --dry-run > rows.jsonl; generate -f rows.jsonl
 
 With a seed, the same command finishes what is missing and draws nothing twice. Without one it
@@ -51,7 +51,8 @@ def given_settings(options: argparse.Namespace) -> dict[str, Value]:
     """Return the settings on the command line but for prompts, read and checked."""
     texts = {name: getattr(options, name) for name in FLAGGED}
     texts = {k: ",".join(text) if isinstance(text, list) else text for k, text in texts.items()}
-    return {name: SETTINGS[name].read(text) for name, text in texts.items() if text is not None}
+    given = {name: SETTINGS[name].read(text) for name, text in texts.items() if text is not None}
+    return with_schedule(given)
 
 
 def given_rerankers(options: argparse.Namespace) -> str | list[Weighted] | None:
@@ -125,6 +126,12 @@ def _add_prompts(parser: Parser) -> None:
         default=[],
         metavar="TEXT",
         help="a prompt; may be repeated",
+    )
+    group.add_argument(
+        *SETTINGS["prompt"].alias_flags,
+        dest="flagged_prompts",
+        action="append",
+        help=argparse.SUPPRESS,
     )
     group.add_argument(
         "-f",

@@ -29,7 +29,7 @@ from pipelines.diffusion.prompt_weights import SYNTAXES
 from pipelines.diffusion.safety import SafetyChecker
 from pipelines.diffusion.samplers import SAMPLERS, check_sampler, make_scheduler
 from pipelines.diffusion.settings import DrawingSettings
-from pipelines.diffusion.spec import read_spec
+from pipelines.diffusion.spec import NEEDS_A_MASK, read_spec
 from pipelines.diffusion.text import Text
 from pipelines.drafts import check_seeds, draw
 from pipelines.loading import LoadOptions, Report, ignore_progress
@@ -162,7 +162,7 @@ class LatentDiffusion:
             scheduler.set_begin_index(0)  # else the first step searches for its index
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        shape = (1, self.unet.config.in_channels, height // factor, width // factor)
+        shape = (1, self.vae.config.latent_channels, height // factor, width // factor)
         noise = torch.cat([torch.randn(shape, generator=g) for g in generators])
         latents = noise.to(self.device) * scheduler.init_noise_sigma
         return DiffusionDraft(
@@ -236,6 +236,8 @@ class LatentDiffusion:
 
     def _check(self, seeds: Sequence[int], width: int, height: int, guidance: float) -> None:
         check_seeds(seeds)
+        if self.spec.inpaints:
+            raise ValueError(f"{self.spec.name} {NEEDS_A_MASK}")
         if not math.isfinite(guidance):
             raise ValueError(f"guidance is {guidance}; it must be a finite number")
         multiple, largest = self.spec.size_multiple, self.spec.max_size

@@ -181,7 +181,7 @@ def test_sigterm_in_the_middle_of_a_job_saves_it_and_ends(tmp_path: Path, free_p
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert answers == [503]
-    [best] = (tmp_path / "out").glob("0001-*-r1.png")
+    [best] = (tmp_path / "out").glob("0001-r1-*.png")
     assert metadata.read(best).unfinished is not None
 
 

@@ -154,7 +154,7 @@ def test_a_page_of_a_large_gallery_opens_no_more_than_it_shows(
     for number in range(1, 2001):
         request = {"prompt": f"panda {number}", "seed": number, "candidates": 1, "top_k": 1}
         rows.append({"event": "prompt", "number": number, "key": str(number), "request": request})
-        file = f"{number:04d}-{number}-r1.png"
+        file = f"{number:04d}-r1-{number}.png"
         rows.append({"event": "picture", "number": number, "seed": number, "file": file})
     (tmp_path / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     looked_at: list[Path | None] = []
