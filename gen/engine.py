@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gen import scoring
+from gen import editing, scoring
 from gen.drafting import finished_drafts
 from gen.events import Cancel, Finished, Note, Progress, Watch, ignore_events
 from gen.metadata import Metadata, versions
@@ -184,7 +184,8 @@ class _PromptRun:
         if pixels is None:
             there = [(result, image) for result in results if (image := result.open()) is not None]
             results, pixels = [result for result, _ in there], [image for _, image in there]
-        scoring.score(scorer, self.plan.words, results, pixels)
+        boxes = [self._masked_box(result) for result in results]
+        scoring.score(scorer, self.plan.words, results, pixels, boxes)
         self._combine()
         for result in results:
             if not scoring.has_score(result):
@@ -192,6 +193,10 @@ class _PromptRun:
                 self._fail(result)
         if self.folder is not None:
             self.folder.note_scores(self.job, [r for r in results if r.failed is None])
+
+    def _masked_box(self, result: Result) -> tuple[int, int, int, int] | None:
+        """Return the part of an edit that is scored beside the whole."""
+        return editing.masked_box(result.request, self.candidates[result.seed].spec)
 
     def _combine(self) -> None:
         """Combine the scores of several scorers over all candidates so far."""

@@ -269,6 +269,13 @@ class EditingSettings(TypedDict, total=False):
             high=1024,
         ),
     ]
+    init_image_hash: Annotated[
+        str | None,
+        Setting("the SHA-256 of the file of --init-image", "Init image hash", asked=False),
+    ]
+    mask_hash: Annotated[
+        str | None, Setting("the SHA-256 of the file of --mask", "Mask hash", asked=False)
+    ]
 
 
 def settings_of(record: type) -> dict[str, Setting]:

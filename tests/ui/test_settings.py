@@ -33,7 +33,7 @@ from ui.page.form import build_form  # noqa: E402
 pytestmark = pytest.mark.slow
 
 PATIENCE = 60
-LOCAL = {"init_image", "keep_rows", "lora", "vae", "embedding", "wildcards"}
+LOCAL = {"init_image", "mask", "keep_rows", "lora", "vae", "embedding", "wildcards"}
 FAMILIES = {"whole-diffusion": DiffusionSettings, "whole-dalle": DalleSettings}
 
 
