@@ -10,10 +10,11 @@ from PIL import Image, ImageOps
 from gen.errors import InputError
 from gen.settings.request import SETTINGS, Request
 from pipelines.checkpoints.specs import Spec
-from pipelines.images import FORMATS, BadImageError, open_image
+from pipelines.images import BadImageError, open_image
 from pipelines.settings import EditingSettings, Value, settings_of
 
 if TYPE_CHECKING:
+    from gen.plan import Candidate
     from pipelines.editing import Start
 
 EDITING_SETTINGS = tuple(settings_of(EditingSettings))
@@ -152,7 +153,7 @@ def notes(own: Request) -> list[str]:
     for name in FILES:
         if (file := getattr(own, name)) is None:
             continue
-        with Image.open(file, formats=FORMATS) as opened:
+        with Image.open(file) as opened:  # which was read before
             frames = getattr(opened, "n_frames", 1)
         if frames > 1:
             told.append(f"{name} {file}: of its {frames} frames the first is taken")
@@ -168,24 +169,32 @@ def notes(own: Request) -> list[str]:
 
 def start(own: Request, spec: Spec) -> "Start | None":
     """Return what the candidates of one model begin from, of a request that was checked."""
-    from pipelines.editing import Edit, prepare
-
     if own.init_image is None:
         return None
+    asked = {"width": own.width, "height": own.height}
+    width, height = (spec.defaults[k] if side is None else side for k, side in asked.items())
+    files = [_state(Path(file)) for file in (own.init_image, own.mask) if file is not None]
+    alone = own.replace(seed=0, candidates=1, top_k=1)  # whichever candidate it is
+    return _start(alone, (width, height), spec.size_multiple, *files)
+
+
+@lru_cache(2)
+def _start(own: Request, size: tuple[int, int], multiple: int, *files: tuple[int, int]) -> "Start":
+    from pipelines.editing import Edit, prepare
+
     names = ("resize_mode", "mask_blur", "mask_fill", "inpaint_area", "padding")
     chosen = {name: getattr(own, name) for name in names if getattr(own, name) is not None}
     edit = Edit(1.0 if own.strength is None else own.strength, **chosen)
     image = _image(own.init_image)
     mask = None if own.mask is None else _mask(own, image.size)
-    asked = {"width": own.width, "height": own.height}
-    width, height = (spec.defaults[k] if side is None else side for k, side in asked.items())
-    return prepare(image, mask, edit, (width, height), spec.size_multiple)
+    return prepare(image, mask, edit, size, multiple)
 
 
-def masked_box(own: Request, spec: Spec) -> tuple[int, int, int, int] | None:
+def masked_box(candidate: "Candidate") -> tuple[int, int, int, int] | None:
     """Return the part of the result (left, top, right, bottom) that is masked, with some of what is
     around it; None without a mask, and where that is all."""
-    begun = None if own.mask is None else start(own, spec)
+    own = candidate.request
+    begun = None if own.mask is None else start(own, candidate.spec)
     if begun is None or begun.canvases[0].mask is None:
         return None
     mask = begun.canvases[0].mask

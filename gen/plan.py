@@ -1,9 +1,10 @@
 """One prompt made concrete: which model draws which candidate, with which seed and settings."""
 
 import hashlib
+import itertools
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -11,6 +12,10 @@ from typing import Any
 
 from gen import editing
 from gen.errors import InputError
+from gen.search.paths import NoisePath, read_path
+from gen.search.planning import plan_search
+from gen.search.race import Field, Runner
+from gen.search.schedule import Schedule
 from gen.settings import wildcards
 from gen.settings.request import MAX_SEED, MODEL_SETTINGS, RANDOM_SEED, SETTINGS, Request
 from pipelines import families
@@ -41,6 +46,11 @@ class Candidate:
         return self.request.seed
 
     @property
+    def path(self) -> NoisePath:
+        """Whose noise its image is made of."""
+        return read_path(self.seed, self.request.branches)
+
+    @property
     def pixels(self) -> int:
         """How many its image has."""
         defaults = self.spec.defaults
@@ -58,6 +68,7 @@ class Plan:
 
     request: Request  # seed, candidates and top_k are set; so is what all its models agree on
     models: tuple[tuple[Spec, Request], ...]  # each with the settings that it takes, all set
+    schedules: tuple[Schedule, ...] = ()  # of a search, one for each model
 
     @property
     def seed(self) -> int:
@@ -67,9 +78,16 @@ class Plan:
 
     @property
     def count(self) -> int:
-        """How many candidates are made."""
+        """How many images are made: of all candidates, or of those that a search finishes."""
         assert self.request.candidates is not None
+        if self.schedules:
+            return sum(schedule.finished for schedule in self.schedules)
         return self.request.candidates
+
+    @property
+    def begun(self) -> int:
+        """How many candidates begin: more than are made in a search."""
+        return sum(schedule.begin for schedule in self.schedules) or self.count
 
     @property
     def words(self) -> str:
@@ -93,12 +111,47 @@ class Plan:
         Beyond the largest seed the count goes on from 0.
         """
         spec, request = self.models[index % len(self.models)]
-        seed = (self.seed + index) % (MAX_SEED + 1)
-        return Candidate(index, spec, request.replace(seed=seed, candidates=1, top_k=1))
+        return Candidate(index, spec, _of_one(request, self._seed_of(index)))
+
+    def found(self, place: int, path: NoisePath) -> Candidate:
+        """Return the image that a search has found by this path; `place` is its own among them."""
+        index = (path.seed - self.seed) % (MAX_SEED + 1)
+        spec, request = self.models[index % len(self.models)]
+        return Candidate(place, spec, _of_one(request, path.seed, path.text))
+
+    def found_in(self, fields: Mapping[str, Field]) -> dict[int, Candidate]:
+        """Return the candidates by seed; of a search, those that are in by now, by model."""
+        if not self.schedules:
+            return {candidate.seed: candidate for candidate in self.candidates()}
+        first = [self.first_field(model) for model in range(len(self.models))]
+        own = zip(self.models, first, strict=True)
+        now = [fields.get(spec.address, field) for (spec, _), field in own]
+        paths = [path for field in now for path in field.paths]
+        return {path.seed: self.found(place, path) for place, path in enumerate(paths)}
+
+    def first_field(self, model: int) -> Field:
+        """Return what the search of the i-th model begins with."""
+        schedule = self.schedules[model]
+        seeds = itertools.islice(self.seeds(model), schedule.begin)
+        return Field(schedule.start, tuple(Runner(NoisePath(seed)) for seed in seeds))
+
+    def seeds(self, model: int) -> Iterator[int]:
+        """Yield the seeds that belong to the i-th model, one after the other without end."""
+        return (self._seed_of(index) for index in itertools.count(model, len(self.models)))
+
+    def _seed_of(self, index: int) -> int:
+        return (self.seed + index) % (MAX_SEED + 1)
 
     def candidates(self) -> list[Candidate]:
         """All of them, in order."""
         return [self.candidate(index) for index in range(self.count)]
+
+
+def _of_one(request: Request, seed: int, branches: str | None = None) -> Request:
+    """Return the request for exactly one image: nothing in it says how the image was found."""
+    branches = request.branches if branches is None else branches
+    one: dict[str, Any] = {"candidates": 1, "top_k": 1, "search": None, "budget": None}
+    return request.replace(seed=seed, branches=branches, **one)
 
 
 def draw_seed() -> int:
@@ -121,7 +174,8 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
         candidates = max(DEFAULT_CANDIDATES, request.top_k or 0)
     top_k = request.top_k if request.top_k is not None else min(DEFAULT_TOP_K, candidates)
     seed = draw_seed() if request.seed in (None, RANDOM_SEED) else request.seed
-    whole = request.replace(seed=seed, candidates=candidates, top_k=top_k)
+    search = None if request.search == "none" else request.search
+    whole = request.replace(seed=seed, candidates=candidates, top_k=top_k, search=search)
     whole = editing.located(whole)
 
     if request.template is None:
@@ -138,7 +192,9 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
         editing.check(own, spec)
     model = ",".join(str(own.model) for _, own in models)
     shared = _shared_settings([own for _, own in models])
-    return Plan(whole.replace(model=model).with_defaults(shared), models)
+    whole = whole.replace(model=model).with_defaults(shared)
+    budget, schedules = plan_search(whole, models)
+    return Plan(whole.replace(budget=budget), models, schedules)
 
 
 def _refuse_settings_that_none_takes(request: Request, chosen: list[Spec]) -> None:

@@ -90,6 +90,14 @@ class Draft:
         """
         raise NotImplementedError
 
+    def completed(self) -> list[torch.Tensor | None]:
+        """Return what a scorer can make most of by now: whole images, uint8 (3, H, W) each.
+
+        One that is not finite, or must not be shown, is None. Raises RuntimeError before the first
+        step.
+        """
+        raise NotImplementedError
+
     def keep(self, indices: Sequence[int]) -> None:
         """Keep only these candidates, also in memory. Raises ValueError unless `indices` rise."""
         check_indices(indices, len(self.seeds))
@@ -272,6 +280,21 @@ def draw(draft: Draft) -> list[Image.Image | None]:
     with draft:
         draft.step(draft.total)
         return draft.images()
+
+
+def complete(drafts: Sequence[Draft]) -> tuple[list[int], torch.Tensor]:
+    """Return what scorers see of drafts half-way: seeds, and images (M, 3, H, W), uint8.
+
+    Those that cannot be shown are left out, so M may be less than all candidates.
+    """
+    images = {
+        seed: image
+        for draft in drafts
+        for seed, image in zip(draft.seeds, draft.completed(), strict=True)
+        if image is not None
+    }
+    shown = torch.stack(list(images.values())) if images else torch.empty(0, 3, 1, 1)
+    return list(images), shown
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

@@ -235,6 +235,22 @@ class DalleDraft(Draft):
         ]
         return self._laid(seeds, images)
 
+    @torch.inference_mode()
+    def completed(self) -> list[torch.Tensor | None]:
+        """Return the images with each token that is not there yet like the one above it.
+
+        The likeliest tokens would cost as much as finishing: one pass for each token.
+        """
+        state = self._open
+        if state.done == 0:
+            raise RuntimeError("before the first token there is nothing to complete")
+        grid = self._pipeline.dvae.config.grid
+        positions = torch.arange(self._total, device=state.tokens.device)
+        over = (positions - state.done).div(grid, rounding_mode="floor") + 1  # rows too far down
+        nearest = positions - over.clamp(min=0) * grid
+        nearest = nearest.where(nearest >= 0, state.done - 1)
+        return self._decoded(self.seeds, replace(state, tokens=state.tokens[:, nearest]))
+
     def close(self) -> None:
         """Free all memory. A closed draft can only be closed again."""
         super().close()

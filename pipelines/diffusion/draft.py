@@ -188,6 +188,15 @@ class DiffusionDraft(Draft):
             images = [None if p is None else to_image(p) for p in decoded]
         return self._laid(seeds, images)
 
+    @torch.inference_mode()
+    def completed(self) -> list[torch.Tensor | None]:
+        """Return the images that the network predicts now, by the real decoder."""
+        state = self._open
+        clean = state.latents if state.done == self.total else state.clean
+        if clean is None:
+            raise RuntimeError("before the first step there is nothing to complete")
+        return self._checked(self.seeds, clean)
+
     def close(self) -> None:
         """Free all memory. A closed draft can only be closed again."""
         super().close()

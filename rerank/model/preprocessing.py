@@ -9,7 +9,7 @@ one batch on the device. There are two ways to prepare:
 - `exact`: PIL's filter on the whole image, bit for bit what transformers' PIL image processors
   give.
 
-Files and PIL images are read by the rules of `pipelines.images`, in both ways.
+What files and PIL images may be, and how they become RGB, is in `pipelines.images`.
 """
 
 import os
@@ -24,7 +24,7 @@ from torch.nn.functional import interpolate
 
 from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
-from pipelines.images import check_size, open_image, to_rgb
+from pipelines.images import check_size, decoded, to_rgb
 from rerank.model import open_clip
 
 ImageLike: TypeAlias = Image.Image | str | os.PathLike[str] | bytes | np.ndarray | torch.Tensor
@@ -61,11 +61,17 @@ class Preprocessing:
         """
         if isinstance(source, torch.Tensor):
             return self.prepare_batch(source[None], device)[0]
-        image = self._opened(source)
-        if self.exact:
-            return self._by_pil(image)
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # rows of RGB, the fastest
-        return self._by_torch(pixels[None])[0]
+        if isinstance(source, str | os.PathLike | bytes):
+            enough = self.resize if isinstance(self.resize, int) else max(self.resize)
+            with decoded(source, None if self.exact else JPEG_MARGIN * enough) as image:
+                return self._prepared(image)
+        if isinstance(source, np.ndarray):
+            return self._prepared(_from_array(source))
+        if isinstance(source, Image.Image):
+            return self._prepared(to_rgb(source))
+        raise ValueError(
+            f"an image is a PIL image, path, bytes of a file, array or tensor, not {source!r:.80}"
+        )
 
     def prepare_batch(self, images: torch.Tensor, device: torch.device) -> torch.Tensor:
         """(B, 3, H, W) of any size as (B, 3, H, W) uint8 at the model's size on `device`.
@@ -85,19 +91,12 @@ class Preprocessing:
         arrays = images.permute(0, 2, 3, 1).cpu().numpy()
         return torch.stack([self._by_pil(Image.fromarray(array)) for array in arrays]).to(device)
 
-    def _opened(self, source: ImageLike) -> Image.Image:
-        """Return an image of any kind but a tensor, as RGB."""
-        if isinstance(source, np.ndarray):
-            return _from_array(source)
-        if isinstance(source, Image.Image):
-            return to_rgb(source)
-        if not isinstance(source, str | os.PathLike | bytes):
-            raise ValueError(
-                "an image is a PIL image, path, bytes of a file, array or tensor, "
-                f"not {source!r:.80}"
-            )
-        enough = self.resize if isinstance(self.resize, int) else max(self.resize)
-        return open_image(source, None if self.exact else JPEG_MARGIN * enough)
+    def _prepared(self, image: Image.Image) -> torch.Tensor:
+        """RGB → (3, H, W) uint8 at the model's size."""
+        if self.exact:
+            return self._by_pil(image)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # rows of RGB, the fastest
+        return self._by_torch(pixels[None])[0]
 
     def _by_pil(self, image: Image.Image) -> torch.Tensor:
         """RGB → (3, H, W) uint8."""

@@ -1,6 +1,5 @@
-"""Image to image and inpainting: the same images as diffusers' pipelines, and nothing else moved."""
+"""Image to image and inpainting: the same images as diffusers', and nothing else is moved."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
