@@ -147,6 +147,12 @@ def _add_prompts(parser: Parser) -> None:
         metavar="IMAGE",
         help="make the image in this file again and say how far it differs",
     )
+    group.add_argument(
+        "--choices",
+        type=Path,
+        metavar="FILE",
+        help="write what people chose among the images of --outdir, for `rerank learn`",
+    )
 
 
 def _add_setting(group: argparse._ArgumentGroup, setting: Setting) -> None:
@@ -210,10 +216,12 @@ def _add_machine(parser: Parser) -> None:
         f"standardized scores; {NO_RERANKER}: keep the order of making",
     )
     group.add_argument(
+        "--head",
         "--aesthetic",
+        dest="aesthetic",
         metavar="FILE[=WEIGHT]",
-        help="score with an aesthetic predictor too, a head on the first reranker's features as "
-        "safetensors",
+        help="score with a head on the first reranker's features too, as safetensors: what "
+        "`rerank learn` has made, or an aesthetic predictor",
     )
     group.add_argument("--device", metavar="NAME", help="auto (default), cpu, cuda, cuda:1, mps")
     group.add_argument(
