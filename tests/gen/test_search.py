@@ -2,8 +2,10 @@
 
 import json
 import random
+import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,19 @@ from gen.metadata import parameters, read
 from gen.plan import resolve
 from gen.run_folder.events import from_json, to_json
 from gen.run_folder.folder import RunFolder
+from gen.search import looking
+from gen.search.looking import find_head
 from gen.search.paths import Branch, NoisePath, read_path
 from gen.search.race import Field, Rating, Runner, parts, thin_out
 from gen.search.schedule import Rung, Schedule, make_schedule
+from pipelines.checkpoints.hashes import files_hash
 from pipelines.courses import Course
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.diffusion.samplers import SAMPLERS
+from pipelines.families import find
+from rerank import Reranker
+from rerank.calibration.calibration import Logistic
+from rerank.learn.previews import PreviewHead
 
 STEPS = Course(20, looks=(0.4, 0.65), forks=(0.25, 0.5))
 TOKENS = Course(64, stride=8, looks=(0.625,), forks=(0.25, 0.5, 0.75))
@@ -357,3 +366,25 @@ def test_a_found_image_is_made_again_alone(
         assert any(r.request.branches is not None for r in found)
     small = Engine(reranker=str(tiny_clip_folder), device="cpu", batch_size=2)
     assert [r.seed for r in generate("a fox", engine=small, **asked)] == [r.seed for r in found]
+
+
+@pytest.mark.slow
+def test_a_head_for_previews_is_used_with_its_own_reranker(
+    tiny_dalle_folder: Path, tiny_clip_folder: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_dalle_folder, model)
+    scorer, spec = Reranker.load(tiny_clip_folder), find(str(model))
+    assert find_head(spec, scorer) is None
+    logistic = Logistic((0.0,) * 4, (1.0,) * 4, (0.0, 0.0, 5.0, 0.0), 0.0)  # the likelihood alone
+    own = PreviewHead(files_hash(tiny_clip_folder), {0.5: logistic})
+    replace(own, reranker="another").save(model / "previews.json")
+    assert find_head(spec, scorer) is None
+    own.save(model / "previews.json")
+    head = find_head(spec, scorer)
+    draft = Engine(device="cpu").pipeline(spec).begin("a fox", seeds=range(5), temperature=3.0)
+    draft.step(8)
+    told = looking.rate(scorer, head, "a fox", [draft]).scores
+    assert all(0 <= value <= 1 for value in told.values())
+    by_likelihood = sorted(range(5), key=lambda i: draft.log_likelihoods[i])
+    assert sorted(told, key=lambda seed: told[seed]) == by_likelihood
