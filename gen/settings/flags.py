@@ -163,6 +163,8 @@ def _add_setting(group: argparse._ArgumentGroup, setting: Setting) -> None:
         group.add_argument(
             *shown, action="append", metavar="FILE", help=f"{setting.help}; may be repeated"
         )
+    elif setting.kind is bool:
+        group.add_argument(*shown, action="store_const", const="true", help=setting.help)
     elif setting.kind is str:
         group.add_argument(*shown, metavar=setting.metavar, help=setting.help)
     else:
@@ -297,7 +299,7 @@ def _whole_number(low: int, high: int) -> Callable[[str], int]:
 
 def _with_numbers_joined(words: Sequence[str]) -> list[str]:
     """argparse takes -1e9 or -inf behind a flag for another flag, unless `=` joins them."""
-    numbers = [setting for setting in SETTINGS.values() if setting.kind is not str]
+    numbers = [setting for setting in SETTINGS.values() if setting.kind in (int, float)]
     numeric = {flag for setting in numbers for flag in (*setting.flags, *setting.alias_flags)}
     joined: list[str] = []
     for word in words:

@@ -32,8 +32,8 @@ def setting_fields(without: set[str]) -> dict[str, Any]:
 def _field(setting: Setting) -> Any:
     if setting.name == "seed":  # large seeds are text
         return Annotated[int | str | None, WHOLE], Field(None, description=setting.help)
-    if setting.kind is str:
-        return str | None, Field(None, description=setting.help)
+    if setting.kind in (str, bool):
+        return setting.kind | None, Field(None, description=setting.help)
     high = LIMITS.get(setting.name, setting.high)
     bounded = Field(None, description=setting.help, ge=setting.low, le=high)
     return (Annotated[int | None, WHOLE] if setting.kind is int else float | None), bounded
