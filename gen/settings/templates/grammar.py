@@ -36,6 +36,7 @@ _TOKENS = re.compile(
     r"|(?:[^\\{}|$%_#]|_(?!_)|\\(?![{}#])|\$(?![{$])|%(?!\{))+"
 )
 _SIGNS = ("{", "${", "%{", "}", "|", "$$", "__")
+_OPTION_ENDS = ("|", "}", "$$")
 _OPENING = ("{", "${", "%{")
 _METHODS = {
     "~": SamplingMethod.RANDOM,
@@ -147,13 +148,13 @@ class _Reader:
     def option(self, start: str) -> VariantOption:
         """Read one option, with its weight."""
         if weight := _WEIGHT.match(start):
-            value = self.sequence("|}", start[weight.end() :])
+            value = self.sequence(_OPTION_ENDS, start[weight.end() :])
         elif _ODD_WEIGHT.match(start):
             raise InputError(
                 f"prompt: {start[:40]!r} in a choice: a weight is a number such as 2.5"
             )
         else:
-            value = self.sequence("|}", start.lstrip())
+            value = self.sequence(_OPTION_ENDS, start.lstrip())
         if self.peek() == "$$":
             raise InputError(
                 "prompt: $$ in a choice: it stands behind a number of options and a separator, "
