@@ -22,6 +22,7 @@ from transformers import (
 from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.headers import AGAIN, read_header
+from pipelines.checkpoints.tokenizer_files import check_tokenizer_files
 from rerank.model import open_clip
 from rerank.model.texts import TextReader
 
@@ -62,6 +63,7 @@ def load_text_reader(folder: Path, model: Model) -> TextReader:
     Raises WeightsError when its files are missing, when it has ids beyond the model's vocabulary,
     or when the model would read the text at another place than the end token.
     """
+    check_tokenizer_files(folder)
     if isinstance(model, CLIPModel):
         reader = _clip_reader(folder, model)
     else:
