@@ -14,8 +14,8 @@ from typing import Annotated, Any
 from annotated_types import Ge, Len, Lt
 from typing_extensions import TypedDict
 
+from pipelines.checkpoints.configs import check_type, parse_json
 from pipelines.checkpoints.errors import WeightsError
-from pipelines.checkpoints.json_files import check_type, parse_json
 
 MAX_HEADER_BYTES = 10_000_000  # eighty thousand tensors; larger ones are made to exhaust memory
 AGAIN = "copy or download it again"

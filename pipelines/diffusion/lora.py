@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 
-from pipelines.checkpoints.configs import read_config
+from pipelines.checkpoints.configs import parse_json, read_config
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.headers import Tensor, read_header, read_metadata
-from pipelines.checkpoints.json_files import parse_json
 from pipelines.checkpoints.loading import FLOAT_TYPES, read_tensor, refuse
 from pipelines.checkpoints.specs import Lora
 from pipelines.checkpoints.tokenizer_files import is_quick

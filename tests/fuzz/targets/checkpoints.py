@@ -7,10 +7,9 @@ from fuzzing import Parser
 
 import rerank.model.specs
 from pipelines import families
-from pipelines.checkpoints.configs import read_config
+from pipelines.checkpoints.configs import check_type, parse_json, read_config
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.headers import Entry, read_header, read_metadata
-from pipelines.checkpoints.json_files import check_type, parse_json
 from pipelines.checkpoints.specs import read_adapters
 from pipelines.checkpoints.tokenizer_files import is_quick
 from pipelines.diffusion.embeddings import read_words

@@ -16,10 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import rerank.model.specs
-from pipelines.checkpoints.configs import read_config
+from pipelines.checkpoints.configs import MAX_BYTES, parse_json, read_config, read_json
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.headers import read_header, shards
-from pipelines.checkpoints.json_files import MAX_BYTES, parse_json, read_json
 from pipelines.checkpoints.loading import load_tokenizer
 from pipelines.checkpoints.specs import read_adapters, split_names
 from pipelines.checkpoints.tokenizer_files import is_quick
