@@ -27,10 +27,13 @@ from gen.metadata import Metadata
 from gen.plan import Candidate, Plan
 from gen.result import Result
 from gen.run_folder import deleted, events
+from gen.run_folder.choices import ChoiceEvent
 from gen.run_folder.events import Axis, Damaged, Event, Files, Placement, PromptEvent, SavedImage
 from gen.run_folder.fold import fold
 from gen.run_folder.manifest import Manifest
 from gen.run_folder.saving import Export, no_room, write
+from gen.run_folder.searched import CandidatesThinned
+from gen.search.race import Field, Look
 
 KEEP = ("all", "top")
 
@@ -42,6 +45,7 @@ class Job:
     number: int
     results: dict[int, Result] = field(default_factory=dict)  # by seed
     finished: bool = False  # all candidates were made, ranked and put in place
+    searches: Mapping[str, Field] = field(default_factory=dict)  # by model, those still in
 
 
 class RunFolder:
@@ -146,6 +150,14 @@ class RunFolder:
         parts = {seed: result.scores for seed, result in scored.items() if result.scores}
         self._note(events.ImagesScored(job.number, scores, parts))
 
+    def note_look(self, job: Job, model: str, total: int, look: Look) -> None:
+        """Note what a search has decided, and remove what was left unfinished of those dropped."""
+        self._note(CandidatesThinned(job.number, model, total, look))
+        for runner in look.dropped:
+            unfinished = job.results.pop(runner.path.seed, None)
+            if unfinished is not None and unfinished.path is not None:
+                unfinished.path.unlink(missing_ok=True)
+
     def place(self, job: Job, ranked: list[Result], plan: Plan) -> None:
         """Give every ranked image its final name and metadata; drop the rest if only top is kept.
 
@@ -169,6 +181,10 @@ class RunFolder:
     def note_matches(self, number: int, matches: Mapping[int, float]) -> None:
         """Note the probability that each image, by its seed, matches its prompt."""
         self._note(events.ImagesMatched(number, matches))
+
+    def note_choice(self, event: ChoiceEvent) -> None:
+        """Note that somebody gave an image a heart, or preferred it to another."""
+        self._note(event)
 
     def begin_comparison(self) -> int:
         """Return a number for a comparison of prompts."""
@@ -219,7 +235,7 @@ class RunFolder:
                 self._carry_out(placement)
             self._note(events.ImagesPlaced(number))
 
-        candidates = {candidate.seed: candidate for candidate in plan.candidates()}
+        candidates = plan.found_in(prompt.searches)
         results = [self._result(image, candidates[image.seed]) for image in prompt.images]
         dropped = [self._result(i, candidates[i.seed]) for i in prompt.dropped.values()]
         for result in dropped:
@@ -231,7 +247,7 @@ class RunFolder:
         finished = whole and is_wanted and all(final.is_file() for final in finals)
         there = [r for r in results if r.path is not None and r.path.is_file()]
         known = results + dropped if finished else there
-        return Job(number, {result.seed: result for result in known}, finished)
+        return Job(number, {result.seed: result for result in known}, finished, prompt.searches)
 
     def _carry_out(self, placement: Placement) -> Path | None:
         """Bring one image to where the ranking says, and return where; a second time is as well.

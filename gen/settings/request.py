@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 
+from gen.search import schedule
 from pipelines.diffusion import samplers
 from pipelines.families import ModelSettings
 from pipelines.settings import InputError, Setting, Value, settings_of
@@ -56,6 +57,25 @@ class RequestSettings(TypedDict, total=False):
         int | None,
         Setting("how many are returned, best first", short="-k", low=1, high=10_000),
     ]
+    search: Annotated[
+        str | None,
+        Setting(
+            "spend the same time on the candidates that look best half-way: prune drops the worst "
+            "at several steps, beam also branches the best",
+            "Search",
+            names=lambda: {name: name for name in schedule.NAMES},
+        ),
+    ]
+    budget: Annotated[
+        int | None,
+        Setting(
+            "what a search may spend: steps or image tokens of all candidates together; default: "
+            "what --candidates would take",
+            "Budget",
+            low=1,
+            high=100_000_000,
+        ),
+    ]
     wildcards: Annotated[
         str | None,
         Setting(
@@ -67,6 +87,15 @@ class RequestSettings(TypedDict, total=False):
     template: Annotated[
         str | None,
         Setting("the prompt before its choices were made", "Template", asked=False),
+    ]
+    branches: Annotated[
+        str | None,
+        Setting(
+            "the seeds whose noise an image of a search began with, each with the step where it "
+            "ended",
+            "Branches",
+            asked=False,
+        ),
     ]
 
 
