@@ -47,6 +47,7 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt
 $(VENV)/test.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[ui,test]"
+	$(BIN)/python -m pip install --quiet --no-deps sd-prompt-reader==1.3.5
 	@touch $@
 
 $(VENV)/docs.stamp: pyproject.toml constraints.txt
