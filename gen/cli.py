@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from gen.again import make_again, read_plan
+from gen.choices import export_choices
 from gen.engine import Engine, Outcome, run
 from gen.environment import describe
 from gen.errors import InputError, RoomError
@@ -67,6 +68,10 @@ def _command(options: argparse.Namespace) -> int:
         return _pull(options)
     if options.again is not None:
         return _again(options)
+    if options.choices is not None:
+        number = export_choices(options.outdir, options.choices)
+        _print(f"{options.choices}: {number} choices")
+        return DONE
     rows, survey = _checked_rows(options)
     if options.dry_run:
         return _dry_run(rows, survey)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipelines.runtime.terminal import Parser
 from rerank.model.specs import DEFAULT, SPECS
 from rerank.scorers import weighted
 
@@ -14,6 +15,7 @@ COMMANDS = {
     "index": "read the images of a folder once, for searches",
     "search": "find the images of an indexed folder that are like a text or an image",
     "calibrate": "learn what scores mean, from images with captions",
+    "learn": "learn what somebody prefers, from choices between two images",
 }
 MODELS = (
     f"{', '.join(SPECS)}, the folder of a CLIP or SigLIP model, or the name of one that "
@@ -26,10 +28,12 @@ examples:
   rerank classify images --label "a dog" --label "a cat" --template "a photo of {}."
   rerank index images; rerank search "a red fox" images
   rerank calibrate captions.jsonl -m MODEL_FOLDER
+  rerank learn choices.jsonl -o mine.safetensors; rerank "a fox" images --head mine.safetensors=0.5
 
 exit codes: 0 done, 2 bad input, 3 weights, 4 some images could not be read, 5 no room,
 130 interrupted
 """
+MAX_TEXT = 10_000  # characters
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -42,9 +46,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def build_parser(command: str = "rank") -> argparse.ArgumentParser:
+def build_parser(command: str = "rank") -> Parser:
     """Return the parser of one of COMMANDS."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="rerank" if command == "rank" else f"rerank {command}",
         description=f"{COMMANDS[command][0].upper()}{COMMANDS[command][1:]}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -56,6 +60,7 @@ def build_parser(command: str = "rank") -> argparse.ArgumentParser:
         "index": _add_index,
         "search": _add_search,
         "calibrate": _add_calibrate,
+        "learn": _add_learn,
     }
     add[command](parser)
     _add_machine(parser)
@@ -100,9 +105,9 @@ def _add_rank(parser: argparse.ArgumentParser) -> None:
         help=f"{MODELS} (default: {DEFAULT}); may be repeated, which averages",
     )  # fmt: skip
     parser.add_argument(
-        "--aesthetic", type=_weighted, metavar="FILE[=WEIGHT]",
-        help="average with an aesthetic predictor, a head on the first model's features, as "
-        "safetensors",
+        "--head", "--aesthetic", dest="aesthetic", type=_weighted, metavar="FILE[=WEIGHT]",
+        help="average with a head on the first model's features, as safetensors: what `learn` has "
+        "made, or an aesthetic predictor",
     )  # fmt: skip
 
 
@@ -147,6 +152,19 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
 
 
+def _add_learn(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "choices", type=Path,
+        help='a JSON object a line: {"prompt": "a fox", "chosen": "a.png", "rejected": "b.png"}; '
+        "files are relative to this one; `generate --choices FILE` writes it",
+    )  # fmt: skip
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE",
+        help="the head, as safetensors, for --head here and with generate",
+    )  # fmt: skip
+    _add_model(parser)
+
+
 def _add_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "images", nargs="+", type=Path, metavar="IMAGE|FOLDER",
@@ -156,7 +174,7 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
 
 def _add_templates(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--template", action="append", default=[], metavar="TEXT",
+        "--template", type=_prompt, action="append", default=[], metavar="TEXT",
         help='put the text in place of {}, as in "a photo of {}."; the mean of several',
     )  # fmt: skip
 
@@ -192,6 +210,12 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
 def _prompt(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("the text is empty")
+    if len(text) > MAX_TEXT:
+        raise argparse.ArgumentTypeError(f"the text has more than {MAX_TEXT} characters")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError(f"the text {text!r:.80} is not UTF-8") from error
     return text
 
 

@@ -1,7 +1,7 @@
 """Who may import whom, read off the source of every module, and how long modules may be.
 
 ui ──▶ gen ──▶ pipelines, rerank        train ──▶ everything; nobody imports train
-rerank ──▶ pipelines.checkpoints, pipelines.runtime, and no more of pipelines
+rerank ──▶ pipelines.checkpoints, pipelines.runtime, pipelines.images: no more of pipelines
 families ──▶ diffusion, dalle, stock ──▶ drafts, checkpoints ──▶ runtime
 """
 
@@ -20,10 +20,10 @@ MAY_IMPORT = {
     "ui": {"gen"},
     "gen": {"pipelines", "rerank"},
     "pipelines": set(),
-    "rerank": {"pipelines"},  # the two packages of RERANK_MAY_IMPORT alone
+    "rerank": {"pipelines"},  # those of RERANK_MAY_IMPORT alone
     "train": {"ui", "gen", "pipelines", "rerank"},
 }
-RERANK_MAY_IMPORT = ("rerank", "pipelines.checkpoints", "pipelines.runtime")
+RERANK_MAY_IMPORT = ("rerank", "pipelines.checkpoints", "pipelines.runtime", "pipelines.images")
 WINGS = ("pipelines.dalle", "pipelines.diffusion", "pipelines.stock")
 SHORT = ("gen", "pipelines", "rerank", "ui", "train")
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "safetensors", "xformers", "gradio"}

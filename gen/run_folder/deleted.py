@@ -50,9 +50,9 @@ def _aside(folder: Path, name: str) -> Path:
 
 
 def _find(folder: Path, number: int, seed: int) -> list[Path]:
-    """Return a candidate's files in a folder, whatever its rank was."""
-    stem = f"{number:04d}-{seed}"
-    return [*folder.glob(f"{stem}.*"), *folder.glob(f"{stem}-r*.*")]
+    """Return a candidate's files in a folder, whatever its rank and the version that named it."""
+    patterns = (f"{seed}.*", f"r*-{seed}.*", f"{seed}-r*.*")
+    return [path for pattern in patterns for path in folder.glob(f"{number:04d}-{pattern}")]
 
 
 def _move(old: Path, new: Path) -> None:

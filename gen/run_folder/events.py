@@ -10,12 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gen.run_folder.choices import (
+    ImageHearted,
+    ImagePreferred,
+    choice_from_json,
+    choice_to_json,
+)
+from gen.run_folder.searched import CandidatesThinned, look_from_json, look_to_json
 from gen.settings.request import find_setting, seed_to_json
 from pipelines.settings import Value
 
 Files = Mapping[int, Mapping[int, str]]  # by number of the prompt and seed, relative to the folder
 
-IMAGE_NAME = re.compile(r"(candidates/)?\d{4,}-\d+(-r\d+)?\.(png|jpg|webp)")
+# 0001-7.png, 0001-r1-7.png, and 0001-7-r1.png as older versions named the best.
+IMAGE_NAME = re.compile(r"(candidates/)?\d{4,}-(r\d+-\d+|\d+(-r\d+)?)\.(png|jpg|webp)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +182,9 @@ PromptEvent = (
     | ImagesRanked
     | ImagesPlaced
     | ImagesMatched
+    | CandidatesThinned
+    | ImageHearted
+    | ImagePreferred
 )
 Event = (
     PromptEvent
@@ -210,6 +221,10 @@ def to_json(event: Event) -> dict[str, Any]:
             return {"event": "placed", "number": number}
         case ImagesMatched(number, matches):
             return {"event": "matched", "number": number, "matches": _by_text(matches)}
+        case CandidatesThinned():
+            return look_to_json(event)
+        case ImageHearted() | ImagePreferred():
+            return choice_to_json(event)
         case Comparison():
             return {
                 "event": "compared",
@@ -265,6 +280,10 @@ def _read(line: Mapping[str, Any]) -> Event | None:
             return ImagesPlaced(int(line["number"]))
         case "matched":
             return ImagesMatched(int(line["number"]), _by_seed(line["matches"]))
+        case "searched":
+            return look_from_json(line)
+        case "chosen":
+            return choice_from_json(line)
         case "compared":
             return _comparison(line)
         case "deleted":

@@ -6,6 +6,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from gen.run_folder.choices import Choices, ImageHearted, ImagePreferred
 from gen.run_folder.events import (
     Axis,
     CandidateFailed,
@@ -27,6 +28,8 @@ from gen.run_folder.events import (
     RunEnded,
     SavedImage,
 )
+from gen.run_folder.searched import CandidatesThinned
+from gen.search.race import Field
 from gen.settings.request import Request
 
 
@@ -38,6 +41,8 @@ class PromptHistory:
     request: Request
     dropped: dict[int, SavedImage] = field(default_factory=dict)  # by seed: ranked, and not kept
     ranking: ImagesRanked | None = None  # the last one
+    searches: dict[str, Field] = field(default_factory=dict)  # by model, those still in
+    choices: Choices = field(default_factory=Choices)  # of people
     is_placed: bool = True  # whether its images are where the ranking says
     _images: dict[int, SavedImage] = field(default_factory=dict)  # by seed, deleted ones too
     _deleted: set[int] = field(default_factory=set)  # the seeds of those that were put aside
@@ -88,6 +93,12 @@ class PromptHistory:
                     images[seed] = replace(images[seed], score=score, scores=parts)
             case ImagesRanked():
                 self._rank(event)
+            case CandidatesThinned():
+                self.searches[event.model] = event.look.field
+                for runner in event.look.dropped:  # one that was left unfinished
+                    images.pop(runner.path.seed, None)
+            case ImageHearted() | ImagePreferred():
+                self.choices.apply(event)
             case ImagesPlaced():
                 self.is_placed = True
             case ImagesMatched():

@@ -1,6 +1,6 @@
 """The run folder: where images are kept, so that nothing is lost, doubled or half-written.
 
-    <out>/0001-<seed>-r1.png          the best of the first prompt, up to its top_k
+    <out>/0001-r1-<seed>.png          the best of the first prompt, up to its top_k
     <out>/candidates/0001-<seed>.png  the others, and every image until its prompt is ranked
     <out>/sheet.png                   what the last command made, on one page
     <out>/manifest.jsonl              what happened, from which a killed run is finished
@@ -27,10 +27,13 @@ from gen.metadata import Metadata
 from gen.plan import Candidate, Plan
 from gen.result import Result
 from gen.run_folder import deleted, events
+from gen.run_folder.choices import ChoiceEvent
 from gen.run_folder.events import Axis, Damaged, Event, Files, Placement, PromptEvent, SavedImage
 from gen.run_folder.fold import fold
 from gen.run_folder.manifest import Manifest
 from gen.run_folder.saving import Export, no_room, write
+from gen.run_folder.searched import CandidatesThinned
+from gen.search.race import Field, Look
 
 KEEP = ("all", "top")
 
@@ -42,6 +45,7 @@ class Job:
     number: int
     results: dict[int, Result] = field(default_factory=dict)  # by seed
     finished: bool = False  # all candidates were made, ranked and put in place
+    searches: Mapping[str, Field] = field(default_factory=dict)  # by model, those still in
 
 
 class RunFolder:
@@ -146,6 +150,14 @@ class RunFolder:
         parts = {seed: result.scores for seed, result in scored.items() if result.scores}
         self._note(events.ImagesScored(job.number, scores, parts))
 
+    def note_look(self, job: Job, model: str, total: int, look: Look) -> None:
+        """Note what a search has decided, and remove what was left unfinished of those dropped."""
+        self._note(CandidatesThinned(job.number, model, total, look))
+        for runner in look.dropped:
+            unfinished = job.results.pop(runner.path.seed, None)
+            if unfinished is not None and unfinished.path is not None:
+                unfinished.path.unlink(missing_ok=True)
+
     def place(self, job: Job, ranked: list[Result], plan: Plan) -> None:
         """Give every ranked image its final name and metadata; drop the rest if only top is kept.
 
@@ -157,7 +169,8 @@ class RunFolder:
         placements = []
         for result in results:
             is_best = result.rank is not None and result.rank <= plan.top_k
-            name = self._name(job.number, result.seed, result.rank if is_best else None)
+            place = f"{result.rank:0{len(str(plan.top_k))}}" if is_best else None
+            name = self._name(job.number, result.seed, place)
             to = None if drop_others and not is_best else name
             placements.append(Placement(self._saved_image(result), to))
         self._note(events.ImagesRanked(job.number, whole, tuple(placements)))
@@ -168,6 +181,10 @@ class RunFolder:
     def note_matches(self, number: int, matches: Mapping[int, float]) -> None:
         """Note the probability that each image, by its seed, matches its prompt."""
         self._note(events.ImagesMatched(number, matches))
+
+    def note_choice(self, event: ChoiceEvent) -> None:
+        """Note that somebody gave an image a heart, or preferred it to another."""
+        self._note(event)
 
     def begin_comparison(self) -> int:
         """Return a number for a comparison of prompts."""
@@ -218,7 +235,7 @@ class RunFolder:
                 self._carry_out(placement)
             self._note(events.ImagesPlaced(number))
 
-        candidates = {candidate.seed: candidate for candidate in plan.candidates()}
+        candidates = plan.found_in(prompt.searches)
         results = [self._result(image, candidates[image.seed]) for image in prompt.images]
         dropped = [self._result(i, candidates[i.seed]) for i in prompt.dropped.values()]
         for result in dropped:
@@ -230,7 +247,7 @@ class RunFolder:
         finished = whole and is_wanted and all(final.is_file() for final in finals)
         there = [r for r in results if r.path is not None and r.path.is_file()]
         known = results + dropped if finished else there
-        return Job(number, {result.seed: result for result in known}, finished)
+        return Job(number, {result.seed: result for result in known}, finished, prompt.searches)
 
     def _carry_out(self, placement: Placement) -> Path | None:
         """Bring one image to where the ranking says, and return where; a second time is as well.
@@ -278,11 +295,14 @@ class RunFolder:
             unfinished=image.unfinished,
         )
 
-    def _name(self, number: int, seed: int, rank: int | None = None) -> str:
-        """Return the name of an image's file: on top if it has one of the best ranks."""
+    def _name(self, number: int, seed: int, rank: str | None = None) -> str:
+        """Return the name of an image's file: on top if it has one of the best ranks.
+
+        Ranks stand before the seed and are as wide as the last one, so that names sort by them.
+        """
         if rank is None:
             return f"candidates/{number:04d}-{seed}{self.export.suffix}"
-        return f"{number:04d}-{seed}-r{rank}{self.export.suffix}"
+        return f"{number:04d}-r{rank}-{seed}{self.export.suffix}"
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.path).as_posix()

@@ -12,7 +12,7 @@ from gen.errors import InputError
 from gen.models import NO_RERANKER
 from gen.run_folder.folder import KEEP
 from gen.run_folder.saving import MAX_UPSCALE, SUFFIX_OF_FORMAT
-from gen.settings.request import MODEL_SETTINGS, SETTINGS
+from gen.settings.request import MODEL_SETTINGS, SETTINGS, with_schedule
 from pipelines.loading import OFFLOAD
 from pipelines.settings import Setting, Value
 from rerank.scorers import Weighted, weighted
@@ -23,7 +23,7 @@ examples:
   generate "a panda to the left of a red balloon" --candidates 16 --top-k 4 --seed 7
   generate -f prompts/demo.txt -o outputs/demo
   generate "an old lighthouse" -m ~/models/sd15 --steps 30 --reranker ~/models/clip-vit-l14
-  generate --again outputs/0001-7-r1.png
+  generate --again outputs/0001-r1-7.png
   generate "three apples" --dry-run > rows.jsonl; generate -f rows.jsonl
 
 With a seed, the same command finishes what is missing and draws nothing twice. Without one it
@@ -51,7 +51,8 @@ def given_settings(options: argparse.Namespace) -> dict[str, Value]:
     """Return the settings on the command line but for prompts, read and checked."""
     texts = {name: getattr(options, name) for name in FLAGGED}
     texts = {k: ",".join(text) if isinstance(text, list) else text for k, text in texts.items()}
-    return {name: SETTINGS[name].read(text) for name, text in texts.items() if text is not None}
+    given = {name: SETTINGS[name].read(text) for name, text in texts.items() if text is not None}
+    return with_schedule(given)
 
 
 def given_rerankers(options: argparse.Namespace) -> str | list[Weighted] | None:
@@ -127,6 +128,12 @@ def _add_prompts(parser: Parser) -> None:
         help="a prompt; may be repeated",
     )
     group.add_argument(
+        *SETTINGS["prompt"].alias_flags,
+        dest="flagged_prompts",
+        action="append",
+        help=argparse.SUPPRESS,
+    )
+    group.add_argument(
         "-f",
         "--prompts-file",
         "--from-file",
@@ -140,6 +147,12 @@ def _add_prompts(parser: Parser) -> None:
         metavar="IMAGE",
         help="make the image in this file again and say how far it differs",
     )
+    group.add_argument(
+        "--choices",
+        type=Path,
+        metavar="FILE",
+        help="write what people chose among the images of --outdir, for `rerank learn`",
+    )
 
 
 def _add_setting(group: argparse._ArgumentGroup, setting: Setting) -> None:
@@ -150,6 +163,8 @@ def _add_setting(group: argparse._ArgumentGroup, setting: Setting) -> None:
         group.add_argument(
             *shown, action="append", metavar="FILE", help=f"{setting.help}; may be repeated"
         )
+    elif setting.kind is bool:
+        group.add_argument(*shown, action="store_const", const="true", help=setting.help)
     elif setting.kind is str:
         group.add_argument(*shown, metavar=setting.metavar, help=setting.help)
     else:
@@ -201,10 +216,12 @@ def _add_machine(parser: Parser) -> None:
         f"standardized scores; {NO_RERANKER}: keep the order of making",
     )
     group.add_argument(
+        "--head",
         "--aesthetic",
+        dest="aesthetic",
         metavar="FILE[=WEIGHT]",
-        help="score with an aesthetic predictor too, a head on the first reranker's features as "
-        "safetensors",
+        help="score with a head on the first reranker's features too, as safetensors: what "
+        "`rerank learn` has made, or an aesthetic predictor",
     )
     group.add_argument("--device", metavar="NAME", help="auto (default), cpu, cuda, cuda:1, mps")
     group.add_argument(
@@ -282,7 +299,7 @@ def _whole_number(low: int, high: int) -> Callable[[str], int]:
 
 def _with_numbers_joined(words: Sequence[str]) -> list[str]:
     """argparse takes -1e9 or -inf behind a flag for another flag, unless `=` joins them."""
-    numbers = [setting for setting in SETTINGS.values() if setting.kind is not str]
+    numbers = [setting for setting in SETTINGS.values() if setting.kind in (int, float)]
     numeric = {flag for setting in numbers for flag in (*setting.flags, *setting.alias_flags)}
     joined: list[str] = []
     for word in words:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 
+from gen.search import schedule
+from pipelines.diffusion import samplers
 from pipelines.families import ModelSettings
 from pipelines.settings import InputError, Setting, Value, settings_of
 
@@ -26,7 +28,7 @@ class RequestSettings(TypedDict, total=False):
             "the i-th in turn",
             "Model",
             short="-m",
-            aliases=("sd_model",),
+            aliases=("sd_model", "sd_model_checkpoint", "sd_model_name", "checkpoint"),
             metavar="MODEL",
         ),
     ]
@@ -36,6 +38,7 @@ class RequestSettings(TypedDict, total=False):
             "where the noise starts; candidate i takes seed + i; -1: a new one each time",
             "Seed",
             short="-s",
+            aliases=("noise_seed",),
             low=RANDOM_SEED,
             high=MAX_SEED,
         ),
@@ -45,7 +48,7 @@ class RequestSettings(TypedDict, total=False):
         Setting(
             "how many images are made",
             "Candidates",
-            aliases=("best_of", "n_iter"),
+            aliases=("best_of", "n_iter", "num_images_per_prompt"),
             low=1,
             high=10_000,
         ),
@@ -53,6 +56,25 @@ class RequestSettings(TypedDict, total=False):
     top_k: Annotated[
         int | None,
         Setting("how many are returned, best first", short="-k", low=1, high=10_000),
+    ]
+    search: Annotated[
+        str | None,
+        Setting(
+            "spend the same time on the candidates that look best half-way: prune drops the worst "
+            "at several steps, beam also branches the best",
+            "Search",
+            names=lambda: {name: name for name in schedule.NAMES},
+        ),
+    ]
+    budget: Annotated[
+        int | None,
+        Setting(
+            "what a search may spend: steps or image tokens of all candidates together; default: "
+            "what --candidates would take",
+            "Budget",
+            low=1,
+            high=100_000_000,
+        ),
     ]
     wildcards: Annotated[
         str | None,
@@ -66,6 +88,15 @@ class RequestSettings(TypedDict, total=False):
         str | None,
         Setting("the prompt before its choices were made", "Template", asked=False),
     ]
+    branches: Annotated[
+        str | None,
+        Setting(
+            "the seeds whose noise an image of a search began with, each with the step where it "
+            "ended",
+            "Branches",
+            asked=False,
+        ),
+    ]
 
 
 class Settings(RequestSettings, ModelSettings, total=False):
@@ -73,7 +104,7 @@ class Settings(RequestSettings, ModelSettings, total=False):
 
 
 SETTINGS: Mapping[str, Setting] = {
-    "prompt": Setting("what to draw", short="-p", name="prompt"),
+    "prompt": Setting("what to draw", short="-p", name="prompt", aliases=("positive_prompt",)),
     **settings_of(Settings),
 }
 # Those that only some models take, each with a default of its own.
@@ -110,15 +141,19 @@ class Request:
 
     def __post_init__(self) -> None:
         """Check every field; raises InputError, so that a Request that exists is a sound one."""
-        for name, setting in SETTINGS.items():
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, setting.check(value))
-        if not self.prompt.strip():
-            raise InputError("prompt: empty: say what to draw")
+        given = {name: SETTINGS[name].check(value) for name, value in self.given().items()}
+        for name, value in with_schedule(given).items():
+            object.__setattr__(self, name, value)
+        _check_sampler(self)
+        self.check_prompt()
         made = self.candidates
         if made is not None and self.top_k is not None and self.top_k > made:
             raise InputError(f"top_k {self.top_k}: more than the {made} candidates that are made")
+
+    def check_prompt(self) -> None:
+        """Raise InputError where there is nothing to draw."""
+        if not self.prompt.strip():
+            raise InputError("prompt: empty: say what to draw")
 
     def replace(self, prompt: str | None = None, **settings: Unpack[Settings]) -> "Request":
         """Return the same request with other settings, or another prompt; None unsets a setting."""
@@ -157,6 +192,39 @@ class Request:
         if known.get("prompt") is None:
             raise InputError("prompt: missing: say what to draw")
         return cls(**known)
+
+
+class WithoutPrompt(Request):
+    """The settings of an image that does not say its prompt: to be looked at, not to be drawn."""
+
+    def check_prompt(self) -> None:
+        """Accept that there is none."""
+
+
+def with_schedule(settings: Mapping[str, Value]) -> dict[str, Value]:
+    """Return settings with a sampler that names its schedule, as in "DPM++ 2M Karras", as two.
+
+    Raises InputError for two schedules.
+    """
+    made = dict(settings)
+    sampler, _, schedule = str(made.get("sampler", "")).partition(" ")
+    if schedule:
+        given = made.setdefault("schedule", schedule)
+        if given != schedule:
+            raise InputError(f"sampler {sampler} {schedule}, schedule {given}: say one schedule")
+        made["sampler"] = sampler
+    return made
+
+
+def _check_sampler(request: Request) -> None:
+    """Raise InputError for a schedule or a number of steps that the sampler does not have."""
+    if request.sampler is not None:
+        schedule = "default" if request.schedule is None else request.schedule
+        steps = 1 if request.steps is None else request.steps
+        try:
+            samplers.check_sampler(request.sampler, schedule, steps)
+        except ValueError as error:
+            raise InputError(str(error)) from error
 
 
 def seed_to_json(seed: int) -> int | str:

@@ -52,9 +52,22 @@ def locate(name: str) -> Place:
     )
 
 
-def class_of(folder: Path) -> object:
-    """Return the pipeline class that a folder says it was saved from."""
-    return read_config(folder / "model_index.json").get("_class_name")
+def class_of(folder: Path) -> str:
+    """Return the pipeline class that a folder says it was saved from.
+
+    Raises WeightsError where that is no name, as for a pipeline whose code comes with its weights.
+    """
+    name = read_config(folder / "model_index.json").get("_class_name")
+    if isinstance(name, str):
+        return name
+    if isinstance(name, list):
+        raise WeightsError(
+            f"{folder} needs code that comes with its weights ({'.'.join(map(str, name))[:80]}), "
+            "which is never run; what can be loaded are pipelines of diffusers, and Dalle"
+        )
+    raise WeightsError(
+        f"{folder}/model_index.json names no pipeline in _class_name; copy or download it again"
+    )
 
 
 def with_facts(spec: Spec, place: Place) -> Spec:

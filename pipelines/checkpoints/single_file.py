@@ -15,6 +15,7 @@ from pipelines.checkpoints.headers import Tensor
 CONFIGS = Path(__file__).parent / "layouts"
 VOCABULARY = CONFIGS / "bpe_simple_vocab_16e6.txt.gz"  # of OpenAI's CLIP, which all layouts read
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
+LATENT_CHANNELS = 4  # of all layouts
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,10 @@ def identify(path: Path, header: Mapping[str, Tensor]) -> Layout:
     """Identify the layout of a single file. Raises WeightsError if it is unknown."""
     for layout in LAYOUTS:
         if layout.marker in header:
-            into = header.get(UNET + "input_blocks.0.0.weight")
-            if into is not None and into.shape[1:2] != (4,):
+            channels = unet_channels(header)
+            if channels not in (LATENT_CHANNELS, 2 * LATENT_CHANNELS + 1, None):
                 raise WeightsError(
-                    f"{path} takes {into.shape[1]} channels: it is not for images from text alone"
+                    f"{path} takes {channels} channels: it draws from more than text and masks"
                 )
             return layout
     raise WeightsError(
@@ -106,15 +107,27 @@ def identify(path: Path, header: Mapping[str, Tensor]) -> Layout:
     )
 
 
-def prediction_type(header: Collection[str], metadata: Mapping[str, str]) -> str | None:
-    """Return what the network predicts if the file says so, else None.
+def unet_channels(header: Mapping[str, Tensor]) -> int | None:
+    """Return how many channels the UNet of a file reads; None if it does not say."""
+    into = header.get(UNET + "input_blocks.0.0.weight")
+    return into.shape[1] if into is not None and len(into.shape) == 4 else None
 
-    Files say so in the metadata of Stability AI's "modelspec", or by a key named `v_pred`.
+
+def scheduler(header: Collection[str], metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a file says of its noise schedule and of what its network predicts.
+
+    Files say what is predicted in the metadata of Stability AI's "modelspec", or by a key named
+    `v_pred`. One named `ztsnr` says that the last step of the schedule is pure noise (Lin et al.,
+    arXiv 2305.08891), so that drawing begins there.
     """
     said = metadata.get("modelspec.prediction_type")
-    if "v_pred" in header or said == "v":
-        return "v_prediction"
-    return "epsilon" if said == "epsilon" else None
+    predicts = {"v": "v_prediction", "epsilon": "epsilon"}.get(str(said))
+    if "v_pred" in header:
+        predicts = "v_prediction"
+    entries: dict[str, Any] = {} if predicts is None else {"prediction_type": predicts}
+    if "ztsnr" in header:
+        entries |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return entries
 
 
 def pieces(

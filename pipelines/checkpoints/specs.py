@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,7 +89,9 @@ class Spec:
     long_prompts: bool = False  # whether what is beyond the context is read in further chunks
     layout: Path | None = None  # where the configs of a single file are
     adapters: Adapters = NO_ADAPTERS
-    prediction_type: str | None = None  # what a single file says instead of its layout's scheduler
+    # What a single file says instead of its layout's scheduler.
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
+    inpaints: bool = False  # whether the UNet also reads a mask and the image around it
 
     @property
     def configs(self) -> Path:

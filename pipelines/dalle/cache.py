@@ -78,6 +78,17 @@ class Cache:
                 cache.layers.append(self._cut(layer, part))
         return caches
 
+    def joined(self, other: "Cache") -> "Cache":
+        """Return a cache of the candidates of both, which have been fed as far."""
+
+        def together(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+            parts = [image.unflatten(1, (self.prompts, -1)) for image in (first, second)]
+            return torch.cat(parts, dim=2).flatten(1, 2)  # (2, P·N, H, slots, c)
+
+        pairs = zip(self.layers, other.layers, strict=True)
+        layers = [replace(one, image=together(one.image, two.image)) for one, two in pairs]
+        return Cache(layers, self.prompts, self.fed)
+
     def _cut(self, layer: LayerCache, candidates: torch.Tensor) -> LayerCache:
         number = layer.image.shape[1] // self.prompts
         rows = torch.cat([candidates + prompt * number for prompt in range(self.prompts)])

@@ -5,14 +5,16 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from PIL import Image
 
 from pipelines.diffusion import decoding
+from pipelines.diffusion.editing import Given
 from pipelines.diffusion.text import Encoding
 from pipelines.drafts import Draft, check_indices, to_image
+from pipelines.editing import Start
 
 if TYPE_CHECKING:
     from pipelines.diffusion.pipeline import LatentDiffusion
@@ -68,6 +70,7 @@ class State:
     generators: list[torch.Generator]  # one per candidate, on the CPU on every device
     scheduler: Any
     done: int
+    given: Given | None = None  # what an edit holds fixed
 
     def copy(self) -> "State":
         """Return a State whose scheduler and generators can move on without touching this one's."""
@@ -86,6 +89,20 @@ class State:
             clean=None if self.clean is None else self.clean[index],
             generators=[clone_generator(self.generators[i]) for i in indices],
             scheduler=copy_scheduler(self.scheduler, index, self.latents.shape),
+            given=None if self.given is None else self.given.rows(index),
+        )
+
+    def joined(self, other: "State") -> "State":
+        """Return a State of the candidates of both, which are equally far."""
+        first, second = self.clean, other.clean
+        given, beside = self.given, other.given
+        return replace(
+            self,
+            latents=torch.cat([self.latents, other.latents]),
+            clean=None if first is None or second is None else torch.cat([first, second]),
+            generators=self.generators + other.generators,
+            scheduler=join_schedulers(self.scheduler, other.scheduler, self.latents.shape),
+            given=None if given is None or beside is None else given.joined(beside),
         )
 
 
@@ -100,14 +117,18 @@ class DiffusionDraft(Draft):
         stochastic: bool,
         seeds: Sequence[int],
         state: State,
+        start: Start | None = None,
+        first: int = 0,
     ) -> None:
-        super().__init__(seeds, size, pipeline.device)
+        """Begin with a state; `first` is the place of its first timestep in the scheduler's."""
+        super().__init__(seeds, size, pipeline.device, start)
         self._pipeline = pipeline
         self._condition = condition
         self._size = size
         self._stochastic = stochastic
         self._state: State | None = state
-        timesteps = state.scheduler.timesteps
+        timesteps = state.scheduler.timesteps[first:]
+        self._times = timesteps  # on the CPU, for the scheduler
         self._timesteps = timesteps.to(pipeline.device)
         self._alpha_bars = interpolate(state.scheduler.alphas_cumprod, timesteps)
         self._total = len(timesteps)
@@ -128,13 +149,17 @@ class DiffusionDraft(Draft):
         scheduler, latents, clean = state.scheduler, state.latents, state.clean
         noise = {"generator": state.generators} if self._stochastic else {}
         prediction_type = scheduler.config.prediction_type
-        end = state.done + count
+        end, given = state.done + count, state.given
         for i in range(state.done, end):
-            t = scheduler.timesteps[i]
+            t = self._times[i]
             x_t = scheduler.scale_model_input(latents, t)
-            output = self._condition.predict(self._pipeline.unet, x_t, self._timesteps[i])
+            read = x_t if given is None else given.read(x_t)
+            output = self._condition.predict(self._pipeline.unet, read, self._timesteps[i])
             clean = predict_clean(x_t, output, self._alpha_bars[i], prediction_type)
             latents = scheduler.step(output, t, latents, return_dict=False, **noise)[0]
+            if given is not None:
+                following = self._times[i + 1 : i + 2]
+                latents = given.keep(latents, scheduler, following if len(following) else None)
         self._state = replace(state, latents=latents, clean=clean, done=end)
 
     @torch.inference_mode()
@@ -157,9 +182,20 @@ class DiffusionDraft(Draft):
             clean = clean[torch.tensor(indices, device=clean.device)]
             seeds = tuple(seeds[i] for i in indices)
         if not exact:
-            return self._pipeline.latent_rgb.images(clean, self._size)
-        images = self._checked(seeds, clean)
-        return [None if p is None else to_image(p) for p in images]
+            images = self._pipeline.latent_rgb.images(clean, self._size)
+        else:
+            decoded = self._checked(seeds, clean)
+            images = [None if p is None else to_image(p) for p in decoded]
+        return self._laid(seeds, images)
+
+    @torch.inference_mode()
+    def completed(self) -> list[torch.Tensor | None]:
+        """Return the images that the network predicts now, by the real decoder."""
+        state = self._open
+        clean = state.latents if state.done == self.total else state.clean
+        if clean is None:
+            raise RuntimeError("before the first step there is nothing to complete")
+        return self._checked(self.seeds, clean)
 
     def close(self) -> None:
         """Free all memory. A closed draft can only be closed again."""
@@ -174,6 +210,17 @@ class DiffusionDraft(Draft):
 
     def _cut(self, indices: Sequence[int]) -> None:
         self._state = self._open.rows(indices)
+
+    def _append(self, other: Self) -> None:
+        self._state = self._open.joined(other._open)
+
+    def _copy_rows(self, indices: Sequence[int], seeds: Sequence[int | None]) -> None:
+        state = self._open.rows(indices)
+        generators = [
+            old if seed is None else torch.Generator().manual_seed(seed)
+            for old, seed in zip(state.generators, seeds, strict=True)
+        ]
+        self._state = replace(state, generators=generators)
 
     @torch.inference_mode()
     def _decode(self, indices: Sequence[int]) -> list[torch.Tensor | None]:
@@ -252,6 +299,27 @@ def copy_scheduler(
 
     twin = copy.copy(scheduler)
     vars(twin).update({name: copied(value) for name, value in vars(scheduler).items()})
+    return twin
+
+
+def join_schedulers(scheduler: Any, other: Any, shape: torch.Size) -> Any:
+    """Join two schedulers at the same step; tensors like latents of `shape` have the rows of both.
+
+    Of their shape (N, C, h, w), N may be another in the second scheduler.
+    """
+
+    def joined(value: Any, beside: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(joined, value, beside))
+        if isinstance(value, deque):
+            return deque(map(joined, value, beside), maxlen=value.maxlen)
+        if isinstance(value, torch.Tensor) and value.shape == shape:
+            return torch.cat([value, beside])
+        return value
+
+    twin = copy.copy(scheduler)
+    others = vars(other)
+    vars(twin).update({name: joined(value, others[name]) for name, value in vars(twin).items()})
     return twin
 
 

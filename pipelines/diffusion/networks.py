@@ -32,7 +32,7 @@ from pipelines.checkpoints.loading import (
     settle,
 )
 from pipelines.checkpoints.specs import Spec
-from pipelines.diffusion.spec import needs_float32, text_components
+from pipelines.diffusion.spec import inpainting_channels, needs_float32, text_components
 from pipelines.loading import Report, ignore_progress
 
 OPENAI_MERGES = 49_408 - 2 - 2 * 256  # of all tokens, those that are no byte and no mark
@@ -80,6 +80,9 @@ def load_networks(
         part: read_config(configs / part / "config.json") for part in (*texts, "unet", "vae")
     }
     scheduler = _read_scheduler(spec)
+    if spec.inpaints:
+        channels = inpainting_channels(entries["vae"].get("latent_channels"))
+        entries["unet"]["in_channels"] = channels  # the layout of a single file has no mask
     with building(spec.folder):
         networks = {
             part: _TEXT_CLASSES[part](CLIPTextConfig.from_dict(entries[part])) for part in texts
@@ -87,7 +90,7 @@ def load_networks(
         networks["unet"] = unet = UNet2DConditionModel.from_config(entries["unet"])
         networks["vae"] = vae = AutoencoderKL.from_config(entries["vae"])
     readers = tuple(Reader(_tokenizer(spec, _TOKENIZERS[part]), networks[part]) for part in texts)
-    _check_fit(spec.folder, readers, unet, vae)
+    _check_fit(spec, readers, unet, vae)
 
     dtypes = dict.fromkeys(networks, dtype)
     if dtype == torch.float16 and needs_float32(entries["unet"], entries["vae"]):
@@ -149,8 +152,7 @@ _TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 def _read_scheduler(spec: Spec) -> dict[str, Any]:
     """Read the scheduler's config; what a single file says about itself takes precedence."""
     scheduler = read_config(spec.configs / "scheduler" / "scheduler_config.json")
-    if spec.prediction_type is not None:
-        scheduler["prediction_type"] = spec.prediction_type
+    scheduler |= spec.scheduler
     if scheduler.get("prediction_type", "epsilon") not in ("epsilon", "v_prediction"):
         raise WeightsError(
             f"{spec.folder}/scheduler predicts {scheduler['prediction_type']!r}; "
@@ -214,7 +216,7 @@ def openai_tokenizer(config: Mapping[str, Any]) -> CLIPTokenizer:
 
 
 def _check_fit(
-    folder: Path,
+    spec: Spec,
     readers: tuple[Reader, ...],
     unet: UNet2DConditionModel,
     vae: AutoencoderKL,
@@ -222,9 +224,10 @@ def _check_fit(
     """Raise WeightsError naming both numbers where two parts of a model do not fit together."""
     width = sum(reader.encoder.config.hidden_size for reader in readers)
     channels, config = vae.config.latent_channels, unet.config
+    read = inpainting_channels(channels) if spec.inpaints else channels
     pairs = [
         ("text_encoder hidden_size", width, "unet cross_attention_dim", config.cross_attention_dim),
-        ("vae latent_channels", channels, "unet in_channels", config.in_channels),
+        ("vae latent_channels", read, "unet in_channels", config.in_channels),
         ("vae latent_channels", channels, "unet out_channels", config.out_channels),
     ]
     if config.addition_embed_type == "text_time":
@@ -237,7 +240,7 @@ def _check_fit(
                 config.projection_class_embeddings_input_dim,
             )
         )
-    check_pairs(folder, pairs)
+    check_pairs(spec.folder, pairs)
     for reader in readers:
         size = reader.encoder.config.vocab_size
-        check_tokenizer(folder, reader.tokenizer, "text_encoder vocab_size", size)
+        check_tokenizer(spec.folder, reader.tokenizer, "text_encoder vocab_size", size)

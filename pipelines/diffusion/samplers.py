@@ -14,10 +14,12 @@ class Schedule:
 
     a1111: str  # "Schedule type" in the metadata that other tools read
     overrides: Mapping[str, Any]
+    aliases: tuple[str, ...] = ()  # what else other tools call it
 
 
 SCHEDULES: Mapping[str, Schedule] = {
-    "default": Schedule("Automatic", {}),
+    # Theirs start from evenly spaced steps, as every model's own does.
+    "default": Schedule("Automatic", {}, ("normal", "simple", "uniform")),
     "karras": Schedule("Karras", {**_RESPACED, "use_karras_sigmas": True}),
     "exponential": Schedule("Exponential", {**_RESPACED, "use_exponential_sigmas": True}),
     "trailing": Schedule("SGM Uniform", {**_RESPACED, "timestep_spacing": "trailing"}),
@@ -43,6 +45,13 @@ class Sampler:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     stochastic: bool = False
     max_steps: int = 1000
+    aliases: tuple[str, ...] = ()  # what else other tools call it, written in any way: see names.py
+    twice: bool = False  # evaluates the network twice for each step but the last
+    more: int = 0  # evaluations beside those
+
+    def evaluations(self, steps: int) -> int:
+        """Return how often the network is evaluated for a candidate."""
+        return steps * (1 + self.twice) - self.twice + self.more
 
 
 _DPMPP_2 = {"solver_order": 2, "solver_type": "midpoint", "lower_order_final": True}
@@ -51,7 +60,11 @@ _DPMPP_2 = {"solver_order": 2, "solver_type": "midpoint", "lower_order_final": T
 SAMPLERS: Mapping[str, Sampler] = {
     "euler": Sampler("EulerDiscreteScheduler", "Euler", _ALL),
     "euler_a": Sampler(
-        "EulerAncestralDiscreteScheduler", "Euler a", _SPACING_ONLY, stochastic=True
+        "EulerAncestralDiscreteScheduler",
+        "Euler a",
+        _SPACING_ONLY,
+        stochastic=True,
+        aliases=("euler_ancestral",),
     ),
     "ddim": Sampler("DDIMScheduler", "DDIM", _SPACING_ONLY),
     "ddpm": Sampler("DDPMScheduler", "DDPM", _SPACING_ONLY, stochastic=True),
@@ -67,6 +80,7 @@ SAMPLERS: Mapping[str, Sampler] = {
         _ALL,
         {**_DPMPP_2, "algorithm_type": "sde-dpmsolver++"},
         stochastic=True,
+        aliases=("dpmpp_2m_sde_gpu",),
     ),
     "dpmpp_2s": Sampler(
         "DPMSolverSinglestepScheduler",
@@ -74,10 +88,19 @@ SAMPLERS: Mapping[str, Sampler] = {
         _SIGMAS_ONLY,
         {**_DPMPP_2, "algorithm_type": "dpmsolver++"},
     ),
-    "heun": Sampler("HeunDiscreteScheduler", "Heun", _ALL),
-    "kdpm2": Sampler("KDPM2DiscreteScheduler", "DPM2", _ALL),
-    "kdpm2_a": Sampler("KDPM2AncestralDiscreteScheduler", "DPM2 a", _ALL, stochastic=True),
-    "unipc": Sampler("UniPCMultistepScheduler", "UniPC", _ALL, {"solver_type": "bh2"}),
+    "heun": Sampler("HeunDiscreteScheduler", "Heun", _ALL, twice=True),
+    "kdpm2": Sampler("KDPM2DiscreteScheduler", "DPM2", _ALL, twice=True),
+    "kdpm2_a": Sampler(
+        "KDPM2AncestralDiscreteScheduler",
+        "DPM2 a",
+        _ALL,
+        stochastic=True,
+        twice=True,
+        aliases=("dpm_2_ancestral",),
+    ),
+    "unipc": Sampler(
+        "UniPCMultistepScheduler", "UniPC", _ALL, {"solver_type": "bh2"}, aliases=("uni_pc_bh2",)
+    ),
     "deis": Sampler(
         "DEISMultistepScheduler",
         "DEIS",
@@ -85,7 +108,7 @@ SAMPLERS: Mapping[str, Sampler] = {
         {"algorithm_type": "deis", "solver_type": "logrho", "solver_order": 2},
     ),
     # With the Runge-Kutta start skipped, as Stable Diffusion does, PNDM is PLMS.
-    "pndm": Sampler("PNDMScheduler", "PLMS", _SPACING_ONLY, {"skip_prk_steps": True}),
+    "pndm": Sampler("PNDMScheduler", "PLMS", _SPACING_ONLY, {"skip_prk_steps": True}, more=1),
     # A distilled model knows the 50 noise levels that it was distilled on.
     "lcm": Sampler(
         "LCMScheduler",

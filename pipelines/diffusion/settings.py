@@ -2,8 +2,8 @@
 
 from typing import Annotated
 
-from pipelines.diffusion import prompt_weights, samplers
-from pipelines.settings import Setting, SizedSettings
+from pipelines.diffusion import names, prompt_weights, samplers
+from pipelines.settings import EditingSettings, Setting, SizedSettings
 
 
 def sampler_names() -> dict[str, str]:
@@ -16,6 +16,12 @@ def schedule_names() -> dict[str, str]:
     """Return what may be written for a schedule."""
     ours = {name: name for name in samplers.SCHEDULES}
     return ours | {schedule.a1111: name for name, schedule in samplers.SCHEDULES.items()}
+
+
+def read_sampler(written: str) -> str | None:
+    """Return our name of a sampler, with the schedule behind a space if the text names it too."""
+    found = names.find_sampler(written)
+    return None if found is None else " ".join(filter(None, found))
 
 
 def syntax_names() -> dict[str, str]:
@@ -31,8 +37,9 @@ class DrawingSettings(SizedSettings, total=False):
         Setting(
             "how noise becomes an image",
             "Sampler",
-            aliases=("sampler_name",),
+            aliases=("sampler_name", "sampler_index"),
             names=sampler_names,
+            find=read_sampler,
         ),
     ]
     schedule: Annotated[
@@ -40,8 +47,9 @@ class DrawingSettings(SizedSettings, total=False):
         Setting(
             "how the steps are spaced",
             "Schedule type",
-            aliases=("scheduler",),
+            aliases=("scheduler", "schedule_type"),
             names=schedule_names,
+            find=names.find_schedule,
         ),
     ]
     clip_skip: Annotated[
@@ -49,6 +57,7 @@ class DrawingSettings(SizedSettings, total=False):
         Setting(
             "from which layer of the text encoders to read, counted from the end; 1: the usual one",
             "Clip skip",
+            aliases=("CLIP_stop_at_last_layers", "clip_stop_at_last_layers"),
             low=1,
             high=12,
         ),
@@ -62,8 +71,8 @@ class DrawingSettings(SizedSettings, total=False):
     ]
 
 
-class DiffusionSettings(DrawingSettings, total=False):
-    """All of it: also the files that change the model while it loads."""
+class DiffusionSettings(DrawingSettings, EditingSettings, total=False):
+    """All of it: also what an image begins from, and files that change the model as it loads."""
 
     lora: Annotated[
         str | None,

@@ -8,7 +8,8 @@ from typing import Any
 from pipelines.checkpoints import headers, single_file
 from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
-from pipelines.checkpoints.places import Place, with_facts
+from pipelines.checkpoints.places import Place, class_of, with_facts
+from pipelines.checkpoints.single_file import LATENT_CHANNELS
 from pipelines.checkpoints.specs import Spec, folder_licence, read_context
 from pipelines.diffusion.samplers import sampler_of_scheduler
 from pipelines.diffusion.settings import DiffusionSettings
@@ -33,18 +34,27 @@ TWO_TEXT_COMPONENTS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+# What is said of a model that cannot draw from text alone; see `Spec.inpaints`.
+NEEDS_A_MASK = "repaints parts of an image and cannot draw from text alone: choose another model"
+
+
+# Folders that were saved to change images hold the same networks.
 PIPELINE_CLASSES = {
     "StableDiffusionPipeline": COMPONENTS,
+    "StableDiffusionImg2ImgPipeline": COMPONENTS,
+    "StableDiffusionInpaintPipeline": COMPONENTS,
     "LatentConsistencyModelPipeline": COMPONENTS,
+    "LatentConsistencyModelImg2ImgPipeline": COMPONENTS,
     "StableDiffusionXLPipeline": TWO_TEXT_COMPONENTS,
+    "StableDiffusionXLImg2ImgPipeline": TWO_TEXT_COMPONENTS,
+    "StableDiffusionXLInpaintPipeline": TWO_TEXT_COMPONENTS,
 }
 
 
 def text_components(folder: Path) -> tuple[str, ...]:
     """Return the text encoders of a latent diffusion folder, in the order in which the UNet takes
     them."""
-    class_name = str(read_config(folder / "model_index.json").get("_class_name"))
-    names = PIPELINE_CLASSES.get(class_name, COMPONENTS)
+    names = PIPELINE_CLASSES.get(class_of(folder), COMPONENTS)
     return tuple(name for name in ("text_encoder", "text_encoder_2") if name in names)
 
 
@@ -62,24 +72,11 @@ def read_spec(place: Place) -> Spec:
     if place.path.is_file():
         return _read_single_file_spec(place)
     folder = place.path
-    index = read_config(folder / "model_index.json")
-    class_name = str(index.get("_class_name"))
-    if class_name not in PIPELINE_CLASSES:
-        raise WeightsError(f"{folder} holds no latent_diffusion model, but a {class_name}")
-    for part, classes in PIPELINE_CLASSES[class_name].items():
-        entry = index.get(part)
-        saved = entry[-1] if isinstance(entry, list) and entry else entry
-        if saved not in classes:
-            raise WeightsError(f"{folder}: {part} is a {saved}; it must be a {classes[0]}")
-        if not (folder / part).is_dir():
-            raise WeightsError(
-                f"{folder} has no {part}/ (a {classes[0]}): the model folder is not complete; "
-                "copy or download it again"
-            )
-
+    _check_parts(folder)
     unet = read_config(folder / "unet" / "config.json")
     scheduler = read_config(folder / "scheduler" / "scheduler_config.json")
-    vae_factor = _downsampling(read_config(folder / "vae" / "config.json"))
+    vae = read_config(folder / "vae" / "config.json")
+    vae_factor = _downsampling(vae)
     sample_size = unet.get("sample_size")
     height, width = sample_size if isinstance(sample_size, list) else (sample_size, sample_size)
     if not (isinstance(height, int) and isinstance(width, int)):
@@ -106,8 +103,37 @@ def read_spec(place: Place) -> Spec:
         licence=folder_licence(folder),
         draws=f"what {place.name} was trained on",
         long_prompts=True,
+        inpaints=unet.get("in_channels") == inpainting_channels(vae.get("latent_channels")),
     )
     return with_facts(spec, place)
+
+
+def _check_parts(folder: Path) -> None:
+    """Raise WeightsError unless a folder holds all parts of a model, of classes that we run."""
+    index = read_config(folder / "model_index.json")
+    class_name = class_of(folder)
+    if class_name not in PIPELINE_CLASSES:
+        raise WeightsError(f"{folder} holds no latent_diffusion model, but a {class_name}")
+    if index.get("requires_aesthetics_score"):
+        raise WeightsError(
+            f"{folder} is the refiner of SDXL, which changes finished images: give the base model"
+        )
+    for part, classes in PIPELINE_CLASSES[class_name].items():
+        entry = index.get(part)
+        saved = entry[-1] if isinstance(entry, list) and entry else entry
+        if saved not in classes:
+            raise WeightsError(f"{folder}: {part} is a {saved}; it must be a {classes[0]}")
+        if not (folder / part).is_dir():
+            raise WeightsError(
+                f"{folder} has no {part}/ (a {classes[0]}): the model folder is not complete; "
+                "copy or download it again"
+            )
+
+
+def inpainting_channels(latent: object) -> int | None:
+    """Return how many channels a UNet reads that repaints: the latent's, the mask, and the latent
+    of the image around it."""
+    return 2 * latent + 1 if isinstance(latent, int) else None
 
 
 def _read_single_file_spec(place: Place) -> Spec:
@@ -119,12 +145,12 @@ def _read_single_file_spec(place: Place) -> Spec:
         )
     header = headers.read_header(path)
     layout = single_file.identify(path, header)
-    prediction_type = single_file.prediction_type(header, headers.read_metadata(path))
     return replace(
         read_spec(Place(place.name, layout.configs)),
         folder=path,
         layout=layout.configs,
-        prediction_type=prediction_type,
+        scheduler=single_file.scheduler(header, headers.read_metadata(path)),
+        inpaints=single_file.unet_channels(header) == inpainting_channels(LATENT_CHANNELS),
     )
 
 

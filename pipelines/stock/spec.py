@@ -1,8 +1,7 @@
 """The Spec of any other diffusers pipeline, read from its files without torch."""
 
-from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
-from pipelines.checkpoints.places import Place, with_facts
+from pipelines.checkpoints.places import Place, class_of, with_facts
 from pipelines.checkpoints.specs import Spec, folder_licence
 from pipelines.settings import settings_of
 from pipelines.stock.settings import StockSettings
@@ -16,8 +15,8 @@ def read_spec(place: Place) -> Spec:
     Raises WeightsError for a class that is no pipeline.
     """
     folder = place.path
-    class_name = read_config(folder / "model_index.json").get("_class_name")
-    if not isinstance(class_name, str) or not class_name.endswith("Pipeline"):
+    class_name = class_of(folder)
+    if not class_name.endswith("Pipeline"):
         raise WeightsError(
             f"{folder} holds a {class_name}; what can be loaded are pipelines of diffusers, and "
             "Dalle"

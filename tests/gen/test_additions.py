@@ -40,8 +40,8 @@ def test_pictures_say_what_was_added(
         == 0
     )
     assert main(["a panda", *model, *ARGUMENTS, "-s", "7", "-o", str(tmp_path / "without")]) == 0
-    [one] = out.glob("*-r1.png")
-    [other] = (tmp_path / "without").glob("*-r1.png")
+    [one] = out.glob("*-r1-*.png")
+    [other] = (tmp_path / "without").glob("*-r1-*.png")
     added, plain = metadata.read(one), metadata.read(other)
     assert added.request.lora == f"{lora}:0.8"
     assert added.model_hash != plain.model_hash

@@ -37,7 +37,7 @@ def test_a_prompt_becomes_pictures_a_sheet_and_a_summary(
 ) -> None:
     assert main(["a panda", "--candidates", "6", "--top-k", "2", "--seed", "7"]) == 0
     said = capsys.readouterr()
-    first = next(out.glob("0001-*-r1.png"))
+    first = next(out.glob("0001-r1-*.png"))
     lines = said.out.splitlines()
     assert lines[0] == "0001 a panda (seed 7)"
     assert lines[1].split() == ["1.", f"{metadata.read(first).score:.4f}", f"outputs/{first.name}"]
@@ -174,7 +174,7 @@ def test_a_seed_that_is_drawn_each_time_is_another_for_the_same_prompt(
 def test_a_picture_records_template_and_prompt(studio: Studio, out: Path) -> None:
     template = "a {red|blue} {fox|owl}"
     assert main([template, "--candidates", "1", "--seed", "3"]) == 0
-    request = metadata.read(out / "0001-3-r1.png").request
+    request = metadata.read(out / "0001-r1-3.png").request
     assert request.template == template
     assert request.prompt in {f"a {c} {a}" for c in ("red", "blue") for a in ("fox", "owl")}
     [line] = [line for line in (out / "manifest.jsonl").read_text().splitlines() if "fox|" in line]
@@ -220,7 +220,7 @@ def test_standard_input(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("熊貓 --seed 3\n".encode())))
     assert main(["-f", "-", "--candidates", "1"]) == 0
     assert capsys.readouterr().out.startswith("0001 熊貓 (seed 3)")
-    assert metadata.read(out / "0001-3-r1.png").request.prompt == "熊貓"
+    assert metadata.read(out / "0001-r1-3.png").request.prompt == "熊貓"
 
 
 def test_a_dry_run_can_be_played_back(
@@ -254,7 +254,7 @@ def test_stripped_pictures_say_nothing(
     studio: Studio, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["a panda", "--candidates", "2", "--seed", "1", "--strip-metadata"]) == 0
-    path = next(out.glob("0001-*-r1.png"))
+    path = next(out.glob("0001-r1-*.png"))
     assert b"panda" not in path.read_bytes()
     assert main(["--again", str(path)]) == 2
     assert "has no metadata" in capsys.readouterr().err
@@ -393,7 +393,7 @@ def test_again_makes_the_same_picture(
     studio: Studio, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["a panda", "--candidates", "4", "--seed", "1", "--guidance", "2"]) == 0
-    path = next(out.glob("*-r1.png"))
+    path = next(out.glob("*-r1-*.png"))
     before = path.read_bytes()
     capsys.readouterr()
     assert main(["--again", str(path)]) == 0
@@ -401,7 +401,7 @@ def test_again_makes_the_same_picture(
     assert f"differs from {path} by at most 0 of 255" in said.out
     assert said.err == ""
     assert path.read_bytes() == before
-    [copy] = out.glob("0002-*-r1.png")
+    [copy] = out.glob("0002-r1-*.png")
     assert metadata.read(copy).request == metadata.read(path).request
     assert studio.pipeline.settings[-1]["guidance"] == 2.0
 
@@ -416,21 +416,21 @@ def test_again_makes_an_unfinished_picture_whole(
     studio: Studio, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["a panda", "--candidates", "1", "--seed", "1"]) == 0
-    path = out / "0001-1-r1.png"
+    path = out / "0001-r1-1.png"
     record = metadata.Metadata.from_json(
         metadata.read(path).to_json() | {"unfinished": "step 1 of 4"}
     )
     path.write_bytes(metadata.embed(path.read_bytes(), record))
     assert main(["--again", str(path), "-o", "whole"]) == 0
     assert "it is whole now" in capsys.readouterr().out
-    assert metadata.read(Path("whole/0001-1-r1.png")).unfinished is None
+    assert metadata.read(Path("whole/0001-r1-1.png")).unfinished is None
 
 
 def test_again_compares_what_was_upscaled(
     studio: Studio, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["a panda", "--candidates", "1", "--seed", "1", "--upscale", "3"]) == 0
-    assert main(["--again", str(out / "0001-1-r1.png")]) == 0
+    assert main(["--again", str(out / "0001-r1-1.png")]) == 0
     assert "by at most 0 of 255" in capsys.readouterr().out
 
 
@@ -438,19 +438,19 @@ def test_again_draws_a_damaged_picture_whose_record_is_whole(
     studio: Studio, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["a panda", "--candidates", "1", "--seed", "1"]) == 0
-    path = out / "0001-1-r1.png"
+    path = out / "0001-r1-1.png"
     data = path.read_bytes()
     path.write_bytes(data[: data.index(b"IDAT") + 8])
     assert main(["--again", str(path), "-o", "anew"]) == 0
     assert "is damaged, so they cannot be compared" in capsys.readouterr().out
-    assert Path("anew/0001-1-r1.png").read_bytes() == data
+    assert Path("anew/0001-r1-1.png").read_bytes() == data
 
 
 def test_again_takes_no_settings_but_those_of_the_picture(
     studio: Studio, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["a panda", "--candidates", "1", "--seed", "1"]) == 0
-    again = ["--again", str(out / "0001-1-r1.png")]
+    again = ["--again", str(out / "0001-r1-1.png")]
     for more, named in ((["--steps", "3"], "steps"), (["a fox"], "the prompts")):
         assert main([*again, *more]) == 2
         assert f"leave out {named}" in capsys.readouterr().err

@@ -19,7 +19,7 @@ def saved(seed: int) -> dict[str, Any]:
 
 def ranked(*seeds: int, kept: int = 99) -> dict[str, Any]:
     entries = [
-        {**saved(seed), "rank": rank, "to": f"0001-{seed}-r{rank}.png" if rank <= kept else None}
+        {**saved(seed), "rank": rank, "to": f"0001-r{rank}-{seed}.png" if rank <= kept else None}
         for rank, seed in enumerate(seeds, start=1)
     ]
     return {"event": "ranked", "number": 1, "whole": True, "pictures": entries}
@@ -43,7 +43,7 @@ def test_images_stand_best_first_then_as_they_were_made() -> None:
     assert seeds(found.images) == [2, 1, 3]
     assert seeds(found.best) == [2]
     assert seeds(found.rest) == [1, 3]
-    assert found.images[0].file == "0001-2-r1.png"
+    assert found.images[0].file == "0001-r1-2.png"
     assert found.is_placed
 
 

@@ -44,7 +44,7 @@ def refusal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...,
     """What the command says when it refuses to draw."""
     out = tmp_path / "out"
     out.mkdir()
-    (out / "0001-7-r1.png").write_bytes(b"drawn before")
+    (out / "0001-r1-7.png").write_bytes(b"drawn before")
 
     def run(model: Path | str, *words: str, jury: Path | str = "none") -> str:
         capsys.readouterr()
@@ -58,7 +58,7 @@ def refusal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...,
         assert held_by_process() - held < BYTES
         assert said.err.startswith("generate: error: ")
         assert said.err.count("\n") == 1
-        assert (out / "0001-7-r1.png").read_bytes() == b"drawn before"
+        assert (out / "0001-r1-7.png").read_bytes() == b"drawn before"
         assert len(list(out.rglob("*.png"))) == 1
         return said.err
 

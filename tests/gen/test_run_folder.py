@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,9 @@ from gen.events import Cancel
 from gen.metadata import Metadata
 from gen.plan import Plan, resolve
 from gen.result import Result
+from gen.run_folder import events
 from gen.run_folder import folder as run_folder
+from gen.run_folder.fold import fold
 from gen.run_folder.folder import Job, RunFolder
 from gen.run_folder.history import History
 from gen.run_folder.saving import Export
@@ -62,7 +65,7 @@ def test_the_best_lie_on_top_and_the_others_below(tmp_path: Path) -> None:
             record = metadata.read(tmp_path / name)
             expected = fake_models.picture(record.request.prompt, int(record.request.seed or 0))
             assert record.score == fake_models.score(expected)
-            assert (f"-r{record.rank}." in name) == (not name.startswith("candidates/"))
+            assert (f"-r{record.rank}-" in name) == (not name.startswith("candidates/"))
 
 
 def test_only_the_best_are_kept_if_that_is_wished(studio: Studio, tmp_path: Path) -> None:
@@ -119,19 +122,43 @@ def test_a_image_that_was_removed_is_made_again(studio: Studio, tmp_path: Path) 
     request = Request("a panda", seed=5, candidates=4, top_k=2)
     draw(request, tmp_path)
     before = {name: data for name, (data, _) in snapshot(tmp_path).items()}
-    next(tmp_path.glob("*-r1.png")).unlink()
+    next(tmp_path.glob("*-r1-*.png")).unlink()
     next(tmp_path.glob("candidates/*.png")).unlink()
     assert draw(request, tmp_path) == 2
     after = {name: data for name, (data, _) in snapshot(tmp_path).items()}
     assert {**before, "manifest.jsonl": b""} == {**after, "manifest.jsonl": b""}
 
 
+def test_names_sort_by_rank(studio: Studio, tmp_path: Path) -> None:
+    draw(Request("a panda", seed=5, candidates=12, top_k=11), tmp_path)
+    best = sorted(tmp_path.glob("0001-*.png"))
+    assert [metadata.read(path).rank for path in best] == list(range(1, 12))
+
+
+def test_a_folder_of_an_older_version_is_read(studio: Studio, tmp_path: Path) -> None:
+    """There the best were named 0001-5-r1.png."""
+    request = Request("a panda", seed=5, candidates=4, top_k=2)
+    draw(request, tmp_path)
+    for path in tmp_path.glob("0001-*.png"):
+        path.rename(path.with_name(re.sub(r"-(r\d)-(\d+)", r"-\2-\1", path.name)))
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text(re.sub(r'"0001-(r\d)-(\d+)', r'"0001-\2-\1', manifest.read_text()))
+    before = snapshot(tmp_path)
+    assert draw(request, tmp_path) == 0
+    assert snapshot(tmp_path) == before
+    [prompt] = fold(map(events.from_json, map(json.loads, manifest.open()))).prompts.values()
+    assert sorted(prompt.images, key=lambda i: i.rank or 9)[0].file.endswith("-r1.png")
+    next(tmp_path.glob("*-r1.png")).unlink()
+    assert draw(request, tmp_path) == 1
+    assert {"r1", "r2"} == {path.name.split("-")[1] for path in tmp_path.glob("0001-*.png")}
+
+
 def test_files_of_unknown_origin_are_not_touched(studio: Studio, tmp_path: Path) -> None:
-    foreign = tmp_path / "0007-5-r1.png"
+    foreign = tmp_path / "0007-r1-5.png"
     foreign.write_bytes(b"not ours")
     draw(Request("a panda", seed=5, candidates=1), tmp_path)
     assert foreign.read_bytes() == b"not ours"
-    assert (tmp_path / "0008-5-r1.png").exists()
+    assert (tmp_path / "0008-r1-5.png").exists()
 
 
 def test_an_unfinished_run_without_a_seed_is_finished_with_its_own(
@@ -152,7 +179,7 @@ def test_an_unfinished_run_without_a_seed_is_finished_with_its_own(
     said = capsys.readouterr()
     assert "finishing the run" in said.err
     assert len(studio.pipeline.drawn) == 4  # here, that is: the second prompt's
-    seeds = {name.split("-")[1] for name in names(tmp_path / "out") if "-r1" in name}
+    seeds = {Path(name).stem.split("-")[2] for name in names(tmp_path / "out") if "-r1-" in name}
     first = min(studio.pipeline.drawn)
     assert f"seed {first}" in said.err
     assert all(first <= int(seed) < first + 4 for seed in seeds)
@@ -160,7 +187,7 @@ def test_an_unfinished_run_without_a_seed_is_finished_with_its_own(
     assert main(words) == 0  # it was finished, so this is a new run
     assert min(studio.pipeline.drawn[4:]) != first
     assert main([*words, "--seed", "-1"]) == 0
-    assert len(list((tmp_path / "out").glob("*-r1.png"))) == 6
+    assert len(list((tmp_path / "out").glob("*-r1-*.png"))) == 6
 
 
 def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
@@ -200,7 +227,7 @@ def test_links_inside_the_folder_lead_nowhere(studio: Studio, tmp_path: Path) ->
         ("picture", {"seed": 99}),
         ("picture", {"file": "/etc/passwd"}),
         ("picture", {"file": "candidates/../../0001-5.png"}),
-        ("ranked", {"pictures": [{"seed": 5, "rank": 1, "to": "../0001-5-r1.png"}]}),
+        ("ranked", {"pictures": [{"seed": 5, "rank": 1, "to": "../0001-r1-5.png"}]}),
         ("judged", {"scores": 3}),
     ],
 )
@@ -264,7 +291,7 @@ def test_ranking_neither_decodes_nor_encodes(
         assert [pixels_of(export.format, result.path) for result in results] == before
     for result in results:
         assert result.path is not None
-        assert f"-r{result.rank}." in result.path.name or result.rank == 3
+        assert f"-r{result.rank}-" in result.path.name or result.rank == 3
         if not export.strip_metadata:
             record = metadata.read(result.path)
             assert (record.rank, record.score) == (result.rank, result.score)

@@ -139,7 +139,7 @@ def test_a_path_with_an_equals_sign_stays_a_path(
     shutil.move(clips[0], tmp_path / "clip=2")
     words = ["a panda", "--candidates", "2", "-o", str(tmp_path / "out")]
     assert main([*words, "-r", str(tmp_path / "clip=2")]) == 0
-    assert metadata.read(next((tmp_path / "out").glob("*-r1.png"))).rerank_model == "clip=2"
+    assert metadata.read(next((tmp_path / "out").glob("*-r1-*.png"))).rerank_model == "clip=2"
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_the_best_are_shown_first_and_the_rest_behind_a_click(browser, site) -> 
     page.click("#draw-best .tile >> nth=0")
     page.wait_for_selector("#draw-picture img")
     assert HOSTILE in page.inner_text("#draw-known")
-    [saved] = site.folder.glob("0001-*-r1.png")
+    [saved] = site.folder.glob("0001-r1-*.png")
     served = page.request.get(site.url + page.get_attribute("#draw-picture img", "src"))
     assert served.body() == saved.read_bytes()  # with all that is written inside
     assert metadata.read(saved).request.prompt == HOSTILE
@@ -515,7 +515,7 @@ def test_which_model_drew_which_image(browser, quick) -> None:
 def test_a_damaged_image_is_marked(browser, quick) -> None:
     page = browser.open(quick.url)
     drawn(page, "a wasp", seed=123)
-    [best] = quick.folder.glob("*-123*-r1.png") or quick.folder.glob("*-12?-r1.png")
+    [best] = quick.folder.glob("*-r1-123*.png") or quick.folder.glob("*-r1-12?.png")
     best.write_bytes(best.read_bytes()[:60])
     tab(page, "Gallery")
     page.wait_for_selector("#gallery-prompts .tile:has-text('a wasp') >> text=unreadable")

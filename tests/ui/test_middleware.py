@@ -190,10 +190,10 @@ def test_no_file_of_the_disk_is_an_upload(path: str, quick: FakeSite) -> None:
 
 
 def test_paths_of_images(quick: FakeSite) -> None:
-    (quick.folder / "0009-1-r1.png").symlink_to("/etc/passwd")
+    (quick.folder / "0009-r1-1.png").symlink_to("/etc/passwd")
     (quick.folder / "secret.png").write_bytes(b"secret")
     for name in (
-        "0009-1-r1.png",
+        "0009-r1-1.png",
         "secret.png",
         "manifest.jsonl",
         "..%2fqueue.json",
@@ -206,7 +206,7 @@ def test_paths_of_images(quick: FakeSite) -> None:
         assert status == 404
         assert b"secret" not in body
     assert ask(quick, "GET", "/sheets/999999.png")[0] == 404
-    (quick.folder / "0009-1-r1.png").unlink()
+    (quick.folder / "0009-r1-1.png").unlink()
 
 
 @pytest.mark.parametrize("content", ["multipart/form-data", "multipart/form-data; boundary=", "x"])

@@ -54,7 +54,7 @@ def test_every_setting_of_a_model_has_a_field_with_its_default(service: Service)
     present = [each for each in models.shipped().values() if each.folder.is_dir()]
     fields = controls(service)
     # A visitor has no business with this machine's files.
-    of_files = {"init_image", "keep_rows", "lora", "vae", "embedding"}
+    of_files = {"init_image", "mask", "keep_rows", "lora", "vae", "embedding"}
     taken = {name for each in present for name in each.settings} - of_files
     assert fields.keys() == {"prompt", "model", "seed", "candidates", "top_k"} | taken
     assert {name: fields[name].value for name in spec.defaults} == {
@@ -154,7 +154,7 @@ def test_a_page_of_a_large_gallery_opens_no_more_than_it_shows(
     for number in range(1, 2001):
         request = {"prompt": f"panda {number}", "seed": number, "candidates": 1, "top_k": 1}
         rows.append({"event": "prompt", "number": number, "key": str(number), "request": request})
-        file = f"{number:04d}-{number}-r1.png"
+        file = f"{number:04d}-r1-{number}.png"
         rows.append({"event": "picture", "number": number, "seed": number, "file": file})
     (tmp_path / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     looked_at: list[Path | None] = []

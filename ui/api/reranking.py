@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from gen.errors import InputError
-from ui.api.answers import ERROR_ANSWERS, client_of, finished
+from ui.api.answers import client_of, finished, new_router
 from ui.api.body import Body, Prompt, checked, to_response
 from ui.api.images import from_base64
 from ui.service.service import Service, UploadScore
@@ -28,11 +28,22 @@ class RerankRequest(Body):
     user: str | None = None
 
 
+class ClaimResult(BaseModel):
+    """One fact of the prompt, and whether an image shows it."""
+
+    claim: str
+    holds: bool
+
+
 class RankedImage(BaseModel):
     """An image that was scored, by its index in the request."""
 
     index: int
     score: float
+    probability: Annotated[
+        float | None, Field(description="that it matches, of a calibrated reranker")
+    ] = None
+    claims: list[ClaimResult] = []
 
 
 class UnscoredImage(BaseModel):
@@ -52,14 +63,15 @@ class RerankAnswer(BaseModel):
 
 def routes(service: Service) -> APIRouter:
     """Return the path that ranks images."""
-    router = APIRouter(responses=ERROR_ANSWERS)
+    router = new_router()
 
     @router.post("/v1/rerank", response_model=RerankAnswer)
     async def rerank(body: RerankRequest, http: HttpRequest) -> Response:
         """Rank images by how well they fit a prompt."""
         prompt = checked("prompt", body.prompt)
         files, failed = await run_in_threadpool(_files, body.images)
-        job = service.rerank(prompt, list(files.values()), client_of(http, body.user))
+        client = client_of(http, body.user)
+        job = service.rerank(prompt, list(files.values()), client, closely=True)
         scores: list[UploadScore] = await finished(service, job, http)
         return to_response(_ranked(service, body, list(files), scores, failed))
 
@@ -89,7 +101,10 @@ def _ranked(
         if each.score is None:
             failed = [*failed, UnscoredImage(index=index, reason=each.failed or "")]
         else:
-            ranked.append(RankedImage(index=index, score=each.score))
+            claims = [ClaimResult(claim=claim, holds=holds) for claim, holds in each.claims]
+            ranked.append(
+                RankedImage(index=index, score=each.score, probability=each.match, claims=claims)
+            )
     ranked.sort(key=lambda image: (-image.score, image.index))
     reranker = service.engine.reranker_spec()
     assert reranker is not None

@@ -20,6 +20,7 @@ from gen.settings.request import Request
 from ui.api.images import decode
 from ui.service.metrics import Metrics
 from ui.service.queue import FatalJobError, Job, Queue, QueueFullError, StoppingError
+from ui.service.reading import Reader
 from ui.service.settings import LIMITS, SERVED
 
 JOURNAL = "queue.json"  # in the run folder
@@ -69,6 +70,7 @@ class Service:
     find: Callable[[str], Spec] = find_served
     fit_size: bool = False
     metrics: Metrics = field(default_factory=Metrics)
+    reader: Reader = field(default_factory=Reader)
 
     def __post_init__(self) -> None:
         self.history = History(self.folder.path)
@@ -156,7 +158,7 @@ class Service:
             if job.cancel.asked:
                 raise StoppingError
             try:
-                prepared.append((index, reranker.prepare(decode(data))))
+                prepared.append((index, reranker.prepare(decode(data, self.reader))))
             except ValueError as error:
                 found[index] = UploadScore(failed=str(error))
         images = reranker.encode([image for _, image in prepared])
@@ -194,9 +196,13 @@ class Service:
             known = {seed: match for seed, match in pairs if math.isfinite(match)}
             self.folder.note_matches(outcome.number, known)
 
-    def stop(self) -> None:
-        """End the job in the making after its step; returns when what it has is saved."""
-        self.queue.stop()
+    def stop(self, seconds: float | None = None) -> bool:
+        """End the job in the making after its step; returns when what it has is saved.
+
+        After so many seconds it is left alone: returns False if its step has not ended by then.
+        """
+        self.reader.close()
+        return self.queue.stop(seconds)
 
     def _submitted(self, job: Job) -> Job:
         start = perf_counter()

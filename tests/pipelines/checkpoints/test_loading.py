@@ -12,9 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from gen.errors import InputError
+from gen.plan import resolve
+from gen.settings.request import Request
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.headers import read_header
 from pipelines.diffusion.networks import Networks, load_networks
+from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.families import find
 
 CPU = torch.device("cpu")
@@ -248,8 +252,8 @@ def test_damaged_tokenizer(folder: Path) -> None:
 def test_parts_that_do_not_fit_name_both_numbers(folder: Path) -> None:
     edit(folder / "unet" / "config.json", cross_attention_dim=48)
     assert "hidden_size is 32, unet cross_attention_dim is 48" in refusal(folder)
-    edit(folder / "unet" / "config.json", cross_attention_dim=32, in_channels=9)
-    assert "vae latent_channels is 4, unet in_channels is 9" in refusal(folder)
+    edit(folder / "unet" / "config.json", cross_attention_dim=32, in_channels=8)
+    assert "vae latent_channels is 4, unet in_channels is 8" in refusal(folder)
     edit(folder / "unet" / "config.json", in_channels=4)
     edit(folder / "text_encoder" / "config.json", vocab_size=100)
     assert "tokens, text_encoder vocab_size is 100" in refusal(folder)
@@ -266,6 +270,27 @@ def test_config_that_builds_no_network(folder: Path) -> None:
 def test_unsupported_prediction_type(folder: Path) -> None:
     edit(folder / "scheduler" / "scheduler_config.json", prediction_type="sample")
     assert "predicts 'sample'" in refusal(folder)
+
+
+def test_a_folder_that_repaints(folder: Path) -> None:
+    def widen(state: dict[str, torch.Tensor]) -> None:
+        state["conv_in.weight"] = torch.cat([state["conv_in.weight"]] * 3, dim=1)[
+            :, :9
+        ].contiguous()
+
+    edit(folder / "model_index.json", _class_name="StableDiffusionInpaintPipeline")
+    assert not find(str(folder)).inpaints  # a UNet of four channels can be drawn with
+    rewrite(folder / UNET, widen)
+    edit(folder / "unet" / "config.json", in_channels=9)
+    spec = find(str(folder))
+    assert spec.inpaints
+    networks = load(folder)
+    assert networks.unet.config.in_channels == 9
+    pipeline = LatentDiffusion(spec, networks, CPU, torch.float32, "sdpa")
+    with pytest.raises(ValueError, match="repaints parts of an image and cannot draw from text"):
+        pipeline.begin("a panda", seeds=[1])
+    with pytest.raises(InputError, match="repaints parts of an image and cannot draw from text"):
+        resolve(Request("a panda", model=str(folder)))
 
 
 def test_code_is_refused_for_known_models_too(

@@ -164,11 +164,34 @@ def test_what_a_file_says_it_predicts(
     _, _, file = model
     state, path = load_file(file), tmp_path / "said.safetensors"
     save_file(state, path, {"modelspec.prediction_type": "epsilon"})
-    assert find(str(path)).prediction_type == "epsilon"
+    assert find(str(path)).scheduler == {"prediction_type": "epsilon"}
     save_file({**state, "v_pred": torch.zeros(1)}, path)
     pipeline = LatentDiffusion.from_pretrained(path, device="cpu")
     assert pipeline.scheduler_config["prediction_type"] == "v_prediction"
-    assert find(str(file)).prediction_type is None
+    assert not pipeline.scheduler_config.get("rescale_betas_zero_snr")
+    save_file({**state, "v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}, path)
+    with LatentDiffusion.from_pretrained(path, device="cpu").begin(
+        "a fox", seeds=[1], sampler="euler", steps=2, width=64, height=64
+    ) as draft:
+        scheduler = draft._open.scheduler
+        assert scheduler.config.rescale_betas_zero_snr
+        assert int(scheduler.timesteps[0]) == 999
+    assert find(str(file)).scheduler == {}
+
+
+def test_a_file_that_repaints(model: tuple[str, Path, Path], reduced: None, tmp_path: Path) -> None:
+    _, _, file = model
+    state, path = load_file(file), tmp_path / "inpainting.safetensors"
+    first = "model.diffusion_model.input_blocks.0.0.weight"
+    save_file({**state, first: torch.zeros(8, 9, 3, 3)}, path)
+    spec = find(str(path))
+    assert spec.inpaints
+    assert not find(str(file)).inpaints
+    networks = load_networks(spec, torch.device("cpu"), torch.float32)
+    assert networks.unet.conv_in.weight.shape == (8, 9, 3, 3)
+    save_file({**state, first: torch.zeros(8, 8, 3, 3)}, path)
+    with pytest.raises(WeightsError, match="takes 8 channels: it draws from more than"):
+        find(str(path))
 
 
 def test_files_that_are_no_models(tmp_path: Path) -> None:
@@ -178,13 +201,6 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
     (tmp_path / "model.ckpt").write_bytes(b"\x80\x02")
     with pytest.raises(WeightsError, match="others are pickles"):
         find(str(tmp_path / "model.ckpt"))
-    inpainting = {
-        layout_named("sd1").marker: torch.zeros(1),
-        "model.diffusion_model.input_blocks.0.0.weight": torch.zeros(8, 9, 3, 3),
-    }
-    save_file(inpainting, tmp_path / "inpainting.safetensors")
-    with pytest.raises(WeightsError, match="takes 9 channels"):
-        find(str(tmp_path / "inpainting.safetensors"))
 
 
 def test_vocabulary_is_that_of_clip() -> None:

@@ -161,6 +161,44 @@ def test_other_kinds_of_models_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "StableDiffusionImg2ImgPipeline",
+        "StableDiffusionInpaintPipeline",
+        "LatentConsistencyModelImg2ImgPipeline",
+    ],
+)
+def test_folders_that_were_saved_to_change_images_draw(folder: Path, name: str) -> None:
+    edit(folder / "model_index.json", _class_name=name)
+    assert find(str(folder)).kind == "latent_diffusion"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        (["pipeline_mine", "Mine"], r"needs code that comes with its weights \(pipeline_mine.Mine"),
+        ({"a": 1}, "names no pipeline in _class_name"),
+        (None, "names no pipeline in _class_name"),
+        (7, "names no pipeline in _class_name"),
+    ],
+)
+def test_class_names_of_any_type(folder: Path, name: object, reason: str) -> None:
+    edit(folder / "model_index.json", _class_name=name)
+    with pytest.raises(WeightsError, match=reason):
+        find(str(folder))
+
+
+def test_the_refiner_is_named(folder: Path) -> None:
+    edit(
+        folder / "model_index.json",
+        _class_name="StableDiffusionXLImg2ImgPipeline",
+        requires_aesthetics_score=True,
+    )
+    with pytest.raises(WeightsError, match="the refiner of SDXL"):
+        find(str(folder))
+
+
+@pytest.mark.parametrize(
     ("file", "setting"),
     [
         ("text_encoder/config.json", {"auto_map": {"AutoModel": "evil.Model"}}),

@@ -101,7 +101,7 @@ def test_draws_by_the_command_and_says_the_licence(
     command = ["the red bolt", "-m", str(kakao_folder), "--candidates=2", "--top-k=1", "--seed=3"]
     assert generate([*command, "-o", str(tmp_path)]) == 0
     assert FORBIDS in capsys.readouterr().err
-    (best,) = tmp_path.glob("0001-*-r1.png")
+    (best,) = tmp_path.glob("0001-r1-*.png")
     with Image.open(best) as image:
         assert image.size == (96, 96)
 

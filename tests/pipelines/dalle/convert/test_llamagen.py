@@ -132,7 +132,7 @@ def test_the_text_encoder_never_runs_in_float16(llamagen_folder: Path) -> None:
 def test_draws_by_the_command(llamagen_folder: Path, tmp_path: Path) -> None:
     command = ["the red bolt", "-m", str(llamagen_folder), "--candidates=2", "--top-k=1"]
     assert generate([*command, "--seed=3", "-o", str(tmp_path)]) == 0
-    (best,) = tmp_path.glob("0001-*-r1.png")
+    (best,) = tmp_path.glob("0001-r1-*.png")
     with Image.open(best) as image:
         assert image.size == (96, 96)
 

@@ -120,7 +120,7 @@ def test_guidance_and_token_by_token(pipeline: Dalle) -> None:
 def test_draws_by_the_command(min_dalle_folder: Path, tmp_path: Path) -> None:
     command = ["the red bolt", "-m", str(min_dalle_folder), "--candidates=1", "--top-k=1"]
     assert generate([*command, "--seed=3", "-o", str(tmp_path)]) == 0
-    (best,) = tmp_path.glob("0001-*-r1.png")
+    (best,) = tmp_path.glob("0001-r1-*.png")
     with Image.open(best) as image:
         assert image.size == (256, 256)
 

@@ -108,7 +108,7 @@ def test_prompts_are_lower_cased_and_end(pipeline: Dalle) -> None:
 def test_draws_by_the_command(rudalle_folder: Path, tmp_path: Path) -> None:
     command = ["рыжий котик", "-m", str(rudalle_folder), "--candidates=2", "--top-k=1", "--seed=3"]
     assert generate([*command, "-o", str(tmp_path)]) == 0
-    (best,) = tmp_path.glob("0001-*-r1.png")
+    (best,) = tmp_path.glob("0001-r1-*.png")
     with Image.open(best) as image:
         assert image.size == (96, 96)
         assert image.info["parameters"].startswith("рыжий котик")
