@@ -68,15 +68,16 @@ class UpsamplerTask(Task):
     @torch.no_grad()
     def decode(self, large: torch.Tensor, rng: random.Random) -> torch.Tensor:
         """Return (B, 3, h, w) float32 in [0, 1]: uint8 images made small, as decoders show them."""
-        vae, dvae = (network.to(large.device) for network in self.frozen)
+        vae, dvae = self.frozen[0].to(large.device), self.frozen[1].to(large.device)
         small = functional.avg_pool2d(large.float() / 255, self.recipe.network.scale)
         choice = rng.choices(
             (0, 1, 2), (*self.recipe.decoded, 1 - sum(self.recipe.decoded)), k=len(small)
         )
         by_vae, by_dvae = ([n for n, c in enumerate(choice) if c == kind] for kind in (0, 1))
         if by_vae:
-            latents = vae.encode(small[by_vae] * 2 - 1).latent_dist.mode()
-            small[by_vae] = (vae.decode(latents).sample / 2 + 0.5).clamp(0, 1).float()
+            latents = vae.encode(small[by_vae] * 2 - 1, return_dict=False)[0].mode()
+            decoded = vae.decode(latents, return_dict=False)[0]
+            small[by_vae] = (decoded / 2 + 0.5).clamp(0, 1).float()
         if by_dvae:
             codes = dvae.encode((small[by_dvae] * 255).round().to(torch.uint8))
             small[by_dvae] = dvae.decode(codes).float()
