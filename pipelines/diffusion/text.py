@@ -13,6 +13,8 @@ from pipelines.diffusion.networks import Reader
 from pipelines.diffusion.prompt_weights import Fragment, parse, plain
 
 REMEMBERED = 8  # encodings
+COMMA = ",</w>"
+MOST_MOVED = 20  # tokens behind a comma, which go to the next chunk together
 COMFYUI = "embedding:"  # what ComfyUI puts in front of them
 NO_WORDS: Mapping[str, tuple[tuple[int, ...], ...]] = {}
 
@@ -143,19 +145,33 @@ class Text:
         return encoder.final_layer_norm(out.hidden_states[-clip_skip])
 
     def _chunks(self, reader: int, prompt: str, syntax: str) -> list[list[Token]]:
-        """Split a prompt's tokens for one encoder into chunks that it can read, at least one."""
+        """Split a prompt's tokens for one encoder into chunks that it can read, at least one.
+
+        Where all chunks are read, what follows a comma near the end of one goes to the next with
+        what belongs to it, as in AUTOMATIC1111's web UI. A break at the end adds no chunk.
+        """
         chunks: list[list[Token]] = [[]]
-        place = 0
+        comma = self.readers[reader].tokenizer.get_vocab().get(COMMA)
+        last_comma, place = -MOST_MOVED, 0  # where the last comma of the chunk is
         for fragment in parse(prompt, syntax):
             if fragment.breaks:
                 chunks.append([])
-                place += 1
+                last_comma, place = -MOST_MOVED, place + 1
             for token in self._tokens(reader, fragment, place):
-                if len(chunks[-1]) == self.context - 2:
-                    chunks.append([])
+                is_full = len(chunks[-1]) == self.context - 2
+                moved: list[Token] = []
+                may_move = self.long and is_full and token.id != comma and last_comma >= 0
+                if may_move and self.context - 2 - last_comma <= MOST_MOVED:
+                    moved = chunks[-1][last_comma + 1 :]
+                    del chunks[-1][last_comma + 1 :]
+                if is_full:
+                    chunks.append(moved)
+                    last_comma = -MOST_MOVED
+                if token.id == comma:
+                    last_comma = len(chunks[-1])
                 chunks[-1].append(token)
             place += len(fragment.text)
-        return chunks
+        return chunks if chunks[-1] or len(chunks) == 1 else chunks[:-1]
 
     def _tokens(self, reader: int, fragment: Fragment, place: int) -> Iterator[Token]:
         tokenizer, weight = self.readers[reader].tokenizer, fragment.weight

@@ -125,3 +125,13 @@ def test_pooled_vector_is_that_of_the_end(
     pooled = text.encode("cat").pooled
     assert pooled is not None
     assert torch.allclose(pooled, expected, atol=1e-6)
+
+
+def test_what_follows_a_comma_stays_together(text: Text) -> None:
+    comma, star = ids_of(text, ",")[0], ids_of(text, "red")
+    room = CONTEXT - 2
+    chunks = text._chunks(0, "red " * (room - 6) + ", " + "blue " * 8, "a1111")
+    assert [len(chunk) for chunk in chunks] == [room - 5, 8]
+    assert [token.id for token in chunks[0]] == [*star * (room - 6), comma]
+    assert [len(c) for c in text._chunks(0, "red, " + "blue " * room, "a1111")] == [room, 2]
+    assert len(text._chunks(0, "red BREAK ", "a1111")) == 1
