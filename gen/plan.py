@@ -165,6 +165,7 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
     `find` gives the Spec of a model's name. Raises InputError for a setting that no chosen model
     takes or that breaks a model's own rules, and WeightsError for an unknown model.
     """
+    request = editing.varied(request)
     name = families.DEFAULT_MODEL if request.model is None else request.model
     chosen = [find(part.strip()) for part in name.split(",")]
     _refuse_settings_that_none_takes(request, chosen)

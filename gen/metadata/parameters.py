@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 
 from gen.errors import InputError
 from gen.metadata.record import Metadata, without_control_characters
@@ -37,6 +38,13 @@ ORDER = (
     "Unfinished",
     "Template",
 )
+# What AUTOMATIC1111 says of an edit; what it does by default it leaves out.
+EDITS: Mapping[tuple[str, object], str] = {
+    ("invert_mask", True): "Inpaint not masked",
+    ("mask_fill", "noise"): "latent noise",
+    ("mask_fill", "blur"): "fill",
+    ("inpaint_area", "masked"): "Only masked",
+}
 ABOVE = ("Negative prompt",)  # has a line of its own
 READ_SETTINGS = ("steps", "sampler", "schedule", "guidance", "seed", "clip_skip")
 PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
@@ -62,6 +70,8 @@ def _pairs(record: Metadata) -> dict[str, object]:
         SETTINGS[name].label: f"{value:g}" if isinstance(value, float) else value
         for name, value in request.given().items()
     }
+    for name in ("invert_mask", "mask_fill", "inpaint_area"):
+        pairs[SETTINGS[name].label] = EDITS.get((name, getattr(request, name)))
     if request.sampler is not None:
         pairs["Sampler"] = SAMPLERS[request.sampler].a1111
     if request.schedule is not None:
