@@ -84,7 +84,7 @@ FILES = {"init_image": "photo.png", "mask": "mask.png"}
         ({"init_image": "gone.png"}, "init_image gone.png: no such file"),
         ({"init_image": "photo.png", "mask": "photo.png"}, "is the image itself"),
         ({"init_image": "photo.png", "mask": "black.png"}, "nothing in it is white"),
-        ({"init_image": "photo.png", "mask": "moving.gif", "invert_mask": False}, None),
+        ({"init_image": "photo.png", "mask": "moving.gif", "invert_mask": True}, None),
         ({"init_image": "photo.png", "extend": "left"}, "extend left: must be a size"),
         ({"init_image": "photo.png", "extend": "left=4,left=4"}, "must be a size"),
         ({"init_image": "photo.png", "extend": "80x80"}, "is 100x70 already"),
