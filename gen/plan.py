@@ -166,6 +166,8 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
     takes or that breaks a model's own rules, and WeightsError for an unknown model.
     """
     request = editing.varied(request)
+    if not request.prompt.strip():
+        raise InputError("prompt: empty: say what to draw")
     name = families.DEFAULT_MODEL if request.model is None else request.model
     chosen = [find(part.strip()) for part in name.split(",")]
     _refuse_settings_that_none_takes(request, chosen)

@@ -154,11 +154,15 @@ class Request:
         for name, value in with_schedule(given).items():
             object.__setattr__(self, name, value)
         _check_sampler(self)
-        if not self.prompt.strip():
-            raise InputError("prompt: empty: say what to draw")
+        self.check_prompt()
         made = self.candidates
         if made is not None and self.top_k is not None and self.top_k > made:
             raise InputError(f"top_k {self.top_k}: more than the {made} candidates that are made")
+
+    def check_prompt(self) -> None:
+        """Raise InputError where there is nothing to draw."""
+        if not self.prompt.strip():
+            raise InputError("prompt: empty: say what to draw")
 
     def replace(self, prompt: str | None = None, **settings: Unpack[Settings]) -> "Request":
         """Return the same request with other settings, or another prompt; None unsets a setting."""
@@ -197,6 +201,13 @@ class Request:
         if known.get("prompt") is None:
             raise InputError("prompt: missing: say what to draw")
         return cls(**known)
+
+
+class WithoutPrompt(Request):
+    """The settings of an image that does not say its prompt: to be looked at, not to be drawn."""
+
+    def check_prompt(self) -> None:
+        """Accept that there is none."""
 
 
 def with_schedule(settings: Mapping[str, Value]) -> dict[str, Value]:
