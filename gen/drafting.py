@@ -92,7 +92,7 @@ def step_until(draft: "Draft", end: int, how: Drafting) -> bool:
 
     Returns False if the user says stop or memory is short.
     """
-    while draft.done < end and not how.cancel.finishing:
+    while draft.done < min(end, draft.total) and not how.cancel.finishing:
         if how.cancel.stopped:
             return False
         try:

@@ -249,7 +249,8 @@ class DalleDraft(Draft):
         over = (positions - state.done).div(grid, rounding_mode="floor") + 1  # rows too far down
         nearest = positions - over.clamp(min=0) * grid
         nearest = nearest.where(nearest >= 0, state.done - 1)
-        return self._decoded(self.seeds, replace(state, tokens=state.tokens[:, nearest]))
+        tokens = state.tokens.where(state.is_given, state.tokens[:, nearest])
+        return self._decoded(self.seeds, replace(state, tokens=tokens))
 
     def close(self) -> None:
         """Free all memory. A closed draft can only be closed again."""

@@ -12,6 +12,7 @@ from typing import Any
 import fake_models
 import pytest
 from fake_models import FakeDraft, Studio
+from PIL import Image
 from test_run_folder import Killer
 
 from gen import Engine, InputError, Request, generate
@@ -388,3 +389,25 @@ def test_a_head_for_previews_is_used_with_its_own_reranker(
     assert all(0 <= value <= 1 for value in told.values())
     by_likelihood = sorted(range(5), key=lambda i: draft.log_likelihoods[i])
     assert sorted(told, key=lambda seed: told[seed]) == by_likelihood
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["euler_a", "heun"])
+def test_an_edit_is_searched_over_the_steps_that_it_draws(
+    sampler: str, tiny_diffusion_folder: Path, tiny_clip_folder: Path, tmp_path: Path
+) -> None:
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "a.png")
+    asked: dict[str, Any] = {"seed": 3, "candidates": 4, "top_k": 2, "search": "prune"}
+    asked |= {"model": str(tiny_diffusion_folder), "sampler": sampler, "steps": 8}
+    asked |= {"init_image": str(tmp_path / "a.png"), "strength": 0.5, "width": 64, "height": 64}
+    engine = Engine(reranker=str(tiny_clip_folder), device="cpu")
+    plan = resolve(Request("a fox", **asked))
+    assert plan.schedules[0].total == (7 if sampler == "heun" else 4)
+    totals = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, Progress):
+            totals.append(event.steps)
+
+    assert len(engine.draw(plan, watch=note).best) == 2
+    assert set(totals) == {plan.schedules[0].total}

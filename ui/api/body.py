@@ -9,7 +9,7 @@ from gen.errors import InputError
 from gen.settings import MAX_TEXT, Setting
 from gen.settings.request import SETTINGS, find_setting
 from ui.api.answers import ParameterError
-from ui.service.settings import LIMITS, SERVED
+from ui.service.settings import EDITS, LIMITS, SERVED
 
 # 42.0 is 42: not every language that writes JSON tells them apart.
 WHOLE = BeforeValidator(
@@ -27,6 +27,11 @@ class Body(BaseModel):
 def setting_fields(without: set[str]) -> dict[str, Any]:
     """Return the settings that are served as optional fields, for `pydantic.create_model`."""
     return {name: _field(SETTINGS[name]) for name in SERVED if name not in without}
+
+
+def edit_fields() -> dict[str, Any]:
+    """Return the settings that go with an uploaded image, likewise."""
+    return {name: _field(SETTINGS[name]) for name in EDITS}
 
 
 def _field(setting: Setting) -> Any:

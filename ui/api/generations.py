@@ -5,6 +5,7 @@ from fastapi import Request as HttpRequest
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from ui.api import edits
 from ui.api.answers import client_of, new_router
 from ui.api.image_answers import ImageAnswers, ImagesAnswer
 from ui.api.openai_request import Generation, parse
@@ -33,4 +34,5 @@ def routes(service: Service) -> APIRouter:
             raise HTTPException(404, "no such image, or no longer")
         return Response(stored.data, media_type=stored.media_type)
 
+    router.include_router(edits.routes(service, answers))
     return router

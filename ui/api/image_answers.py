@@ -1,7 +1,11 @@
 """Answering OpenAI's clients with images: all at once, or as a stream of events."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from fastapi import Request as HttpRequest
@@ -65,17 +69,20 @@ class ImageAnswers:
         http: HttpRequest,
         client: str,
         kind: str,
+        uploads: Mapping[str, Path] = MappingProxyType({}),
     ) -> Response:
-        """Answer when it is drawn, or with a stream whose events are of that kind."""
+        """Answer when it is drawn, or with a stream whose events are of that kind.
+
+        `uploads` are the files that an edit begins from, by the names of their settings.
+        """
+        submit = partial(self.service.submit, parsed.request, client, uploads=uploads)
         if parsed.stream:
             watch = Partials(parsed.partials)
-            job = await run_in_threadpool(
-                self.service.submit, parsed.request, client, watch, previews=parsed.partials > 0
-            )
+            job = await run_in_threadpool(submit, watch, previews=parsed.partials > 0)
             stream = events(self.service, job, parsed.form, watch, kind)
             return StreamingResponse(stream, media_type="text/event-stream")
         notes = [*parsed.notes]
-        job = await run_in_threadpool(self.service.submit, parsed.request, client, _noting(notes))
+        job = await run_in_threadpool(submit, _noting(notes))
         outcome = await finished(self.service, job, http)
         address = f"{http.url.scheme}://{http.url.netloc}/v1/files/"
         return await run_in_threadpool(_images, parsed, outcome, notes, self.url_store, address)

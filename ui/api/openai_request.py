@@ -10,10 +10,11 @@ from pydantic import ConfigDict, Field, create_model
 from gen.errors import InputError
 from gen.settings.request import Request
 from ui.api.answers import ParameterError
-from ui.api.body import Body, Prompt, checked, setting_fields
+from ui.api.body import Body, Prompt, checked, edit_fields, setting_fields
 from ui.api.images import Form
 from ui.api.sizes import fitted_size, size_settings
 from ui.service.service import Service
+from ui.service.settings import EDITS
 
 MAX_IMAGES = 10
 MOST_KEYS = 20  # that are not known
@@ -50,8 +51,10 @@ class OpenAIFields(Body):
 OWN_FIELDS = setting_fields(without={"prompt", "model"})
 if TYPE_CHECKING:
     Generation = OpenAIFields
+    Edit = OpenAIFields
 else:
     Generation = create_model("Generation", __base__=OpenAIFields, **OWN_FIELDS)
+    Edit = create_model("Edit", __base__=Generation, **edit_fields())
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def parse(service: Service, body: OpenAIFields) -> ParsedRequest:
         raise ParameterError("prompt", "prompt: empty: say what to draw")
     if body.background == "transparent":
         raise ParameterError("background", "background transparent: images are opaque here")
-    asked = body.model_dump(include={*OWN_FIELDS, "prompt"}, exclude_none=True)
+    asked = body.model_dump(include={*OWN_FIELDS, *EDITS, "prompt"}, exclude_none=True)
     if body.models is not None and body.model:
         raise ParameterError("models", "model and models: give one of them")
     notes = _unknown(body)
