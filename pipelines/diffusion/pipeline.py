@@ -132,7 +132,7 @@ class LatentDiffusion:
         offload = check_offload(options.offload, device)
         checker = SafetyChecker.from_pretrained(spec.folder, device) if options.safety else None
         stays = device if offload == "none" else torch.device("cpu")
-        networks = add(spec.adapters, load_networks(spec, stays, dtype, report), stays)
+        networks = add(spec.adapters, load_networks(spec, stays, dtype, report))
         ran = set_attention([networks.unet, networks.vae], options.attention, device, dtype)
         if offload != "none":
             offload_networks(networks.all, offload, device)
