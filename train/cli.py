@@ -80,13 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--prompts", type=int, default=60, help="drawn, 4 of each; 0 for none (60)"
         )
-    previews = step("previews", _previews, "learn what unfinished images tell a search")
-    previews.add_argument("-m", "--model", help="the model that draws; default: the shipped one")
-    previews.add_argument("--clip", help="a known CLIP or a folder; default: the shipped one")
-    previews.add_argument("--world", action="store_true", help="the world of a thousand things")
-    previews.add_argument("--prompts", type=int, default=200, help="that are asked for (200)")
-    previews.add_argument("--candidates", type=int, default=16, help="of each (16)")
-    previews.add_argument("-o", "--output", type=Path, help="default: in the model's folder")
+    _add_previews(step("previews", _previews, "learn what unfinished images tell a search"))
     running(step("tokenizer", _tokenizer, "learn the tokenizer from captions"))
     for name, network in NETWORKS.items():
         sub = running(step(name, _network, f"train {network}"))
@@ -104,6 +98,15 @@ def _parser() -> argparse.ArgumentParser:
     add_steps(world.add_subparsers(metavar="STEP", required=True))
     step("plan", _plan, "tell the memory that DALL·E's transformer of 12 billion parameters needs")
     return parser
+
+
+def _add_previews(previews: argparse.ArgumentParser) -> None:
+    previews.add_argument("-m", "--model", help="the model that draws; default: the shipped one")
+    previews.add_argument("--clip", help="a known CLIP or a folder; default: the shipped one")
+    previews.add_argument("--world", action="store_true", help="the world of a thousand things")
+    previews.add_argument("--prompts", type=int, default=200, help="that are asked for (200)")
+    previews.add_argument("--candidates", type=int, default=16, help="of each (16)")
+    previews.add_argument("-o", "--output", type=Path, help="default: in the model's folder")
 
 
 def _prompts(arguments: argparse.Namespace) -> None:
