@@ -27,7 +27,7 @@ from gen.run_folder import contact_sheet as sheet
 from gen.run_folder.folder import RunFolder
 from gen.run_folder.saving import Export, check_room, no_room
 from gen.settings import flags
-from gen.settings.prompt_file import PromptFile, Row
+from gen.settings.prompt_file import PromptFile, Row, all_choices
 from gen.settings.request import Request
 from pipelines.checkpoints import hub
 from rerank.model.known_models import PUBLIC
@@ -89,12 +89,14 @@ def _checked_rows(options: argparse.Namespace) -> tuple[Iterable[Row], Survey]:
         if not prompts:
             raise InputError('no prompt: say what to draw, as in generate "a panda"')
         requests = [Request(prompt).with_defaults(settings) for prompt in prompts]
+        if options.combinatorial:
+            requests = [each for request in requests for each in all_choices(request)]
         for request in requests:
             survey.add(request)
         return [Row(number, request) for number, request in enumerate(requests, 1)], survey
     if prompts:
         raise InputError("a prompt and a prompt file: give one of them")
-    file = PromptFile(options.prompts_file, settings)
+    file = PromptFile(options.prompts_file, settings, options.combinatorial)
     file.check(lambda row: survey.add(row.request))
     return file, survey
 

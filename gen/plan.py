@@ -16,7 +16,7 @@ from gen.search.paths import NoisePath, read_path
 from gen.search.planning import plan_search
 from gen.search.race import Field, Runner
 from gen.search.schedule import Schedule
-from gen.settings import wildcards
+from gen.settings import templates
 from gen.settings.request import MAX_SEED, MODEL_SETTINGS, RANDOM_SEED, SETTINGS, Request
 from pipelines import families
 from pipelines.checkpoints import specs
@@ -221,7 +221,7 @@ def _with_choices_made(request: Request) -> Request:
     too."""
     assert request.seed is not None
     folder = None if request.wildcards is None else Path(request.wildcards)
-    prompt = wildcards.expand(request.prompt, request.seed, folder)
+    prompt = templates.expand(request.prompt, request.seed, folder)
     made = request.replace(wildcards=None)
     if prompt == request.prompt.strip():
         return made

@@ -82,6 +82,8 @@ class Setting:
             return value
         if self.kind is bool or isinstance(value, bool) or not isinstance(value, int | float):
             raise self._error(value)
+        if self.kind is int and isinstance(value, float) and value.is_integer():
+            value = int(value)
         if isinstance(value, float) and (self.kind is int or not math.isfinite(value)):
             raise self._error(value)
         if not self._in_range(value):
