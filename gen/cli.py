@@ -108,6 +108,8 @@ def _draw(options: argparse.Namespace, rows: Iterable[Row], survey: Survey) -> i
     blocks: list[sheet.Block] = []
     rows, asked = tee(rows)
     with _folder(options) as folder, _interrupts(cancel), _Screen(options, survey) as screen:
+        for note in folder.notes:
+            screen.warn(note)
         outcomes = run(
             (row.request for row in asked),
             engine,
