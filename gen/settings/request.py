@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 from gen.search import schedule
 from pipelines.diffusion import samplers
 from pipelines.families import ModelSettings
+from pipelines.runtime.terminal import did_you_mean
 from pipelines.settings import InputError, Setting, Value, settings_of
 
 MAX_SEED = 2**63 - 1
@@ -229,5 +230,6 @@ def find_setting(key: str) -> Setting:
     name = _NAME_OF_KEY.get(key.replace("-", "_"))
     if name is None:
         shown = key if len(key) <= 40 else key[:40] + "…"
-        raise InputError(f"unknown setting {shown!r}: known are {', '.join(SETTINGS)}")
+        meant = did_you_mean(key.replace("-", "_"), _NAME_OF_KEY)
+        raise InputError(f"unknown setting {shown!r}{meant}: known are {', '.join(SETTINGS)}")
     return SETTINGS[name]

@@ -11,6 +11,7 @@ from pipelines.checkpoints.configs import read_config, read_pulled
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.known_models import PUBLIC
 from pipelines.checkpoints.specs import HUB_NAME, SHIPPED, Spec, hub_folder, split_revision
+from pipelines.runtime.terminal import did_you_mean
 
 FACTS = "salon.json"  # what JSON files of diffusers have no place for: see `Spec`
 KNOWN_FACTS = {"defaults", "context", "max_size", "licence", "draws", "long_prompts"}
@@ -48,7 +49,8 @@ def locate(name: str) -> Place:
             )
         return Place(name, folder, repository)
     raise WeightsError(
-        f"no model {name!r}: it is no folder or file, and the known models are {', '.join(SHIPPED)}"
+        f"no model {name!r}{did_you_mean(name, [*SHIPPED, *PUBLIC])}: it is no folder or file, and "
+        f"the known models are {', '.join(SHIPPED)}"
     )
 
 
