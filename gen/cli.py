@@ -13,6 +13,7 @@ from itertools import tee
 from types import FrameType
 
 from gen.again import make_again, read_plan
+from gen.choices import export_choices
 from gen.engine import Engine, Outcome, run
 from gen.environment import describe
 from gen.errors import InputError, RoomError
@@ -69,6 +70,10 @@ def _command(options: argparse.Namespace) -> int:
         return _pull(options)
     if options.again is not None:
         return _again(options)
+    if options.choices is not None:
+        number = export_choices(options.outdir, options.choices)
+        terminal.write(f"{options.choices}: {number} choices")
+        return DONE
     notes = Notes(_engine(options).reranker_spec)
     rows, survey = _checked_rows(options, notes)
     notes.about_words(options.prompts)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gen import editing
 from gen.events import Cancel, Note, Watch
 from gen.memory import BatchSize, held_by_process, peak_of_process
 from gen.models import free_memory, raise_unless_out_of_memory
@@ -72,8 +73,10 @@ def begin(
     settings: dict[str, Any] = {
         name: value
         for name, value in request.given().items()
-        if name in MODEL_SETTINGS and name not in LOADING_SETTINGS
+        if name in MODEL_SETTINGS and name not in (*LOADING_SETTINGS, *editing.EDITING_SETTINGS)
     }
+    if request.init_image is not None:
+        settings["start"] = editing.start(request, pipeline.spec)
     try:
         return [pipeline.begin(request.prompt, seeds=seeds, **settings)]
     except Exception as error:
@@ -89,7 +92,7 @@ def step_until(draft: "Draft", end: int, how: Drafting) -> bool:
 
     Returns False if the user says stop or memory is short.
     """
-    while draft.done < end and not how.cancel.finishing:
+    while draft.done < min(end, draft.total) and not how.cancel.finishing:
         if how.cancel.stopped:
             return False
         try:

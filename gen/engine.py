@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gen import scoring
+from gen import editing, scoring
 from gen.drafting import Drafting, finished_drafts
 from gen.events import Cancel, Finished, Note, Progress, Watch, ignore_events
 from gen.foreseen import dropped
@@ -182,7 +182,8 @@ class _PromptRun:
         if pixels is None:
             there = [(result, image) for result in results if (image := result.open()) is not None]
             results, pixels = [result for result, _ in there], [image for _, image in there]
-        scoring.score(scorer, self.plan.words, results, pixels)
+        boxes = [editing.masked_box(self.candidates[result.seed]) for result in results]
+        scoring.score(scorer, self.plan.words, results, pixels, boxes)
         self._combine()
         for result in results:
             if not scoring.has_score(result):

@@ -10,8 +10,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from gen import editing
 from gen.errors import InputError
 from gen.search.paths import NoisePath, read_path
 from gen.search.planning import plan_search
@@ -30,7 +29,6 @@ DEFAULT_CANDIDATES = 16
 DEFAULT_TOP_K = 4
 PLANS_KEPT = 256  # by a Survey: some kB each
 UNKNOWN_SIZE = 1024  # pixels a side of what a pipeline of diffusers draws by its own default
-INIT_IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 @dataclass(frozen=True)
@@ -167,6 +165,8 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
     `find` gives the Spec of a model's name. Raises InputError for a setting that no chosen model
     takes or that breaks a model's own rules, and WeightsError for an unknown model.
     """
+    if not request.prompt.strip():
+        raise InputError("prompt: empty: say what to draw")
     name = families.DEFAULT_MODEL if request.model is None else request.model
     chosen = [find(part.strip()) for part in name.split(",")]
     _refuse_settings_that_none_takes(request, chosen)
@@ -178,9 +178,7 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
     seed = draw_seed() if request.seed in (None, RANDOM_SEED) else request.seed
     search = None if request.search == "none" else request.search
     whole = request.replace(seed=seed, candidates=candidates, top_k=top_k, search=search)
-    if request.init_image is not None:  # so that it is found from any folder
-        path = str(Path(request.init_image).expanduser().resolve())
-        whole = whole.replace(init_image=path)
+    whole = editing.located(whole)
 
     if request.template is None:
         whole = _with_choices_made(whole)
@@ -190,10 +188,10 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
 
     models = tuple((spec, _for_model(whole, spec)) for spec in chosen)
     for spec, own in models:
-        if spec.inpaints:
+        if spec.inpaints and own.init_image is None:
             raise InputError(f"{spec.name} {NEEDS_A_MASK}")
         _check_size(own, request, spec)
-        _check_init_image(own, spec)
+        editing.check(own, spec)
     model = ",".join(str(own.model) for _, own in models)
     shared = _shared_settings([own for _, own in models])
     whole = whole.replace(model=model).with_defaults(shared)
@@ -214,7 +212,8 @@ def _for_model(request: Request, spec: Spec) -> Request:
     defaults: Mapping[str, Value] = {
         name: value for name, value in spec.defaults.items() if name in spec.settings
     }
-    return request.replace(model=spec.address, **foreign).with_defaults(defaults)
+    own = request.replace(model=spec.address, **foreign)
+    return own.with_defaults(editing.defaults(own, spec)).with_defaults(defaults)
 
 
 def _with_choices_made(request: Request) -> Request:
@@ -242,42 +241,12 @@ def _check_size(own: Request, asked: Request, spec: Spec) -> None:
         value = getattr(own, name)
         if value is None or getattr(asked, name) is None:
             continue
-        if value % spec.size_multiple or value > spec.max_size:
+        multiple = spec.size_multiple if asked.init_image is None else 1  # an edit is cut to size
+        if value % multiple or value > spec.max_size:
             raise InputError(
-                f"{name} {value}: must be a multiple of {spec.size_multiple}, "
+                f"{name} {value}: must be a multiple of {multiple}, "
                 f"from {SETTINGS[name].low} to {spec.max_size}, for {spec.name}"
             )
-
-
-def _check_init_image(own: Request, spec: Spec) -> None:
-    """Raise InputError unless an image to be completed is one that the model could have drawn."""
-    if own.init_image is None and own.keep_rows is None:
-        return
-    if own.init_image is None or own.keep_rows is None:
-        raise InputError("init_image and keep_rows go together: which image, how much of it")
-    width, height = spec.defaults["width"], spec.defaults["height"]
-    rows = height // spec.size_multiple
-    if own.keep_rows >= rows:
-        raise InputError(
-            f"keep_rows {own.keep_rows}: must be from 1 to {rows - 1} for {spec.name}, "
-            f"whose images have {rows} rows of tokens"
-        )
-    try:
-        with Image.open(own.init_image, formats=INIT_IMAGE_FORMATS) as image:
-            image.load()
-            size, mode = image.size, image.mode
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"init_image {own.init_image}: not an image that can be read; "
-            f"give a file in {', '.join(INIT_IMAGE_FORMATS)}"
-        ) from error
-    if size != (width, height):
-        raise InputError(
-            f"init_image {own.init_image}: is {size[0]}x{size[1]}, {spec.name} draws "
-            f"{width}x{height}: resize it"
-        )
-    if mode != "RGB":
-        raise InputError(f"init_image {own.init_image}: is in mode {mode}: convert it to RGB")
 
 
 def _shared_settings(requests: list[Request]) -> dict[str, Value]:

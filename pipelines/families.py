@@ -81,8 +81,11 @@ def _dalle_memory(spec: Spec, bytes_per_number: int, guidance: float) -> Drawing
 
 
 def _diffusion_course(spec: Spec, settings: Mapping[str, Any]) -> Course:
-    sampler = SAMPLERS[settings["sampler"]]
-    return Course(sampler.evaluations(settings["steps"]), branches=sampler.stochastic)
+    sampler, steps = SAMPLERS[settings["sampler"]], settings["steps"]
+    edited = settings.get("init_image") is not None
+    left_out = steps - min(steps, int(steps * settings.get("strength", 1.0))) if edited else 0
+    total = sampler.evaluations(steps) - left_out * (1 + sampler.twice)
+    return Course(total, branches=sampler.stochastic)
 
 
 def _dalle_course(spec: Spec, settings: Mapping[str, Any]) -> Course:

@@ -83,6 +83,13 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--prompts", type=int, default=60, help="drawn, 4 of each; 0 for none (60)"
         )
+    previews = step("previews", _previews, "learn what unfinished images tell a search")
+    previews.add_argument("-m", "--model", help="the model that draws; default: the shipped one")
+    previews.add_argument("--clip", help="a known CLIP or a folder; default: the shipped one")
+    previews.add_argument("--world", action="store_true", help="the world of a thousand things")
+    previews.add_argument("--prompts", type=int, default=200, help="that are asked for (200)")
+    previews.add_argument("--candidates", type=int, default=16, help="of each (16)")
+    previews.add_argument("-o", "--output", type=Path, help="default: in the model's folder")
     running(step("tokenizer", _tokenizer, "learn the tokenizer from captions"))
     for name, network in NETWORKS.items():
         sub = running(step(name, _network, f"train {network}"))
@@ -147,6 +154,22 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         f"{path}: on {quality.pairs} pairs held out, the expected calibration error is "
         f"{quality.error:.3f}, and {quality.right:.1%} are told right"
     )
+
+
+def _previews(arguments: argparse.Namespace) -> None:
+    from pipelines.families import DEFAULT_MODEL, find
+    from rerank import Reranker
+    from rerank.learn.previews import FILE
+    from train.evaluate import world_named
+    from train.previews import collect, learn_head
+
+    model = arguments.model or DEFAULT_MODEL
+    reranker, world = Reranker.load(arguments.clip), world_named(arguments.world)
+    found = collect(model, reranker, world, arguments.prompts, arguments.candidates)
+    head, lines = learn_head(found, reranker)
+    path = arguments.output or find(model).folder / FILE
+    head.save(path)
+    print("\n".join([f"{path}:", *lines]))
 
 
 def _reranker(arguments: argparse.Namespace) -> None:

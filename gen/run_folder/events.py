@@ -10,6 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gen.run_folder.choices import (
+    ImageHearted,
+    ImagePreferred,
+    choice_from_json,
+    choice_to_json,
+)
 from gen.run_folder.searched import CandidatesThinned, look_from_json, look_to_json
 from gen.settings.request import find_setting, seed_to_json
 from pipelines.settings import Value
@@ -177,6 +183,8 @@ PromptEvent = (
     | ImagesPlaced
     | ImagesMatched
     | CandidatesThinned
+    | ImageHearted
+    | ImagePreferred
 )
 Event = (
     PromptEvent
@@ -215,6 +223,8 @@ def to_json(event: Event) -> dict[str, Any]:
             return {"event": "matched", "number": number, "matches": _by_text(matches)}
         case CandidatesThinned():
             return look_to_json(event)
+        case ImageHearted() | ImagePreferred():
+            return choice_to_json(event)
         case Comparison():
             return {
                 "event": "compared",
@@ -272,6 +282,8 @@ def _read(line: Mapping[str, Any]) -> Event | None:
             return ImagesMatched(int(line["number"]), _by_seed(line["matches"]))
         case "searched":
             return look_from_json(line)
+        case "chosen":
+            return choice_from_json(line)
         case "compared":
             return _comparison(line)
         case "deleted":

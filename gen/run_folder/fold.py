@@ -6,6 +6,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from gen.run_folder.choices import Choices, ImageHearted, ImagePreferred
 from gen.run_folder.events import (
     Axis,
     CandidateFailed,
@@ -41,6 +42,7 @@ class PromptHistory:
     dropped: dict[int, SavedImage] = field(default_factory=dict)  # by seed: ranked, and not kept
     ranking: ImagesRanked | None = None  # the last one
     searches: dict[str, Field] = field(default_factory=dict)  # by model, those still in
+    choices: Choices = field(default_factory=Choices)  # of people
     is_placed: bool = True  # whether its images are where the ranking says
     _images: dict[int, SavedImage] = field(default_factory=dict)  # by seed, deleted ones too
     _deleted: set[int] = field(default_factory=set)  # the seeds of those that were put aside
@@ -95,6 +97,8 @@ class PromptHistory:
                 self.searches[event.model] = event.look.field
                 for runner in event.look.dropped:  # one that was left unfinished
                     images.pop(runner.path.seed, None)
+            case ImageHearted() | ImagePreferred():
+                self.choices.apply(event)
             case ImagesPlaced():
                 self.is_placed = True
             case ImagesMatched():

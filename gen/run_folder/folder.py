@@ -27,6 +27,7 @@ from gen.metadata import Metadata
 from gen.plan import Candidate, Plan
 from gen.result import Result
 from gen.run_folder import deleted, events
+from gen.run_folder.choices import ChoiceEvent
 from gen.run_folder.events import Axis, Damaged, Event, Files, Placement, PromptEvent, SavedImage
 from gen.run_folder.fold import fold
 from gen.run_folder.manifest import Manifest
@@ -180,6 +181,10 @@ class RunFolder:
     def note_matches(self, number: int, matches: Mapping[int, float]) -> None:
         """Note the probability that each image, by its seed, matches its prompt."""
         self._note(events.ImagesMatched(number, matches))
+
+    def note_choice(self, event: ChoiceEvent) -> None:
+        """Note that somebody gave an image a heart, or preferred it to another."""
+        self._note(event)
 
     def begin_comparison(self) -> int:
         """Return a number for a comparison of prompts."""

@@ -59,7 +59,7 @@ def found_drafts(
         schedule,
         lambda taken: islice(plan.seeds(model), taken, None),
         drafting.batch_sizes(pipeline, first, how.batch_size, early=False),
-        partial(looking.rate, scorer, plan.words),
+        partial(looking.rate, scorer, looking.find_head(spec, scorer), plan.words),
         note,
         how,
     )

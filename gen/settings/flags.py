@@ -139,6 +139,12 @@ def _add_prompts(parser: Parser) -> None:
         metavar="IMAGE",
         help="make the image in this file again and say how far it differs",
     )
+    group.add_argument(
+        "--choices",
+        type=Path,
+        metavar="FILE",
+        help="write what people chose among the images of --outdir, for `rerank learn`",
+    )
 
 
 def _add_setting(group: argparse._ArgumentGroup, setting: Setting) -> None:
@@ -149,6 +155,8 @@ def _add_setting(group: argparse._ArgumentGroup, setting: Setting) -> None:
         group.add_argument(
             *shown, action="append", metavar="FILE", help=f"{setting.help}; may be repeated"
         )
+    elif setting.kind is bool:
+        group.add_argument(*shown, action="store_const", const="true", help=setting.help)
     elif setting.kind is str:
         group.add_argument(*shown, metavar=setting.metavar, help=setting.help)
     else:
@@ -203,10 +211,12 @@ def _add_machine(parser: Parser) -> None:
         f"standardized scores; {NO_RERANKER}: keep the order of making",
     )
     group.add_argument(
+        "--head",
         "--aesthetic",
+        dest="aesthetic",
         metavar="FILE[=WEIGHT]",
-        help="score with an aesthetic predictor too, a head on the first reranker's features as "
-        "safetensors",
+        help="score with a head on the first reranker's features too, as safetensors: what "
+        "`rerank learn` has made, or an aesthetic predictor",
     )
     group.add_argument("--device", metavar="NAME", help="auto (default), cpu, cuda, cuda:1, mps")
     group.add_argument(
@@ -299,7 +309,7 @@ def _whole_number(low: int, high: int) -> Callable[[str], int]:
 
 def _with_numbers_joined(words: Sequence[str]) -> list[str]:
     """argparse takes -1e9 or -inf behind a flag for another flag, unless `=` joins them."""
-    numbers = [setting for setting in SETTINGS.values() if setting.kind is not str]
+    numbers = [setting for setting in SETTINGS.values() if setting.kind in (int, float)]
     numeric = {flag for setting in numbers for flag in (*setting.flags, *setting.alias_flags)}
     joined: list[str] = []
     for word in words:

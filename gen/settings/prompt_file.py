@@ -178,6 +178,8 @@ def _read_plain(text: str) -> dict[str, Any]:
         setting = find_setting(name)
         if setting.name in values:
             raise InputError(f"{setting.name}: given twice")
+        if not words and setting.kind is bool:
+            words = ["true"]
         if not words:
             raise InputError(f"--{name}: needs a value")
         if len(words) > 1 and setting.name not in SWALLOWING:

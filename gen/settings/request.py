@@ -6,6 +6,7 @@ flags, keys of prompt files, JSON and the text inside images all follow from it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 
 from gen.search import schedule
@@ -14,6 +15,7 @@ from pipelines.families import ModelSettings
 from pipelines.runtime.terminal import did_you_mean
 from pipelines.settings import InputError, Setting, Value, settings_of
 
+NAMES_SHOWN = 250  # characters, of all settings
 MAX_SEED = 2**63 - 1
 RANDOM_SEED = -1
 EXACT_IN_JSON = 2**53  # larger integers lose digits in readers that take every number as a double
@@ -146,11 +148,15 @@ class Request:
         for name, value in with_schedule(given).items():
             object.__setattr__(self, name, value)
         _check_sampler(self)
-        if not self.prompt.strip():
-            raise InputError("prompt: empty: say what to draw")
+        self.check_prompt()
         made = self.candidates
         if made is not None and self.top_k is not None and self.top_k > made:
             raise InputError(f"top_k {self.top_k}: more than the {made} candidates that are made")
+
+    def check_prompt(self) -> None:
+        """Raise InputError where there is nothing to draw."""
+        if not self.prompt.strip():
+            raise InputError("prompt: empty: say what to draw")
 
     def replace(self, prompt: str | None = None, **settings: Unpack[Settings]) -> "Request":
         """Return the same request with other settings, or another prompt; None unsets a setting."""
@@ -189,6 +195,13 @@ class Request:
         if known.get("prompt") is None:
             raise InputError("prompt: missing: say what to draw")
         return cls(**known)
+
+
+class WithoutPrompt(Request):
+    """The settings of an image that does not say its prompt: to be looked at, not to be drawn."""
+
+    def check_prompt(self) -> None:
+        """Accept that there is none."""
 
 
 def with_schedule(settings: Mapping[str, Value]) -> dict[str, Value]:
@@ -231,5 +244,6 @@ def find_setting(key: str) -> Setting:
     if name is None:
         shown = key if len(key) <= 40 else key[:40] + "…"
         meant = did_you_mean(key.replace("-", "_"), _NAME_OF_KEY)
-        raise InputError(f"unknown setting {shown!r}{meant}: known are {', '.join(SETTINGS)}")
+        known = shorten(", ".join(SETTINGS), NAMES_SHOWN, placeholder=" … (--help shows all)")
+        raise InputError(f"unknown setting {shown!r}{meant}: known are {known}")
     return SETTINGS[name]

@@ -7,11 +7,14 @@ from functools import cache
 from pathlib import Path
 
 import rerank.model.specs
+from gen import editing
 from gen.plan import Plan
 
 
 def doubts(plan: Plan, reranker: rerank.model.specs.Spec | None) -> Iterator[str]:
-    """One line for each model that does not know all words of the prompt, with the way out."""
+    """One line for each model that does not know all words of the prompt, with the way out, and for
+    what happens to the files of an edit."""
+    yield from editing.notes(plan.request)
     told: set[str] = set()
     for spec in {spec.name: spec for spec, _ in plan.models}.values():
         if words := unknown_words(plan.words, spec.vocabulary):

@@ -2,14 +2,17 @@
 
 import json
 import random
+import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import fake_models
 import pytest
 from fake_models import FakeDraft, Studio
+from PIL import Image
 from test_run_folder import Killer
 
 from gen import Engine, InputError, Request, generate
@@ -20,12 +23,19 @@ from gen.metadata import parameters, read
 from gen.plan import resolve
 from gen.run_folder.events import from_json, to_json
 from gen.run_folder.folder import RunFolder
+from gen.search import looking
+from gen.search.looking import find_head
 from gen.search.paths import Branch, NoisePath, read_path
 from gen.search.race import Field, Rating, Runner, parts, thin_out
 from gen.search.schedule import Rung, Schedule, make_schedule
+from pipelines.checkpoints.hashes import files_hash
 from pipelines.courses import Course
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.diffusion.samplers import SAMPLERS
+from pipelines.families import find
+from rerank import Reranker
+from rerank.calibration.calibration import Logistic
+from rerank.learn.previews import PreviewHead
 
 STEPS = Course(20, looks=(0.4, 0.65), forks=(0.25, 0.5))
 TOKENS = Course(64, stride=8, looks=(0.625,), forks=(0.25, 0.5, 0.75))
@@ -357,3 +367,47 @@ def test_a_found_image_is_made_again_alone(
         assert any(r.request.branches is not None for r in found)
     small = Engine(reranker=str(tiny_clip_folder), device="cpu", batch_size=2)
     assert [r.seed for r in generate("a fox", engine=small, **asked)] == [r.seed for r in found]
+
+
+@pytest.mark.slow
+def test_a_head_for_previews_is_used_with_its_own_reranker(
+    tiny_dalle_folder: Path, tiny_clip_folder: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_dalle_folder, model)
+    scorer, spec = Reranker.load(tiny_clip_folder), find(str(model))
+    assert find_head(spec, scorer) is None
+    logistic = Logistic((0.0,) * 4, (1.0,) * 4, (0.0, 0.0, 5.0, 0.0), 0.0)  # the likelihood alone
+    own = PreviewHead(files_hash(tiny_clip_folder), {0.5: logistic})
+    replace(own, reranker="another").save(model / "previews.json")
+    assert find_head(spec, scorer) is None
+    own.save(model / "previews.json")
+    head = find_head(spec, scorer)
+    draft = Engine(device="cpu").pipeline(spec).begin("a fox", seeds=range(5), temperature=3.0)
+    draft.step(8)
+    told = looking.rate(scorer, head, "a fox", [draft]).scores
+    assert all(0 <= value <= 1 for value in told.values())
+    by_likelihood = sorted(range(5), key=lambda i: draft.log_likelihoods[i])
+    assert sorted(told, key=lambda seed: told[seed]) == by_likelihood
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["euler_a", "heun"])
+def test_an_edit_is_searched_over_the_steps_that_it_draws(
+    sampler: str, tiny_diffusion_folder: Path, tiny_clip_folder: Path, tmp_path: Path
+) -> None:
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "a.png")
+    asked: dict[str, Any] = {"seed": 3, "candidates": 4, "top_k": 2, "search": "prune"}
+    asked |= {"model": str(tiny_diffusion_folder), "sampler": sampler, "steps": 8}
+    asked |= {"init_image": str(tmp_path / "a.png"), "strength": 0.5, "width": 64, "height": 64}
+    engine = Engine(reranker=str(tiny_clip_folder), device="cpu")
+    plan = resolve(Request("a fox", **asked))
+    assert plan.schedules[0].total == (7 if sampler == "heun" else 4)
+    totals = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, Progress):
+            totals.append(event.steps)
+
+    assert len(engine.draw(plan, watch=note).best) == 2
+    assert set(totals) == {plan.schedules[0].total}

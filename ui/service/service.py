@@ -3,10 +3,12 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any
 
 from gen.engine import Engine, Outcome
@@ -21,9 +23,10 @@ from ui.api.images import decode
 from ui.service.metrics import Metrics
 from ui.service.queue import FatalJobError, Job, Queue, QueueFullError, StoppingError
 from ui.service.reading import Reader
-from ui.service.settings import LIMITS, SERVED
+from ui.service.settings import EDITS, LIMITS, SERVED
 
 JOURNAL = "queue.json"  # in the run folder
+NO_UPLOADS: Mapping[str, Path] = MappingProxyType({})
 
 
 class UnknownModelError(InputError):
@@ -93,12 +96,16 @@ class Service:
         self.queue.submit(job)
         job.future.result()
 
-    def plan(self, request: Request) -> Plan:
-        """Resolve a request; raises InputError for what cannot or may not be drawn here."""
+    def plan(self, request: Request, uploads: Mapping[str, Path] = NO_UPLOADS) -> Plan:
+        """Resolve a request; raises InputError for what cannot or may not be drawn here.
+
+        `uploads` are the files of an edit, by the names of their settings.
+        """
+        served = {*SERVED, *EDITS} if uploads else SERVED
         for name in request.given():
-            if name not in SERVED:
+            if name not in served:
                 raise InputError(f"{name}: not a setting for visitors of a server")
-        plan = resolve(request, self.find)
+        plan = resolve(_with_uploads(request, uploads), self.find)
         for _, own in plan.models:
             for name, most in LIMITS.items():
                 value = getattr(own, name)
@@ -113,6 +120,7 @@ class Service:
         watch: Watch = ignore_events,
         previews: bool = False,
         matches: bool = False,
+        uploads: Mapping[str, Path] = NO_UPLOADS,
     ) -> Job:
         """Have a prompt drawn, scored and saved in its turn; the job's future gets the Outcome.
 
@@ -121,7 +129,7 @@ class Service:
         FatalJobError and UnknownModelError are kinds; the future may raise WeightsError and
         RoomError too.
         """
-        plan = self.plan(request)
+        plan = self.plan(request, uploads)
 
         def work(job: Job) -> Outcome:
             def tell(event: Event) -> None:
@@ -136,7 +144,7 @@ class Service:
                 self._note_matches(outcome)
             return outcome
 
-        return self._submitted(Job(client, work, _key(request)))
+        return self._submitted(Job(client, work, _key(_with_uploads(request, uploads))))
 
     def rerank(
         self, prompt: str, files: Sequence[bytes], client: str = "", closely: bool = False
@@ -213,6 +221,11 @@ class Service:
             raise
         job.future.add_done_callback(lambda _: self.metrics.count_job(job, perf_counter() - start))
         return job
+
+
+def _with_uploads(request: Request, uploads: Mapping[str, Path]) -> Request:
+    files: dict[str, Any] = {name: str(path) for name, path in uploads.items()}
+    return request.replace(**files)
 
 
 def _key(request: Request) -> str:
