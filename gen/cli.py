@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from itertools import tee
 from types import FrameType
 
+from gen import editing
 from gen.again import make_again, read_plan
 from gen.choices import export_choices
 from gen.engine import Engine, Outcome, run
@@ -29,7 +30,7 @@ from gen.run_folder.folder import RunFolder
 from gen.run_folder.saving import Export, check_room, no_room
 from gen.screen import PROMPT_SHOWN, Screen, complain
 from gen.settings import flags
-from gen.settings.prompt_file import PromptFile, Row
+from gen.settings.prompt_file import PromptFile, Row, all_choices
 from gen.settings.request import Request
 from pipelines.checkpoints import hub
 from pipelines.runtime import terminal
@@ -96,12 +97,14 @@ def _checked_rows(options: argparse.Namespace, notes: Notes) -> tuple[Iterable[R
         if not prompts:
             raise InputError('no prompt: say what to draw, as in generate "a panda"')
         requests = [Request(prompt).with_defaults(settings) for prompt in prompts]
+        if options.combinatorial:
+            requests = [each for request in requests for each in all_choices(request)]
         for request in requests:
             notes.about(survey.add(request))
         return [Row(number, request) for number, request in enumerate(requests, 1)], survey
     if prompts:
         raise InputError("a prompt and a prompt file: give one of them")
-    file = PromptFile(options.prompts_file, settings)
+    file = PromptFile(options.prompts_file, settings, options.combinatorial)
     file.check(lambda row: notes.about(survey.add(row.request)))
     return file, survey
 
@@ -117,6 +120,8 @@ def _draw(
     rows, asked = tee(rows)
     shown = Screen(options, survey, told)
     with _folder(options) as folder, _interrupts(cancel), shown as screen:
+        for note in folder.notes:
+            screen.warn(note)
         outcomes = run(
             (row.request for row in asked),
             engine,
@@ -141,12 +146,14 @@ def _draw(
 
 
 def _again(options: argparse.Namespace) -> int:
-    given = [name for name in flags.given_settings(options) if name != "model"]
+    settings = flags.given_settings(options)
+    files = {name: settings.pop(name) for name in editing.FILES if name in settings}
+    given = [name for name in settings if name != "model"]
     if given or options.prompts or options.flagged_prompts or options.prompts_file is not None:
         what = ", ".join(given) if given else "the prompts"
         raise InputError(f"--again draws what the image says: leave out {what}")
     engine = _engine(options)
-    plan = read_plan(options.again, options.model)
+    plan = read_plan(options.again, options.model, files)
     survey, cancel = Survey(), Cancel()
     survey.count(plan)
     with _folder(options) as folder, _interrupts(cancel), Screen(options, survey) as screen:

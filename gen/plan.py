@@ -16,7 +16,7 @@ from gen.search.paths import NoisePath, read_path
 from gen.search.planning import plan_search
 from gen.search.race import Field, Runner
 from gen.search.schedule import Schedule
-from gen.settings import wildcards
+from gen.settings import templates
 from gen.settings.request import MAX_SEED, MODEL_SETTINGS, RANDOM_SEED, SETTINGS, Request
 from pipelines import families
 from pipelines.checkpoints import specs
@@ -165,10 +165,11 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
     `find` gives the Spec of a model's name. Raises InputError for a setting that no chosen model
     takes or that breaks a model's own rules, and WeightsError for an unknown model.
     """
+    request = editing.varied(request)
     if not request.prompt.strip():
         raise InputError("prompt: empty: say what to draw")
     name = families.DEFAULT_MODEL if request.model is None else request.model
-    chosen = [find(part.strip()) for part in name.split(",")]
+    chosen = [find(part) for part in _names_of_models(name)]
     _refuse_settings_that_none_takes(request, chosen)
 
     candidates = request.candidates
@@ -221,11 +222,19 @@ def _with_choices_made(request: Request) -> Request:
     too."""
     assert request.seed is not None
     folder = None if request.wildcards is None else Path(request.wildcards)
-    prompt = wildcards.expand(request.prompt, request.seed, folder)
+    prompt = templates.expand(request.prompt, request.seed, folder)
     made = request.replace(wildcards=None)
     if prompt == request.prompt.strip():
         return made
     return made.replace(prompt, template=request.prompt)
+
+
+def _names_of_models(text: str) -> list[str]:
+    """Return the models of a comma-separated list, or what it is instead, which is then refused."""
+    try:
+        return specs.split_names(text) or [text]
+    except ValueError as error:
+        raise InputError(f"model: {error}") from error
 
 
 def _read_adapters(request: Request) -> Adapters:

@@ -278,7 +278,8 @@ def draw(draft: Draft) -> list[Image.Image | None]:
     The draft closes.
     """
     with draft:
-        draft.step(draft.total)
+        while draft.done < draft.total:  # a stock pipeline may find out that there are more
+            draft.step(draft.total - draft.done)
         return draft.images()
 
 

@@ -82,6 +82,8 @@ class Setting:
             return value
         if self.kind is bool or isinstance(value, bool) or not isinstance(value, int | float):
             raise self._error(value)
+        if self.kind is int and isinstance(value, float) and value.is_integer():
+            value = int(value)
         if isinstance(value, float) and (self.kind is int or not math.isfinite(value)):
             raise self._error(value)
         if not self._in_range(value):
@@ -235,7 +237,7 @@ class EditingSettings(TypedDict, total=False):
     ]
     invert_mask: Annotated[
         bool | None,
-        Setting("draw anew what is black in the mask, keep what is white", "Mask inverted"),
+        Setting("draw anew what is black in the mask, keep what is white", "Mask mode"),
     ]
     mask_blur: Annotated[
         int | None,
@@ -267,6 +269,14 @@ class EditingSettings(TypedDict, total=False):
             "Masked area padding",
             low=0,
             high=1024,
+        ),
+    ]
+    extend: Annotated[
+        str | None,
+        Setting(
+            "by how many pixels --init-image grows, as left=64,right=64, or to which size, as "
+            "768x512: what is new is drawn",
+            "Extend",
         ),
     ]
     init_image_hash: Annotated[

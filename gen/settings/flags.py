@@ -131,7 +131,12 @@ def _add_prompts(parser: Parser) -> None:
         "--from-file",
         metavar="FILE",
         help="a prompt a line, with its own settings as --flag value, or a JSON object a line; "
-        "- is standard input",
+        "a JSON array, CSV or TSV; - is standard input",
+    )
+    group.add_argument(
+        "--combinatorial",
+        action="store_true",
+        help="draw every combination of the choices in a prompt, not the one of its seed",
     )
     group.add_argument(
         "--again",

@@ -4,6 +4,7 @@ Each field of `Request` carries its own facts, and the table `SETTINGS` is read 
 flags, keys of prompt files, JSON and the text inside images all follow from it.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from textwrap import shorten
@@ -79,6 +80,15 @@ class RequestSettings(TypedDict, total=False):
             high=100_000_000,
         ),
     ]
+    variations_of: Annotated[
+        str | None,
+        Setting(
+            "an image of ours to stay near: its seed becomes --base-seed, and its settings hold "
+            "where no others are given",
+            local=True,
+            metavar="IMAGE",
+        ),
+    ]
     wildcards: Annotated[
         str | None,
         Setting(
@@ -113,6 +123,7 @@ SETTINGS: Mapping[str, Setting] = {
 # Those that only some models take, each with a default of its own.
 MODEL_SETTINGS = tuple(settings_of(ModelSettings))
 LOADING_SETTINGS = tuple(name for name, setting in SETTINGS.items() if setting.loads)
+_NUMBER = re.compile(r"\s*[+-]?[0-9.]{1,30}\s*")
 _NAME_OF_KEY = {key: name for name, setting in SETTINGS.items() for key in (name, *setting.aliases)}
 
 
@@ -191,6 +202,8 @@ class Request:
                 raise InputError(f"{key}: given twice")
             if setting.name == "seed" and isinstance(value, str):
                 value = setting.read(value)
+            if setting.kind in (int, float) and isinstance(value, str) and _NUMBER.fullmatch(value):
+                raise InputError(f'{key}: "{value}" is text: write the number without quotes')
             known[setting.name] = value if value is None else setting.check(value)
         if known.get("prompt") is None:
             raise InputError("prompt: missing: say what to draw")
