@@ -13,6 +13,7 @@ from itertools import tee
 from types import FrameType
 from typing import Any
 
+from gen import editing
 from gen.again import make_again, read_plan
 from gen.choices import export_choices
 from gen.engine import Engine, Outcome, run
@@ -133,12 +134,14 @@ def _draw(options: argparse.Namespace, rows: Iterable[Row], survey: Survey) -> i
 
 
 def _again(options: argparse.Namespace) -> int:
-    given = [name for name in flags.given_settings(options) if name != "model"]
+    settings = flags.given_settings(options)
+    files = {name: settings.pop(name) for name in editing.FILES if name in settings}
+    given = [name for name in settings if name != "model"]
     if given or options.prompts or options.flagged_prompts or options.prompts_file is not None:
         what = ", ".join(given) if given else "the prompts"
         raise InputError(f"--again draws what the image says: leave out {what}")
     engine = _engine(options)
-    plan = read_plan(options.again, options.model)
+    plan = read_plan(options.again, options.model, files)
     survey, cancel = Survey(), Cancel()
     survey.count(plan)
     with _folder(options) as folder, _interrupts(cancel), _Screen(options, survey) as screen:

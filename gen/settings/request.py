@@ -77,6 +77,15 @@ class RequestSettings(TypedDict, total=False):
             high=100_000_000,
         ),
     ]
+    variations_of: Annotated[
+        str | None,
+        Setting(
+            "an image of ours to stay near: its seed becomes --base-seed, and its settings hold "
+            "where no others are given",
+            local=True,
+            metavar="IMAGE",
+        ),
+    ]
     wildcards: Annotated[
         str | None,
         Setting(
