@@ -84,6 +84,8 @@ def read_plan(
         raise InputError(f"{path} does not say where its model is: name the folder with -m FOLDER")
     if request.seed is None:
         raise InputError(f"{path} does not say its seed")
+    if "," in str(request.model):
+        raise InputError(f"{request.model}: an image is made again by one model, not by several")
     return resolve(request.replace(candidates=1, top_k=1))
 
 
