@@ -22,8 +22,8 @@ def test_every_input_is_read_in_time(parser: Parser, tmp_path: Path) -> None:
         parser.trial(example, tmp_path)  # what is imported when first needed is not counted
     slow = []
     for long in [*find_cases(parser), *long_inputs(parser, PAIRS)]:
-        if parser.trial(long, tmp_path) > LIMIT:  # perhaps the machine was; twice more shows it
-            took = min(parser.trial(long, tmp_path) for _ in range(2))
+        if parser.trial(long, tmp_path) > LIMIT:  # perhaps the machine was; more tries show it
+            took = min(parser.trial(long, tmp_path) for _ in range(5))
             slow += [(took, long[:40])] if took > LIMIT else []
     assert not slow
 
