@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.runtime.terminal import Parser, above_zero
 from train.configs import CONFIGS, Config
 from train.loop import Schedule, Task, train
 from train.shipping import SHIPPED
@@ -31,8 +32,8 @@ NETWORKS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one step of the training; returns the exit code."""
-    arguments = _parser().parse_args(argv)
     try:
+        arguments = _parser().parse_args(argv)
         arguments.run_step(arguments)
     except (FileNotFoundError, ValueError, FloatingPointError) as error:
         print(f"salon-train: error: {error}", file=sys.stderr)
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="salon-train", description=DESCRIPTION)
+    parser = Parser(prog="salon-train", description=DESCRIPTION)
     steps = parser.add_subparsers(metavar="STEP", required=True)
 
     def step(
@@ -56,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     def counting(sub: argparse.ArgumentParser, default: int) -> None:
-        sub.add_argument("--number", type=int, default=default, help=f"of scenes ({default})")
+        sub.add_argument(
+            "--number", type=above_zero(int), default=default, help=f"of scenes ({default})"
+        )
 
     step("atlas", _atlas, "draw the glyphs of the vocabulary into train/stickers/atlas.png")
     step("prompts", _prompts, "write the evaluation set, prompts/eval.jsonl")
@@ -76,26 +79,17 @@ def _parser() -> argparse.ArgumentParser:
         sub = step(name, function, help, aliases)
         sub.add_argument("--clip", help="a known CLIP or a folder; default: the shipped one")
         sub.add_argument("-m", "--model", help="the model that draws; default: the shipped one")
-        sub.add_argument("--scenes", type=int, default=400, help="rendered ones (400)")
+        sub.add_argument("--scenes", type=above_zero(int), default=400, help="rendered ones (400)")
         sub.add_argument(
             "--prompts", type=int, default=60, help="drawn, 4 of each; 0 for none (60)"
         )
-    previews = step("previews", _previews, "learn what unfinished images tell a search")
-    previews.add_argument("-m", "--model", help="the model that draws; default: the shipped one")
-    previews.add_argument("--clip", help="a known CLIP or a folder; default: the shipped one")
-    previews.add_argument("--world", action="store_true", help="the world of a thousand things")
-    previews.add_argument("--prompts", type=int, default=200, help="that are asked for (200)")
-    previews.add_argument("--candidates", type=int, default=16, help="of each (16)")
-    previews.add_argument("-o", "--output", type=Path, help="default: in the model's folder")
+    _add_previews(step("previews", _previews, "learn what unfinished images tell a search"))
+    _add_prefer(running(step("prefer", _prefer, "teach a model what somebody prefers, as a LoRA")))
     running(step("tokenizer", _tokenizer, "learn the tokenizer from captions"))
     for name, network in NETWORKS.items():
         sub = running(step(name, _network, f"train {network}"))
         sub.set_defaults(network=name)
-        sub.add_argument("--config", choices=CONFIGS, default="small", help="sizes (small)")
-        budget = sub.add_mutually_exclusive_group()
-        budget.add_argument("--minutes", type=float, help="time budget, over all continuations")
-        budget.add_argument("--steps", type=int, help="number of updates instead of a time budget")
-        sub.add_argument("--threads", type=int, help="CPU threads; default: all cores")
+        _add_budget(sub)
     ship = step("ship", _ship, "put the trained networks into the packages, in half precision")
     running(ship).add_argument("--only", choices=SHIPPED, help="one of them; default: all there")
     from train.world.cli import add_steps
@@ -104,6 +98,34 @@ def _parser() -> argparse.ArgumentParser:
     add_steps(world.add_subparsers(metavar="STEP", required=True))
     step("plan", _plan, "tell the memory that DALL·E's transformer of 12 billion parameters needs")
     return parser
+
+
+def _add_budget(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--config", choices=CONFIGS, default="small", help="sizes (small)")
+    budget = sub.add_mutually_exclusive_group()
+    budget.add_argument(
+        "--minutes", type=above_zero(float), help="time budget, over all continuations"
+    )
+    budget.add_argument(
+        "--steps", type=above_zero(int), help="number of updates instead of a time budget"
+    )
+    sub.add_argument("--threads", type=above_zero(int), help="CPU threads; default: all cores")
+
+
+def _add_previews(previews: argparse.ArgumentParser) -> None:
+    previews.add_argument("-m", "--model", help="the model that draws; default: the shipped one")
+    previews.add_argument("--clip", help="a known CLIP or a folder; default: the shipped one")
+    previews.add_argument("--world", action="store_true", help="the world of a thousand things")
+    previews.add_argument("--prompts", type=int, default=200, help="that are asked for (200)")
+    previews.add_argument("--candidates", type=int, default=16, help="of each (16)")
+    previews.add_argument("-o", "--output", type=Path, help="default: in the model's folder")
+
+
+def _add_prefer(prefer: argparse.ArgumentParser) -> None:
+    prefer.add_argument("--choices", type=Path, required=True, help="of generate --choices")
+    prefer.add_argument("-m", "--model", help="of latent diffusion; default: the shipped one")
+    prefer.add_argument("--steps", type=int, default=500, help="number of updates (500)")
+    prefer.add_argument("--batch-size", type=int, default=8, help="choices in each (8)")
 
 
 def _prompts(arguments: argparse.Namespace) -> None:
@@ -163,6 +185,23 @@ def _previews(arguments: argparse.Namespace) -> None:
     path = arguments.output or find(model).folder / FILE
     head.save(path)
     print("\n".join([f"{path}:", *lines]))
+
+
+def _prefer(arguments: argparse.Namespace) -> None:
+    from pipelines.diffusion.pipeline import LatentDiffusion
+    from pipelines.families import DEFAULT_MODEL
+    from rerank.learn.choices import read_choices
+    from train.prefer import PreferConfig, PreferTask
+
+    choices = read_choices(arguments.choices)
+    pipeline = LatentDiffusion.from_pretrained(
+        arguments.model or DEFAULT_MODEL, dtype="float32", attention="sdpa"
+    )
+    schedule = Schedule(
+        batch_size=arguments.batch_size, learning_rate=1e-4, warmup_steps=20, steps=arguments.steps
+    )
+    task = PreferTask(pipeline, choices, PreferConfig())
+    print(train(task, schedule, arguments.run / "prefer"))
 
 
 def _reranker(arguments: argparse.Namespace) -> None:

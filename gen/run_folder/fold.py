@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from gen.run_folder.choices import Choices, ImageHearted, ImagePreferred
@@ -31,6 +32,8 @@ from gen.run_folder.events import (
 from gen.run_folder.searched import CandidatesThinned
 from gen.search.race import Field
 from gen.settings.request import Request
+
+NONSENSE = (AttributeError, KeyError, TypeError, ValueError)  # what `FolderHistory.apply` raises
 
 
 @dataclass
@@ -223,4 +226,14 @@ def fold(events: Iterable[Event | None]) -> FolderHistory:
     for event in events:
         if event is not None:
             history.apply(event)
+    return history
+
+
+def fold_what_fits(events: Iterable[Event | None]) -> FolderHistory:
+    """Return what events come to, but for those that make no sense, which somebody edited."""
+    history = FolderHistory()
+    for event in events:
+        if event is not None:
+            with suppress(*NONSENSE):
+                history.apply(event)
     return history

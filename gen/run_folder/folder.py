@@ -4,6 +4,7 @@
     <out>/candidates/0001-<seed>.png  the others, and every image until its prompt is ranked
     <out>/sheet.png                   what the last command made, on one page
     <out>/manifest.jsonl              what happened, from which a killed run is finished
+    <out>/originals/                  what edits began from, by SHA-256
     <out>/deleted/                    what was deleted on the page and can be brought back
 
 Every file gets its final name only when it is complete. What is to be renamed is first written to
@@ -26,15 +27,16 @@ from gen.errors import InputError
 from gen.metadata import Metadata
 from gen.plan import Candidate, Plan
 from gen.result import Result
-from gen.run_folder import deleted, events
+from gen.run_folder import deleted, events, originals
 from gen.run_folder.choices import ChoiceEvent
 from gen.run_folder.events import Axis, Damaged, Event, Files, Placement, PromptEvent, SavedImage
-from gen.run_folder.fold import fold
+from gen.run_folder.fold import fold_what_fits
 from gen.run_folder.manifest import Manifest
 from gen.run_folder.saving import Export, no_room, write
 from gen.run_folder.searched import CandidatesThinned
 from gen.search.race import Field, Look
 
+SET_ASIDE = "set-aside.jsonl"  # lines of the manifest that somebody edited
 KEEP = ("all", "top")
 
 
@@ -65,8 +67,13 @@ class RunFolder:
         self._number_of: dict[str, int] = {}  # by key of the job
         self._open_runs: dict[str, int] = {}  # their seeds, by fingerprint
         self._last_comparison = 0
+        damaged = []
         for place, line in self._manifest:
-            self._remember(place, events.from_json(line))
+            event = events.from_json(line)
+            self._remember(place, event)
+            if isinstance(event, Damaged):
+                damaged.append((json.dumps(line), event.reason))
+        self.notes = self._set_aside(damaged)
         self._last_number = self._highest_number()
 
     def close(self) -> None:
@@ -101,12 +108,12 @@ class RunFolder:
         """
         key = self._key(plan, hashes)
         if key in self._number_of and not anew:
-            try:
-                return self._resume(self._number_of[key], plan)
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
-                raise InputError(
-                    f"{self.path / 'manifest.jsonl'} is damaged: choose another folder"
-                ) from error
+            job = self._resume(self._number_of[key], plan)
+            if job is not None:
+                return job
+        for file in (plan.request.init_image, plan.request.mask):
+            if file is not None:
+                originals.keep(self.path, Path(file).read_bytes(), Path(file).suffix)
         self._last_number += 1
         self._note(events.PromptBegan(self._last_number, key, plan.request.to_json()))
         return Job(self._last_number)
@@ -222,13 +229,16 @@ class RunFolder:
         write(self.path / "sheet.png", out.getvalue())
         return self.path / "sheet.png"
 
-    def _resume(self, number: int, plan: Plan) -> Job:
+    def _resume(self, number: int, plan: Plan) -> Job | None:
         """Return a job that was begun before, from what the manifest and the disk say of it.
 
-        Raises an exception of `job` if the manifest is damaged.
+        What a line that makes no sense was about is made again: None if that is all of it.
         """
         lines = self._manifest.read(self._places_of[number])
-        prompt = fold(map(events.from_json, lines)).prompts[number]
+        history = fold_what_fits(map(events.from_json, lines))
+        prompt = history.prompts.get(number)
+        if prompt is None:
+            return None
         placements = () if prompt.ranking is None else prompt.ranking.placements
         if not prompt.is_placed:
             for placement in placements:
@@ -236,8 +246,10 @@ class RunFolder:
             self._note(events.ImagesPlaced(number))
 
         candidates = plan.found_in(prompt.searches)
-        results = [self._result(image, candidates[image.seed]) for image in prompt.images]
-        dropped = [self._result(i, candidates[i.seed]) for i in prompt.dropped.values()]
+        results, dropped = (
+            [self._result(i, candidates[i.seed]) for i in images if i.seed in candidates]
+            for images in (prompt.images, prompt.dropped.values())
+        )
         for result in dropped:
             result.path = None
 
@@ -334,6 +346,24 @@ class RunFolder:
                 self._open_runs.pop(fingerprint, None)
             case events.Comparison(number):
                 self._last_comparison = max(self._last_comparison, number)
+
+    def _set_aside(self, damaged: Sequence[tuple[str, str]]) -> list[str]:
+        """Copy lines of the manifest that make no sense into a file, and say so of new ones."""
+        path = self.path / SET_ASIDE
+        try:
+            known = set(path.read_text(encoding="utf-8").splitlines())
+        except (OSError, ValueError):
+            known = set()
+        new = {line: reason for line, reason in damaged if line not in known}
+        if not new:
+            return []
+        write(path, "".join(f"{line}\n" for line in [*known, *new]).encode())
+        reason = next(iter(new.values()))
+        lines = "a line" if len(new) == 1 else f"{len(new)} lines"
+        return [
+            f"{self.path / 'manifest.jsonl'}: {lines} of no sense ({reason:.80}): copied to "
+            f"{SET_ASIDE}; what they were about is made again, everything else goes on"
+        ]
 
     def _remove_temporary_files(self) -> None:
         for folder in (self.path, self.path / "candidates"):

@@ -37,12 +37,12 @@ class Condition:
         2207.12598)."""
         B = len(x_t)
         if self.negative is None:
-            return self._evaluate(unet, x_t, t, [self.text] * B)
+            return self.evaluate(unet, x_t, t, [self.text] * B)
         encodings = [self.negative] * B + [self.text] * B
-        without, with_text = self._evaluate(unet, torch.cat([x_t, x_t]), t, encodings).chunk(2)
+        without, with_text = self.evaluate(unet, torch.cat([x_t, x_t]), t, encodings).chunk(2)
         return without + self.guidance * (with_text - without)
 
-    def _evaluate(
+    def evaluate(
         self, unet: Any, x_t: torch.Tensor, t: torch.Tensor, encodings: list[Encoding]
     ) -> torch.Tensor:
         """Run the UNet on rows that each have an encoding."""
