@@ -14,7 +14,6 @@ from gen.events import Cancel, Note, Watch, ignore_events
 from gen.plan import Plan, resolve
 from gen.result import Result
 from gen.run_folder.folder import RunFolder
-from gen.run_folder.saving import MAX_UPSCALE, upscaled
 from pipelines.settings import Value
 
 
@@ -59,7 +58,7 @@ def make_again(
     result = outcome.best[0]
     if record.unfinished is not None or result.image is None:
         return Again(result, None, record.unfinished is not None)
-    return Again(result, _difference(path, result.image, record.upscale), was_unfinished=False)
+    return Again(result, _difference(path, result.image), was_unfinished=False)
 
 
 def read_plan(
@@ -71,7 +70,8 @@ def read_plan(
     edit are; else they are looked for where they were, and in the run folder. Raises InputError if
     the file does not say how it was made.
     """
-    request = metadata.read(path).request
+    record = metadata.read(path)
+    request = record.request
     if files:
         given: dict[str, Any] = dict(files)
         request = request.replace(**given)
@@ -86,17 +86,18 @@ def read_plan(
         raise InputError(f"{path} does not say its seed")
     if "," in str(request.model):
         raise InputError(f"{request.model}: an image is made again by one model, not by several")
-    return resolve(request.replace(candidates=1, top_k=1))
+    plan = resolve(request.replace(candidates=1, top_k=1))
+    if (plan.request.upscale or 1) != record.upscale:  # which older versions said only beside it
+        plan = resolve(plan.request.replace(upscale=record.upscale))
+    return plan
 
 
-def _difference(path: Path, image: Image.Image, upscale: int) -> int | None:
+def _difference(path: Path, image: Image.Image) -> int | None:
     with Image.open(path, formats=["PNG", "JPEG", "WEBP"]) as file:
-        expected = image.width * upscale, image.height * upscale
-        if upscale > MAX_UPSCALE or file.size != expected:
+        if file.size != image.size:
             return None
         try:
             before = file.convert("RGB")
         except Exception:  # parsers raise whatever they meet in a damaged file
             return None
-    now = upscaled(image, upscale) if upscale > 1 else image
-    return max(ImageChops.difference(before, now).tobytes())
+    return max(ImageChops.difference(before, image).tobytes())

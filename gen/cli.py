@@ -250,7 +250,7 @@ def _engine(options: argparse.Namespace) -> Engine:
 
 
 def _folder(options: argparse.Namespace) -> RunFolder:
-    export = Export(options.format, options.upscale, options.strip_metadata)
+    export = Export(options.format, options.strip_metadata)
     return RunFolder(options.outdir, export, options.keep)
 
 

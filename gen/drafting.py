@@ -14,7 +14,7 @@ from gen.settings.request import LOADING_SETTINGS, MODEL_SETTINGS, Request
 from pipelines.families import family_of
 
 if TYPE_CHECKING:
-    from pipelines.drafts import Draft, Pipeline
+    from pipelines.drafts import Draft, Enlarge, Pipeline
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Drafting:
     on_step: "Callable[[Draft], None]"
     watch: Watch
     cancel: Cancel
+    enlarge: "Enlarge | None" = None  # what finished images go through
 
 
 def finished_drafts(
@@ -42,7 +43,7 @@ def finished_drafts(
         batch, candidates = candidates[:size], candidates[size:]
         held, peak = held_by_process(), peak_of_process()
         seeds = [candidate.path.first for candidate in batch]
-        drafts = begin(pipeline, batch[0].request, seeds, sizes)
+        drafts = begin(pipeline, batch[0].request, seeds, sizes, how)
         while drafts:
             with drafts.pop() as draft:
                 if _complete(draft, batch[0].path, how):
@@ -67,7 +68,11 @@ def batch_sizes(
 
 
 def begin(
-    pipeline: "Pipeline", request: Request, seeds: Sequence[int], sizes: BatchSize
+    pipeline: "Pipeline",
+    request: Request,
+    seeds: Sequence[int],
+    sizes: BatchSize,
+    how: Drafting,
 ) -> "list[Draft]":
     """Begin a draft of the seeds, or of parts of them; the first is last, to be popped."""
     settings: dict[str, Any] = {
@@ -78,13 +83,15 @@ def begin(
     if request.init_image is not None:
         settings["start"] = editing.start(request, pipeline.spec)
     try:
-        return [pipeline.begin(request.prompt, seeds=seeds, **settings)]
+        draft = pipeline.begin(request.prompt, seeds=seeds, **settings)
+        draft.enlarge = how.enlarge
+        return [draft]
     except Exception as error:
         raise_unless_out_of_memory(error, candidates=len(seeds))
     sizes.halve(len(seeds))
     middle = len(seeds) // 2
     parts = (seeds[middle:], seeds[:middle])
-    return [draft for part in parts for draft in begin(pipeline, request, part, sizes)]
+    return [draft for part in parts for draft in begin(pipeline, request, part, sizes, how)]
 
 
 def step_until(draft: "Draft", end: int, how: Drafting) -> bool:

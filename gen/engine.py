@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gen import editing, scoring
+from gen import editing, enlarging, scoring
 from gen.drafting import Drafting, finished_drafts
 from gen.events import Cancel, Finished, Note, Progress, Watch, ignore_events
 from gen.foreseen import dropped
@@ -117,9 +117,15 @@ class _PromptRun:
         """Make, save and score candidates of one model, a micro-batch at a time."""
         if text := pipeline.dropped_text(self.plan.request.prompt):
             self.watch(Note(dropped(candidates[0].spec.name, candidates[0].spec.context, text)))
-        how = Drafting(self.engine.batch_size, self._tell_progress, self.watch, self.cancel)
+        own, spec = candidates[0].request, candidates[0].spec
+        file = enlarging.upscaler_of(own, spec) if own.upscale not in (None, 1) else None
+        upscaler = None if file is None else self.engine.upscaler(file, self.watch)
+        enlarge = enlarging.enlarger(own, upscaler)
+        how = Drafting(
+            self.engine.batch_size, self._tell_progress, self.watch, self.cancel, enlarge
+        )
         if self.plan.schedules:
-            spec, scorer = candidates[0].spec, self.engine.load_scorer(self.watch)
+            scorer = self.engine.load_scorer(self.watch)
             drafts = found_drafts(
                 pipeline, spec, scorer, self.plan, self.job, self.folder, self.candidates, how
             )
@@ -161,7 +167,7 @@ class _PromptRun:
                 rerank_model=self.engine.scorer_name(),
                 log_likelihood=likelihood,
                 unfinished=unfinished,
-                upscale=1 if self.folder is None else self.folder.export.upscale,
+                upscale=candidate.request.upscale or 1,
             )
             results.append(self._keep(candidate, image, record))
         self.made += len(draft.seeds)

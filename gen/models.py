@@ -23,6 +23,7 @@ from rerank.scorers import Scorer, Weighted
 
 if TYPE_CHECKING:
     from pipelines.drafts import Pipeline
+    from pipelines.upscale.enlarging import Upscaler
     from rerank import Reranker
 
 __all__ = ["DEFAULT_MODEL", "Models", "Spec", "WeightsError", "find", "shipped"]
@@ -60,6 +61,7 @@ class Models:
     scorer: Scorer | Callable[[str, Any], list[float]] | None = None
     _pipelines: dict[tuple[Path, Adapters], "Pipeline"] = field(default_factory=dict, repr=False)
     _hashes: dict[tuple[Path, Adapters], str] = field(default_factory=dict, repr=False)
+    _upscalers: dict[Path, "Upscaler"] = field(default_factory=dict, repr=False)
     _scorer: Any = field(default=None, repr=False)
 
     @property
@@ -84,6 +86,17 @@ class Models:
             with _loading("the model", watch):
                 self._pipelines[key] = load_pipeline(spec, self.options, watch)
         return self._pipelines[key]
+
+    def upscaler(self, path: Path, watch: Watch = ignore_events) -> "Upscaler":
+        """Return the upscaler of a file or folder, loaded when first asked for."""
+        if path not in self._upscalers:
+            from pipelines.runtime.devices import choose_device
+            from pipelines.upscale.loading import load
+
+            watch(Loading(f"the upscaler {path.name}"))
+            with _loading("the upscaler", watch):
+                self._upscalers[path] = load(path, choose_device(self.device))
+        return self._upscalers[path]
 
     def refuse_what_it_lacks(self, spec: Spec) -> None:
         """Raise InputError for a wish that only other kinds of models fulfil."""

@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from gen import editing
+from gen import editing, enlarging
 from gen.errors import InputError
 from gen.search.paths import NoisePath, read_path
 from gen.search.planning import plan_search
@@ -214,6 +214,8 @@ def _for_model(request: Request, spec: Spec) -> Request:
         name: value for name, value in spec.defaults.items() if name in spec.settings
     }
     own = request.replace(model=spec.address, **foreign)
+    edited = None if own.init_image is None else editing.result_size(own)
+    own = own.with_defaults(enlarging.defaults(own, spec, edited))
     return own.with_defaults(editing.defaults(own, spec)).with_defaults(defaults)
 
 
@@ -261,7 +263,7 @@ def _check_size(own: Request, asked: Request, spec: Spec) -> None:
 def _shared_settings(requests: list[Request]) -> dict[str, Value]:
     """Return the settings that have one value with all models that take them."""
     shared = {}
-    for name in MODEL_SETTINGS:
+    for name in (*MODEL_SETTINGS, "upscale"):
         values = {getattr(own, name) for own in requests} - {None}
         if len(values) == 1:
             shared[name] = values.pop()

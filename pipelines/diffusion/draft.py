@@ -186,7 +186,7 @@ class DiffusionDraft(Draft):
         else:
             decoded = self._checked(seeds, clean)
             images = [None if p is None else to_image(p) for p in decoded]
-        return self._laid(seeds, images)
+        return self._laid(seeds, images, exact)
 
     @torch.inference_mode()
     def completed(self) -> list[torch.Tensor | None]:

@@ -151,7 +151,7 @@ def field_of(setting: Setting, chosen: Sequence[Spec], value: Value | None = Non
         "min_width": 140,
         "elem_id": setting.name,
     }
-    if setting.name in MODEL_SETTINGS:
+    if setting.name not in COUNTS and setting.name != "seed":
         facts["info"] = setting.help
     if setting.names is not None:
         names = list(dict.fromkeys(setting.names().values()))
@@ -163,7 +163,7 @@ def field_of(setting: Setting, chosen: Sequence[Spec], value: Value | None = Non
         hint = "random" if setting.name == "seed" else None
         shown = None if default is None else str(default)
         return gr.Textbox(shown, max_lines=4, placeholder=hint, **facts)
-    if setting.name in MODEL_SETTINGS:  # may be left to the model, but an empty Number says 0
+    if setting.name not in COUNTS:  # may be left to the model, but an empty Number says 0
         shown = None if default is None else str(default)
         return gr.Textbox(shown, max_lines=1, placeholder=LEFT, **facts)
     return gr.Number(value=default, step=1 if setting.kind is int else 0.5, **facts)

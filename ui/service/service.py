@@ -11,6 +11,8 @@ from time import perf_counter
 from types import MappingProxyType
 from typing import Any
 
+from PIL import Image, ImageOps
+
 from gen.engine import Engine, Outcome
 from gen.errors import InputError
 from gen.events import Event, Watch, ignore_events
@@ -26,6 +28,7 @@ from ui.service.reading import Reader
 from ui.service.settings import EDITS, LIMITS, SERVED
 
 JOURNAL = "queue.json"  # in the run folder
+LARGEST = 4096  # pixels a side of what a network makes of an upload
 NO_UPLOADS: Mapping[str, Path] = MappingProxyType({})
 
 
@@ -156,6 +159,25 @@ class Service:
         if self.engine.reranker_spec() is None:
             raise InputError("this server has no reranker")
         return self._submitted(Job(client, partial(self._score_uploads, prompt, files, closely)))
+
+    def enlarge(self, data: bytes, upscaler: Path, times: float, client: str = "") -> Job:
+        """Have an image file enlarged so many times in its turn; the job's future gets the image.
+
+        Raises InputError as `submit` does; the future may raise InputError for a file that is
+        no image, or too large for it.
+        """
+
+        def work(job: Job) -> Image.Image:
+            from pipelines.drafts import to_image, to_pixels
+
+            network = self.engine.upscaler(upscaler, job.follow)
+            image = ImageOps.exif_transpose(decode(data, self.reader)).convert("RGB")
+            if max(image.size) * network.scale > LARGEST:
+                most = LARGEST // network.scale
+                raise InputError(f"{network.name} enlarges images of at most {most} pixels a side")
+            return to_image(network.enlarge(to_pixels(image)[None], times)[0])
+
+        return self._submitted(Job(client, work))
 
     def _score_uploads(
         self, prompt: str, files: Sequence[bytes], closely: bool, job: Job

@@ -12,10 +12,18 @@ _ASKED = tuple(name for name, each in SETTINGS.items() if each.asked and not eac
 EDITS = tuple(name for name in _ASKED if name in EDITING_SETTINGS)
 SERVED = tuple(name for name in _ASKED if name not in EDITING_SETTINGS)
 # What one job may ask of a server that others wait for.
-LIMITS: Mapping[str, int] = {"width": 2048, "height": 2048, "steps": 250, "candidates": 128}
+LIMITS: Mapping[str, int] = {
+    "width": 2048,
+    "height": 2048,
+    "steps": 250,
+    "candidates": 128,
+    "upscale": 4,
+}
+OF_RESULTS = ("upscale",)  # of whole requests, and yet about how images look
 
 
 def offered(models: Iterable[Spec]) -> list[str]:
-    """Return the settings of models that visitors may give, in the table's order."""
+    """Return the settings of images that visitors may give, in the table's order."""
     taken = {name for spec in models for name in spec.settings}
-    return [name for name in SERVED if name in MODEL_SETTINGS and name in taken]
+    of_models = [name for name in SERVED if name in MODEL_SETTINGS and name in taken]
+    return [*of_models, *OF_RESULTS]

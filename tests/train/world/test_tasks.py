@@ -178,7 +178,7 @@ def test_a_decoder_goes_on_and_the_latents_stay(tmp_path: Path) -> None:
 def test_an_upsampler_learns_on_what_decoders_make(tmp_path: Path) -> None:
     from pipelines.checkpoints.headers import read_header
     from pipelines.dalle.dvae import DiscreteVae, DvaeConfig, TowerConfig
-    from pipelines.upscale.compact import CompactConfig, config_of
+    from pipelines.upscale.layouts import CompactConfig, identify
     from train.autoencoder import build
 
     tower = TowerConfig(widths=(8,), patch=4)
@@ -189,7 +189,7 @@ def test_an_upsampler_learns_on_what_decoders_make(tmp_path: Path) -> None:
     task = upsampler.UpsamplerTask(recipe, vae, codes)
     weights = train(task, Schedule(4, 1e-3, steps=2), tmp_path / "upsampler")
     header = read_header(weights / "model.safetensors")
-    assert config_of({name: tuple(each.shape) for name, each in header.items()}) == small
+    assert identify({name: tuple(each.shape) for name, each in header.items()}) == small
     batch = task.batch(random.Random(0), 6, torch.device("cpu"))
     assert batch.small.shape == (6, 3, 32, 32)
     assert batch.large.shape == (6, 3, 128, 128)
