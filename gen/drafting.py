@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gen import editing
+from gen import editing, enlarging, second_pass
 from gen.events import Cancel, Note, Watch
 from gen.memory import BatchSize, held_by_process, peak_of_process
 from gen.models import free_memory, raise_unless_out_of_memory
@@ -14,7 +14,12 @@ from gen.settings.request import LOADING_SETTINGS, MODEL_SETTINGS, Request
 from pipelines.families import family_of
 
 if TYPE_CHECKING:
-    from pipelines.drafts import Draft, Enlarge, Pipeline
+    from pipelines.drafts import Draft, Pipeline
+    from pipelines.upscale.enlarging import Upscaler
+
+
+# Settings that become something else before a pipeline is asked.
+ELSEWHERE = (*LOADING_SETTINGS, *editing.EDITING_SETTINGS, *second_pass.SETTINGS)
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Drafting:
     on_step: "Callable[[Draft], None]"
     watch: Watch
     cancel: Cancel
-    enlarge: "Enlarge | None" = None  # what finished images go through
+    upscaler: "Upscaler | None" = None  # the network that enlarges images, if there is one
 
 
 def finished_drafts(
@@ -78,13 +83,15 @@ def begin(
     settings: dict[str, Any] = {
         name: value
         for name, value in request.given().items()
-        if name in MODEL_SETTINGS and name not in (*LOADING_SETTINGS, *editing.EDITING_SETTINGS)
+        if name in MODEL_SETTINGS and name not in ELSEWHERE
     }
     if request.init_image is not None:
         settings["start"] = editing.start(request, pipeline.spec)
+    if request.hires is not None:
+        settings["second"] = second_pass.second_pass(request, pipeline.spec, how.upscaler)
     try:
         draft = pipeline.begin(request.prompt, seeds=seeds, **settings)
-        draft.enlarge = how.enlarge
+        draft.enlarge = enlarging.enlarger(request, how.upscaler)
         return [draft]
     except Exception as error:
         raise_unless_out_of_memory(error, candidates=len(seeds))

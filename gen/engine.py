@@ -117,12 +117,11 @@ class _PromptRun:
         """Make, save and score candidates of one model, a micro-batch at a time."""
         if text := pipeline.dropped_text(self.plan.request.prompt):
             self.watch(Note(dropped(candidates[0].spec.name, candidates[0].spec.context, text)))
-        own, spec = candidates[0].request, candidates[0].spec
-        file = enlarging.upscaler_of(own, spec) if own.upscale not in (None, 1) else None
+        spec = candidates[0].spec
+        file = enlarging.needed(candidates[0].request, spec)
         upscaler = None if file is None else self.engine.upscaler(file, self.watch)
-        enlarge = enlarging.enlarger(own, upscaler)
         how = Drafting(
-            self.engine.batch_size, self._tell_progress, self.watch, self.cancel, enlarge
+            self.engine.batch_size, self._tell_progress, self.watch, self.cancel, upscaler
         )
         if self.plan.schedules:
             scorer = self.engine.load_scorer(self.watch)

@@ -23,7 +23,7 @@ def defaults(own: Request, spec: Spec, edited: tuple[int, int] | None) -> dict[s
     """
     if own.upscale is not None:
         return {}
-    if own.upscale_model is not None:
+    if own.upscale_model is not None and own.hires is None:  # else it is for the second pass
         return {"upscale": files.scale_of(Path(own.upscale_model))}
     if spec.upsampler is None:
         return {}
@@ -47,6 +47,13 @@ def drawn_size(size: tuple[int, int], own: Request, spec: Spec) -> tuple[int, in
 def upscaler_of(own: Request, spec: Spec) -> Path | None:
     """Return the file or folder of what enlarges a request's images; None for Lanczos."""
     return spec.upsampler if own.upscale_model is None else Path(own.upscale_model)
+
+
+def needed(own: Request, spec: Spec) -> Path | None:
+    """Return the file or folder of the network that a request's images need; None for none."""
+    if own.upscale in (None, 1) and own.hires_upscaler != "model":
+        return None
+    return upscaler_of(own, spec)
 
 
 def enlarger(own: Request, upscaler: "Upscaler | None") -> "Enlarge | None":

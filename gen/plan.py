@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from gen import editing, enlarging
+from gen import editing, enlarging, second_pass
 from gen.errors import InputError
 from gen.search.paths import NoisePath, read_path
 from gen.search.planning import plan_search
@@ -22,7 +22,6 @@ from pipelines import families
 from pipelines.checkpoints import specs
 from pipelines.checkpoints.specs import Adapters, Spec
 from pipelines.diffusion import prompt_weights
-from pipelines.diffusion.spec import NEEDS_A_MASK
 from pipelines.settings import Value
 
 DEFAULT_CANDIDATES = 16
@@ -52,14 +51,15 @@ class Candidate:
 
     @property
     def pixels(self) -> int:
-        """How many its image has."""
+        """How many its image has while it is drawn, at most."""
         defaults = self.spec.defaults
         asked = {"width": self.request.width, "height": self.request.height}
         width, height = (
             defaults.get(name, UNKNOWN_SIZE) if size is None else size
             for name, size in asked.items()
         )
-        return int(width * height)
+        larger = 1 if self.request.hires is None else self.request.hires
+        return int(width * height * larger**2)
 
 
 @dataclass(frozen=True)
@@ -189,10 +189,9 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
 
     models = tuple((spec, _for_model(whole, spec)) for spec in chosen)
     for spec, own in models:
-        if spec.inpaints and own.init_image is None:
-            raise InputError(f"{spec.name} {NEEDS_A_MASK}")
         _check_size(own, request, spec)
         editing.check(own, spec)
+        second_pass.check(own, spec)
     model = ",".join(str(own.model) for _, own in models)
     shared = _shared_settings([own for _, own in models])
     whole = whole.replace(model=model).with_defaults(shared)
@@ -216,7 +215,8 @@ def _for_model(request: Request, spec: Spec) -> Request:
     own = request.replace(model=spec.address, **foreign)
     edited = None if own.init_image is None else editing.result_size(own)
     own = own.with_defaults(enlarging.defaults(own, spec, edited))
-    return own.with_defaults(editing.defaults(own, spec)).with_defaults(defaults)
+    own = own.with_defaults(editing.defaults(own, spec)).with_defaults(defaults)
+    return own.with_defaults(second_pass.defaults(own, spec))
 
 
 def _with_choices_made(request: Request) -> Request:

@@ -23,7 +23,7 @@ from pipelines.checkpoints.memory import (
 )
 from pipelines.checkpoints.places import Place, class_of, locate
 from pipelines.checkpoints.specs import SHIPPED, Kind, Spec
-from pipelines.courses import Course
+from pipelines.courses import Course, second_steps
 from pipelines.dalle.settings import DalleSettings
 from pipelines.diffusion.samplers import SAMPLERS
 from pipelines.diffusion.settings import DiffusionSettings
@@ -85,6 +85,11 @@ def _diffusion_course(spec: Spec, settings: Mapping[str, Any]) -> Course:
     edited = settings.get("init_image") is not None
     left_out = steps - min(steps, int(steps * settings.get("strength", 1.0))) if edited else 0
     total = sampler.evaluations(steps) - left_out * (1 + sampler.twice)
+    if settings.get("hires") is not None:
+        drawn = settings["hires_steps"]
+        most = sampler.max_steps
+        whole, skipped = second_steps(drawn, settings["hires_strength"], most)
+        total += sampler.evaluations(whole) - skipped * (1 + sampler.twice)
     return Course(total, branches=sampler.stochastic)
 
 

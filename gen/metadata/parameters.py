@@ -3,11 +3,12 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Any
 
 from gen.metadata.record import Metadata, without_control_characters
 from gen.metadata.understood import MODEL, MODEL_HASH, READ, SIZE, UNREAD_MAX, make_record, name_of
-from gen.settings.request import SETTINGS
+from gen.settings.request import SETTINGS, Request
 from pipelines.diffusion.samplers import SAMPLERS, SCHEDULES
 
 # The order in which AUTOMATIC1111 writes its keys; the ones that only we know come last.
@@ -21,7 +22,11 @@ ORDER = (
     "Model hash",
     "Model",
     "VAE",
+    "Denoising strength",
     "Clip skip",
+    "Hires upscale",
+    "Hires steps",
+    "Hires upscaler",
     "RNG",
     "Version",
     "Temperature",
@@ -88,6 +93,11 @@ def _pairs(record: Metadata) -> dict[str, object]:
     }
     for name in ("invert_mask", "mask_fill", "inpaint_area"):
         pairs[SETTINGS[name].label] = EDITS.get((name, getattr(request, name)))
+    if request.upscale_model is not None:
+        enlarged = record.upscale > 1
+        pairs["Postprocess upscaler"] = PurePath(request.upscale_model).stem if enlarged else None
+    if request.hires_upscaler is not None:
+        pairs["Hires upscaler"] = _hires_upscaler(request)
     if request.sampler is not None:
         pairs["Sampler"] = SAMPLERS[request.sampler].a1111
     if request.schedule is not None:
@@ -110,6 +120,13 @@ def _pairs(record: Metadata) -> dict[str, object]:
         "Log likelihood": None if likelihood is None else f"{likelihood:.2f}",
         "Unfinished": record.unfinished,
     }
+
+
+def _hires_upscaler(request: Request) -> str:
+    """Return what enlarged between two passes, as their tools name it: a file by its name."""
+    if request.hires_upscaler == "model" and request.upscale_model is not None:
+        return PurePath(request.upscale_model).stem
+    return str(request.hires_upscaler).capitalize()
 
 
 def from_text(text: str) -> Metadata:

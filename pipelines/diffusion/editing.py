@@ -101,13 +101,6 @@ def first_step(steps: int, strength: float) -> int:
     return steps - drawn
 
 
-def second_steps(steps: int, strength: float, most: int) -> tuple[int, int]:
-    """Return how many steps a schedule has of which the last `steps` begin at `strength`, and which
-    is the first of them; as AUTOMATIC1111's web UI counts, whose steps are all taken."""
-    whole = max(steps, min(math.ceil(steps / strength), most))
-    return whole, whole - steps
-
-
 @torch.inference_mode()
 def encode_start(
     pipeline: "LatentDiffusion",

@@ -10,10 +10,10 @@ Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models (ar
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from PIL import Image
@@ -21,14 +21,25 @@ from PIL import Image
 from pipelines.checkpoints import specs
 from pipelines.checkpoints.places import locate
 from pipelines.checkpoints.specs import NO_ADAPTERS, Adapters, Spec
+from pipelines.courses import second_steps
 from pipelines.diffusion import decoding
 from pipelines.diffusion.adapters import add
-from pipelines.diffusion.draft import Condition, DiffusionDraft, State, guidance_embedding
+from pipelines.diffusion.draft import (
+    Condition,
+    DiffusionDraft,
+    Pass,
+    State,
+    copy_scheduler,
+    guidance_embedding,
+)
 from pipelines.diffusion.editing import (
     VARIATION,
+    Given,
+    all_drawn,
     begin_latents,
     draw_noise,
     encode_start,
+    enlarge_latents,
     first_step,
 )
 from pipelines.diffusion.networks import Networks, load_networks
@@ -36,10 +47,10 @@ from pipelines.diffusion.prompt_weights import SYNTAXES
 from pipelines.diffusion.safety import SafetyChecker
 from pipelines.diffusion.samplers import SAMPLERS, check_sampler, make_scheduler
 from pipelines.diffusion.settings import DrawingSettings
-from pipelines.diffusion.spec import NEEDS_A_MASK, read_spec
+from pipelines.diffusion.spec import read_spec
 from pipelines.diffusion.text import Text
 from pipelines.drafts import check_seeds, draw
-from pipelines.editing import Start
+from pipelines.editing import SecondPass, Start
 from pipelines.loading import LoadOptions, Report, ignore_progress
 from pipelines.runtime.devices import choose_device, choose_dtype, compile_networks, set_attention
 from pipelines.runtime.offloading import check_offload, offload_networks
@@ -148,11 +159,13 @@ class LatentDiffusion:
         *,
         seeds: Sequence[int],
         start: Start | None = None,
+        second: SecondPass | None = None,
         **settings: Unpack[DrawingSettings],
     ) -> DiffusionDraft:
         """Start one candidate per seed. What is not given is the model's default.
 
         With a `start` candidates begin from its images, in their size, each with noise of its own.
+        With a `second` pass they are drawn again from what they have become, larger.
 
         pipelines/diffusion/settings.py describes the settings. A guidance of at most 1 follows
         the prompt without comparing it with `negative_prompt`. `clip_skip` 1 reads the layer of the
@@ -166,8 +179,6 @@ class LatentDiffusion:
         guidance, sampler, schedule = chosen["guidance"], chosen["sampler"], chosen["schedule"]
         clip_skip = chosen.get("clip_skip", 1)
         syntax = chosen.get("prompt_syntax", SYNTAXES[0])
-        if start is None and self.spec.inpaints:
-            raise ValueError(f"{self.spec.name} {NEEDS_A_MASK}")
         self._check(seeds, width, height, guidance)
         self.text.check_clip_skip(clip_skip)
         if syntax not in SYNTAXES:
@@ -184,21 +195,58 @@ class LatentDiffusion:
         shape = (self.vae.config.latent_channels, height // factor, width // factor)
         base_seed, variation = chosen.get("base_seed"), chosen.get("variation", VARIATION)
         noise = draw_noise(generators, shape, base_seed, variation).to(self.device)
-        given, latents = None, noise * scheduler.init_noise_sigma
+        latents = noise * scheduler.init_noise_sigma
+        given = all_drawn(self, noise, factor)
         if start is not None:
             given = encode_start(self, start, noise, generators)
             latents = begin_latents(given, start.strength, scheduler, first)
-        negative, size = chosen.get("negative_prompt"), (width, height)
+        negative = chosen.get("negative_prompt")
+        condition = self._condition(prompt, negative, guidance, (width, height), clip_skip, syntax)
+        passes = [Pass(condition, (width, height), scheduler, first)]
+        if second is not None:
+            passes.append(self._second_pass(condition, second, chosen))
         return DiffusionDraft(
             pipeline=self,
-            condition=self._condition(prompt, negative, guidance, size, clip_skip, syntax),
-            size=size,
+            passes=passes,
             stochastic=SAMPLERS[sampler].stochastic,
             seeds=seeds,
             state=State(latents, None, generators, scheduler, 0, given),
             start=start,
-            first=first,
         )
+
+    def _second_pass(
+        self, condition: Condition, second: SecondPass, chosen: Mapping[str, Any]
+    ) -> Pass:
+        """Return the pass that begins with finished latents. Raises ValueError for its size."""
+        self._check_size(*second.size)
+        sampler, schedule = chosen["sampler"], chosen["schedule"]
+        check_sampler(sampler, schedule, second.steps)
+        steps, skipped = second_steps(second.steps, second.strength, SAMPLERS[sampler].max_steps)
+        scheduler = make_scheduler(sampler, schedule, self.scheduler_config)
+        scheduler.set_timesteps(steps)
+        first = skipped * scheduler.order
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(first)
+        base_seed, variation = chosen.get("base_seed"), chosen.get("variation", VARIATION)
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+        def begin(state: State, seeds: Sequence[int]) -> State:
+            clean = enlarge_latents(self, state.latents, second, factor)
+            generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+            noise = draw_noise(generators, clean.shape[1:], base_seed, variation).to(self.device)
+            given = all_drawn(self, noise, factor)
+            given = Given(clean, noise, None, None if given is None else given.beside)
+            latents = begin_latents(given, second.strength, scheduler, first)
+            return replace(
+                state,
+                latents=latents,
+                clean=clean,
+                scheduler=copy_scheduler(scheduler),
+                given=given,
+            )
+
+        sizes = self._sizes(second.size) if self.takes_sizes else None
+        return Pass(replace(condition, sizes=sizes), second.size, scheduler, first, begin)
 
     def __call__(
         self, prompt: str, *, seeds: Sequence[int], **settings: Unpack[DrawingSettings]
@@ -238,8 +286,7 @@ class LatentDiffusion:
         text = self.text.encode(prompt, clip_skip, syntax)
         negative = embedding = sizes = None
         if self.takes_sizes:
-            width, height = size  # as if cut from an image of just this size
-            sizes = torch.tensor([[height, width, 0, 0, height, width]], device=self.device)
+            sizes = self._sizes(size)
         embedded = self.unet.config.time_cond_proj_dim
         if embedded is not None:
             embedding = guidance_embedding(guidance - 1, embedded).to(self.device, self.dtype)
@@ -253,10 +300,18 @@ class LatentDiffusion:
             negative = self.text.stretched(negative, length, clip_skip)
         return Condition(text, negative, guidance, embedding, sizes)
 
+    def _sizes(self, size: tuple[int, int]) -> torch.Tensor:
+        """Return what XL's UNet is told of sizes, (1, 6): as if cut from an image of just this."""
+        width, height = size
+        return torch.tensor([[height, width, 0, 0, height, width]], device=self.device)
+
     def _check(self, seeds: Sequence[int], width: int, height: int, guidance: float) -> None:
         check_seeds(seeds)
         if not math.isfinite(guidance):
             raise ValueError(f"guidance is {guidance}; it must be a finite number")
+        self._check_size(width, height)
+
+    def _check_size(self, width: int, height: int) -> None:
         multiple, largest = self.spec.size_multiple, self.spec.max_size
         for name, pixels in (("width", width), ("height", height)):
             if not multiple <= pixels <= largest or pixels % multiple:
