@@ -150,7 +150,8 @@ class Plan:
 def _of_one(request: Request, seed: int, branches: str | None = None) -> Request:
     """Return the request for exactly one image: nothing in it says how the image was found."""
     branches = request.branches if branches is None else branches
-    one: dict[str, Any] = {"candidates": 1, "top_k": 1, "search": None, "budget": None}
+    one: dict[str, Any] = {"candidates": 1, "top_k": 1}
+    one |= {"search": None, "budget": None, "refine": None}
     return request.replace(seed=seed, branches=branches, **one)
 
 
@@ -175,7 +176,10 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
     candidates = request.candidates
     if candidates is None:
         candidates = max(DEFAULT_CANDIDATES, request.top_k or 0)
-    top_k = request.top_k if request.top_k is not None else min(DEFAULT_TOP_K, candidates)
+    most = candidates if request.refine is None else min(candidates, request.refine)
+    top_k = request.top_k if request.top_k is not None else min(DEFAULT_TOP_K, most)
+    if top_k > most:
+        raise InputError(f"top_k {top_k}: more than the {most} that are refined")
     seed = draw_seed() if request.seed in (None, RANDOM_SEED) else request.seed
     search = None if request.search == "none" else request.search
     whole = request.replace(seed=seed, candidates=candidates, top_k=top_k, search=search)
@@ -187,13 +191,15 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
     whole = whole.replace(**adapters.texts)  # likewise
     chosen = [replace(s, adapters=adapters) if "lora" in s.settings else s for s in chosen]
 
-    models = tuple((spec, _for_model(whole, spec)) for spec in chosen)
+    full = [_for_model(whole, spec) for spec in chosen]
+    owns = full if whole.refine is None else map(second_pass.refined, full, chosen)
+    models = tuple(zip(chosen, owns, strict=True))
     for spec, own in models:
         _check_size(own, request, spec)
         editing.check(own, spec)
         second_pass.check(own, spec)
-    model = ",".join(str(own.model) for _, own in models)
-    shared = _shared_settings([own for _, own in models])
+    model = ",".join(str(own.model) for own in full)
+    shared = _shared_settings(full)
     whole = whole.replace(model=model).with_defaults(shared)
     budget, schedules = plan_search(whole, models)
     return Plan(whole.replace(budget=budget), models, schedules)

@@ -20,6 +20,7 @@ class Course:
     branches: bool = True
     looks: tuple[float, ...] = (0.4, 0.65)
     forks: tuple[float, ...] = (0.4, 0.65)
+    second: int | None = None  # where the second pass begins, if there is one
 
 
 def second_steps(steps: int, strength: float, most: int) -> tuple[int, int]:

@@ -34,7 +34,9 @@ def found_drafts(
     `candidates` becomes those that are in, by seed. Raises InputError without a scorer.
     """
     if scorer is None:
-        raise InputError("search: needs a reranker, which says what looks best: leave out -r none")
+        raise InputError(
+            "search and refine need a reranker, which says what looks best: leave out -r none"
+        )
     model = next(i for i, (each, _) in enumerate(plan.models) if each.folder == spec.folder)
     schedule, request = plan.schedules[model], plan.models[model][1]
     before = job.searches.get(spec.address)

@@ -81,6 +81,16 @@ class RequestSettings(TypedDict, total=False):
             high=100_000_000,
         ),
     ]
+    refine: Annotated[
+        int | None,
+        Setting(
+            "draw the candidates quickly, in few steps and no larger than the model's own size; so "
+            "many of the best are drawn again at full steps and size, and ranked anew",
+            "Refine",
+            low=1,
+            high=10_000,
+        ),
+    ]
     upscale: Annotated[
         int | None,
         Setting(

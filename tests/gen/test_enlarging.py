@@ -12,6 +12,7 @@ from fake_models import spec
 from PIL import Image
 
 from gen import Engine, InputError, Request, editing, generate, metadata
+from gen.again import read_plan
 from gen.cli import main
 from gen.metadata import parameters
 from gen.plan import Plan, resolve
@@ -201,3 +202,54 @@ def test_an_enlarged_edit_keeps_what_is_outside_its_mask(model: str, tmp_path: P
         after = np.asarray(result.image)
         assert np.array_equal(after[kept], before[kept])
         assert not np.array_equal(after[~kept], before[~kept])
+
+
+def bright(prompt: str, images: Any) -> list[float]:
+    return [float(np.asarray(image).mean()) for image in images]
+
+
+@pytest.mark.slow
+def test_the_best_of_quick_candidates_are_drawn_again(
+    tiny_diffusion_folder: Path, tmp_path: Path
+) -> None:
+    engine = Engine(scorer=bright)
+    asked: dict[str, Any] = {"model": str(tiny_diffusion_folder), "seed": 3, "width": 96}
+    made = generate(
+        "a panda", refine=2, candidates=6, steps=10, engine=engine, outdir=tmp_path, **asked
+    )
+    assert [result.image.size for result in made if result.image] == [(96, 64)] * 2
+    own = made[0].request
+    assert (own.steps, own.width, own.height, own.hires, own.hires_steps) == (4, 64, 40, 1.5, 6)
+    quick = generate(
+        "a panda",
+        candidates=6,
+        top_k=6,
+        engine=engine,
+        **{**asked, "width": 64},
+        height=40,
+        steps=4,
+    )
+    assert {result.seed for result in made} == {result.seed for result in quick[:2]}
+    [plan] = [read_plan(result.path) for result in made[:1] if result.path is not None]
+    again = engine.draw(plan).best[0]
+    assert np.abs(np.asarray(again.image, int) - np.asarray(made[0].image, int)).max() <= 2
+    looks = [line for line in (tmp_path / "manifest.jsonl").open() if '"searched"' in line]
+    assert len(looks) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"refine": 2, "search": "prune"}, "refine and search: each says who goes on"),
+        ({"refine": 2, "top_k": 3}, "top_k 3: more than the 2 that are refined"),
+        ({"refine": 2, "init_image": "photo.png"}, "what begins from an image is drawn once"),
+    ],
+)
+def test_what_cannot_be_refined_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photo(tmp_path / "photo.png", (80, 64))
+    with pytest.raises(InputError, match=reason):
+        planned(tmp_path, None, asked)
+    assert planned(tmp_path, None, {"refine": 2}).count == 2
