@@ -85,6 +85,10 @@ class Models:
                 self._pipelines[key] = load_pipeline(spec, self.options, watch)
         return self._pipelines[key]
 
+    def loaded(self, spec: Spec) -> "Pipeline | None":
+        """Return the pipeline of a model if it is in memory."""
+        return self._pipelines.get((spec.folder, spec.adapters))
+
     def refuse_what_it_lacks(self, spec: Spec) -> None:
         """Raise InputError for a wish that only other kinds of models fulfil."""
         if lacking := families.lacking(spec, self.options):

@@ -16,7 +16,7 @@ from gen.errors import InputError
 from ui.access.middleware import AccessMiddleware, Credentials, own_names
 from ui.api import api
 from ui.api.answers import register
-from ui.page import files, page, sheets
+from ui.page import files, page, sheets, thumbnails
 from ui.service.service import Service
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -33,6 +33,7 @@ def site(
     app.include_router(api.routes(service))
     app.include_router(files.routes(service))
     app.include_router(sheets.routes(service))
+    app.include_router(thumbnails.routes(service))
     own = list(app.router.routes)
 
     async def nothing(request: Request) -> Response:
@@ -41,7 +42,7 @@ def site(
             raise HTTPException(405, "this path takes another method")
         raise HTTPException(404, f"there is no {request.url.path}")
 
-    for prefix in ("/v1", "/sdapi", "/pictures", "/sheets"):
+    for prefix in ("/v1", "/sdapi", "/pictures", "/sheets", "/thumbnails"):
         app.add_api_route(
             prefix + "/{rest:path}", nothing, methods=METHODS, include_in_schema=False
         )

@@ -9,6 +9,7 @@ from gen import models
 from gen.engine import Engine
 from gen.models import DEFAULT_MODEL
 from gen.run_folder.folder import RunFolder
+from gen.run_folder.history import History
 from gen.settings.request import SETTINGS, Request
 from pipelines import families
 from pipelines.checkpoints import specs
@@ -112,10 +113,10 @@ def test_fields_follow_when_models_are_chosen_unless_they_were_changed(
 def test_what_a_hidden_field_holds_is_not_sent(other: specs.Spec) -> None:
     import gradio as gr
 
-    from ui.page.form import build_form
+    from ui.page.form import build_form, build_prompt, build_quick
 
     with gr.Blocks():
-        form = build_form()
+        form = build_form(build_prompt(), *build_quick())
     values = ["a panda", ["other"], *[1] * len(form.fields)]
     assert form.asked(values).keys() == {
         *("prompt", "model", "candidates", "top_k", "seed", "guidance", "temperature")
@@ -158,7 +159,8 @@ def test_a_page_of_a_large_gallery_opens_no_more_than_it_shows(
         rows.append({"event": "picture", "number": number, "seed": number, "file": file})
     (tmp_path / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     looked_at: list[Path | None] = []
-    monkeypatch.setattr("ui.page.gallery.opened", looked_at.append)
+    monkeypatch.setattr("ui.page.thumbnails.opened", looked_at.append)
+    monkeypatch.setattr(History, "path", lambda self, image: Path(__file__))
     with RunFolder(tmp_path) as folder:
         service = Service(Engine(), folder)
         [turn] = {f.fn for f in page.build(service).fns.values() if f.name == "turn"}

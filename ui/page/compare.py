@@ -1,20 +1,22 @@
 """One prompt over a grid of two settings: an X/Y sheet."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
 import gradio as gr
 
+from gen.engine import Outcome
 from gen.errors import InputError
 from gen.plan import draw_seed
 from gen.run_folder.events import Axis
 from gen.settings.request import SETTINGS, Request
-from ui.page.batch import Visitors
+from ui.page.batch import Batch, Visitors
 from ui.page.drawing_panel import VISITORS, DrawingPanel, build_buttons
 from ui.page.form import Form, label_of, specs_of
-from ui.page.markup import text
+from ui.page.markup import ON_DO
 from ui.page.view import Shown, View, build_view
+from ui.page.wiring import QUIET, complaint
 from ui.service.service import Service
 from ui.service.settings import offered
 
@@ -22,7 +24,7 @@ AXES = (("guidance", "1, 3, 6"), ("steps", "5, 10, 20"))  # at first: across, do
 MOST_CELLS = 48
 
 
-def build(service: Service, visitors: Visitors, form: Form) -> View:
+def build(service: Service, visitors: Visitors, form: Form, tab: gr.Tab) -> View:
     """Build the prompt, the two settings with their values, and the table.
 
     All other settings, and the models, are those of the form.
@@ -39,11 +41,12 @@ def build(service: Service, visitors: Visitors, form: Form) -> View:
                 for which, (name, values) in zip(("Across", "Down"), AXES, strict=True)
             ]
             buttons = build_buttons("compare", "Compare")
+            waiting = gr.HTML(js_on_load=ON_DO, elem_id="compare-waiting")
         with gr.Column(scale=3, min_width=320, elem_id="compare-results"):
             status = gr.HTML(elem_id="compare-status", elem_classes="status")
             live = gr.HTML(elem_id="compare-live")
             view = build_view(service, "compare")
-    panel = DrawingPanel(visitors, *buttons, status, live)
+    panel = DrawingPanel(visitors, buttons, status, live, waiting)
     panel.connect()
 
     def compare(
@@ -59,27 +62,36 @@ def build(service: Service, visitors: Visitors, form: Form) -> View:
             across, down = _axis(x_name, x_values), _axis(y_name, y_values)
             cells = _cells(service, {**form.asked(values), "prompt": asked}, across, down)
         except InputError as error:
-            raise gr.Error(text(error), duration=None, print_exception=False) from error
-        number, shown_count = service.folder.begin_comparison(), 0
-        updates = view.nothing()
-        for shown, outcomes in panel.drawn(cells, visitor):
-            if len(outcomes) > shown_count:
-                shown_count = len(outcomes)
-                drawn = [outcome.number for outcome in outcomes if outcome.number is not None]
-                service.folder.note_comparison(number, across, down, drawn)
-                updates = _so_far(service, view, number)
+            raise complaint(error) from error
+        number = service.folder.begin_comparison()
+
+        def note(outcomes: Sequence[Outcome]) -> None:
+            drawn = [outcome.number for outcome in outcomes if outcome.number is not None]
+            service.folder.note_comparison(number, across, down, drawn)
+
+        panel.begin(Batch(cells, number, note), visitor)
+        yield from watched(visitor)
+
+    def watched(visitor: gr.Request) -> Iterator[list[Any]]:
+        seen = (0, 0)
+        yield [gr.skip()] * (len(panel.outputs) + len(view.outputs))
+        for shown, batch in panel.shown(visitor):
+            updates: list[Any] = [gr.skip()] * len(view.outputs)
+            if seen != (batch.number, len(batch.outcomes)):
+                seen = batch.number, len(batch.outcomes)
+                assert batch.comparison is not None
+                updates = _so_far(service, view, batch.comparison)
             yield [*shown, *updates]
-            updates = [gr.skip()] * len(updates)
 
     gr.on(
-        [panel.generate.click, prompt.submit],
+        [panel.buttons.generate.click, panel.buttons.queue.click, prompt.submit],
         compare,
         [prompt, *axes[0], *axes[1], *form.controls],
         [*panel.outputs, *view.outputs],
         concurrency_limit=VISITORS,
-        show_progress="hidden",
-        api_visibility="private",
+        **QUIET,
     )
+    tab.select(watched, None, [*panel.outputs, *view.outputs], concurrency_limit=VISITORS, **QUIET)
     return view
 
 

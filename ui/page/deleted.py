@@ -9,7 +9,8 @@ from gradio.components import Component
 
 from gen.errors import RoomError
 from gen.run_folder.events import Files
-from ui.page.markup import counted, paragraphs, text
+from ui.page.markup import counted, paragraphs
+from ui.page.wiring import QUIET, complaint
 from ui.service.service import Service
 
 
@@ -63,13 +64,12 @@ class Deleted:
             self.service.folder.empty_deleted()
             return refresh(now)
 
-        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         asked = [gr.Row(visible=False), gr.Row(visible=True)]
         unasked = [gr.Row(visible=True), gr.Row(visible=False)]
-        self.back.click(bring_back, [self.last, state], outputs, **quiet)
-        self.remove.click(lambda: asked, outputs=[self.ways, self.question], **quiet)
-        self.keep.click(lambda: unasked, outputs=[self.ways, self.question], **quiet)
-        self.sure.click(empty, state, outputs, **quiet)
+        self.back.click(bring_back, [self.last, state], outputs, **QUIET)
+        self.remove.click(lambda: asked, outputs=[self.ways, self.question], **QUIET)
+        self.keep.click(lambda: unasked, outputs=[self.ways, self.question], **QUIET)
+        self.sure.click(empty, state, outputs, **QUIET)
 
 
 def build(service: Service) -> Deleted:
@@ -90,4 +90,4 @@ def carried(carry: Callable[[Files], None], files: Files) -> None:
     try:
         carry(files)
     except RoomError as error:
-        raise gr.Error(text(error), duration=None, print_exception=False) from error
+        raise complaint(error) from error

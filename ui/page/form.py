@@ -17,6 +17,7 @@ from ui.service.settings import offered
 
 LEFT = "default"  # what a field says that is left to each model
 COUNTS: Mapping[str, Value] = {"candidates": DEFAULT_CANDIDATES, "top_k": DEFAULT_TOP_K}
+PLAIN: Mapping[str, str] = {"top_k": "Keep the best", "negative_prompt": "Keep out"}
 EXAMPLES = (
     "a panda to the left of a red balloon",
     "three strawberries on a light blue background",
@@ -76,34 +77,54 @@ class Form:
         ]
         return [request.prompt, list(models), *fields]
 
+    def restored(self, values: Sequence[Any]) -> list[Any]:
+        """Return what the controls become to hold what a browser kept of them."""
+        prompt, models, *rest = values
+        present = models_present()
+        models = [name for name in models if name in present] or [DEFAULT_MODEL]
+        chosen = specs_of(models)
+        fields: list[Any] = []
+        for name, value in zip(self.fields, rest, strict=True):
+            filled = field_of(SETTINGS[name], chosen)
+            kept = value if value not in (None, "") else filled.value
+            fields.append(type(filled)(value=kept, visible=taken(name, chosen)))
+        return [prompt, models, *fields]
 
-def build_form() -> Form:
-    """Build the form in the block that is open; its models are those that are there."""
-    models = list(models_present().values())
-    first = specs_of([])
-    prompt = gr.Textbox(
+
+def build_prompt() -> gr.Textbox:
+    """Build the field of the prompt in the block that is open."""
+    return gr.Textbox(
         label=label_of("prompt"),
-        placeholder=SETTINGS["prompt"].help,
+        placeholder="Describe an image, then press Enter",
         max_lines=6,
         autofocus=True,
         elem_id="prompt",
     )
+
+
+def build_quick() -> tuple[dict[str, Component], gr.Button]:
+    """Build what is changed most: how many images, the seed, and a new one by chance."""
+    first = specs_of([])
+    fields: dict[str, Component] = {name: field_of(SETTINGS[name], first) for name in COUNTS}
+    fields["seed"] = field_of(SETTINGS["seed"], first)
+    dice = gr.Button("New seed", size="sm", elem_id="dice", elem_classes="quiet")
+    return fields, dice
+
+
+def build_form(prompt: gr.Textbox, quick: Mapping[str, Component], dice: gr.Button) -> Form:
+    """Build the other settings in the block that is open; the models are those that are there."""
+    models = list(models_present().values())
+    first = specs_of([])
     chosen = gr.CheckboxGroup(
         [(f"{spec.name} ({spec.draws})", spec.name) for spec in models],
         value=[DEFAULT_MODEL],
         label="Models",
-        info="when there are several, they draw the candidates in turn",
+        info="several take turns: each draws its share of the candidates",
         visible=len(models) > 1,
         elem_id="model",
     )
-    fields: dict[str, Component] = {}
-    with gr.Row(elem_classes="counts"):
-        for name in COUNTS:
-            fields[name] = field_of(SETTINGS[name], first)
-        with gr.Column(min_width=140, elem_classes="with-button"):
-            fields["seed"] = field_of(SETTINGS["seed"], first)
-            dice = gr.Button("🎲 Roll", size="sm", elem_id="dice")
-    with gr.Accordion("How to draw", open=False), gr.Row():
+    fields = dict(quick)
+    with gr.Row(elem_id="drawing-settings"):
         for name in offered(models):
             fields[name] = field_of(SETTINGS[name], first)
     form = Form(prompt, chosen, fields, dice)
@@ -203,4 +224,4 @@ def specs_of(models: Sequence[str]) -> list[Spec]:
 
 def label_of(name: str) -> str:
     """Return the name of a setting for people."""
-    return name.replace("_", " ").capitalize()
+    return PLAIN.get(name, name.replace("_", " ").capitalize())

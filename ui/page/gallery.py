@@ -8,10 +8,11 @@ import gradio as gr
 from gen.run_folder.events import Comparison
 from gen.run_folder.fold import PromptHistory
 from ui.page import deleted
-from ui.page.files import address, opened
 from ui.page.form import label_of
 from ui.page.markup import ON_CLICK, Tile, counted, paragraphs, tiles
+from ui.page.thumbnails import thumbnail_of
 from ui.page.view import Shown, View, build_view
+from ui.page.wiring import QUIET, complaint
 from ui.service.service import Service
 
 ON_A_PAGE = 24
@@ -52,18 +53,17 @@ def build(service: Service, tab: gr.Tab) -> View:
     def choose(event: gr.EventData) -> list[Any]:
         shown = _chosen(service, str(event.name))
         if shown is None:
-            raise gr.Error("this is no longer there", duration=5, print_exception=False)
+            raise complaint("this is no longer there", 5)
         return [gr.Column(visible=False), gr.Column(visible=True), *view.show(shown)]
 
     def close(page: int) -> list[Any]:
         return [gr.Column(visible=True), gr.Column(visible=False), *turn(page)]
 
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    tab.select(turn, number, turned, **quiet)
-    newer.click(lambda page: turn(page - 1), number, turned, **quiet)
-    older.click(lambda page: turn(page + 1), number, turned, **quiet)
-    sheet.select(choose, outputs=[listed, opened_one, *view.outputs], **quiet)
-    back.click(close, number, [listed, opened_one, *turned], **quiet)
+    tab.select(turn, number, turned, **QUIET)
+    newer.click(lambda page: turn(page - 1), number, turned, **QUIET)
+    older.click(lambda page: turn(page + 1), number, turned, **QUIET)
+    sheet.select(choose, outputs=[listed, opened_one, *view.outputs], **QUIET)
+    back.click(close, number, [listed, opened_one, *turned], **QUIET)
     aside.connect(turn, number, turned)
     return view
 
@@ -107,13 +107,13 @@ def _first(
 ) -> Tile:
     """Return the tile of an entry: a prompt's first image."""
     first = history.images[0]
-    image = opened(service.history.path(first))
+    small = thumbnail_of(service, first)
     prompt = history.request.prompt
     short = prompt if len(prompt) <= SHOWN else prompt[:SHOWN] + "…"
     return Tile(
-        None if image is None else address(first),
+        None if small is None else small.source,
         about=f"{short}, {about}",
         captions=[short, *captions],
         name=name,
-        size=(1, 1) if image is None else image.size,
+        size=(1, 1) if small is None else small.size,
     )

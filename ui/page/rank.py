@@ -10,7 +10,8 @@ from gen.models import WeightsError
 from ui.api.images import decode
 from ui.page.batch import client_of
 from ui.page.drawing_panel import VISITORS
-from ui.page.markup import Tile, counted, data_url, paragraphs, percent, text, tiles
+from ui.page.markup import Tile, counted, data_url, paragraphs, percent, tiles
+from ui.page.wiring import complaint
 from ui.service.service import Service, UploadScore
 
 MAX_UPLOADS = 64
@@ -40,7 +41,7 @@ def build(service: Service) -> None:
         try:
             return _ranked(service, paths or [], asked, client_of(visitor))
         except (InputError, RoomError, WeightsError) as error:
-            raise gr.Error(text(error), duration=None, print_exception=False) from error
+            raise complaint(error) from error
 
     gr.on(
         [button.click, prompt.submit],

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +24,8 @@ from ui.service.queue import FatalJobError, Job, Queue, QueueFullError, Stopping
 from ui.service.settings import LIMITS, SERVED
 
 JOURNAL = "queue.json"  # in the run folder
+CLAIMS_KEPT = 10_000  # images whose claims are remembered
+Claims = tuple[tuple[str, bool], ...]  # of a prompt, and whether each holds in an image
 
 
 class UnknownModelError(InputError):
@@ -72,6 +75,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self.history = History(self.folder.path)
+        self._claims: OrderedDict[tuple[int, int], Claims] = OrderedDict()
         self.queue = Queue(self.folder.path / JOURNAL)
 
     def check(self) -> None:
@@ -188,11 +192,27 @@ class Service:
         if not paths or outcome.number is None or self.engine.reranker_spec() is None:
             return
         images = self.engine.load_reranker().encode(list(paths.values()), skip_bad=True)
-        matches = self._matches(outcome.plan.request.prompt, images)
+        prompt = outcome.plan.request.prompt
+        checks = self.engine.load_reranker().check(prompt, images)
+        for seed, check in zip(paths, checks, strict=True):
+            claims = tuple((each.claim.text, each.holds) for each in check.results)
+            self._claims[outcome.number, seed] = claims
+        while len(self._claims) > CLAIMS_KEPT:
+            self._claims.popitem(last=False)
+        matches = self._matches(prompt, images)
         if matches is not None:
             pairs = zip(paths, matches, strict=True)
             known = {seed: match for seed, match in pairs if math.isfinite(match)}
             self.folder.note_matches(outcome.number, known)
+
+    def claims_of(self, number: int, seed: int) -> Claims:
+        """Return what the prompt claims and whether it holds in an image that was drawn lately."""
+        return self._claims.get((number, seed), ())
+
+    def token_count(self, prompt: str, spec: Spec) -> int | None:
+        """Return how many tokens a loaded model makes of a prompt; None while it is not loaded."""
+        pipeline = self.engine.loaded(spec)
+        return None if pipeline is None else pipeline.token_count(prompt)
 
     def stop(self) -> None:
         """End the job in the making after its step; returns when what it has is saved."""
