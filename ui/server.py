@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
-from starlette.types import ASGIApp
+from starlette.routing import Match, compile_path
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gen.errors import InputError
 from ui.access.middleware import AccessMiddleware, Credentials, own_names
@@ -20,6 +20,8 @@ from ui.page import files, page, sheets, thumbnails
 from ui.service.service import Service
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+V1 = "/v1"  # ends the base URL of OpenAI's clients
+OURS = (V1, "/sdapi", "/pictures", "/sheets", "/thumbnails")  # where nothing is the page's
 GRACE = 5  # seconds that open connections have at the end
 OPEN_FILES = 8192  # connections are files, too
 
@@ -34,20 +36,44 @@ def site(
     app.include_router(files.routes(service))
     app.include_router(sheets.routes(service))
     app.include_router(thumbnails.routes(service))
+    _refuse_the_rest(app)
+    page.mount(app, service)
+    app.state.reader = service.reader
+    return AccessMiddleware(_with_head(app), own_names(host, names), credentials)
+
+
+def _refuse_the_rest(app: FastAPI) -> None:
+    """Answer what would else be the page's: paths that do not exist, and other methods."""
     own = list(app.router.routes)
+    methods = {path: {m.upper() for m in row} for path, row in app.openapi()["paths"].items()}
+    patterns = {path: compile_path(path)[0] for path in methods}
 
     async def nothing(request: Request) -> Response:
-        """Answer paths of the API that do not exist, which the page would take."""
-        if any(route.matches(request.scope)[0] == Match.PARTIAL for route in own):
-            raise HTTPException(405, "this path takes another method")
-        raise HTTPException(404, f"there is no {request.url.path}")
+        path = request.url.path
+        takes = {m for known, row in methods.items() if patterns[known].match(path) for m in row}
+        if not takes and any(r.matches(request.scope)[0] == Match.PARTIAL for r in own):
+            takes = {"GET"}  # of files, which no schema needs
+        if takes:
+            allowed = ", ".join(sorted(takes))
+            message = f"{path} takes {allowed}, not {request.method}"
+            raise HTTPException(405, message, {"Allow": allowed})
+        hint = "" if path.startswith(OURS) else f": the base URL of this API ends in {V1}"
+        raise HTTPException(404, f"there is no {path}{hint}")
 
-    for prefix in ("/v1", "/sdapi", "/pictures", "/sheets", "/thumbnails"):
-        app.add_api_route(
-            prefix + "/{rest:path}", nothing, methods=METHODS, include_in_schema=False
-        )
-    page.mount(app, service)
-    return AccessMiddleware(app, own_names(host, names), credentials)
+    without_v1 = {path.removeprefix(V1) for path in methods if path.startswith(V1)}
+    for path in (*(f"{prefix}/{{rest:path}}" for prefix in OURS), *methods, *without_v1):
+        app.add_api_route(path, nothing, methods=METHODS, include_in_schema=False)
+
+
+def _with_head(app: ASGIApp) -> ASGIApp:
+    """Have HEAD answered as GET is; uvicorn leaves the body out."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await app(scope, receive, send)
+
+    return answer
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from fake_site import FakeSite
 from PIL import Image
 
 from gen import metadata
+from ui.api.sdapi.options import MOST_CLIENTS, Choice, Choices
 
 pytestmark = pytest.mark.slow
 
@@ -117,7 +118,12 @@ def test_a_model_goes_without_what_it_does_not_take(quick: FakeSite, fixed: str)
     assert opened(answer["images"][0]).size == (64, 64)
     info = json.loads(answer["info"])
     assert (info["steps"], info["cfg_scale"], info["sd_model_name"]) == (None, 4, fixed)
-    assert refused(quick, body | {"width": 128})[0] == 400
+    assert info["notes"] == ["fixed takes no sampler, steps: left out"]
+    answer = call(quick, "txt2img", body | {"width": 512, "height": 512})
+    assert opened(answer["images"][0]).size == (64, 64)
+    info = json.loads(answer["info"])
+    assert (info["width"], info["height"]) == (64, 64)
+    assert info["notes"][-1] == "512x512 is not drawn by fixed: drawn at 64x64"
 
 
 def test_a_model_that_is_not_served(quick: FakeSite) -> None:
@@ -182,3 +188,109 @@ def test_what_there_is(quick: FakeSite) -> None:
     assert "/" not in models["fake"]["filename"]
     samplers = {sampler["name"]: sampler["aliases"] for sampler in call(quick, "samplers")}
     assert samplers["DPM++ 2M"] == ["dpmpp_2m"]
+    assert samplers["Euler a"] == ["euler_a", "euler_ancestral"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "sampler", "schedule"),
+    [
+        ({"sampler_name": "DPM++ 2M Karras"}, "dpmpp_2m", "karras"),
+        ({"sampler_name": "DPM++ 2M Karras", "scheduler": "Automatic"}, "dpmpp_2m", "karras"),
+        ({"sampler_name": "k_euler_a"}, "euler_a", "default"),
+        ({"sampler_index": "Euler a"}, "euler_a", "default"),
+        ({"sampler_name": "", "sampler_index": "Heun"}, "heun", "default"),
+        ({"sampler_name": "Euler", "sampler_index": "Heun"}, "euler", "default"),
+        ({"scheduler": "simple"}, "euler", "default"),
+        ({"scheduler": "SGM Uniform"}, "euler", "trailing"),
+        ({"sampler_name": "Euler a", "scheduler": "karras"}, "euler_a", "default"),
+    ],
+    ids=str,
+)
+def test_names_of_samplers(
+    sent: dict[str, str], sampler: str, schedule: str, quick: FakeSite
+) -> None:
+    answer = call(quick, "txt2img", {"prompt": "a fox", "seed": 1, **sent})
+    request = metadata.read_image(opened(answer["images"][0])).request
+    assert (request.sampler, request.schedule) == (sampler, schedule)
+    notes = json.loads(answer["info"])["notes"]
+    assert bool(notes) == (sent == {"sampler_name": "Euler a", "scheduler": "karras"})
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"enable_hr": True},
+        {"subseed_strength": 0.2},
+        {"seed_resize_from_h": 64},
+        {"styles": ["a style"]},
+        {"restore_faces": True},
+        {"tiling": True},
+        {"script_name": "x/y/z plot"},
+        {"refiner_checkpoint": "other"},
+        {"s_churn": 1},
+        {"eta": 0.5},
+        {"sampler_index": "Nonsense"},
+        {"scheduler": "Beta"},
+        {"clip_skip": 100},
+        {"prompt": "a fox <lora:x:0.8>"},
+        {"alwayson_scripts": {"ADetailer": {"args": [True, {"ad_model": "face"}]}}},
+        {"override_settings": {"sd_vae": "another.safetensors"}},
+        {"override_settings": {"CLIP_stop_at_last_layers": "two"}},
+    ],
+    ids=str,
+)
+def test_what_is_not_done_is_refused_by_name(sent: dict[str, Any], quick: FakeSite) -> None:
+    code, detail = refused(quick, {"prompt": "a fox", **sent})
+    [name] = sent.get("override_settings", sent)
+    named = {"sampler_index": "sampler", "scheduler": "schedule"}.get(name, name)
+    assert code == 400
+    assert named.removeprefix("CLIP_") in detail or "clip_skip" in detail
+
+
+def test_keys_that_are_not_known_are_noted(quick: FakeSite) -> None:
+    body = {
+        "prompt": "a fox",
+        "seed": 1,
+        "brand_new": 3,
+        "subseed": 5,
+        "hr_scale": 2,
+        "alwayson_scripts": {"ControlNet": {"args": []}, "ADetailer": {"args": [False]}},
+        "override_settings": {"upcast_attn": True, "sd_vae": "Automatic"},
+    }
+    notes = json.loads(call(quick, "txt2img", body)["info"])["notes"]
+    assert notes == [
+        "not known here, so without effect: brand_new",
+        "not known here, so without effect: override_settings.upcast_attn",
+    ]
+
+
+def test_options_hold_for_the_client_that_set_them(quick: FakeSite) -> None:
+    before = call(quick, "options")
+    try:
+        assert before["sd_model_checkpoint"].startswith("fake [")
+        assert call(quick, "options", {**before, "sd_model_checkpoint": "other"}) is None
+        assert call(quick, "options")["sd_model_checkpoint"].startswith("other [")
+        info = json.loads(call(quick, "txt2img", {"prompt": "a fox", "seed": 1})["info"])
+        assert info["sd_model_name"] == "other"
+        asked = {"override_settings": {"sd_model_checkpoint": before["sd_model_checkpoint"]}}
+        info = json.loads(call(quick, "txt2img", {"prompt": "a fox", **asked})["info"])
+        assert info["sd_model_name"] == "fake"
+        assert call(quick, "options")["sd_model_checkpoint"].startswith("other [")
+        kept = asked | {"override_settings_restore_afterwards": False}
+        call(quick, "txt2img", {"prompt": "a fox", **kept})
+        assert call(quick, "options") == before
+    finally:
+        call(quick, "options", {"sd_model_checkpoint": "fake"})
+    for bad in ({"sd_model_checkpoint": "/etc"}, {"samples_format": "jpg"}, {"new": 1}):
+        with pytest.raises(urllib.error.HTTPError) as error:
+            call(quick, "options", bad)
+        assert error.value.code in (400, 404)
+
+
+def test_choices_of_very_many_clients_are_bounded() -> None:
+    choices = Choices()
+    for number in range(MOST_CLIENTS + 5):
+        choices.keep(str(number), Choice(model="other"))
+    assert len(choices._chosen) == MOST_CLIENTS
+    assert choices.of("0") == Choice()
+    assert choices.of(str(MOST_CLIENTS)) == Choice(model="other")

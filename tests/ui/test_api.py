@@ -125,6 +125,22 @@ def test_null_and_what_makes_no_difference(client) -> None:
     assert pixels(answer.data[0]).size == (64, 64)
 
 
+def test_both_ways_to_have_an_image_unless_one_is_asked_for(client) -> None:
+    [picture] = ask(client).data
+    with urllib.request.urlopen(picture.url) as answer:
+        assert answer.read() == base64.b64decode(picture.b64_json)
+    assert ask(client, response_format="url").data[0].b64_json is None
+    assert ask(client, response_format="b64_json").data[0].url is None
+
+
+def test_what_openai_thinks_of_next(client) -> None:
+    answer = client.images.generate(
+        prompt="a panda", model="", extra_body={"safety_identifier": "me", "seed": 42.0}
+    )
+    assert answer.notes == ["not known here, so without effect: safety_identifier"]
+    assert (answer.data[0].model, int(answer.data[0].seed) - 42 in range(16)) == ("fake", True)
+
+
 def test_extensions_reach_the_model(client, quick) -> None:
     [picture] = ask(
         client, negative_prompt="a cat", steps=7, guidance=0, sampler="euler_a", models=["fake"]
@@ -153,6 +169,8 @@ def test_two_models_draw_in_turn(client) -> None:
         ({"candidates": 10**6}, "candidates", "invalid_value"),
         ({"seed": "seven"}, "seed", "invalid_value"),
         ({"seed": -2}, "seed", "invalid_value"),
+        ({"seed": 1.5}, "seed", "invalid_value"),
+        ({"steps": 1.5}, "steps", "invalid_value"),
         ({"guidance": "4"}, "guidance", "invalid_value"),
         ({"sampler": "magic"}, "sampler", "invalid_value"),
         ({"negative_prompt": "\x00"}, "negative_prompt", "invalid_value"),
@@ -347,13 +365,19 @@ def test_rerank(quick) -> None:
     images = [fake_models.picture("a", seed) for seed in range(5)]
     sent = [encoded(image) for image in images]
     sent[3] = "data:image/png;base64," + sent[3]
-    sent += ["not base64!", base64.b64encode(b"<svg/>").decode(), encoded(images[0], "gif")]
+    sent[2] = base64.encodebytes(base64.b64decode(sent[2])).decode()
+    sent += [
+        "https://example.org/a.png",
+        base64.b64encode(b"<svg/>").decode(),
+        encoded(images[0], "gif"),
+    ]
     answer = post(f"{quick.url}/v1/rerank", {"prompt": "a panda", "images": sent})
     scores = [fake_models.score(image) for image in images]
     best = sorted(range(5), key=lambda index: -scores[index])
     assert [place["index"] for place in answer["results"]] == best
     assert [place["score"] for place in answer["results"]] == [scores[index] for index in best]
     assert [upload["index"] for upload in answer["failed"]] == [5, 6, 7]
+    assert "nothing is fetched" in answer["failed"][0]["reason"]
     assert answer["model"] == "fake-jury"
     top = post(f"{quick.url}/v1/rerank", {"prompt": "a panda", "images": sent, "top_k": 2})
     assert top["results"] == answer["results"][:2]

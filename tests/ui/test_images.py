@@ -1,8 +1,10 @@
 import base64
+import contextlib
 import io
 import struct
 import tracemalloc
 import zlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +14,9 @@ from PIL import Image
 
 from gen.errors import InputError
 from pipelines import families
-from ui.api.images import decode, from_base64, open_image
+from ui.api.images import PIECE, decode, from_base64, open_image
 from ui.api.sizes import can_draw, nearest_size, sizes
+from ui.service.reading import Reader
 
 
 def encoded(image: Image.Image, form: str) -> bytes:
@@ -35,12 +38,18 @@ def declared(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + rows + chunk(b"IEND", b"")
 
 
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Reader]:
+    with contextlib.closing(Reader()) as reader:
+        yield reader
+
+
 PANDA = fake_models.picture("a panda", 1)
 
 
 @pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
-def test_an_image_is_read(form: str) -> None:
-    assert decode(encoded(PANDA, form)).size == (64, 64)
+def test_an_image_is_read(form: str, reader: Reader) -> None:
+    assert decode(encoded(PANDA, form), reader).size == (64, 64)
 
 
 @pytest.mark.parametrize(
@@ -58,9 +67,25 @@ def test_an_image_is_read(form: str) -> None:
     ],
     ids=["empty", "text", "svg", "gif", "tiff", "bmp", "half a png", "half a jpeg", "half a webp"],
 )
-def test_what_is_none_is_refused(data: bytes) -> None:
+def test_what_is_none_is_refused(data: bytes, reader: Reader) -> None:
     with pytest.raises(InputError):
-        decode(data)
+        decode(data, reader)
+
+
+def test_all_that_counts_survives_the_other_process(reader: Reader) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned
+    out = io.BytesIO()
+    PANDA.resize((64, 32)).save(out, "jpeg", exif=exif)
+    turned = decode(out.getvalue(), reader)
+    assert turned.getexif()[0x0112] == 6
+    assert turned.tobytes() == Image.open(out).tobytes()
+
+    out = io.BytesIO()
+    PANDA.quantize(8).save(out, "png", transparency=3)
+    indexed = decode(out.getvalue(), reader)
+    assert (indexed.mode, indexed.has_transparency_data) == ("P", True)
+    assert indexed.convert("RGBA").tobytes() == Image.open(out).convert("RGBA").tobytes()
 
 
 @pytest.mark.parametrize("size", [(30_000, 30_000), (8_000, 8_000), (2**31 - 1, 1)])
@@ -83,9 +108,33 @@ def test_a_file_that_is_too_large() -> None:
 def test_base64() -> None:
     text = base64.b64encode(b"an image").decode()
     assert from_base64(text) == from_base64("data:image/png;base64," + text) == b"an image"
-    for bad in ("a", "ä", "data:image/png;base64,?"):
+    for bad in ("a", "ä", "data:image/png;base64,?", "YQ==YQ=="):
         with pytest.raises(InputError):
             from_base64(bad)
+
+
+@pytest.mark.parametrize("size", [0, 1, 57, 749_999, 750_000, 750_001, 3_000_000])
+def test_base64_of_any_length_and_with_line_breaks(size: int) -> None:
+    data = bytes(range(256)) * (size // 256 + 1)
+    data = data[:size]
+    assert from_base64(base64.b64encode(data).decode()) == data
+    assert from_base64(base64.encodebytes(data).decode()) == data
+    assert from_base64(base64.encodebytes(data).decode().replace("\n", "\r\n")) == data
+
+
+def test_a_piece_that_ends_in_padding_is_not_base64() -> None:
+    text = base64.b64encode(bytes(PIECE * 3 // 4 - 1)).decode()
+    assert len(text) == PIECE
+    with pytest.raises(InputError):
+        from_base64(text + "AAAA")
+
+
+@pytest.mark.parametrize(
+    "text", ["https://example.org/a.png", "HTTP://x", "file:///etc/passwd", "//example.org/a"]
+)
+def test_an_address_is_not_fetched(text: str) -> None:
+    with pytest.raises(InputError, match="nothing is fetched"):
+        from_base64(text)
 
 
 def test_sizes(tmp_path: Path) -> None:

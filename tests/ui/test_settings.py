@@ -28,7 +28,7 @@ from ui.service.settings import SERVED, offered
 gr = pytest.importorskip("gradio", reason="gradio is not installed")
 
 from ui.page.details import described  # noqa: E402
-from ui.page.form import build_form  # noqa: E402
+from ui.page.form import build_form, build_prompt, build_quick  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -135,7 +135,7 @@ def test_every_visible_field_is_drawn_with(
     chosen = [families.shipped()[name] for name in models]
     monkeypatch.setattr("ui.page.form.specs_of", lambda _: chosen)
     with gr.Blocks():
-        form = build_form()
+        form = build_form(build_prompt(), *build_quick())
     shown = visible(form)
     taken = {name for name in MODEL_SETTINGS if any(name in spec.settings for spec in chosen)}
     assert set(shown) == {"candidates", "top_k", "seed"} | (taken - LOCAL)

@@ -11,6 +11,7 @@ import json
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -21,11 +22,14 @@ from ui.access.credentials import Credentials, is_loopback
 # Bytes that a request's body may have, by the beginning of its path; the first that fits holds.
 BODY_LIMITS: Mapping[str, int] = {
     "/v1/rerank": 64_000_000,
-    "/sdapi/v1/png-info": 28_000_000,  # 20 MB in base64
+    "/sdapi/": 28_000_000,  # an image of 20 MB in base64
     "/v1/": 1_000_000,
-    "/sdapi/": 1_000_000,
-    "": 64_000_000,  # the page: several uploads at once
+    "/gradio_api/upload": 64_000_000,  # several at once
+    "": 2_000_000,
 }
+# Signs that JSON is made of, which take time and memory however short it is.
+MOST_SIGNS = 100_000
+MOST_ESCAPES = 1_000_000  # base64 with line breaks has one in 76 characters
 LONGEST_LENGTH = 18  # digits of Content-Length
 BODY_SECONDS = 60.0  # in which a request has to be sent
 FILES = "/v1/files/"  # which have names that cannot be guessed
@@ -69,9 +73,9 @@ class AccessMiddleware:
         try:
             self._check(scope)
         except RefusedError as refusal:
-            await _answer(refusal, send)
+            await _answer(refusal, scope, send)
             return
-        body = _Body(scope["path"], receive)
+        body = _Body(scope, receive)
         begun = False
 
         async def send_unless_refused(message: Message) -> None:
@@ -89,7 +93,7 @@ class AccessMiddleware:
             pass  # the server is ending, and a page that is still open is no error
         finally:
             if body.refusal is not None and not begun:
-                await _answer(body.refusal, send)
+                await _answer(body.refusal, scope, send)
 
     def _check(self, scope: Scope) -> None:
         """Raise RefusedError for who may not come in, and for a body that says it is too large."""
@@ -139,11 +143,16 @@ def own_names(host: str, more: Sequence[str] = ()) -> list[str]:
 
 
 class _Body:
-    """A request's body on its way in: cut off when it is too large, or takes too long."""
+    """A request's body on its way in: cut off when it is too large or too slow.
 
-    def __init__(self, path: str, receive: Receive) -> None:
+    Too large is also JSON of too many parts, since each takes much more memory than its signs.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
         self.refusal: RefusedError | None = None
-        self._path, self._receive = path, receive
+        self._path, self._receive = scope["path"], receive
+        self._is_form = Headers(scope=scope).get("content-type", "").startswith("multipart/")
+        self._signs = self._escapes = 0
         self._deadline = asyncio.get_running_loop().time() + BODY_SECONDS
         self._received, self._ended = 0, False
 
@@ -159,12 +168,24 @@ class _Body:
         except TimeoutError:
             self.refusal = RefusedError(408, "the request was not sent in time", "timeout")
             return {"type": "http.disconnect"}
-        self._received += len(message.get("body", b""))
-        if self._received > _body_limit(self._path):
-            self.refusal = _too_large(self._path)
+        self._count(message.get("body", b""))
+        if self.refusal is not None:
             return {"type": "http.disconnect"}
         self._ended = not message.get("more_body", False)
         return message
+
+    def _count(self, chunk: bytes) -> None:
+        self._received += len(chunk)
+        if self._received > _body_limit(self._path):
+            self.refusal = _too_large(self._path)
+        if self._is_form:
+            return
+        self._signs += sum(map(chunk.count, (b",", b"[", b"{")))
+        self._escapes += chunk.count(b"\\")
+        if self._signs > MOST_SIGNS or self._escapes > MOST_ESCAPES:
+            self.refusal = RefusedError(
+                413, f"the request has more than {MOST_SIGNS:,} parts", "too_large"
+            )
 
 
 def _body_limit(path: str) -> int:
@@ -175,10 +196,13 @@ def _too_large(path: str) -> RefusedError:
     return RefusedError(413, f"the request is larger than {_body_limit(path):,} bytes", "too_large")
 
 
-async def _answer(refusal: RefusedError, send: Send) -> None:
+async def _answer(refusal: RefusedError, scope: Scope, send: Send) -> None:
     kind = "authentication_error" if refusal.status == 401 else "invalid_request_error"
     error = {"message": refusal.message, "type": kind, "param": None, "code": refusal.code}
-    body = json.dumps({"error": error}).encode()
+    content: dict[str, Any] = {"error": error}
+    if scope["path"].startswith("/sdapi/"):  # what clients of that API look at
+        content["detail"] = refusal.message
+    body = json.dumps(content).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from gen.errors import InputError, RoomError
 from gen.models import WeightsError
+from ui.api.reading_route import ReadingRoute
 from ui.service.queue import FatalJobError, Job, QueueFullError, StoppingError
 from ui.service.service import Service, UnknownModelError
 
@@ -64,6 +65,11 @@ def register(app: FastAPI) -> None:
         app.add_exception_handler(kind, _explain)
     app.add_exception_handler(RequestValidationError, _explain_validation)
     app.add_exception_handler(HTTPException, _explain_http)
+
+
+def new_router(prefix: str = "") -> APIRouter:
+    """Return a router for the routes of a topic, which reads bodies off the event loop."""
+    return APIRouter(prefix=prefix, responses=ERROR_ANSWERS, route_class=ReadingRoute)
 
 
 def client_of(request: Request, user: str | None = None) -> str:
@@ -150,8 +156,14 @@ async def _explain_validation(request: Request, error: Exception) -> Response:
     """Answer with the first complaint that pydantic has against a body."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    names = [str(part) for part in first["loc"] if part != "body"]
+    path = [part for part in first["loc"] if part != "body"]
+    # Behind the name only places in lists say something: pydantic adds the types that it tried.
+    names = [str(part) for part in path[:1]] + [str(n) for n in path[1:] if isinstance(n, int)]
     param = names[0] if names and first["type"] != "json_invalid" else None
+    sent = request.headers.get("content-type", "")
+    if param is None and "json" not in sent:
+        message = "the body is not read: send it with the header Content-Type: application/json"
+        return _answer(request, 415, _bad(message, "unsupported_media_type"), {})
     codes = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_parameter"}
     code = codes.get(first["type"], "invalid_value")
     message = first["msg"] if param is None else f"{'.'.join(names)}: {first['msg']}"

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gen.errors import InputError
 from gen.settings import MAX_TEXT, Setting
@@ -11,6 +11,10 @@ from gen.settings.request import SETTINGS, find_setting
 from ui.api.answers import ParameterError
 from ui.service.settings import LIMITS, SERVED
 
+# 42.0 is 42: not every language that writes JSON tells them apart.
+WHOLE = BeforeValidator(
+    lambda value: int(value) if isinstance(value, float) and value.is_integer() else value
+)
 Prompt = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 
 
@@ -26,11 +30,13 @@ def setting_fields(without: set[str]) -> dict[str, Any]:
 
 
 def _field(setting: Setting) -> Any:
-    kind: Any = int | str if setting.name == "seed" else setting.kind  # large seeds are text
-    if kind is not int and kind is not float:
-        return kind | None, Field(None, description=setting.help)
+    if setting.name == "seed":  # large seeds are text
+        return Annotated[int | str | None, WHOLE], Field(None, description=setting.help)
+    if setting.kind is str:
+        return str | None, Field(None, description=setting.help)
     high = LIMITS.get(setting.name, setting.high)
-    return kind | None, Field(None, description=setting.help, ge=setting.low, le=high)
+    bounded = Field(None, description=setting.help, ge=setting.low, le=high)
+    return (Annotated[int | None, WHOLE] if setting.kind is int else float | None), bounded
 
 
 def checked(name: str, value: Any) -> Any:

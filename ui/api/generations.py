@@ -3,19 +3,21 @@
 import re
 import time
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Response
 from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from gen.engine import Outcome
+from gen.errors import InputError
 from gen.events import Event, Note, Watch
 from gen.settings.request import Request
-from ui.api.answers import ERROR_ANSWERS, ParameterError, client_of, finished
+from ui.api.answers import ParameterError, client_of, finished, new_router
 from ui.api.body import Body, Prompt, checked, setting_fields, to_response
 from ui.api.generated import facts_of, images_of
 from ui.api.images import Form, to_base64
@@ -25,10 +27,17 @@ from ui.api.url_store import UrlStore
 from ui.service.service import Service
 
 MAX_IMAGES = 10
+MOST_KEYS = 20  # that are not known
+LIKENESS = 0.8  # from which a key that is not known is one of ours, mistyped
 
 
 class OpenAIFields(Body):
-    """What OpenAI's clients send, of which the last four make no difference here."""
+    """What OpenAI's clients send, of which the last four make no difference here.
+
+    What OpenAI thinks of next is accepted, too, and noted in the answer.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     prompt: Prompt
     model: str | None = None
@@ -92,13 +101,14 @@ class ParsedRequest:
 
     request: Request
     form: Form
-    drawn_size: tuple[int, int] | None  # unless it is that of the form
+    notes: tuple[str, ...]
     as_url: bool
+    as_base64: bool
 
 
 def routes(service: Service) -> APIRouter:
     """Return the paths that draw, and that of images which were asked for as URLs."""
-    router = APIRouter(responses=ERROR_ANSWERS)
+    router = new_router()
     url_store = UrlStore()
 
     @router.post(
@@ -108,20 +118,21 @@ def routes(service: Service) -> APIRouter:
     )
     async def generate(body: Generation, http: HttpRequest) -> Response:
         """Draw `candidates` images of a prompt and return the `n` best, best first."""
-        parsed = parse(service, body)
+        parsed = await run_in_threadpool(parse, service, body)
         client = client_of(http, body.user)
-        address = f"{http.url.scheme}://{http.url.netloc}/v1/files/" if parsed.as_url else None
+        address = f"{http.url.scheme}://{http.url.netloc}/v1/files/"
         if body.stream:
             partials = 0 if body.partial_images is None else body.partial_images
             watch = Partials(partials)
-            job = service.submit(parsed.request, client, watch, previews=partials > 0)
+            job = await run_in_threadpool(
+                service.submit, parsed.request, client, watch, previews=partials > 0
+            )
             stream = events(service, job, parsed.form, watch)
             return StreamingResponse(stream, media_type="text/event-stream")
-        notes: list[str] = []
-        job = service.submit(parsed.request, client, _noting(notes))
+        notes = [*parsed.notes]
+        job = await run_in_threadpool(service.submit, parsed.request, client, _noting(notes))
         outcome = await finished(service, job, http)
-        answer = await run_in_threadpool(_answer, parsed, outcome, notes, url_store, address)
-        return to_response(answer)
+        return await run_in_threadpool(_answer, parsed, outcome, notes, url_store, address)
 
     @router.get("/v1/files/{name}", response_class=Response, include_in_schema=False)
     async def file(name: str) -> Response:
@@ -143,9 +154,10 @@ def parse(service: Service, body: OpenAIFields) -> ParsedRequest:
     if body.background == "transparent":
         raise ParameterError("background", "background transparent: images are opaque here")
     asked = body.model_dump(include={*OWN_FIELDS, "prompt"}, exclude_none=True)
-    if body.models is not None and body.model is not None:
+    if body.models is not None and body.model:
         raise ParameterError("models", "model and models: give one of them")
-    asked["model"] = body.model if body.models is None else ",".join(body.models)
+    notes = _unknown(body)
+    asked["model"] = (body.model or None) if body.models is None else ",".join(body.models)
     top_k, n = asked.pop("top_k", None), body.n
     if top_k is not None and n is not None and top_k != n:
         raise ParameterError("top_k", f"top_k {top_k} and n {n} say the same: give one of them")
@@ -155,15 +167,31 @@ def parse(service: Service, body: OpenAIFields) -> ParsedRequest:
 
     file_format = "png" if body.output_format is None else body.output_format
     form = Form(file_format, body.output_compression)
-    drawn_size = None
     if size is not None:
         drawn_size = fitted_size(service, values.get("model"), *size)
         values |= size_settings(service, values.get("model"), drawn_size)
-        if drawn_size == size:
-            drawn_size = None
-        else:
+        if drawn_size != size:
             form = replace(form, size=size)
-    return ParsedRequest(Request.from_json(values), form, drawn_size, body.response_format == "url")
+            notes += ["drawn at {}x{} and enlarged".format(*drawn_size)]
+    return ParsedRequest(
+        Request.from_json(values),
+        form,
+        tuple(notes),
+        as_url=body.response_format != "b64_json",
+        as_base64=body.response_format != "url",
+    )
+
+
+def _unknown(body: OpenAIFields) -> list[str]:
+    """Return a note on the keys that are not known. Raises ParameterError for a slip of ours."""
+    unknown = [key[:40] for key in body.model_extra or {}]
+    for key in unknown[:MOST_KEYS]:
+        if near := get_close_matches(key, OWN_FIELDS, 1, LIKENESS):
+            message = f"{key}: not known; did you mean {near[0]}?"
+            raise ParameterError(key, message, "unknown_parameter")
+    if len(unknown) > MOST_KEYS:
+        raise InputError(f"{len(unknown)} keys that are not known here, as {unknown[0]}")
+    return [f"not known here, so without effect: {', '.join(unknown)}"] if unknown else []
 
 
 def _size(body: OpenAIFields, asked: dict[str, Any]) -> tuple[int, int] | None:
@@ -195,23 +223,23 @@ def _answer(
     outcome: Outcome,
     notes: list[str],
     url_store: UrlStore,
-    address: str | None,
-) -> ImagesAnswer:
-    """Return the images of an outcome, by URLs that begin with `address` unless that is None."""
+    address: str,
+) -> Response:
+    """Answer with the images of an outcome; their URLs begin with `address`."""
     data = []
     for result in images_of(outcome):
         file = parsed.form.encode_result(result)
-        facts = facts_of(result, parsed.form)
-        if address is None:
-            data.append(GeneratedImage(b64_json=to_base64(file), **facts))
-        else:
-            data.append(GeneratedImage(url=address + url_store.put(file, parsed.form), **facts))
-    if parsed.drawn_size is not None:
-        notes = [*notes, "drawn at {}x{} and enlarged".format(*parsed.drawn_size)]
-    return ImagesAnswer(
+        image = GeneratedImage(
+            b64_json=to_base64(file) if parsed.as_base64 else None,
+            url=address + url_store.put(file, parsed.form) if parsed.as_url else None,
+            **facts_of(result, parsed.form),
+        )
+        data.append(image)
+    answer = ImagesAnswer(
         created=int(time.time()),
         data=data,
         output_format=parsed.form.format,  # type: ignore[arg-type]
         notes=notes,
         failed=[f"seed {result.seed}: {result.failed}" for result in outcome.failed],
     )
+    return to_response(answer)

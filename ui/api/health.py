@@ -5,7 +5,7 @@ from typing import Literal
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
-from ui.api.answers import ERROR_ANSWERS
+from ui.api.answers import new_router
 from ui.service.metrics import CONTENT_TYPE
 from ui.service.service import Service
 
@@ -18,7 +18,7 @@ class Health(BaseModel):
 
 def routes(service: Service) -> APIRouter:
     """Return the paths that look after the server."""
-    router = APIRouter(responses=ERROR_ANSWERS)
+    router = new_router()
 
     @router.get("/healthz", responses={503: {"model": Health}})
     async def healthz(response: Response) -> Health:

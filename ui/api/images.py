@@ -4,6 +4,7 @@ import base64
 import binascii
 import io
 import math
+import re
 from dataclasses import dataclass
 
 from PIL import Image, ImageOps
@@ -12,10 +13,14 @@ from gen import metadata
 from gen.errors import InputError
 from gen.result import Result
 from gen.run_folder.saving import ENCODING
+from ui.service.reading import Reader
 
 FORMATS = ("PNG", "JPEG", "WEBP")  # PIL would also try the parsers of rare and dangerous formats
 MAX_BYTES = 20_000_000
+TOO_LARGE = f"an image larger than {MAX_BYTES // 1_000_000} MB is not read"
 MAX_PIXELS = 32_000_000
+PIECE = 1_000_000  # characters of base64
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}:|//")
 TOO_MANY_PIXELS = f"an image of more than {MAX_PIXELS // 1_000_000} megapixels is not read"
 
 
@@ -56,21 +61,35 @@ def to_base64(data: bytes) -> str:
 
 
 def from_base64(text: str) -> bytes:
-    """Return the bytes of a base64 text or of a data: URL. Raises InputError."""
+    """Return the bytes of a base64 text, with or without line breaks, or of a data: URL.
+
+    Raises InputError, also for an address: nothing is fetched.
+    """
     if text.startswith("data:"):
         text = text.partition(",")[2]
-    if len(text) > MAX_BYTES * 4 / 3 + 4:
-        raise InputError(f"an image larger than {MAX_BYTES // 1_000_000} MB is not read")
+    elif ADDRESS.match(text):
+        raise InputError("an address: nothing is fetched, so send the image itself, as base64")
+    pieces, rest = [], ""
     try:
-        return base64.b64decode(text, validate=True)
+        # A piece at a time: while a large text is decoded at once, all other threads stand still.
+        for start in range(0, len(text), PIECE):
+            piece = rest + "".join(text[start : start + PIECE].split())
+            whole = len(piece) if start + PIECE >= len(text) else len(piece) // 4 * 4
+            pieces.append(base64.b64decode(piece[:whole], validate=True))
+            rest = piece[whole:]
     except (binascii.Error, ValueError) as error:
         raise InputError("not base64") from error
+    if any(len(data) % 3 for data in pieces[:-1]):  # what is padded has ended
+        raise InputError("not base64")
+    if sum(map(len, pieces)) > MAX_BYTES:
+        raise InputError(TOO_LARGE)
+    return b"".join(pieces)
 
 
 def open_image(data: bytes) -> Image.Image:
     """Open an upload: its size is checked, its pixels not decoded yet. Raises InputError."""
     if len(data) > MAX_BYTES:
-        raise InputError(f"an image larger than {MAX_BYTES // 1_000_000} MB is not read")
+        raise InputError(TOO_LARGE)
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         size = image.size
@@ -83,11 +102,14 @@ def open_image(data: bytes) -> Image.Image:
     return image
 
 
-def decode(data: bytes) -> Image.Image:
+def decode(data: bytes, reader: Reader) -> Image.Image:
     """Decode an upload; of an animation the first frame. Raises InputError."""
+    return reader.read(_decoded, data)
+
+
+def _decoded(data: bytes) -> Image.Image:
     image = open_image(data)
     try:
-        image.load()
+        return image.copy()  # a file cannot be sent on
     except Exception as error:  # as above
         raise InputError("a damaged image") from error
-    return image

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from gen.models import Spec
-from ui.api.answers import ERROR_ANSWERS
+from ui.api.answers import new_router
 from ui.api.sizes import sizes
 from ui.service.service import Service, models_present
 from ui.service.settings import offered
@@ -35,7 +35,7 @@ class ModelList(BaseModel):
 
 def routes(service: Service) -> APIRouter:
     """Return the paths under /v1/models."""
-    router = APIRouter(responses=ERROR_ANSWERS)
+    router = new_router()
 
     @router.get("/v1/models")
     async def models() -> ModelList:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from gen.errors import InputError
-from ui.api.answers import ERROR_ANSWERS, client_of, finished
+from ui.api.answers import client_of, finished, new_router
 from ui.api.body import Body, Prompt, checked, to_response
 from ui.api.images import from_base64
 from ui.service.service import Service, UploadScore
@@ -52,7 +52,7 @@ class RerankAnswer(BaseModel):
 
 def routes(service: Service) -> APIRouter:
     """Return the path that ranks images."""
-    router = APIRouter(responses=ERROR_ANSWERS)
+    router = new_router()
 
     @router.post("/v1/rerank", response_model=RerankAnswer)
     async def rerank(body: RerankRequest, http: HttpRequest) -> Response:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import gradio as gr
+from PIL import Image
 
 from gen.errors import InputError, RoomError
 from gen.models import WeightsError
@@ -73,7 +74,7 @@ def _ranked(service: Service, paths: Sequence[str], prompt: str, client: str) ->
         if each.failed is not None
     ]
     shown = [
-        _tile(rank, names[place], files[place], scores[place])
+        _tile(rank, names[place], decode(files[place], service.reader), scores[place])
         for rank, place in enumerate(scored, start=1)
     ]
     return paragraphs([f"{counted(len(scored), 'image')} for: {prompt}", *lines]), tiles(
@@ -81,8 +82,7 @@ def _ranked(service: Service, paths: Sequence[str], prompt: str, client: str) ->
     )
 
 
-def _tile(rank: int, name: str, data: bytes, upload: UploadScore) -> Tile:
-    image = decode(data)
+def _tile(rank: int, name: str, image: Image.Image, upload: UploadScore) -> Tile:
     match = [] if upload.match is None else [f"{percent(upload.match)} match"]
     return Tile(
         data_url(image),

@@ -21,6 +21,7 @@ from gen.settings.request import Request
 from ui.api.images import decode
 from ui.service.metrics import Metrics
 from ui.service.queue import FatalJobError, Job, Queue, QueueFullError, StoppingError
+from ui.service.reading import Reader
 from ui.service.settings import LIMITS, SERVED
 
 JOURNAL = "queue.json"  # in the run folder
@@ -72,6 +73,7 @@ class Service:
     find: Callable[[str], Spec] = find_served
     fit_size: bool = False
     metrics: Metrics = field(default_factory=Metrics)
+    reader: Reader = field(default_factory=Reader)
 
     def __post_init__(self) -> None:
         self.history = History(self.folder.path)
@@ -160,7 +162,7 @@ class Service:
             if job.cancel.asked:
                 raise StoppingError
             try:
-                prepared.append((index, reranker.prepare(decode(data))))
+                prepared.append((index, reranker.prepare(decode(data, self.reader))))
             except ValueError as error:
                 found[index] = UploadScore(failed=str(error))
         images = reranker.encode([image for _, image in prepared])

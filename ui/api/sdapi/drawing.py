@@ -1,0 +1,150 @@
+"""Drawing as tools written for AUTOMATIC1111's API ask for it, and how far it is."""
+
+import json
+from time import perf_counter
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi import Request as HttpRequest
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+
+from gen import metadata
+from gen.engine import Outcome
+from gen.metadata import parameters
+from ui.api.answers import finished, new_router
+from ui.api.body import to_response
+from ui.api.generated import images_of
+from ui.api.images import Form, to_base64
+from ui.api.sdapi.options import Choices, client
+from ui.api.sdapi.request import ParsedRequest, TextToImage, TheirFields, parse
+from ui.service.queue import Job
+from ui.service.service import Service
+
+
+class Images(BaseModel):
+    """Images in the order of their seeds; `info` is JSON as text."""
+
+    images: list[str]
+    parameters: dict[str, Any]
+    info: str
+
+
+class State(BaseModel):
+    """The job in the making."""
+
+    skipped: bool = False
+    interrupted: bool
+    job: str
+    job_count: int
+    job_no: int
+    sampling_step: int
+    sampling_steps: int
+    job_timestamp: str = ""
+
+
+class ProgressAnswer(BaseModel):
+    """How far the job in the making is, whoever asked for it; `current_image` if it was here."""
+
+    progress: float
+    eta_relative: float
+    state: State
+    current_image: str | None = None
+    textinfo: str | None = None
+
+
+def routes(service: Service, choices: Choices) -> APIRouter:
+    """Return the paths that have to do with jobs."""
+    router = new_router()
+
+    @router.post("/txt2img", response_model=Images)
+    async def text_to_image(body: TextToImage, http: HttpRequest) -> Response:
+        """Draw `batch_size` times `n_iter` images, or the best so many of `candidates`."""
+        asking = client(http)
+
+        def submit() -> tuple[ParsedRequest, Job]:
+            parsed = parse(service, body, choices.of(asking))
+            job = service.submit(parsed.request, asking, previews=True)
+            choices.keep(asking, parsed.choice)
+            return parsed, job
+
+        parsed, job = await run_in_threadpool(submit)
+        outcome: Outcome = await finished(service, job, http)
+        return await run_in_threadpool(_answer, body, parsed, outcome)
+
+    @router.get("/progress")
+    def progress(http: HttpRequest, skip_current_image: bool = False) -> ProgressAnswer:
+        """Return how far the job in the making is."""
+        job = service.queue.running
+        own = job is not None and job.client == client(http)
+        return _progress(job, len(service.queue), with_image=own and not skip_current_image)
+
+    @router.post("/interrupt")
+    async def interrupt(http: HttpRequest) -> dict[str, Any]:
+        """Finish the client's own job as it is."""
+        job = service.queue.running
+        if job is not None and job.client == client(http):
+            job.cancel.finish_now()
+        return {}
+
+    # The images of a request are made side by side here, so there is none to go on with.
+    router.post("/skip")(interrupt)
+    return router
+
+
+def _answer(body: TheirFields, parsed: ParsedRequest, outcome: Outcome) -> Response:
+    results = sorted(images_of(outcome), key=lambda result: result.index)
+    records = [metadata.read(result.path) for result in results if result.path is not None]
+    first, request = records[0], outcome.plan.request
+    image = results[0].open()
+    width, height = parsed.form.size or ((0, 0) if image is None else image.size)
+    seeds, count = [result.seed for result in results], len(results)
+    info = {
+        "prompt": request.prompt,
+        "all_prompts": [request.prompt] * count,
+        "negative_prompt": request.negative_prompt or "",
+        "all_negative_prompts": [request.negative_prompt or ""] * count,
+        "seed": seeds[0],
+        "all_seeds": seeds,
+        "subseed": seeds[0],
+        "all_subseeds": seeds,
+        "subseed_strength": 0,
+        "width": width,
+        "height": height,
+        "sampler_name": request.sampler,
+        "scheduler": request.schedule,
+        "cfg_scale": request.guidance,
+        "steps": request.steps,
+        "clip_skip": request.clip_skip,
+        "batch_size": body.batch_size,
+        "sd_model_name": first.model,
+        "sd_model_hash": first.model_hash,
+        "styles": [],
+        "index_of_first_image": 0,
+        "infotexts": [parameters.to_text(record) for record in records],
+        "scores": [result.score for result in results],
+        "notes": list(parsed.notes),
+    }
+    sent = [] if body.send_images is False else results
+    images = [to_base64(parsed.form.encode_result(result)) for result in sent]
+    return to_response(Images(images=images, parameters=body.model_dump(), info=json.dumps(info)))
+
+
+def _progress(job: Job | None, waiting: int, with_image: bool) -> ProgressAnswer:
+    event = None if job is None else job.progress
+    state = State(
+        interrupted=job is not None and job.cancel.asked,
+        job="" if job is None else "txt2img",
+        job_count=waiting + (job is not None),
+        job_no=0,
+        sampling_step=0 if event is None else event.step,
+        sampling_steps=0 if event is None else event.steps,
+    )
+    if job is None or event is None or job.began is None:
+        return ProgressAnswer(progress=0, eta_relative=0, state=state)
+    done = event.share
+    eta = (perf_counter() - job.began) * (1 - done) / done if done > 0 else 0
+    image = None
+    if with_image and event.previews and event.previews[0] is not None:
+        image = to_base64(Form().encode(event.previews[0]))
+    return ProgressAnswer(progress=done, eta_relative=eta, state=state, current_image=image)

@@ -1,0 +1,216 @@
+"""What tools written for AUTOMATIC1111's API want to know, and what an image says of itself."""
+
+import os
+from typing import Any
+
+from fastapi import APIRouter, Body
+from pydantic import BaseModel
+
+from gen import metadata
+from gen.errors import InputError
+from gen.memory import free_on_host
+from gen.metadata.foreign import read_any
+from gen.settings import SAMPLERS, SCHEDULES
+from ui.api.answers import new_router
+from ui.api.images import from_base64, open_image
+from ui.api.sdapi.options import title
+from ui.api.sdapi.request import THEIR_NAMES
+from ui.service.service import Service, models_present
+
+# Lists that are empty here: tools ask for all of them before they draw.
+EMPTY_LISTS = (
+    "sd-vae",
+    "latent-upscale-modes",
+    "loras",
+    "hypernetworks",
+    "face-restorers",
+    "realesrgan-models",
+    "prompt-styles",
+    "script-info",
+    "extensions",
+)
+# What to read anew: nothing, since what is there is looked up whenever it is asked for.
+REFRESHED = ("refresh-checkpoints", "refresh-vae", "refresh-loras", "refresh-embeddings")
+NOT_DONE = {
+    "interrogate": "no network that describes images is served: rank them for a prompt instead, "
+    "with POST /v1/rerank",
+    "unload-checkpoint": "models stay loaded for the other clients",
+    "train/embedding": "nothing is trained by this server",
+    "train/hypernetwork": "nothing is trained by this server",
+}
+
+
+class Upload(BaseModel):
+    """An image in base64, or as a data: URL."""
+
+    image: str
+
+
+class PngInfo(BaseModel):
+    """What an image says about itself: as it stands there, and as `txt2img` takes it."""
+
+    info: str
+    items: dict[str, str]
+    parameters: dict[str, Any]
+
+
+class Checkpoint(BaseModel):
+    """A model that draws."""
+
+    title: str
+    model_name: str
+    hash: str | None
+    sha256: str | None = None
+    filename: str
+    config: str | None = None
+
+
+class SamplerItem(BaseModel):
+    """A sampler, by the name that AUTOMATIC1111 has for it and by ours."""
+
+    name: str
+    aliases: list[str]
+    options: dict[str, str] = {}
+
+
+class SchedulerItem(BaseModel):
+    """A schedule, by what requests call it and by what people read."""
+
+    name: str
+    label: str
+    aliases: list[str]
+    default_rho: float = -1
+    need_inner_model: bool = False
+
+
+class Upscaler(BaseModel):
+    """A way to enlarge images."""
+
+    name: str
+    model_name: str | None = None
+    model_path: str | None = None
+    model_url: str | None = None
+    scale: float = 4
+
+
+class Embeddings(BaseModel):
+    """Learned words, of which the server has none of its own."""
+
+    loaded: dict[str, Any] = {}
+    skipped: dict[str, Any] = {}
+
+
+class Scripts(BaseModel):
+    """Scripts, of which there are none."""
+
+    txt2img: list[str] = []
+    img2img: list[str] = []
+
+
+class Memory(BaseModel):
+    """Bytes of the host's memory."""
+
+    ram: dict[str, float]
+    cuda: dict[str, Any]
+
+
+def routes(service: Service) -> APIRouter:
+    """Return the paths that draw nothing."""
+    router = new_router()
+    _add_lists(router, service)
+    for name in EMPTY_LISTS:
+        router.get(f"/{name}", operation_id=f"list_{name}")(_nothing)
+    for name in REFRESHED:
+        router.post(f"/{name}", operation_id=name)(_done)
+    for name, why in NOT_DONE.items():
+        _refuse(router, name, why)
+
+    @router.post("/png-info")
+    def png_info(body: Upload) -> PngInfo:
+        """Return what an image says about itself; nothing is no error."""
+        image = open_image(from_base64(body.image))
+        try:
+            request = read_any(image).request
+            _, text = metadata.read_texts(image)
+        except Exception:  # others' files hold anything
+            return PngInfo(info="", items={}, parameters={})
+        values = {THEIR_NAMES.get(name, name): value for name, value in request.to_json().items()}
+        info = "" if text is None else text
+        return PngInfo(info=info, items={"parameters": info}, parameters=values)
+
+    return router
+
+
+def _add_lists(router: APIRouter, service: Service) -> None:
+    @router.get("/sd-models")
+    def checkpoints() -> list[Checkpoint]:
+        """List the models that draw."""
+        return [
+            Checkpoint(
+                title=title(service, spec),
+                model_name=spec.name,
+                hash=service.engine.model_hash(spec),
+                filename=spec.folder.name,
+            )
+            for spec in models_present().values()
+        ]
+
+    @router.get("/samplers")
+    async def samplers() -> list[SamplerItem]:
+        """List the samplers that models which take one know."""
+        return [
+            SamplerItem(name=row.a1111, aliases=[name, *row.aliases])
+            for name, row in SAMPLERS.items()
+        ]
+
+    @router.get("/schedulers")
+    async def schedulers() -> list[SchedulerItem]:
+        """List the ways to space steps."""
+        return [
+            SchedulerItem(name=name, label=row.a1111, aliases=list(row.aliases))
+            for name, row in SCHEDULES.items()
+        ]
+
+    @router.get("/upscalers")
+    async def upscalers() -> list[Upscaler]:
+        """List the ways to enlarge images; the first is none, as tools expect."""
+        return [Upscaler(name="None")]
+
+    @router.get("/embeddings")
+    async def embeddings() -> Embeddings:
+        """List the learned words."""
+        return Embeddings()
+
+    @router.get("/scripts")
+    async def scripts() -> Scripts:
+        """List the scripts."""
+        return Scripts()
+
+    @router.get("/cmd-flags")
+    async def cmd_flags() -> dict[str, Any]:
+        """Return how the server was started, as far as it concerns tools."""
+        return {"api": True, "nowebui": False}
+
+    @router.get("/memory")
+    def memory() -> Memory:
+        """Return how much memory the host has, in bytes."""
+        free = free_on_host()
+        total = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        ram = {"free": free, "used": max(0.0, total - free), "total": total}
+        return Memory(ram=ram, cuda={"error": "not told by this server"})
+
+
+async def _nothing() -> list[dict[str, Any]]:
+    """Return an empty list: the server has nothing of this kind."""
+    return []
+
+
+async def _done() -> None:
+    """Do nothing: what is there is looked up whenever it is asked for."""
+
+
+def _refuse(router: APIRouter, name: str, why: str) -> None:
+    @router.post(f"/{name}", operation_id=name.replace("/", "_"), response_model=None)
+    async def refused(body: dict[str, Any] | None = Body(None)) -> None:  # noqa: B008
+        """Say why this is not done here."""
+        raise InputError(f"{name}: {why}")
