@@ -29,7 +29,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-PATIENCE = 30_000  # milliseconds; a busy machine is no failure
+PATIENCE = 15_000  # milliseconds; a busy machine is no failure
 
 
 @dataclass

@@ -311,7 +311,7 @@ def test_a_job_outlives_a_reload_and_a_closed_tab_and_is_ended_from_another(brow
 
 def test_the_queue_of_a_visitor(browser, quick) -> None:
     held = threading.Event()
-    quick.fakes.pipeline.on_step = lambda _: held.wait(PATIENCE)
+    quick.fakes.pipeline.on_step = lambda _: held.wait(30)
     page = browser.open(quick.url)
     draw(page, "the first", candidates=1, top_k=1)
     page.wait_for_selector("#live .tile")
