@@ -185,6 +185,14 @@ class Models:
         return str(device), name, free_memory(device), free_on_host()
 
 
+def weights_size(spec: Spec) -> int | None:
+    """Return the bytes of a model's weights in float32; None where their files are damaged."""
+    try:
+        return families.weights_memory(spec, 4).weights
+    except WeightsError:
+        return None
+
+
 def load_pipeline(spec: Spec, options: LoadOptions, watch: Watch) -> "Pipeline":
     """Load a model's networks. Takes seconds."""
     return families.load(

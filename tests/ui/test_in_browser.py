@@ -104,7 +104,7 @@ def test_the_best_are_shown_first_and_the_rest_behind_a_click(browser, site) -> 
     assert page.inner_text("#draw-heading p >> nth=0") == HOSTILE
     page.wait_for_selector("#draw-rest >> text=The other 3 candidates")
     assert page.locator("#draw-rest .tile img").count() == 3
-    seeds = {path.stem.split("-")[1] for path in site.folder.rglob("*-9007*.png")}
+    seeds = {path.stem.split("-")[-1] for path in site.folder.rglob("*-9007*.png")}
     assert seeds == {str(SEED + i) for i in range(5)}
 
     page.click("#draw-best .tile >> nth=0")
@@ -292,7 +292,9 @@ def test_a_job_outlives_a_reload_and_a_closed_tab_and_is_ended_from_another(brow
     job = quick.service.queue.running
     page.reload()
     page.wait_for_selector("#live .tile img")  # its previews are back
-    assert page.input_value("#prompt textarea") == "a very long job"
+    page.wait_for_function(
+        "document.querySelector('#prompt textarea').value == 'a very long job'"
+    )
     assert page.input_value("#candidates input") == "2"
     assert page.is_visible("#draw-stop")
     other = page.context.new_page()  # a second tab of the same browser

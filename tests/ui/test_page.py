@@ -116,7 +116,7 @@ def test_what_a_hidden_field_holds_is_not_sent(other: specs.Spec) -> None:
     from ui.page.form import build_form, build_prompt, build_quick
 
     with gr.Blocks():
-        form = build_form(build_prompt(), *build_quick())
+        form = build_form(SERVICE, build_prompt(), *build_quick(SERVICE))
     values = ["a panda", ["other"], *[1] * len(form.fields)]
     assert form.asked(values).keys() == {
         *("prompt", "model", "candidates", "top_k", "seed", "guidance", "temperature")

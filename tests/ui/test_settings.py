@@ -135,7 +135,7 @@ def test_every_visible_field_is_drawn_with(
     chosen = [families.shipped()[name] for name in models]
     monkeypatch.setattr("ui.page.form.specs_of", lambda _: chosen)
     with gr.Blocks():
-        form = build_form(build_prompt(), *build_quick())
+        form = build_form(SERVICE, build_prompt(), *build_quick(SERVICE))
     shown = visible(form)
     taken = {name for name in MODEL_SETTINGS if any(name in spec.settings for spec in chosen)}
     assert set(shown) == {"candidates", "top_k", "seed"} | (taken - LOCAL)

@@ -13,12 +13,11 @@ from gen.run_folder.events import Axis
 from gen.settings.request import SETTINGS, Request
 from ui.page.batch import Batch, Visitors
 from ui.page.drawing_panel import VISITORS, DrawingPanel, build_buttons
-from ui.page.form import Form, label_of, specs_of
+from ui.page.form import Form, label_of
 from ui.page.markup import ON_DO
 from ui.page.view import Shown, View, build_view
 from ui.page.wiring import QUIET, complaint
 from ui.service.service import Service
-from ui.service.settings import offered
 
 AXES = (("guidance", "1, 3, 6"), ("steps", "5, 10, 20"))  # at first: across, down
 MOST_CELLS = 48
@@ -96,7 +95,7 @@ def build(service: Service, visitors: Visitors, form: Form, tab: gr.Tab) -> View
 
 
 def _build_axis(which: str, name: str, values: str, form: Form) -> list[Any]:
-    names = offered(specs_of(form.models.value))
+    names = form.service.offered(form.service.specs(form.models.value))
     with gr.Row():
         setting = gr.Dropdown(
             [(label_of(each), each) for each in (*names, "seed")],

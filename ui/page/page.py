@@ -17,7 +17,7 @@ from ui.api.images import MAX_BYTES
 from ui.page import compare, gallery, rank, settings_file, start
 from ui.page.batch import Batch, Visitors
 from ui.page.drawing_panel import SHOW_RESULTS, VISITORS, DrawingPanel, build_buttons
-from ui.page.form import Form, build_form, build_prompt, build_quick, specs_of
+from ui.page.form import Form, build_form, build_prompt, build_quick
 from ui.page.markup import ON_CLICK, ON_DO
 from ui.page.theme import HEADER, SETTINGS_SWITCH, theme
 from ui.page.variations import nearby
@@ -108,7 +108,7 @@ def _build_drawing(service: Service, visitors: Visitors) -> _Drawing:
                 buttons = build_buttons("draw", "Generate")
         check = gr.HTML(elem_id="prompt-check")
         with gr.Row(elem_id="quick"):
-            quick, dice = build_quick()
+            quick, dice = build_quick(service)
             gr.HTML(SETTINGS_SWITCH, elem_id="settings-switch")
         status = gr.HTML(elem_id="status", elem_classes="status")
     with gr.Row(elem_id="workspace"):
@@ -117,10 +117,12 @@ def _build_drawing(service: Service, visitors: Visitors) -> _Drawing:
             live = gr.HTML(elem_id="live")
             view = build_view(service, "draw")
             start_screen = gr.HTML(
-                start.start(service, specs_of([])), js_on_load=ON_DO + ON_CLICK, elem_id="start"
+                start.start(service, service.specs([])),
+                js_on_load=ON_DO + ON_CLICK,
+                elem_id="start",
             )
         with gr.Column(elem_id="settings", scale=0, min_width=320):
-            form = build_form(prompt, quick, dice)
+            form = build_form(service, prompt, quick, dice)
             with gr.Accordion("Prompts from a file", open=False):
                 file = gr.File(
                     label="A prompt a line, with settings as --flag value, or JSON Lines",
@@ -167,7 +169,7 @@ def _connect_drawing(service: Service, drawn: _Drawing) -> None:
     drawn.start.select(begin, form.controls, [form.prompt, *outputs], **watched)
 
     def check(prompt: str, models: list[str]) -> str:
-        return start.checked(prompt, specs_of(models), service)
+        return start.checked(prompt, service.specs(models), service)
 
     for changed in (form.prompt.change, form.models.change):
         changed(
@@ -179,7 +181,10 @@ def _connect_drawing(service: Service, drawn: _Drawing) -> None:
             **QUIET,
         )
     form.models.change(
-        lambda models: start.start(service, specs_of(models)), form.models, drawn.start, **QUIET
+        lambda models: start.start(service, service.specs(models)),
+        form.models,
+        drawn.start,
+        **QUIET,
     )
 
 
@@ -224,7 +229,9 @@ def _connect_loading(page: gr.Blocks, service: Service, drawn: _Drawing) -> None
         yield from _watched(drawn, visitor)
 
     page.load(restore, kept, form.controls, queue=False, **QUIET)
-    page.load(lambda: start.start(service, specs_of([])), None, drawn.start, queue=False, **QUIET)
+    page.load(
+        lambda: start.start(service, service.specs([])), None, drawn.start, queue=False, **QUIET
+    )
     page.load(
         resume,
         None,

@@ -19,7 +19,11 @@ LATELY = 12  # images
 
 
 def start(service: Service, chosen: Sequence[Spec]) -> str:
-    """Return what the chosen models draw with words to click, examples, and the last images."""
+    """Return what the chosen models draw with words to click, examples, and the last images.
+
+    No model chosen is the default.
+    """
+    chosen = chosen or service.specs([])
     parts = ['<section class="start">']
     if lately := _lately(service):
         parts += ['<p class="label">Drawn lately</p>', lately]
@@ -31,7 +35,7 @@ def start(service: Service, chosen: Sequence[Spec]) -> str:
             for word in dict.fromkeys(words)
         )
         parts.append(f'<ul class="chips" aria-label="words that it knows">{buttons}</ul>')
-    if prompts := examples():
+    if prompts := examples(service):
         buttons = "".join(
             f'<li><button type="button" class="example" data-do="draw" data-name="{text(prompt)}">'
             f"{text(prompt)}</button></li>"

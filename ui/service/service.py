@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
@@ -13,38 +13,22 @@ from typing import Any
 from gen.engine import Engine, Outcome
 from gen.errors import InputError
 from gen.events import Event, Watch, ignore_events
-from gen.models import DEFAULT_MODEL, Spec, WeightsError, shipped
+from gen.models import Spec, WeightsError
 from gen.plan import Plan, resolve
 from gen.run_folder.folder import RunFolder
 from gen.run_folder.history import History
 from gen.settings.request import Request
 from ui.api.images import decode
+from ui.service.catalog import Catalog, UnknownModelError
 from ui.service.metrics import Metrics
 from ui.service.queue import FatalJobError, Job, Queue, QueueFullError, StoppingError
 from ui.service.reading import Reader
-from ui.service.settings import LIMITS, SERVED
+from ui.service.rules import Rules
+from ui.service.settings import SERVED, offered
 
 JOURNAL = "queue.json"  # in the run folder
 CLAIMS_KEPT = 10_000  # images whose claims are remembered
 Claims = tuple[tuple[str, bool], ...]  # of a prompt, and whether each holds in an image
-
-
-class UnknownModelError(InputError):
-    """Not one of the models that are served."""
-
-
-def models_present() -> dict[str, Spec]:
-    """Return the known models whose weights are there, by name."""
-    return {name: spec for name, spec in shipped().items() if spec.folder.is_dir()}
-
-
-def find_served(name: str) -> Spec:
-    """Return the Spec of a known model; no folder of the server's disk is one for visitors."""
-    if name not in shipped():
-        raise UnknownModelError(
-            f"no model {name[:80]!r} is served here: choose from {', '.join(models_present())}"
-        )
-    return shipped()[name]
 
 
 @dataclass(frozen=True)
@@ -70,8 +54,9 @@ class Service:
 
     engine: Engine
     folder: RunFolder
-    find: Callable[[str], Spec] = find_served
     fit_size: bool = False
+    catalog: Catalog = field(default_factory=Catalog)
+    rules: Rules = field(default_factory=Rules)
     metrics: Metrics = field(default_factory=Metrics)
     reader: Reader = field(default_factory=Reader)
 
@@ -80,16 +65,38 @@ class Service:
         self._claims: OrderedDict[tuple[int, int], Claims] = OrderedDict()
         self.queue = Queue(self.folder.path / JOURNAL)
 
+    @property
+    def models(self) -> dict[str, Spec]:
+        """The models that visitors may choose, by name."""
+        known = self.catalog.models
+        return {name: spec for name, spec in known.items() if self.rules.allow_model(name)}
+
+    def find(self, name: str) -> Spec:
+        """Return the Spec of a model. Raises UnknownModelError for what visitors may not choose."""
+        if not self.rules.allow_model(name):
+            raise UnknownModelError(
+                f"no model {name[:80]!r} is served here: choose from {', '.join(self.models)}"
+            )
+        return self.catalog.find(name)
+
+    def specs(self, names: Sequence[str]) -> list[Spec]:
+        """Return what is known of the chosen models; nothing chosen is the default."""
+        return self.catalog.specs([name for name in names if self.rules.allow_model(name)])
+
+    def offered(self, models: Iterable[Spec]) -> list[str]:
+        """Return the settings of models that visitors may give, in the table's order."""
+        return [name for name in offered(models) if self.rules.allow_setting(name)]
+
     def check(self) -> None:
         """Raise WeightsError if the default models are not there; loads nothing."""
         self.engine.reranker_spec()
-        self.engine.model_hash(self.find(DEFAULT_MODEL))
+        self.engine.model_hash(self.catalog.find(self.catalog.default))
 
     def load(self) -> None:
         """Load the default models, so that the first job does not wait for them."""
 
         def work(job: Job) -> None:
-            self.engine.pipeline(self.find(DEFAULT_MODEL), job.follow)
+            self.engine.pipeline(self.catalog.find(self.catalog.default), job.follow)
             if self.engine.reranker_spec() is not None:
                 self.engine.load_reranker(job.follow)
 
@@ -99,12 +106,16 @@ class Service:
 
     def plan(self, request: Request) -> Plan:
         """Resolve a request; raises InputError for what cannot or may not be drawn here."""
+        files = {"lora": self.catalog.loras, "vae": self.catalog.vaes}
+        served = {*SERVED, *(name for name, known in files.items() if known)}
         for name in request.given():
-            if name not in SERVED:
+            if name not in served or not self.rules.allow_setting(name):
                 raise InputError(f"{name}: not a setting for visitors of a server")
-        plan = resolve(request, self.find)
+        if request.model is None:
+            request = request.replace(model=self.catalog.default)
+        plan = resolve(self.catalog.with_files(request), self.find)
         for _, own in plan.models:
-            for name, most in LIMITS.items():
+            for name, most in self.rules.most.items():
                 value = getattr(own, name)
                 if value is not None and value > most:
                     raise InputError(f"{name} {value}: at most {most} on this server")

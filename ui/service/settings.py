@@ -1,14 +1,12 @@
 """What visitors may set, and how far; it follows from the table of settings."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from gen.models import Spec
 from gen.settings.request import MODEL_SETTINGS, SETTINGS
 
 # None that names files of this machine, or that is only recorded.
 SERVED = tuple(name for name, each in SETTINGS.items() if each.asked and not each.local)
-# What one job may ask of a server that others wait for.
-LIMITS: Mapping[str, int] = {"width": 2048, "height": 2048, "steps": 250, "candidates": 128}
 
 
 def offered(models: Iterable[Spec]) -> list[str]:
