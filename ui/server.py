@@ -16,7 +16,7 @@ from gen.errors import InputError
 from ui.access.middleware import AccessMiddleware, Credentials, own_names
 from ui.api import api
 from ui.api.answers import register
-from ui.page import files, page, sheets, thumbnails
+from ui.page import archive, files, page, sheets, thumbnails
 from ui.service.service import Service
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -36,6 +36,7 @@ def site(
     app.include_router(files.routes(service))
     app.include_router(sheets.routes(service))
     app.include_router(thumbnails.routes(service))
+    app.include_router(archive.routes(service))
     _refuse_the_rest(app)
     page.mount(app, service)
     app.state.reader = service.reader

@@ -48,6 +48,10 @@ class Browser:
     errors: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
+    def _note(self, error: str) -> None:
+        if "AbortError: signal is aborted" not in error:  # of a page that was left
+            self.errors.append(error)
+
     def open(  # type: ignore[no-untyped-def]
         self, url: str, width: int = 1280, height: int = 900, color_scheme: str = "light"
     ):
@@ -57,8 +61,8 @@ class Browser:
         )
         page.set_default_timeout(PATIENCE)
         page.set_default_navigation_timeout(PATIENCE)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", lambda line: line.type == "error" and self.errors.append(line.text))
+        page.on("pageerror", lambda error: self._note(str(error)))
+        page.on("console", lambda line: line.type == "error" and self._note(line.text))
         page.on("request", lambda request: self.requests.append(request.url))
         page.goto(url)
         page.wait_for_selector("#prompt textarea")

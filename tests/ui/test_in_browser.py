@@ -2,10 +2,12 @@
 
 import base64
 import io
+import json
 import signal
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ from gen.engine import Engine
 from gen.events import Loading, Watch
 from gen.models import Spec
 from gen.run_folder.folder import RunFolder
+from pipelines import families
 from ui.service.service import Service
 
 pytestmark = pytest.mark.slow
@@ -292,9 +295,7 @@ def test_a_job_outlives_a_reload_and_a_closed_tab_and_is_ended_from_another(brow
     job = quick.service.queue.running
     page.reload()
     page.wait_for_selector("#live .tile img")  # its previews are back
-    page.wait_for_function(
-        "document.querySelector('#prompt textarea').value == 'a very long job'"
-    )
+    page.wait_for_function("document.querySelector('#prompt textarea').value == 'a very long job'")
     assert page.input_value("#candidates input") == "2"
     assert page.is_visible("#draw-stop")
     other = page.context.new_page()  # a second tab of the same browser
@@ -650,3 +651,74 @@ def test_phone_width(scheme: str, browser, quick) -> None:
     for name in ("Draw", "Gallery", "Rank", "Compare"):
         tab(page, name)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_many_images_of_the_gallery_at_once(browser, quick) -> None:
+    page = browser.open(quick.url)
+    for seed, prompt in ((610, "a grebe on water"), (620, "a grebe asleep"), (630, "a smew")):
+        drawn(page, prompt, seed=seed, candidates=2, top_k=2)
+    page.click("#draw-star")
+    page.wait_for_selector("#draw-star >> text=Starred")
+    tab(page, "Gallery")
+    page.wait_for_selector("#gallery-prompts h2 >> text=Today")
+    page.fill("#gallery-search input, #gallery-search textarea", "GREBE a")
+    page.wait_for_selector("#gallery-told >> text=2 prompts")
+    page.click("[data-select]")
+    for tile in page.locator("#gallery-prompts .tile").all():
+        tile.click()
+    page.wait_for_selector(".selected-count >> text=2 selected")
+    with page.expect_download() as download:
+        page.click("[data-zip]")
+    with zipfile.ZipFile(download.value.path()) as file:
+        assert file.testzip() is None
+        assert len(file.namelist()) == 4
+
+    page.click("[data-slide]")
+    page.wait_for_selector(".slide .over")
+    before = page.evaluate("getComputedStyle(document.querySelector('.over')).clipPath")
+    page.press(".slider-at", "End")
+    assert page.evaluate("getComputedStyle(document.querySelector('.over')).clipPath") != before
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".slide", state="detached")
+
+    page.click("[data-do=delete]")
+    page.wait_for_selector("#gallery-told >> text=Nothing of that kind")
+    assert list(quick.folder.glob("*-6[12]?.png")) == []
+    page.click("#deleted-back >> text=4 images")
+    page.wait_for_selector("#gallery-told >> text=2 prompts")
+    page.fill("#gallery-search input, #gallery-search textarea", "")
+    page.check("#gallery-starred input")
+    page.wait_for_selector("#gallery-told >> text=1 prompt")
+    assert "a smew" in page.inner_text("#gallery-prompts")
+
+
+def test_words_are_counted_and_marked_while_typing(browser, quick, tmp_path, monkeypatch) -> None:
+    words = {"words": ["a", "red", "owl"]}
+    spec = families.shipped()["fake"]
+    (spec.folder / "vocabulary.json").write_text(json.dumps(words))
+    page = browser.open(quick.url)
+    drawn(page, "a red owl")
+    page.fill("#prompt textarea", "a red zeppelin over an owl")
+    page.wait_for_selector("#prompt-check mark >> text=zeppelin")
+    assert page.locator("#prompt-check mark").all_inner_texts() == ["zeppelin", "over", "an"]
+    page.wait_for_selector("#prompt-check >> text=6 of 32 tokens")
+    (spec.folder / "vocabulary.json").unlink()
+
+
+def test_light_and_dark_are_chosen_and_kept(browser, quick) -> None:
+    page = browser.open(quick.url)
+    assert not page.evaluate("document.body.classList.contains('dark')")
+    page.click("#dark-switch")
+    page.reload()
+    page.wait_for_selector("#dark-switch[aria-pressed=true]")
+    assert page.evaluate("document.body.classList.contains('dark')")
+
+
+def test_a_mistake_is_told_at_its_field(browser, quick) -> None:
+    page = browser.open(quick.url)
+    draw(page, "a red apple", steps="many")
+    page.wait_for_selector("#steps[data-invalid]")
+    assert page.evaluate("document.activeElement.closest('#steps') !== null")
+    assert page.get_attribute("#steps input", "aria-invalid") == "true"
+    page.fill("#steps input", "3")
+    assert page.get_attribute("#steps input", "aria-invalid") is None

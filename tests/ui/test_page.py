@@ -17,9 +17,10 @@ from ui.service.service import Service
 
 page = pytest.importorskip("ui.page.page", reason="gradio is not installed")
 
-from ui.page.form import default_of, examples, field_of, specs_of  # noqa: E402
+from ui.page.form import default_of, examples, field_of  # noqa: E402
 from ui.page.gallery import ON_A_PAGE  # noqa: E402
 from ui.page.variations import nearby  # noqa: E402
+from ui.service.catalog import Catalog  # noqa: E402
 from ui.service.settings import offered  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -77,14 +78,14 @@ def test_only_models_that_are_there_are_offered(
 
 
 def test_settings_follow_from_the_chosen_models(other: specs.Spec) -> None:
-    both = specs_of([DEFAULT_MODEL, "other"])
+    both = Catalog().specs([DEFAULT_MODEL, "other"])
     assert {"steps", "temperature", "guidance"} <= set(offered(both))
     assert offered([other]) == ["guidance", "temperature"]
     assert default_of("guidance", [other]) == 9
     assert default_of("guidance", both) is None  # each its own
     assert not field_of(SETTINGS["steps"], [other]).visible
     assert field_of(SETTINGS["temperature"], both).value == "0.5"
-    assert specs_of([]) == [models.shipped()[DEFAULT_MODEL]]
+    assert Catalog().specs([]) == [models.shipped()[DEFAULT_MODEL]]
 
 
 def test_fields_follow_when_models_are_chosen_unless_they_were_changed(
@@ -110,13 +111,13 @@ def test_fields_follow_when_models_are_chosen_unless_they_were_changed(
     assert chosen(["other"], [DEFAULT_MODEL, "other"], **changed) == {"guidance": "7"}
 
 
-def test_what_a_hidden_field_holds_is_not_sent(other: specs.Spec) -> None:
+def test_what_a_hidden_field_holds_is_not_sent(service: Service, other: specs.Spec) -> None:
     import gradio as gr
 
     from ui.page.form import build_form, build_prompt, build_quick
 
     with gr.Blocks():
-        form = build_form(SERVICE, build_prompt(), *build_quick(SERVICE))
+        form = build_form(service, build_prompt(), *build_quick(service))
     values = ["a panda", ["other"], *[1] * len(form.fields)]
     assert form.asked(values).keys() == {
         *("prompt", "model", "candidates", "top_k", "seed", "guidance", "temperature")
@@ -127,12 +128,14 @@ def test_what_a_hidden_field_holds_is_not_sent(other: specs.Spec) -> None:
     assert form.asked(values) == {"prompt": "a panda", "model": DEFAULT_MODEL}
 
 
-def test_the_examples_are_of_the_models_world(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_are_of_the_models_world(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shipped = replace(models.shipped()[DEFAULT_MODEL], folder=specs.CHECKPOINTS / "stickers")
-    monkeypatch.setattr("ui.page.form.models_present", lambda: {DEFAULT_MODEL: shipped})
-    assert len(examples()) >= 5
+    monkeypatch.setattr(Service, "models", {DEFAULT_MODEL: shipped})
+    assert len(examples(service)) >= 5
     monkeypatch.setattr("ui.page.form.EXAMPLES", ("a large sunflower", "a stained-glass cathedral"))
-    assert examples() == ["a large sunflower"]
+    assert examples(service) == ["a large sunflower"]
 
 
 def test_variations_differ_in_one_setting_and_keep_the_seed(service: Service) -> None:
@@ -164,9 +167,9 @@ def test_a_page_of_a_large_gallery_opens_no_more_than_it_shows(
     with RunFolder(tmp_path) as folder:
         service = Service(Engine(), folder)
         [turn] = {f.fn for f in page.build(service).fns.values() if f.name == "turn"}
-        for asked, number, first in ((0, 0, 2000), (1, 1, 1976), (999, 83, 8), (-1, 0, 2000)):
+        for asked, number, first in ((0, 0, 2000), (1, 1, 1952), (999, 41, 32), (-1, 0, 2000)):
             looked_at.clear()
-            shown, told, tiles, *_ = turn(asked)
+            shown, _, told, tiles, *_ = turn(asked)
             assert shown == number
             assert told == "<p>2000 prompts, the latest first</p>"
             assert f"panda {first}<" in tiles

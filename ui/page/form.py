@@ -97,9 +97,8 @@ class Form:
         chosen = self.service.specs(models)
         fields: list[Any] = []
         for name, value in zip(self.fields, rest, strict=False):
-            filled = field_of(SETTINGS[name], chosen)
-            kept = value if value not in (None, "") else filled.value
-            fields.append(type(filled)(value=kept, visible=taken(name, chosen)))
+            kept = default_of(name, chosen) if value in (None, "") else value
+            fields.append(field_of(SETTINGS[name], chosen, kept))
         models = models or [self.service.catalog.default]
         return [prompt, models, *fields, *rest[len(self.fields) :]]
 

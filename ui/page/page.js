@@ -125,6 +125,53 @@
     box.showModal();
     $('.lightbox-stage', box).focus();
   };
+  // Selecting many in the gallery; clicks then mark tiles, and never reach what opens them.
+  const gallery = () => $('#gallery-list');
+  const marked = () => $$('#gallery-prompts .tile[aria-pressed="true"]');
+  const count = () => { const told = $('.selected-count'); if (told) told.textContent = `${marked().length} selected`; };
+  const select = (on) => {
+    gallery().classList.toggle('selecting', on);
+    $('[data-select]').setAttribute('aria-pressed', String(on));
+    $$('#gallery-prompts .tile[data-name]').forEach((tile) =>
+      on ? tile.setAttribute('aria-pressed', 'false') : tile.removeAttribute('aria-pressed'));
+    count();
+  };
+  document.addEventListener('click', (event) => {
+    const tile = event.target.closest?.('.selecting #gallery-prompts .tile[data-name]');
+    if (!tile) return;
+    event.stopPropagation();
+    tile.setAttribute('aria-pressed', String(tile.getAttribute('aria-pressed') !== 'true'));
+    count();
+  }, true);
+  const zip = () => {
+    const numbers = marked().map((tile) => tile.dataset.name.split(' ')[1]);
+    if (!numbers.length) return;
+    const link = document.createElement('a');
+    link.href = `/archive.zip?prompts=${numbers.join(',')}`;
+    link.download = 'salon.zip';
+    document.body.append(link);
+    link.click();
+    link.remove();
+  };
+  const slide = () => {
+    const [left, right] = marked();
+    if (!right) return;
+    const dialog = document.createElement('dialog');
+    dialog.className = 'slide';
+    dialog.setAttribute('aria-label', 'Two images, one over the other');
+    dialog.innerHTML = `<form method="dialog"><button class="quiet-button">Close</button></form>
+      <div class="before-after"><img class="under"><img class="over">
+      <input type="range" class="slider-at" min="0" max="100" value="50" aria-label="How much of the left image"></div>`;
+    [[left, '.over'], [right, '.under']].forEach(([tile, place]) => {
+      const image = $(place, dialog);
+      image.src = tile.dataset.whole;
+      image.alt = $('img', tile)?.alt ?? '';
+    });
+    dialog.addEventListener('close', () => dialog.remove());
+    $('.gradio-container').append(dialog);
+    dialog.showModal();
+    $('.slider-at', dialog).focus();
+  };
   const KEYS = {ArrowLeft: 'back', ArrowRight: 'on', '+': 'in', '=': 'in', '-': 'out'};
 
   document.addEventListener('click', (event) => {
@@ -139,6 +186,12 @@
       const before = field.value.trim();
       type(field, before ? `${before} ${hit('[data-word]').dataset.word}` : `a ${hit('[data-word]').dataset.word}`);
       field.focus();
+    } else if (hit('[data-select]')) {
+      select(!gallery().classList.contains('selecting'));
+    } else if (hit('[data-zip]')) {
+      zip();
+    } else if (hit('[data-slide]')) {
+      slide();
     } else if (hit('[data-open]')) {
       enlarge(hit('[data-open]'));
     } else if (hit('.view .tile[data-name]')) {
@@ -178,6 +231,8 @@
       toast.dataset.seen = 'yes';
       showAtField($('.toast-text', toast)?.textContent.trim() ?? '');
     });
+    // What is shown anew in the gallery is not selected yet.
+    $$('.selecting #gallery-prompts .tile[data-name]:not([aria-pressed])').forEach((tile) => tile.setAttribute('aria-pressed', 'false'));
     const workspace = $('#workspace');
     if (workspace && !workspace.dataset.seen) {
       workspace.dataset.seen = 'yes';

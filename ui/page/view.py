@@ -68,6 +68,7 @@ class View:
     known: gr.HTML
     reuse: gr.Button
     more: gr.Button
+    star: gr.Button
     delete: gr.Button
     delete_all: gr.Button
     undo: gr.Button
@@ -87,6 +88,7 @@ class View:
             self.chosen,
             self.large,
             self.known,
+            self.star,
             self.delete_all,
         ]
 
@@ -110,7 +112,7 @@ class View:
             beside,
             strip if rest else "",
             *self._chosen(first),
-            gr.Button(visible=bool(histories)),
+            gr.Button(visible=bool(histories) and self.service.rules.delete),
         ]
 
     def _tiles(self, shown: Shown, images: Images, label: str) -> str:
@@ -123,7 +125,7 @@ class View:
     def _chosen(self, image: tuple[PromptHistory, SavedImage] | None) -> list[Any]:
         """Show one image large, with what is known of it."""
         if image is None:
-            return [gr.Column(visible=False), None, "", ""]
+            return [gr.Column(visible=False), None, "", "", gr.skip()]
         history, saved = image
         key = history.number, saved.seed
         known = facts(self._known(history, saved))
@@ -133,6 +135,7 @@ class View:
             key,
             self._large(history, saved),
             f"{_fit(saved)}{claims}{known}",
+            _star(key in self.service.stars),
         ]
 
     def nothing(self) -> list[Any]:
@@ -144,9 +147,10 @@ class View:
         for grid in (self.best, self.rest):
             grid.select(
                 self._choose,
-                outputs=[self.detail, self.chosen, self.large, self.known],
+                outputs=[self.detail, self.chosen, self.large, self.known, self.star],
                 **QUIET,
             )
+        self.star.click(self._toggle_star, self.chosen, self.star, **QUIET)
         undone = [self.deleted, self.undo, *self.outputs]
         self.delete.click(
             self._delete_one, [self.shown, self.chosen, self.deleted], undone, **QUIET
@@ -171,6 +175,10 @@ class View:
         if history is None or saved is None:
             raise complaint("this image is no longer there", 5)
         return history, saved
+
+    def _toggle_star(self, key: Key | None) -> gr.Button:
+        history, saved = self._find(key)
+        return _star(self.service.stars.toggle((history.number, saved.seed)))
 
     def _choose(self, event: gr.EventData) -> list[Any]:
         return self._chosen(self._find(_key(event)))
@@ -243,7 +251,13 @@ def build_view(service: Service, name: str) -> View:
                 with gr.Row(elem_classes="actions"):
                     more = gr.Button("Variations", size="sm", elem_id=f"{name}-more")
                     reuse = gr.Button("Use these settings", size="sm", elem_id=f"{name}-reuse")
-                    delete = gr.Button("Delete", size="sm", elem_id=f"{name}-delete")
+                    star = gr.Button("☆ Star", size="sm", elem_id=f"{name}-star")
+                    delete = gr.Button(
+                        "Delete",
+                        size="sm",
+                        visible=service.rules.delete,
+                        elem_id=f"{name}-delete",
+                    )
                 known = gr.HTML(elem_id=f"{name}-known", elem_classes="known")
         best = gr.HTML(js_on_load=ON_CLICK, elem_id=f"{name}-best", elem_classes="best")
         rest = gr.HTML(js_on_load=ON_CLICK, elem_id=f"{name}-rest", elem_classes="strip")
@@ -265,6 +279,7 @@ def build_view(service: Service, name: str) -> View:
         known,
         reuse,
         more,
+        star,
         delete,
         delete_all,
         undo,
@@ -274,6 +289,11 @@ def build_view(service: Service, name: str) -> View:
     )
     view.connect()
     return view
+
+
+def _star(has_one: bool) -> gr.Button:
+    """Return the button of an image that has a star, or has none."""
+    return gr.Button("★ Starred" if has_one else "☆ Star")
 
 
 def _fit(saved: SavedImage) -> str:

@@ -25,6 +25,7 @@ from ui.service.queue import FatalJobError, Job, Queue, QueueFullError, Stopping
 from ui.service.reading import Reader
 from ui.service.rules import Rules
 from ui.service.settings import SERVED, offered
+from ui.service.stars import Stars
 
 JOURNAL = "queue.json"  # in the run folder
 CLAIMS_KEPT = 10_000  # images whose claims are remembered
@@ -62,6 +63,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self.history = History(self.folder.path)
+        self.stars = Stars(self.folder.path)
         self._claims: OrderedDict[tuple[int, int], Claims] = OrderedDict()
         self.queue = Queue(self.folder.path / JOURNAL)
 
