@@ -49,16 +49,23 @@ class Browser:
     requests: list[str] = field(default_factory=list)
 
     def _note(self, error: str) -> None:
-        if "AbortError: signal is aborted" not in error:  # of a page that was left
-            self.errors.append(error)
+        self.errors.append(error)
+
+    def reload(self, page) -> None:  # type: ignore[no-untyped-def]
+        """Load a page again; what it complains of while it is left is no error."""
+        page.reload()
+        page.wait_for_selector("#prompt textarea")
+        left = ("AbortError: signal is aborted", "Connection errored out")
+        self.errors[:] = [e for e in self.errors if not any(each in e for each in left)]
 
     def open(  # type: ignore[no-untyped-def]
         self, url: str, width: int = 1280, height: int = 900, color_scheme: str = "light"
     ):
         """A page in a window of that many pixels."""
-        page = self.chromium.new_page(
+        context = self.chromium.new_context(
             viewport={"width": width, "height": height}, color_scheme=color_scheme
         )
+        page = context.new_page()
         page.set_default_timeout(PATIENCE)
         page.set_default_navigation_timeout(PATIENCE)
         page.on("pageerror", lambda error: self._note(str(error)))

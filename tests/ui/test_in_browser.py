@@ -222,7 +222,7 @@ def test_finish_now_keeps_the_candidates_as_they_are(browser, quick) -> None:
     page.click("#draw-finish")
     page.wait_for_selector("#draw-best .tile img")
     page.wait_for_selector("#draw-rest .tile img")
-    captions = page.locator("#results .captions").all_inner_texts()
+    captions = page.locator(".view:visible .tile .captions").all_inner_texts()
     assert len(captions) == 16
     assert all("unfinished: step" in caption for caption in captions)
     assert [caption.split()[0] for caption in captions] == [f"{i}." for i in range(1, 17)]
@@ -239,7 +239,7 @@ def test_stop_keeps_what_is_finished(browser, quick) -> None:
     page.click("#draw-stop")
     page.wait_for_selector("#draw-best .tile img")
     page.wait_for_selector("#draw-rest .tile img")
-    captions = page.locator("#results .captions").all_inner_texts()
+    captions = page.locator(".view:visible .tile .captions").all_inner_texts()
     assert 4 <= len(captions) < 16
     assert len(captions) % 4 == 0
     assert not any("unfinished" in caption for caption in captions)
@@ -293,7 +293,7 @@ def test_a_job_outlives_a_reload_and_a_closed_tab_and_is_ended_from_another(brow
     draw(page, "a very long job", candidates=2, top_k=1, steps=250)
     page.wait_for_selector("#live .tile")
     job = quick.service.queue.running
-    page.reload()
+    browser.reload(page)
     page.wait_for_selector("#live .tile img")  # its previews are back
     page.wait_for_function("document.querySelector('#prompt textarea').value == 'a very long job'")
     assert page.input_value("#candidates input") == "2"
@@ -314,7 +314,7 @@ def test_a_job_outlives_a_reload_and_a_closed_tab_and_is_ended_from_another(brow
 
 def test_the_queue_of_a_visitor(browser, quick) -> None:
     held = threading.Event()
-    quick.fakes.pipeline.on_step = lambda _: held.wait(30)
+    quick.fakes.pipeline.on_step = lambda draft: draft.done < 2 or held.wait(30)
     page = browser.open(quick.url)
     draw(page, "the first", candidates=1, top_k=1)
     page.wait_for_selector("#live .tile")
@@ -338,7 +338,7 @@ def test_the_gallery_survives_a_reload_and_gives_settings_back(browser, quick) -
     page = browser.open(quick.url)
     drawn(page, "an owl", seed=41, steps=3, guidance=2.5)
     other = browser.open(quick.url)  # a second tab
-    page.reload()
+    browser.reload(page)
     for each in (page, other):
         tab(each, "Gallery")
         each.wait_for_selector("#gallery-prompts >> text=an owl")
@@ -354,7 +354,7 @@ def test_the_gallery_survives_a_reload_and_gives_settings_back(browser, quick) -
     open_settings(page)
     assert page.input_value("#steps input") == "3"
     assert page.input_value("#guidance input") == "2.5"
-    assert page.input_value("#candidates input") == "16"
+    assert page.input_value("#candidates input") == "5"  # as it was typed
 
 
 def test_deleting_can_be_undone(browser, quick) -> None:
@@ -377,7 +377,7 @@ def test_deleting_can_be_undone_after_a_reload_and_in_a_second_tab(browser, quic
     drawn(page, "a merlin", seed=1500)
     page.click("#draw-delete-all")
     page.wait_for_selector("#draw-best .tile", state="detached")
-    page.reload()
+    browser.reload(page)
     page.wait_for_selector("#prompt textarea")
     other = browser.open(quick.url)
     for each in (page, other):
@@ -552,7 +552,7 @@ def test_which_model_drew_which_image(browser, quick) -> None:
     looked_at.set()
     page.wait_for_selector("#draw-best .tile img")
     page.wait_for_selector("#draw-rest .tile img")
-    captions = page.locator("#results .captions").all_inner_texts()
+    captions = page.locator(".view:visible .tile .captions").all_inner_texts()
     assert sorted(caption.split("\n")[-1] for caption in captions) == ["fake"] * 2 + ["other"] * 2
     page.uncheck("#model label:has-text('other') input")
     drawn(page, "a curlew", seed=3, candidates=4, top_k=2)
@@ -709,7 +709,7 @@ def test_light_and_dark_are_chosen_and_kept(browser, quick) -> None:
     page = browser.open(quick.url)
     assert not page.evaluate("document.body.classList.contains('dark')")
     page.click("#dark-switch")
-    page.reload()
+    browser.reload(page)
     page.wait_for_selector("#dark-switch[aria-pressed=true]")
     assert page.evaluate("document.body.classList.contains('dark')")
 

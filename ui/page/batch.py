@@ -106,6 +106,7 @@ class Batch:
     notes: list[str] = field(default_factory=list)
     problem: str = ""
     is_over: bool = False
+    is_told: bool = False  # whether its problem was
     _job: Job | None = None
     _ended: bool = False
 

@@ -76,7 +76,6 @@ class DrawingPanel:
         """
         queue = self.visitors.queue_of(visitor)
         candidates = _Candidates()
-        told: set[int] = set()
         for batch, waiting in queue.looks(str(visitor.session_hash)):
             if not batch.is_over:
                 yield self._working(batch, waiting, candidates), batch
@@ -84,8 +83,8 @@ class DrawingPanel:
             last = queue.is_idle
             shown = self._idle(batch) if last else self._working(batch, waiting, candidates)
             yield shown, batch
-            if batch.problem and batch.number not in told:
-                told.add(batch.number)
+            if batch.problem and not batch.is_told:
+                batch.is_told = True
                 if last:
                     raise complaint(batch.problem)
                 gr.Warning(text(batch.problem), duration=None)

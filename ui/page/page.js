@@ -231,6 +231,8 @@
       toast.dataset.seen = 'yes';
       showAtField($('.toast-text', toast)?.textContent.trim() ?? '');
     });
+    // A label that leaves out the words that are shown.
+    $$('button.upload-container[aria-label]').forEach((button) => button.removeAttribute('aria-label'));
     // What is shown anew in the gallery is not selected yet.
     $$('.selecting #gallery-prompts .tile[data-name]:not([aria-pressed])').forEach((tile) => tile.setAttribute('aria-pressed', 'false'));
     const workspace = $('#workspace');

@@ -16,6 +16,10 @@ from ui.page.wiring import complaint
 from ui.service.service import Service, UploadScore
 
 MAX_UPLOADS = 64
+HINT = (
+    '<p class="hint">Give images from anywhere and a prompt: they come back best first, each with '
+    "how well it fits, and which parts of the prompt it shows.</p>"
+)
 MOST_BYTES = 64_000_000  # of all of them
 
 
@@ -35,7 +39,7 @@ def build(service: Service) -> None:
             )
             button = gr.Button("Rank", variant="primary", elem_id="rank-run")
         with gr.Column(scale=3, min_width=320):
-            status = gr.HTML(elem_id="rank-status", elem_classes="status")
+            status = gr.HTML(HINT, elem_id="rank-status", elem_classes="status")
             ranked = gr.HTML(elem_id="rank-results")
 
     def rank(paths: list[str] | None, asked: str, visitor: gr.Request) -> tuple[str, str]:
