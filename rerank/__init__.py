@@ -19,7 +19,7 @@ from rerank.scorers import Scorer
 
 if TYPE_CHECKING:
     from rerank.aesthetic import AestheticHead
-    from rerank.model.preprocessing import BadImageError
+    from rerank.decoding import BadImageError
     from rerank.panel import Member, Panel
     from rerank.reranker import Reranker
     from rerank.search.index import Index
@@ -43,7 +43,7 @@ __all__ = [
 
 _MODULE_OF = {
     "AestheticHead": "rerank.aesthetic",
-    "BadImageError": "rerank.model.preprocessing",
+    "BadImageError": "rerank.decoding",
     "Index": "rerank.search.index",
     "LinearProbe": "rerank.search.probe",
     "Member": "rerank.panel",

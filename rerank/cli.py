@@ -1,7 +1,6 @@
 """The `rerank` command; the only part of the package that prints."""
 
 import argparse
-import io
 import json
 import math
 import os
@@ -13,16 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.checkpoints.errors import WeightsError
+from pipelines.runtime import terminal
 from rerank import output, scorers
 from rerank.extras import MissingExtraError
 from rerank.flags import parse
-from rerank.images import Encoded, list_images
+from rerank.images import Encoded, count_unread, list_images
 from rerank.model.specs import DEFAULT
 from rerank.output import Scored
 
 if TYPE_CHECKING:
     from rerank.claims.checking import Checked
     from rerank.reranker import Reranker
+    from rerank.search.index import Index
 
 DONE, BAD_INPUT, BAD_WEIGHTS, SOME_FAILED, NO_ROOM, INTERRUPTED = 0, 2, 3, 4, 5, 130
 UNFORESEEN = 1
@@ -30,10 +31,9 @@ UNFORESEEN = 1
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    for stream in (sys.stdout, sys.stderr):  # file names need not be text
-        if isinstance(stream, io.TextIOWrapper):  # None where it is closed
-            stream.reconfigure(errors="backslashreplace")
-    options = parse(list(sys.argv[1:] if argv is None else argv))
+    terminal.prepare_streams()  # file names need not be text
+    warnings.filterwarnings("ignore", module="PIL")  # of what is odd in files that can be read
+    words = list(sys.argv[1:] if argv is None else argv)
     commands = {
         "rank": _rank,
         "classify": _classify,
@@ -42,14 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "calibrate": _calibrate,
     }
     try:
+        options = parse(words)
         return commands[options.command](options)
     except KeyboardInterrupt:
         return _fail(INTERRUPTED, "interrupted")
-    except BrokenPipeError:  # the reader, such as `head`, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
     except Exception as error:
-        if options.debug:
+        if "--debug" in words:
             raise
         return _fail(*_explain(error))
 
@@ -60,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _rank(options: argparse.Namespace) -> int:
     """Find the files, score them, print the table."""
     files = list_files(options.images)
+    _prepare_outputs(options, files)
     scored = _score(options, files)
     ranking = scored.ranking
     count = len(files) - len(ranking.failed)
@@ -69,21 +68,41 @@ def _rank(options: argparse.Namespace) -> int:
     if scored.unparsed:
         _note(f"not checked: {'; '.join(scored.unparsed)}")
     if options.json:
-        print(output.to_json(options.prompt, scored), flush=True)
+        terminal.write(output.to_json(options.prompt, scored))
     elif options.csv:
-        print(output.to_csv(scored), end="", flush=True)
+        terminal.write(output.to_csv(scored), end="")
     else:
         for line in output.table(scored):
-            print(line, flush=True)
+            terminal.write(line)
     if ranking.none_matches:
         _note("none of these matches the prompt")
-    if options.copy_to is not None:
-        output.copy(scored, options.copy_to)
+    not_copied = {} if options.copy_to is None else output.copy(scored, options.copy_to)
+    for file, why in not_copied.items():
+        _note(f"{file} is not copied: {why}")
     if options.sheet is not None:
-        output.draw_contact_sheet(options.prompt, scored, options.sheet)
+        pages = output.draw_contact_sheet(options.prompt, scored, options.sheet)
+        if len(pages) > 1:
+            _note(f"the contact sheet takes {len(pages)} pages, up to {pages[-1]}")
     if count == 0:
         return BAD_INPUT
-    return SOME_FAILED if ranking.failed else DONE
+    return SOME_FAILED if ranking.failed or not_copied else DONE
+
+
+def _prepare_outputs(options: argparse.Namespace, files: Sequence[Path]) -> None:
+    """Make the folders of --copy-to and --sheet. Raises ValueError for what cannot be written."""
+    if options.copy_to is not None:
+        if any(file.parent.resolve() == options.copy_to.resolve() for file in files):
+            raise ValueError(f"--copy-to {options.copy_to}: ranked images lie there: name another")
+        options.copy_to.mkdir(parents=True, exist_ok=True)
+    if options.sheet is not None:
+        from rerank.contact_sheet import FORMATS
+
+        if options.sheet.suffix.lower() not in FORMATS:
+            kinds = ", ".join(FORMATS)
+            raise ValueError(f"--sheet {options.sheet}: its name must end in one of {kinds}")
+        options.sheet.parent.mkdir(parents=True, exist_ok=True)
+        if options.sheet.is_dir() or not os.access(options.sheet.parent, os.W_OK):
+            raise ValueError(f"--sheet {options.sheet}: cannot be written there")
 
 
 def _score(options: argparse.Namespace, files: Sequence[Path]) -> Scored:
@@ -166,11 +185,12 @@ def _classify(options: argparse.Namespace) -> int:
     ]
     if options.json:
         failed = output.failures(files, encoded.failed)
-        print(json.dumps({"model": reranker.name, "results": rows, "failed": failed}, indent=2))
+        content = {"model": reranker.name, "results": rows, "failed": failed}
+        terminal.write(json.dumps(content, indent=2))
     else:
         for row in rows:
             label, chance = next(iter(row["probabilities"].items()))
-            print(f"{chance:6.1%}  {label}  {row['file']}", flush=True)
+            terminal.write(f"{chance:6.1%}  {label}  {row['file']}")
     if not rows:
         return BAD_INPUT
     return SOME_FAILED if encoded.failed else DONE
@@ -187,7 +207,9 @@ def _index(options: argparse.Namespace) -> int:
         )
     for path, why in update.failed.items():
         _note(f"{path} is left out: {output.reason(path, why)}")
-    print(
+    _tell_problems(index)
+    _tell_unread(options.folder, deep=True)
+    terminal.write(
         f"{len(index.entries)} images: {update.added} read, {update.kept} there already, "
         f"{update.removed} forgotten"
     )
@@ -202,14 +224,15 @@ def _search(options: argparse.Namespace) -> int:
         raise ValueError("say what to look for: a text, or --like IMAGE")
     reranker = _load(options, options.model)
     index = Index.open(options.folder, reranker, where=options.index)
+    _tell_problems(index)
     found = index.search(options.like if options.query is None else options.query, options.top_k)
     if options.json:
         rows = [{"score": f.score, "file": str(f.path), "stale": f.stale} for f in found]
-        print(json.dumps({"model": reranker.name, "results": rows}, indent=2))
+        terminal.write(json.dumps({"model": reranker.name, "results": rows}, indent=2))
     else:
         for place, each in enumerate(found, start=1):
             stale = "  (changed or removed since)" if each.stale else ""
-            print(f"{place:4}  {each.score:+.4f}  {each.path}{stale}", flush=True)
+            terminal.write(f"{place:4}  {each.score:+.4f}  {each.path}{stale}")
     if stale_files := index.stale():
         _note(
             f"{len(stale_files)} images are new, changed or gone: "
@@ -239,7 +262,7 @@ def _calibrate(options: argparse.Namespace) -> int:
     )
     path = options.output if options.output is not None else reranker.folder / calibration.FILE
     calibration.write(made, path)
-    print(
+    terminal.write(
         f"{path}: on {quality.pairs} pairs held out, the expected calibration error is "
         f"{quality.error:.3f}, and {quality.right:.1%} are told right"
     )
@@ -258,6 +281,7 @@ def list_files(arguments: Sequence[Path]) -> list[Path]:
     for path in arguments:
         if path.is_dir():
             files += list_images(path)
+            _tell_unread(path)
         else:
             files.append(path)  # also if it is not there: reported with the other bad ones
     return files
@@ -306,7 +330,7 @@ def _counter(
     options: argparse.Namespace, total: int | None = None, what: str = "images"
 ) -> Callable[[int], None] | None:
     """Show how many are done, on a terminal."""
-    if options.quiet or not sys.stderr.isatty():
+    if options.quiet or sys.stderr is None or not sys.stderr.isatty():
         return None
     of = "" if total is None else f" of {total}"
 
@@ -315,6 +339,16 @@ def _counter(
         print(f"\r{done}{of} {what}{end}", end="", file=sys.stderr, flush=True)
 
     return show
+
+
+def _tell_unread(folder: Path, *, deep: bool = False) -> None:
+    if unread := count_unread(folder, deep=deep):
+        _note(f"{folder}: not read: {', '.join(unread)}")
+
+
+def _tell_problems(index: "Index") -> None:
+    for problem in index.problems:
+        _note(f"{problem}; `rerank index {index.folder}` reads those images again")
 
 
 def _tell_failures(files: Sequence[Path], failed: Mapping[int, str]) -> None:
@@ -327,6 +361,11 @@ def _explain(error: Exception) -> tuple[int, str]:
     match error:
         case WeightsError():
             return BAD_WEIGHTS, str(error)
+        case OSError() if error.errno in terminal.FULL:
+            where = "the disk" if error.filename is None else error.filename
+            return NO_ROOM, f"cannot write {where}: {error.strerror}: make room and run it again"
+        case OSError() if error.filename is not None:
+            return BAD_INPUT, f"{error.filename}: {error.strerror}"
         case ValueError() | OSError() | MissingExtraError():
             return BAD_INPUT, str(error)
         case MemoryError():
@@ -336,7 +375,7 @@ def _explain(error: Exception) -> tuple[int, str]:
 
 
 def _note(line: str) -> None:
-    print(f"rerank: {line}", file=sys.stderr)
+    terminal.complain(f"rerank: {line}")
 
 
 def _fail(code: int, line: str) -> int:

@@ -1,10 +1,16 @@
 """The contact sheet: ranked images on one page, with what is known of each below it."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont, features
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin, features
 
+from rerank.images import CONTACT_SHEET
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # by suffix
+PAGE_ROWS = 20  # of a block: WebP can hold no more, and people look at no more at once
+DESCRIPTION = 0x010E  # EXIF tag
 IMAGE = 256  # the longer side on the page; smaller images are enlarged to it
 COLUMNS = 8
 GAP = 20  # between images
@@ -53,6 +59,27 @@ def draw(blocks: Sequence[Block]) -> Image.Image:
         layout.paint(page, pen, top)
         top += layout.height + MARGIN
     return page
+
+
+def encode(page: Image.Image, format: str) -> bytes:
+    """Return a page as a file that says what it is, so that it is never ranked itself."""
+    out, said = io.BytesIO(), CONTACT_SHEET.decode()
+    match format:
+        case "PNG":
+            text = PngImagePlugin.PngInfo()
+            text.add_text("Software", said)
+            page.save(out, format, pnginfo=text)
+        case "JPEG":
+            page.save(out, format, quality=92, comment=said)
+        case _:
+            exif = Image.Exif()
+            exif[DESCRIPTION] = said
+            try:
+                page.save(out, format, quality=92, method=1, exif=exif)  # 4 takes minutes
+            except ValueError:  # more detail than its first part can hold
+                out = io.BytesIO()
+                page.save(out, format, lossless=True, method=0, exif=exif)
+    return out.getvalue()
 
 
 def fitted(image: Image.Image) -> Image.Image:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipelines.runtime.terminal import Parser
 from rerank.model.specs import DEFAULT, SPECS
 from rerank.scorers import weighted
 
@@ -30,6 +31,7 @@ examples:
 exit codes: 0 done, 2 bad input, 3 weights, 4 some images could not be read, 5 no room,
 130 interrupted
 """
+MAX_TEXT = 10_000  # characters
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -42,9 +44,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def build_parser(command: str = "rank") -> argparse.ArgumentParser:
+def build_parser(command: str = "rank") -> Parser:
     """Return the parser of one of COMMANDS."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="rerank" if command == "rank" else f"rerank {command}",
         description=f"{COMMANDS[command][0].upper()}{COMMANDS[command][1:]}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -156,7 +158,7 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
 
 def _add_templates(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--template", action="append", default=[], metavar="TEXT",
+        "--template", type=_prompt, action="append", default=[], metavar="TEXT",
         help='put the text in place of {}, as in "a photo of {}."; the mean of several',
     )  # fmt: skip
 
@@ -192,6 +194,12 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
 def _prompt(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("the text is empty")
+    if len(text) > MAX_TEXT:
+        raise argparse.ArgumentTypeError(f"the text has more than {MAX_TEXT} characters")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError(f"the text {text!r:.80} is not UTF-8") from error
     return text
 
 

@@ -1,10 +1,11 @@
 """Many images: those of a folder, and streams of them that threads decode ahead."""
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
@@ -13,7 +14,17 @@ if TYPE_CHECKING:
 
     from rerank.model.preprocessing import ImageLike
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"})
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
+)
+HEIC_SUFFIXES = frozenset({".heic", ".heif"})  # with the extra `heic`
+# Images that are not read, and are counted so that nobody looks for them in vain.
+OTHER_SUFFIXES = frozenset(
+    {".svg", ".jxl", ".jp2", ".psd", ".xcf", ".tga", ".ico", ".exr", ".hdr", ".dng", ".raw",
+     ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".pbm", ".pgm", ".ppm"}
+)  # fmt: skip
+CONTACT_SHEET = b"Contact sheet by Salon"  # near the beginning or the end of such a file
+LOOKED_AT = 512  # bytes of each
 DECODERS = os.cpu_count() or 4  # threads
 AHEAD = 64  # images that wait, decoded, for their turn
 
@@ -43,21 +54,61 @@ Images: TypeAlias = "Iterable[ImageLike] | torch.Tensor | str | os.PathLike[str]
 def list_images(folder: str | os.PathLike[str], *, deep: bool = False) -> list[Path]:
     """Return the image files of a folder, sorted; `deep` takes those of its folders too.
 
-    Told by their suffix; hidden ones are left out. Raises ValueError for what is not a folder, and
-    for a folder without any.
+    Told by their suffix; hidden ones and Salon's contact sheets are left out. Raises ValueError for
+    what is not a folder, and for a folder without any.
     """
-    folder = Path(folder)
+    suffixes = _read_suffixes()
+    files = _files(Path(folder), deep)
+    found = sorted(path for path in files if path.suffix.lower() in suffixes)
+    if images := [path for path in found if not _is_contact_sheet(path)]:
+        return images
+    what = "nothing but contact sheets" if found else f"no images ({', '.join(sorted(suffixes))})"
+    also = ", ".join(count_unread(folder, deep=deep))
+    raise ValueError(f"{folder}: {what} in this folder" + (f"; not read: {also}" if also else ""))
+
+
+def count_unread(folder: str | os.PathLike[str], *, deep: bool = False) -> list[str]:
+    """Say what images of a folder `list_images` leaves out for their format, as in "3 .svg"."""
+    counts = Counter(path.suffix.lower() for path in _files(Path(folder), deep))
+    unread = (OTHER_SUFFIXES | HEIC_SUFFIXES) - _read_suffixes()
+    return [
+        f"{counts[suffix]} {suffix}"
+        + (" (pip install 'salon[heic]')" if suffix in HEIC_SUFFIXES else "")
+        for suffix in sorted(unread & counts.keys())
+    ]
+
+
+def _files(folder: Path, deep: bool) -> Iterator[Path]:
+    """Yield what is in a folder but for what is hidden. Raises ValueError where there is none."""
     if not folder.is_dir():
         raise ValueError(f"{folder}: not a folder; images are a list of images, not one")
-    found = sorted(
-        path
-        for path in (folder.rglob("*") if deep else folder.iterdir())
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-    if not found:
-        raise ValueError(f"{folder}: no images ({', '.join(sorted(SUFFIXES))}) in this folder")
-    return found
+    for path in folder.rglob("*") if deep else folder.iterdir():
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path
+
+
+def _read_suffixes() -> frozenset[str]:
+    """Return the suffixes of the formats that can be read here."""
+    return SUFFIXES if find_spec("pillow_heif") is None else SUFFIXES | HEIC_SUFFIXES
+
+
+def _is_contact_sheet(path: Path) -> bool:
+    """Return whether Salon drew this file as a contact sheet of others.
+
+    Those of earlier versions carry no mark; in a run folder they are known by their name.
+    """
+    if path.name == "sheet.png" and path.with_name("manifest.jsonl").is_file():
+        return True
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            for start in {0, max(0, size - LOOKED_AT)}:
+                file.seek(start)
+                if CONTACT_SHEET in file.read(LOOKED_AT):
+                    return True
+    except OSError:  # whoever reads it says what is wrong with it
+        pass
+    return False
 
 
 def ahead(

@@ -3,16 +3,19 @@
 import csv
 import io
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.runtime.terminal import FULL
 from rerank.ranking import Ranked, Ranking
+from rerank.whole_files import shortened, written_whole
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from rerank.claims.checking import Checked
 
 TICK, CROSS = "✓", "✗"
@@ -95,34 +98,73 @@ def to_csv(scored: Scored) -> str:
     return text.getvalue()
 
 
-def copy(scored: Scored, folder: Path) -> None:
-    """Copy the ranked files, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
+def copy(scored: Scored, folder: Path) -> dict[Path, str]:
+    """Copy the ranked files, each whole or not at all; return why some could not be copied.
+
+    Raises OSError when the disk is full.
+    """
+    failed = {}
     width = max(2, len(str(len(scored.ranking))))
     for place, each in enumerate(scored.ranking, start=1):
         file = scored.files[each.index]
-        target = folder / f"{place:0{width}}-{file.name}"
-        shutil.copyfile(file, folder / f".{target.name}.new")
-        os.replace(folder / f".{target.name}.new", target)
+        target = folder / shortened(f"{place:0{width}}-{file.name}")
+        try:
+            with written_whole(target) as temporary:
+                shutil.copyfile(file, temporary)
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+            failed[file] = str(error.strerror)
+    return failed
 
 
-def draw_contact_sheet(prompt: str, scored: Scored, path: Path) -> None:
-    """Draw the ranked images on one page, with what is known of each below it."""
+def draw_contact_sheet(prompt: str, scored: Scored, path: Path) -> list[Path]:
+    """Draw the ranked images, with what is known of each below it, and return where.
+
+    On one page, or as many as it takes: s.png, s-2.png and so on. Memory holds one page and one
+    image at a time. Raises OSError when the disk is full.
+    """
     from rerank import contact_sheet
-    from rerank.model.preprocessing import open_image
 
-    images, captions = [], []
-    for place, each in enumerate(scored.ranking, start=1):
-        file = scored.files[each.index]
-        images.append(open_image(file))
-        lines = [f"{place}.  {each.score:.4f}"]
-        if each.probability is not None:
-            lines[0] += f"   {each.probability:.0%} likely"
-        if each.index in scored.checked:
-            wrong = [v.claim.text for v in scored.checked[each.index].results if not v.holds]
-            lines.append(f"not: {', '.join(wrong)}" if wrong else "all claims hold")
-        captions.append([(line, "") for line in (*lines, file.name)])
-    contact_sheet.draw([contact_sheet.Block(prompt, "", images, captions)]).save(path)
+    ranked = list(enumerate(scored.ranking, start=1))
+    size = contact_sheet.PAGE_ROWS * contact_sheet.COLUMNS
+    pages: list[Path] = []
+    for start in range(0, max(1, len(ranked)), size):
+        shown = ranked[start : start + size]
+        images = [_miniature(scored.files[each.index]) for _, each in shown]
+        captions = [_caption(place, each, scored) for place, each in shown]
+        page = contact_sheet.draw([contact_sheet.Block(prompt, "", images, captions)])
+        name = path.name if start == 0 else f"{path.stem}-{len(pages) + 1}{path.suffix}"
+        pages.append(path.with_name(name))
+        with written_whole(pages[-1]) as temporary:
+            format = contact_sheet.FORMATS[path.suffix.lower()]
+            temporary.write_bytes(contact_sheet.encode(page, format))
+    return pages
+
+
+def _miniature(file: Path) -> "Image.Image":
+    """Return an image at its size on the page; a grey one for a file that is gone since."""
+    from PIL import Image
+
+    from rerank.contact_sheet import GREY, IMAGE, fitted
+    from rerank.decoding import BadImageError, decoded
+
+    try:
+        with decoded(file, enough=IMAGE) as image:
+            return fitted(image)
+    except BadImageError:
+        return Image.new("RGB", (IMAGE, IMAGE), GREY)
+
+
+def _caption(place: int, each: Ranked, scored: Scored) -> list[tuple[str, str]]:
+    file = scored.files[each.index]
+    lines = [f"{place}.  {each.score:.4f}"]
+    if each.probability is not None:
+        lines[0] += f"   {each.probability:.0%} likely"
+    if each.index in scored.checked:
+        wrong = [v.claim.text for v in scored.checked[each.index].results if not v.holds]
+        lines.append(f"not: {', '.join(wrong)}" if wrong else "all claims hold")
+    return [(line, "") for line in (*lines, file.name)]
 
 
 def failures(files: Sequence[Path], failed: Mapping[int, str]) -> list[dict[str, str]]:

@@ -23,6 +23,8 @@ from ui.service.service import Service
 DONE, BAD_INPUT, BAD_WEIGHTS, NO_ROOM = 0, 2, 3, 5
 PORT = 7860
 WAKE_SECONDS = 1.0
+SWITCH_SECONDS = 0.001  # after which threads that compute let the one that answers have its turn
+STEP_SECONDS = 4.0  # that a step in progress has at the end: whoever waits for us may not wait long
 EPILOG = f"""environment variables; an ADDRESS that others can reach needs at least one of them:
   {AUTH}=USER:PASSWORD   a user and a password, for browsers
   {KEY}=KEY          a key, for clients of the API; browsers give it as the password
@@ -152,6 +154,8 @@ def _serve(options: argparse.Namespace) -> int:
             rules=rules,
         )
         service.check()
+        if service.queue.note is not None:
+            print(f"generate-ui: note: {service.queue.note}", file=sys.stderr, flush=True)
         try:
             from ui.server import served
         except ModuleNotFoundError as error:
@@ -159,16 +163,33 @@ def _serve(options: argparse.Namespace) -> int:
                 raise
             raise InputError(f"the page needs {error.name}: pip install 'salon[ui]'") from error
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with served(service, options.host, options.port, credentials, options.names) as url:
-            try:
-                print(f"Salon is at {url} and saves to {options.outdir}; Ctrl-C ends it")
-                sys.stdout.flush()
-                service.load()
-                while True:  # a signal that another thread was given is seen on waking
-                    time.sleep(WAKE_SECONDS)
-            finally:
-                service.stop()
-    return DONE
+        sys.setswitchinterval(SWITCH_SECONDS)
+        has_ended = True
+        try:
+            with served(service, options.host, options.port, credentials, options.names) as url:
+                try:
+                    print(f"Salon is at {url} and saves to {options.outdir}; Ctrl-C ends it")
+                    sys.stdout.flush()
+                    service.load()
+                    while True:  # a signal that another thread was given is seen on waking
+                        time.sleep(WAKE_SECONDS)
+                finally:
+                    has_ended = service.stop(STEP_SECONDS)
+        finally:
+            if not has_ended:
+                _leave()
+
+
+def _leave() -> None:
+    """End the process although a step is in progress; what was saved is kept, as in a kill."""
+    print(
+        "generate-ui: note: the step in progress took too long to wait for it; what was saved "
+        "before is kept, and the same request draws the rest",
+        file=sys.stderr,
+        flush=True,
+    )
+    sys.stdout.flush()
+    os._exit(DONE)
 
 
 def _complain(error: Exception, code: int) -> int:

@@ -22,7 +22,7 @@ from ui.service.service import Service
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 V1 = "/v1"  # ends the base URL of OpenAI's clients
 OURS = (V1, "/sdapi", "/pictures", "/sheets", "/thumbnails")  # where nothing is the page's
-GRACE = 5  # seconds that open connections have at the end
+GRACE = 2  # seconds that open connections have at the end
 OPEN_FILES = 8192  # connections are files, too
 
 
@@ -102,7 +102,8 @@ def served(
     )
     _allow_open_files()
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server")
+    sockets = {"sockets": [listener]}
+    thread = threading.Thread(target=server.run, kwargs=sockets, name="server", daemon=True)
     thread.start()
     try:
         while not server.started:
@@ -113,7 +114,7 @@ def served(
         yield f"http://{name}:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join()
+        thread.join(2 * GRACE)
         listener.close()
 
 

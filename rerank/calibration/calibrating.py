@@ -100,15 +100,21 @@ def quality(probabilities: Sequence[float], matches: Sequence[bool]) -> Quality:
 def read_captions(path: Path) -> list[tuple[Path, str, bool]]:
     """Read the rows of a JSONL file: {"file": …, "caption": …}, with "matches": false where the
     caption is wrong. Files are relative to its folder. Raises ValueError, naming the line."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: not UTF-8 at byte {error.start + 1}: save it as UTF-8"
+        ) from error
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
             file, caption = path.parent / str(row["file"]), str(row["caption"])
             rows.append((file, caption, bool(row.get("matches", True))))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f'{path}:{number}: not like {{"file": "a.png", "caption": "a fox"}}'
             ) from error

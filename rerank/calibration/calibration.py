@@ -9,6 +9,7 @@ folder.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 
 from pipelines.checkpoints.errors import WeightsError
+from rerank.whole_files import written_whole
 
 FILE = "calibration.json"
 CAPTIONS = 256  # unrelated ones, at most
@@ -147,8 +149,10 @@ def expected_error(
 
 
 def write(calibration: Calibration, path: Path) -> None:
-    """Save as JSON."""
-    path.write_text(json.dumps(asdict(calibration), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    """Save as JSON, all of it or nothing. Raises OSError when the disk is full."""
+    text = json.dumps(asdict(calibration), indent=1, ensure_ascii=False) + "\n"
+    with written_whole(path) as temporary:
+        temporary.write_text(text, "utf-8")
 
 
 def read(path: Path) -> Calibration:
@@ -158,19 +162,25 @@ def read(path: Path) -> Calibration:
         return Calibration(
             weights=str(content["weights"]),
             captions=tuple(map(str, content["captions"])),
-            changed=_logistic(content["changed"]),
-            plain=_logistic(content["plain"]),
+            changed=_logistic(content["changed"], 7),
+            plain=_logistic(content["plain"], 4),
         )
     except OSError as error:
         raise WeightsError(
             f"{path}: {error.strerror}; `rerank calibrate` makes it from images with captions"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(
             f"{path}: not a calibration ({type(error).__name__}: {error})"
         ) from error
 
 
-def _logistic(content: dict[str, Any]) -> Logistic:
+def _logistic(content: dict[str, Any], width: int) -> Logistic:
+    """Read one; `width` is the number of columns that `evidence` has. Raises ValueError."""
     mean, std, weights = (tuple(map(float, content[name])) for name in ("mean", "std", "weights"))
-    return Logistic(mean, std, weights, float(content["bias"]))
+    found = Logistic(mean, std, weights, float(content["bias"]))
+    if {len(mean), len(std), len(weights)} != {width}:
+        raise ValueError(f"mean, std and weights have {width} numbers")
+    if not all(map(math.isfinite, (*mean, *std, *weights, found.bias))) or min(std) <= 0:
+        raise ValueError("a number is not finite, or a deviation not above 0")
+    return found

@@ -22,6 +22,7 @@ from rerank.claims.vocabulary import (
     pluralise,
     singularise,
 )
+from rerank.texts import check_text
 
 KINDS = ("object", "count", "colour", "size", "place", "relation", "ground")
 OPPOSITES = {
@@ -96,7 +97,11 @@ class Claims:
 
 
 def split(prompt: str, vocabulary: Vocabulary) -> Claims:
-    """Return the claims of a prompt, by the words of a vocabulary."""
+    """Return the claims of a prompt, by the words of a vocabulary.
+
+    Raises ValueError for what is no text, or far too long.
+    """
+    check_text(prompt)
     sentence = read_sentence(prompt, vocabulary)
     claims: list[Claim] = []
     for index in range(len(sentence.things)):

@@ -165,7 +165,9 @@ def read_vocabulary(folder: Path) -> Vocabulary:
         return ENGLISH
     try:
         return _from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError
+    ) as error:  # fmt: skip
         raise WeightsError(f"{path}: not a vocabulary ({type(error).__name__}: {error})") from error
 
 

@@ -11,10 +11,11 @@ from torch.nn.functional import normalize
 
 from pipelines.runtime.cpu import speed_up
 from pipelines.runtime.devices import is_out_of_memory
+from rerank.decoding import BadImageError
 from rerank.images import Encoded, Images, ahead, list_images
 from rerank.model import towers
 from rerank.model.cores import each_core
-from rerank.model.preprocessing import BadImageError, ImageLike, Preprocessing
+from rerank.model.preprocessing import ImageLike, Preprocessing
 from rerank.model.texts import TextReader
 from rerank.model.weights import Model
 
@@ -127,14 +128,14 @@ class Encoder:
         return [text for _, text in parts]
 
     @property
-    def _width(self) -> int:
-        """D."""
+    def width(self) -> int:
+        """D, of the features."""
         config = self._model.config
         # SigLIP's images keep the width of their tower.
         return getattr(config, "projection_dim", None) or config.vision_config.hidden_size
 
     def _no_features(self) -> torch.Tensor:
-        return torch.empty(0, self._width, device=self.device)
+        return torch.empty(0, self.width, device=self.device)
 
     def _prepared_batches(self, images: Images) -> Iterator[Prepared]:
         if isinstance(images, torch.Tensor):
@@ -166,7 +167,7 @@ class Encoder:
             return self._encode_images(images), {}
         bad = {i: each for i, each in enumerate(batch) if isinstance(each, Exception)}
         good = {i: each for i, each in enumerate(batch) if isinstance(each, torch.Tensor)}
-        rows = self._no_features().new_full((len(batch), self._width), torch.nan)
+        rows = self._no_features().new_full((len(batch), self.width), torch.nan)
         if good:
             stacked = torch.stack([each.to(self.device) for each in good.values()])
             rows[list(good)] = self._encode_images(stacked)

@@ -9,13 +9,9 @@ one batch on the device. There are two ways to prepare:
 - `exact`: PIL's filter on the whole image, bit for bit what transformers' PIL image processors
   give.
 
-Rules for files and PIL images, in both: EXIF orientation is applied, transparency laid over white,
-16-bit grey scaled to 8 bits, CMYK and other colour spaces converted by PIL, the first frame taken
-of animations. Files of other formats than FORMATS, and images of more than MAX_PIXELS pixels or
-narrower than 1 : MAX_ASPECT are refused, before anything is decoded.
+What files and PIL images may be, and how they become RGB, is in `rerank.decoding`.
 """
 
-import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,34 +19,18 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from PIL import (  # the formats' modules by name, else Pillow loads those of all that it knows
-    BmpImagePlugin,  # noqa: F401
-    GifImagePlugin,  # noqa: F401
-    Image,
-    ImageOps,
-    JpegImagePlugin,  # noqa: F401
-    PngImagePlugin,  # noqa: F401
-    WebPImagePlugin,  # noqa: F401
-)
+from PIL import Image
 from torch.nn.functional import interpolate
 
 from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
+from rerank.decoding import check_size, decoded, to_rgb
 from rerank.model import open_clip
 
 ImageLike: TypeAlias = Image.Image | str | os.PathLike[str] | bytes | np.ndarray | torch.Tensor
 
-# What people have images in. PIL would also try the parsers of rare and dangerous formats.
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-MAX_PIXELS = 40_000_000
-MAX_ASPECT = 100  # the longer side over the shorter; a strip shows nothing after the centre crop
-ORIENTATION = 0x0112  # EXIF tag
 JPEG_MARGIN = 4  # times the size that is read, which a JPEG decoded at a fraction still has
 RESAMPLERS = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bicubic"}
-
-
-class BadImageError(ValueError):
-    """An image that cannot be read or judged; the message names it and the reason."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +61,17 @@ class Preprocessing:
         """
         if isinstance(source, torch.Tensor):
             return self.prepare_batch(source[None], device)[0]
-        image = self._opened(source)
-        if self.exact:
-            return self._by_pil(image)
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # rows of RGB, the fastest
-        return self._by_torch(pixels[None])[0]
+        if isinstance(source, str | os.PathLike | bytes):
+            enough = self.resize if isinstance(self.resize, int) else max(self.resize)
+            with decoded(source, None if self.exact else JPEG_MARGIN * enough) as image:
+                return self._prepared(image)
+        if isinstance(source, np.ndarray):
+            return self._prepared(_from_array(source))
+        if isinstance(source, Image.Image):
+            return self._prepared(to_rgb(source))
+        raise ValueError(
+            f"an image is a PIL image, path, bytes of a file, array or tensor, not {source!r:.80}"
+        )
 
     def prepare_batch(self, images: torch.Tensor, device: torch.device) -> torch.Tensor:
         """(B, 3, H, W) of any size as (B, 3, H, W) uint8 at the model's size on `device`.
@@ -98,26 +84,19 @@ class Preprocessing:
                 f"not {tuple(images.shape)}"
             )
         height, width = images.shape[2:]
-        _check_size(height, width, "image tensor")
+        check_size(height, width, "image tensor")
         images = _to_bytes(images.to(device))
         if not self.exact:
             return self._by_torch(images)
         arrays = images.permute(0, 2, 3, 1).cpu().numpy()
         return torch.stack([self._by_pil(Image.fromarray(array)) for array in arrays]).to(device)
 
-    def _opened(self, source: ImageLike) -> Image.Image:
-        """Return an image of any kind but a tensor, as RGB."""
-        if isinstance(source, np.ndarray):
-            return _from_array(source)
-        if isinstance(source, Image.Image):
-            return to_rgb(source)
-        if not isinstance(source, str | os.PathLike | bytes):
-            raise ValueError(
-                "an image is a PIL image, path, bytes of a file, array or tensor, "
-                f"not {source!r:.80}"
-            )
-        enough = self.resize if isinstance(self.resize, int) else max(self.resize)
-        return open_image(source, None if self.exact else JPEG_MARGIN * enough)
+    def _prepared(self, image: Image.Image) -> torch.Tensor:
+        """RGB → (3, H, W) uint8 at the model's size."""
+        if self.exact:
+            return self._by_pil(image)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # rows of RGB, the fastest
+        return self._by_torch(pixels[None])[0]
 
     def _by_pil(self, image: Image.Image) -> torch.Tensor:
         """RGB → (3, H, W) uint8."""
@@ -187,72 +166,6 @@ def read_preprocessing(folder: Path, image_size: int, *, exact: bool = False) ->
     return preprocessing
 
 
-def open_image(source: str | os.PathLike[str] | bytes, enough: int | None = None) -> Image.Image:
-    """Open a file, or the bytes of one, as an RGB image; of an animation, the first frame.
-
-    `enough` allows a JPEG to be decoded at a fraction of its size that leaves the shorter edge at
-    least that long. Raises BadImageError.
-    """
-    name, file = _named(source)
-    try:
-        opened = Image.open(file, formats=FORMATS)
-    except MemoryError:
-        raise
-    except Image.UnidentifiedImageError as error:
-        raise BadImageError(f"{name}: not an image in one of {', '.join(FORMATS)}") from error
-    except Exception as error:  # decoders meet damaged files with every kind of exception
-        raise BadImageError(f"{name}: {_reason(error)}") from error
-    with opened:
-        if enough is not None and opened.format == "JPEG" and opened.mode == "RGB":
-            _check_size(opened.height, opened.width, name)  # of the whole image
-            longer = enough * max(opened.size) // max(1, min(opened.size))
-            size = (longer, enough) if opened.width > opened.height else (enough, longer)
-            opened.draft("RGB", size)
-        return to_rgb(opened, name)
-
-
-def _named(source: str | os.PathLike[str] | bytes) -> tuple[str, Path | io.BytesIO]:
-    """Return what to call a source in messages, and what PIL opens."""
-    if isinstance(source, bytes):
-        return f"image of {len(source)} bytes", io.BytesIO(source)
-    path = Path(source)
-    if not path.is_file():  # also keeps us from waiting on a named pipe
-        raise BadImageError(f"{path}: no such image file")
-    return str(path), path
-
-
-def to_rgb(image: Image.Image, name: str = "") -> Image.Image:
-    """Any PIL image as RGB, turned upright by its EXIF tag. Raises BadImageError.
-
-    Transparency is laid over white; 16-bit greys are scaled to 8 bits; CMYK and the other colour
-    spaces are converted by PIL. 32-bit modes (I, F) are refused: nothing says what white is there.
-    """
-    name = name or getattr(image, "filename", "") or "image"
-    _check_size(image.height, image.width, name)  # from the header: nothing is decoded yet
-    if image.mode in ("I", "F"):
-        raise BadImageError(f"{name}: mode {image.mode} has no known white; convert it to 8 bits")
-    try:
-        image.load()
-        if image.getexif().get(ORIENTATION, 1) != 1:
-            image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I;16"):
-            image = Image.fromarray(np.round(np.array(image) / 257).astype(np.uint8))
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(white, image)
-        return image if image.mode == "RGB" else image.convert("RGB")
-    except MemoryError:
-        raise
-    except Exception as error:  # decoders meet damaged files with every kind of exception
-        raise BadImageError(f"{name}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    """Return an error as one line."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def _to_bytes(images: torch.Tensor) -> torch.Tensor:
     """uint8, or floats in [0, 1], as uint8."""
     if images.dtype == torch.uint8:
@@ -274,17 +187,8 @@ def _from_array(array: np.ndarray) -> Image.Image:
             f"image arrays are uint8 of shape (H, W, 3), not {array.dtype} of {array.shape}"
         )
     height, width = array.shape[:2]
-    _check_size(height, width, "image array")
+    check_size(height, width, "image array")
     return Image.fromarray(array)
-
-
-def _check_size(height: int, width: int, name: str) -> None:
-    if height * width > MAX_PIXELS:
-        raise BadImageError(
-            f"{name}: {width}x{height} is more than {MAX_PIXELS // 1_000_000} megapixels"
-        )
-    if min(height, width) == 0 or max(height, width) > MAX_ASPECT * min(height, width):
-        raise BadImageError(f"{name}: {width}x{height} pixels is too narrow to judge")
 
 
 def _resize(images: torch.Tensor, height: int, width: int, mode: str) -> torch.Tensor:

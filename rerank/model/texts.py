@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from rerank.texts import check_text
+
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -36,8 +38,10 @@ class TextReader:
         """For each prompt, the ids, without start and end, and the text of each of its parts.
 
         One part, or more when the prompt exceeds the context; they break between words and fill the
-        context.
+        context. Raises ValueError for what is no text, or far too long.
         """
+        for prompt in prompts:
+            check_text(prompt)
         texts = [self._normalised(prompt) for prompt in prompts]
         encodings = self.tokenizer(texts, add_special_tokens=False, verbose=False).encodings
         return [

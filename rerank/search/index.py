@@ -1,36 +1,24 @@
 """Search in a folder of images: their features on disk, made once and kept up to date.
 
-Two files in `.rerank/` inside the folder, or elsewhere: features.safetensors holds the features
-(N, D), files.jsonl the path, size and time of change of each row, in its order.
+They lie in `.rerank/` inside the folder, or elsewhere; `rerank.search.parts` says in what files.
 """
 
-import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from pipelines.checkpoints.hashes import files_hash
 from rerank.extras import load_extra
 from rerank.images import list_images
 from rerank.model.preprocessing import ImageLike
 from rerank.reranker import Reranker
+from rerank.search import parts
+from rerank.search.parts import Entry, Row
 
 FOLDER = ".rerank"
-FEATURES, FILES = "features.safetensors", "files.jsonl"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An image as it was when it was read: its path inside the folder, bytes, time of change."""
-
-    file: str
-    size: int
-    changed: int  # nanoseconds
+PART = 512  # images that are on disk before the next are read: what a kill costs at most
 
 
 @dataclass(frozen=True)
@@ -61,12 +49,18 @@ class Index:
     """
 
     def __init__(
-        self, reranker: Reranker, folder: Path, entries: list[Entry], features: torch.Tensor
+        self,
+        reranker: Reranker,
+        folder: Path,
+        entries: list[Entry],
+        features: torch.Tensor,
+        problems: Sequence[str] = (),
     ) -> None:
         self.reranker = reranker
         self.folder = folder
         self.entries = entries
         self.features = features  # (N, D) fp32 on the CPU
+        self.problems = tuple(problems)  # with what is on disk, each in a line
 
     @classmethod
     def build(
@@ -80,35 +74,35 @@ class Index:
         """Read the images of a folder that are new or changed, forget those that are gone, and
         save, in `where` or `.rerank/` inside the folder.
 
-        An index of other weights is made anew. Raises ValueError for a folder without images.
+        An index of other weights is made anew; one that was killed while it was made goes on.
+        Raises ValueError for a folder without images, and while another process makes the same
+        index; OSError when the disk is full.
         """
         folder = Path(folder)
         reranker = Reranker.load() if reranker is None else reranker
-        place = folder / FOLDER if where is None else Path(where)
-        known: dict[Entry, torch.Tensor] = {}
-        if (place / FILES).is_file() and _model_of(place) == files_hash(reranker.folder):
-            old = cls.open(folder, reranker, where=where)
-            known = dict(zip(old.entries, old.features, strict=True))
-        present = {_entry(path, folder): path for path in list_images(folder, deep=True)}
-        fresh = [entry for entry in present if entry not in known]
-        encoded = reranker.encode(
-            (present[entry] for entry in fresh), progress=progress, skip_bad=True
+        place, weights = (
+            folder / FOLDER if where is None else Path(where),
+            files_hash(reranker.folder),
         )
-        failed = {present[fresh[index]]: why for index, why in encoded.failed.items()}
-        rows = {
-            entry: row
-            for entry, row in zip(fresh, encoded.features.cpu(), strict=True)
-            if row.isfinite().all()
-        }
-        rows |= {entry: row for entry, row in known.items() if entry in present}
-        entries = sorted(rows, key=lambda entry: entry.file)
-        width = encoded.features.shape[1]
-        features = torch.stack([rows[e] for e in entries]) if entries else torch.empty(0, width)
-        index = cls(reranker, folder, entries, features)
-        index._save(place)
-        gone = {entry.file for entry in known} - {entry.file for entry in present}
-        kept = len(known.keys() & present.keys())
-        return index, Update(kept, len(entries) - kept, len(gone), failed)
+        paths = list_images(folder, deep=True)  # before anything is made
+        with parts.lock(place):
+            stored = parts.read(place, weights, reranker.width)
+            present, failed = _present(paths, folder)
+            known = {file: row for file, row in stored.rows.items() if row[0] in present}
+            fresh = [entry for entry in present if entry.file not in known]
+            rows = dict(known)
+            for start in range(0, len(fresh), PART):
+                chunk = fresh[start : start + PART]
+                read = _read(reranker, chunk, present, failed, start, progress)
+                if read:
+                    parts.append(place, weights, read)
+                rows |= {row[0].file: row for row in read}
+            ordered = [rows[file] for file in sorted(rows)]
+            if stored.problems or len(known) < len(stored.rows) or parts.count(place) != 1:
+                parts.append(place, weights, ordered, begins=True)
+        gone = stored.rows.keys() - {entry.file for entry in present}
+        index = cls._of(reranker, folder, ordered, stored.problems)
+        return index, Update(len(known), len(rows) - len(known), len(gone), failed)
 
     @classmethod
     def open(
@@ -122,24 +116,28 @@ class Index:
         when it was made with other weights."""
         folder = Path(folder)
         place = folder / FOLDER if where is None else Path(where)
-        if not (place / FILES).is_file():
+        if not parts.exists(place):
             raise ValueError(f"{place}: no index; make one with `rerank index {folder}`")
         reranker = Reranker.load() if reranker is None else reranker
-        if _model_of(place) != files_hash(reranker.folder):
+        weights = files_hash(reranker.folder)
+        if not parts.made_with(place, weights):
             raise ValueError(
                 f"{place}: was made with other weights than {reranker.name}'s; "
                 f"`rerank index {folder}` makes it again"
             )
-        try:
-            lines = (place / FILES).read_text(encoding="utf-8").splitlines()
-            entries = [Entry(**json.loads(line)) for line in lines]
-            with safe_open(place / FEATURES, framework="pt") as opened:
-                features = opened.get_tensor("features")
-        except (OSError, ValueError, TypeError, SafetensorError) as error:
-            raise ValueError(f"{place}: damaged ({error}); delete it and index again") from error
-        if len(features) != len(entries):
-            raise ValueError(f"{place}: damaged; delete it and index again")
-        return cls(reranker, folder, entries, features)
+        stored = parts.read(place, weights, reranker.width)
+        if stored.problems and not stored.rows:
+            raise ValueError(f"{stored.problems[0]}; `rerank index {folder}` makes it again")
+        ordered = [stored.rows[file] for file in sorted(stored.rows)]
+        return cls._of(reranker, folder, ordered, stored.problems)
+
+    @classmethod
+    def _of(
+        cls, reranker: Reranker, folder: Path, rows: Sequence[Row], problems: Sequence[str]
+    ) -> "Index":
+        features = [row for _, row in rows]
+        stacked = torch.stack(features) if features else torch.empty(0, reranker.width)
+        return cls(reranker, folder, [entry for entry, _ in rows], stacked, problems)
 
     def search(self, query: "str | ImageLike", k: int = 10) -> list[Found]:
         """Return the k images most like a text, or like an image (PIL, array, tensor or a Path).
@@ -167,37 +165,50 @@ class Index:
     def stale(self) -> list[Path]:
         """Return the images that were changed or removed since they were read, and the new ones."""
         known = set(self.entries)
-        present = {_entry(path, self.folder) for path in list_images(self.folder, deep=True)}
-        return sorted({self.folder / entry.file for entry in known ^ present})
+        try:
+            paths = list_images(self.folder, deep=True)
+        except ValueError:  # all of them are gone
+            paths = []
+        present, _ = _present(paths, self.folder)
+        return sorted({self.folder / entry.file for entry in known ^ present.keys()})
 
     def _is_stale(self, row: int) -> bool:
         entry = self.entries[row]
-        path = self.folder / entry.file
-        return not path.is_file() or _entry(path, self.folder) != entry
-
-    def _save(self, place: Path) -> None:
-        """Both files, each whole or not at all; the list last, since it says that all is there."""
-        place.mkdir(parents=True, exist_ok=True)
-        (place / FILES).unlink(missing_ok=True)
-        facts = {"model": files_hash(self.reranker.folder)}
-        save_file({"features": self.features.contiguous()}, place / f"{FEATURES}.new", facts)
-        os.replace(place / f"{FEATURES}.new", place / FEATURES)
-        lines = [json.dumps(entry.__dict__, ensure_ascii=False) for entry in self.entries]
-        text = "".join(f"{line}\n" for line in lines)
-        (place / f"{FILES}.new").write_text(text, encoding="utf-8", errors="surrogateescape")
-        os.replace(place / f"{FILES}.new", place / FILES)
+        present, _ = _present([self.folder / entry.file], self.folder)
+        return entry not in present
 
 
-def _entry(path: Path, folder: Path) -> Entry:
-    state = path.stat()
-    return Entry(str(path.relative_to(folder)), state.st_size, state.st_mtime_ns)
+def _present(paths: Sequence[Path], folder: Path) -> tuple[dict[Entry, Path], dict[Path, str]]:
+    """Return the images as they are now, and why others cannot be looked at."""
+    present, failed = {}, {}
+    for path in paths:
+        try:
+            state = path.stat()
+        except OSError as error:
+            failed[path] = "a link to nowhere" if path.is_symlink() else str(error.strerror)
+            continue
+        entry = Entry(str(path.relative_to(folder)), state.st_size, state.st_mtime_ns)
+        present[entry] = path
+    return present, failed
 
 
-def _model_of(place: Path) -> str | None:
-    """Return the files_hash of the weights that an index was made with; None where it cannot be
-    read."""
-    try:
-        with safe_open(place / FEATURES, framework="pt") as opened:
-            return (opened.metadata() or {}).get("model")
-    except (OSError, SafetensorError):
-        return None
+def _read(
+    reranker: Reranker,
+    entries: Sequence[Entry],
+    paths: dict[Entry, Path],
+    failed: dict[Path, str],
+    before: int,
+    progress: Callable[[int], None] | None,
+) -> list[Row]:
+    """Read images; those that cannot be read go to `failed`. `before` of them are done already."""
+    encoded = reranker.encode(
+        (paths[entry] for entry in entries),
+        progress=None if progress is None else lambda done: progress(before + done),
+        skip_bad=True,
+    )
+    failed |= {paths[entries[index]]: why for index, why in encoded.failed.items()}
+    features = encoded.features.cpu()
+    sound = features.isfinite().all(1).tolist()
+    return [
+        row for row, fine in zip(zip(entries, features, strict=True), sound, strict=True) if fine
+    ]

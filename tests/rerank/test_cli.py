@@ -1,8 +1,12 @@
 import csv
 import io
 import json
+import os
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +15,7 @@ import torch
 from PIL import Image
 
 from rerank import Reranker, WeightsError, cli
+from rerank import output as output_module
 from rerank.model import specs, towers
 
 pytestmark = pytest.mark.slow
@@ -99,7 +104,7 @@ def test_bad_ones_are_in_the_json(rerank: Command, folder: Path) -> None:
     table = json.loads(output)
     assert len(table["results"]) == 5
     assert [(Path(each["file"]).name, each["reason"]) for each in table["failed"]] == [
-        ("f.png", "not an image in one of PNG, JPEG, WEBP, GIF, BMP"),
+        ("f.png", "not an image in one of PNG, JPEG, WEBP, GIF, BMP, TIFF, AVIF"),
         ("missing.png", "no such image file"),
     ]
 
@@ -113,7 +118,8 @@ def test_empty_folder(rerank: Command, tmp_path: Path) -> None:
     code, output, errors = rerank("a red panda", tmp_path)
     assert (code, output) == (2, "")
     assert errors == [
-        f"rerank: {tmp_path}: no images (.bmp, .gif, .jpeg, .jpg, .png, .webp) in this folder"
+        f"rerank: {tmp_path}: no images (.avif, .bmp, .gif, .heic, .heif, .jfif, .jpe, .jpeg, "
+        ".jpg, .png, .tif, .tiff, .webp) in this folder"
     ]
 
 
@@ -336,7 +342,7 @@ def test_classify(rerank: Command, folder: Path, reranker: Reranker) -> None:
     code, output, _ = rerank("classify", folder / "a.png", *labels, "--json")
     [expected] = reranker.classify([folder / "a.png"], labels[1::2])
     [result] = json.loads(output)["results"]
-    assert result["probabilities"] == pytest.approx(expected)
+    assert result["probabilities"] == pytest.approx(expected, abs=1e-6)
     assert result["label"] == max(expected, key=lambda label: expected[label])
     assert rerank("classify", folder, "--label", "x", "--label", "x")[0] == 2
 
@@ -378,3 +384,189 @@ def test_help(rerank: Command, command: str) -> None:
         code = int(stopped.code or 0)
     assert code == 0
     assert "--device" in rerank.capsys.readouterr().out
+
+
+# ---- what people's folders and words are like
+
+
+@pytest.mark.parametrize(
+    "words", [["{}"], ["classify", "--label", "{}"], ["a", "--template", "{}"]]
+)
+def test_text_that_is_not_utf8(rerank: Command, folder: Path, words: list[str]) -> None:
+    bad = os.fsdecode(b"caf\xe9 {}")
+    code, output, errors = rerank(*(word.replace("{}", bad) for word in words), folder)
+    assert (code, output, len(errors)) == (2, "", 1)
+    assert "is not UTF-8" in errors[0]
+
+
+def test_half_a_pair_in_captions_is_no_traceback(rerank: Command, folder: Path) -> None:
+    rows = [{"file": "a.png", "caption": f"a \ud800 {number}"} for number in range(40)]
+    (folder / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, _, errors = rerank("calibrate", folder / "c.jsonl", "-o", folder / "c.json")
+    assert code == 2
+    assert "not UTF-8" in errors[0]
+
+
+def test_captions_with_a_byte_order_mark(rerank: Command, folder: Path) -> None:
+    (folder / "c.jsonl").write_bytes(b'\xef\xbb\xbf{"file": "a.png", "caption": "a"}\n')
+    code, _, errors = rerank("calibrate", folder / "c.jsonl", "-o", folder / "c.json")
+    assert (code, errors) == (
+        2,
+        ["rerank: a calibration takes 40 pairs or more, right ones and wrong ones"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a", ".", "--calibate"], "no option '--calibate': did you mean --calibrate?"),
+        (["classify", "a.png", "--label", "x", "--templte", "y"], "did you mean --template?"),
+        (["a"], "the following arguments are required: IMAGE|FOLDER"),
+        (["a", ".", "--csv", "--json"], "not allowed with argument --csv"),
+    ],
+)
+def test_wrong_words_are_one_line(rerank: Command, words: list[str], said: str) -> None:
+    code, output, errors = rerank(*words)
+    assert (code, output, len(errors)) == (2, "", 1)
+    assert said in errors[0]
+
+
+def test_what_is_not_read_is_counted(rerank: Command, folder: Path) -> None:
+    for name in ("a.svg", "b.svg", "c.NEF", "d.jfif", "notes.md"):
+        (folder / name).write_bytes((folder / "b.jpg").read_bytes())
+    code, output, errors = rerank("a red panda", folder)
+    assert (code, len(output.splitlines())) == (0, 6)
+    assert errors == [f"rerank: {folder}: not read: 1 .nef, 2 .svg"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_contact_sheets_are_not_ranked(rerank: Command, folder: Path, suffix: str) -> None:
+    for _ in range(2):
+        code, output, _ = rerank("a red panda", folder, "--sheet", folder / f"page{suffix}")
+        assert (code, len(output.splitlines())) == (0, 5)
+    (folder / "manifest.jsonl").write_text("")
+    Image.new("RGB", (9, 9)).save(folder / "sheet.png")  # as earlier versions drew it
+    assert len(rerank("a red panda", folder)[1].splitlines()) == 5
+
+
+def test_a_contact_sheet_of_many_pages(
+    rerank: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rerank.contact_sheet.PAGE_ROWS", 1)
+    for number in range(13):
+        Image.new("RGB", (9, 9), (number, 0, 0)).save(folder / f"{number}.png")
+    code, _, errors = rerank("a red panda", folder, "--sheet", folder.parent / "s.webp")
+    pages = sorted(folder.parent.glob("s*.webp"))
+    assert (code, [page.name for page in pages]) == (0, ["s-2.webp", "s-3.webp", "s.webp"])
+    assert errors == [f"rerank: the contact sheet takes 3 pages, up to {folder.parent}/s-3.webp"]
+
+
+def test_outputs_are_checked_before_the_work(
+    rerank: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "_score", lambda *_: pytest.fail("images were read"))
+    (tmp_path / "file").write_text("")
+    for words in (
+        ["--sheet", tmp_path / "s.xyz"],
+        ["--sheet", tmp_path / "file" / "s.png"],
+        ["--sheet", folder],
+        ["--copy-to", folder],
+        ["--copy-to", tmp_path / "file"],
+    ):
+        code, output, errors = rerank("a red panda", folder, *words)
+        assert (code, output, len(errors)) == (2, "", 1)
+
+
+def test_copies_with_long_names_and_of_files_that_went(
+    rerank: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "a.png").rename(folder / ("é" * 125 + ".png"))
+    gone = folder / "b.jpg"
+    draw = output_module.copy
+    monkeypatch.setattr(output_module, "copy", lambda *a: (gone.unlink(), draw(*a))[1])
+    code, _, errors = rerank("a red panda", folder, "--copy-to", tmp_path / "best")
+    names = [path.name for path in (tmp_path / "best").iterdir()]
+    assert code == 4
+    assert errors == [f"rerank: {gone} is not copied: No such file or directory"]
+    assert len(names) == 4
+    [long] = [name for name in names if "é" in name]
+    assert len(os.fsencode(long)) <= 255
+    assert long.endswith("é.png")
+
+
+# ---- full disks and closed pipes
+
+
+@contextmanager
+def full_beyond(size: int) -> Iterator[None]:
+    """No file can grow beyond so many bytes: the kernel refuses what is written, as on a full
+    disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("what", ["copy", "sheet", "index", "calibrate"])
+def test_a_full_disk_leaves_nothing_half(
+    rerank: Command, folder: Path, tmp_path: Path, what: str
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        pixels = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    rows = [
+        {"file": f"{number}.png", "caption": f"a {('red', 'blue')[number % 2]} apple {number}"}
+        for number in range(40)
+    ]
+    (folder / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = {
+        "copy": ["a", folder, "--copy-to", out],
+        "sheet": ["a", folder, "--sheet", out / "s.png"],
+        "index": ["index", folder, "--index", out],
+        "calibrate": ["calibrate", folder / "c.jsonl", "-o", out / "c.json"],
+    }[what]
+    with full_beyond(1024):
+        code, _, errors = rerank(*words)
+    assert (code, len(errors)) == (5, 1)
+    assert errors[0].startswith(f"rerank: cannot write {out}")
+    left = [path.name for path in out.iterdir() if path.name != "lock"]
+    assert all(path.startswith("0") for path in left) if what == "copy" else left == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])
+def test_standard_output_on_a_full_disk(
+    rerank: Command, folder: Path, form: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        code, _, errors = rerank("a", folder, *form)
+    assert (code, errors) == (
+        5,
+        [
+            "rerank: cannot write standard output: No space left on device: make room and run it "
+            "again"
+        ],
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_notes_that_nobody_can_read_stop_nothing(
+    rerank: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "bad.png").write_bytes(b"")
+    read, write = os.pipe()
+    os.close(read)
+    with open("/dev/full", "w") as full, open(write, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        monkeypatch.setattr(sys, "stderr", full)
+        assert rerank("a", folder, "--copy-to", tmp_path / "best")[0] == 4
+    for stream in ("stdout", "stderr"):  # closed, as by >&-
+        monkeypatch.setattr(sys, stream, None)
+    assert rerank("a", folder, "--copy-to", tmp_path / "best")[0] == 4
+    assert len(list((tmp_path / "best").iterdir())) == 5

@@ -9,15 +9,13 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import replace
-from http.client import HTTPResponse
 from pathlib import Path
-from typing import TextIO
 
 import pytest
+from served_command import post, served
 
 import rerank.model.specs
 from gen import metadata
-from pipelines import families
 from ui.cli import main
 
 
@@ -82,16 +80,6 @@ def test_missing_weights_are_told_before_anything_is_served(
     assert str(tmp_path / "nowhere") in line
 
 
-@pytest.fixture
-def tiny_by_default(
-    tiny_diffusion_folder: Path, tiny_clip_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = replace(families.shipped()[families.DEFAULT_MODEL], folder=tiny_diffusion_folder)
-    jury = replace(rerank.model.specs.SPECS[rerank.model.specs.DEFAULT], folder=tiny_clip_folder)
-    monkeypatch.setitem(families.shipped(), families.DEFAULT_MODEL, model)  # type: ignore[arg-type]
-    monkeypatch.setitem(rerank.model.specs.SPECS, rerank.model.specs.DEFAULT, jury)
-
-
 @pytest.mark.usefixtures("tiny_by_default")
 def test_a_port_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("gradio", reason="gradio is not installed")
@@ -103,28 +91,6 @@ def test_a_port_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert code == 2
     assert f"port {port} " in line
     assert "in use" in line
-
-
-def served(words: list[str]) -> tuple[int, TextIO]:
-    """The command in a process of its own: its number, and what it prints."""
-    pytest.importorskip("gradio", reason="gradio is not installed")
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.dup2(write_end, 1)
-        sys.stdout = os.fdopen(1, "w")
-        os._exit(main(words))
-    os.close(write_end)
-    return child, os.fdopen(read_end)
-
-
-def post(port: int, path: str, body: object) -> HTTPResponse:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}{path}",
-        json.dumps(body).encode(),
-        {"Content-Type": "application/json"},
-    )
-    return urllib.request.urlopen(request, timeout=120)
 
 
 @pytest.mark.slow

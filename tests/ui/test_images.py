@@ -1,7 +1,9 @@
 import base64
 import contextlib
 import io
+import os
 import struct
+import time
 import tracemalloc
 import zlib
 from collections.abc import Iterator
@@ -96,6 +98,50 @@ def test_a_bomb_is_not_decoded(size: tuple[int, int]) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 5_000_000
+
+
+def test_a_jpeg_of_very_many_scans(reader: Reader) -> None:
+    out = io.BytesIO()
+    PANDA.save(out, "jpeg", progressive=True)
+    data = out.getvalue()
+    assert decode(data, reader).size == (64, 64)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    with pytest.raises(InputError, match="100 scans"):
+        open_image(data[:-2] + last * 100 + data[-2:])
+
+
+def _sleep(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def _swallow() -> None:
+    bytearray(10_000_000_000)
+
+
+def _die() -> None:
+    os._exit(9)
+
+
+def _fail() -> None:
+    raise ZeroDivisionError
+
+
+def test_reading_has_a_deadline() -> None:
+    with contextlib.closing(Reader(seconds=5)) as reader:
+        assert reader.read(_sleep, 0) == 0
+        reader.seconds = 0.2
+        with pytest.raises(InputError, match="cannot be read within"):
+            reader.read(_sleep, 60)
+        reader.seconds = 30
+        for fatal in (_swallow, _die):
+            with pytest.raises(InputError, match="send less"):
+                reader.read(fatal)
+        with pytest.raises(ZeroDivisionError):
+            reader.read(_fail)
+        assert reader.read(_sleep, 0) == 0
+    with pytest.raises(InputError):
+        reader.read(_sleep, 0)
 
 
 def test_a_file_that_is_too_large() -> None:

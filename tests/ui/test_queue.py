@@ -148,11 +148,79 @@ def test_a_job_that_kills_the_process_does_so_twice_at_most(tmp_path: Path) -> N
     assert json.loads((tmp_path / "queue.json").read_text()) == {"poison": 2}
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"poison": "many"}', "\0"])
-def test_a_damaged_journal_counts_nothing(text: str, tmp_path: Path) -> None:
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("", 0),
+        ("[]", 0),
+        ("{", 0),
+        ("\0", 0),
+        (DEEP, 0),
+        ('{"a": ' + DEEP, 0),
+        ('{"poison": "many"}', 0),
+        ('{"poison": true, "a": 1}', 1),
+        ('{"poison": -1, "a": 1, "b": 2}', 2),
+        ('{"poison": 1e99}', 0),
+        ('{"poison": ' + "9" * 5000 + "}", 0),
+        (json.dumps({"x" * 100: 1}), 0),
+        (json.dumps({f"{i:032}": 1 for i in range(50_000)}), 0),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_journal_that_somebody_edited(text: str, kept: int, tmp_path: Path) -> None:
     (tmp_path / "queue.json").write_text(text)
     jobs = Queue(tmp_path / "queue.json")
+    assert jobs.note is not None
+    assert f"{kept} entries are used" in jobs.note
+    assert (tmp_path / "queue.json.damaged").read_text() == text
     job = Job("a", lambda _: 7, key="poison")
     jobs.submit(job)
     assert job.future.result(PATIENCE) == 7
     jobs.stop()
+    assert Queue(tmp_path / "queue.json").note is None  # said once
+
+
+def test_a_journal_that_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # reading it would never end
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        jobs = Queue(tmp_path / name)
+        assert "not a file" in (jobs.note or "")
+        jobs.stop()
+    assert Queue(tmp_path / "nothing").note is None
+
+
+def test_a_step_that_does_not_end_is_not_waited_for(tmp_path: Path) -> None:
+    jobs, began, go = Queue(tmp_path / "queue.json"), threading.Event(), threading.Event()
+    job = Job("a", lambda _: began.set() or go.wait(PATIENCE))
+    jobs.submit(job)
+    assert began.wait(PATIENCE)
+    assert jobs.stop(0.05) is False
+    go.set()
+    assert jobs.stop(PATIENCE) is True
+
+
+def test_a_full_disk_refuses_jobs_and_keeps_what_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = Queue(tmp_path / "queue.json")
+
+    def fill(path: Path, data: bytes) -> None:
+        raise RoomError("no space left")
+
+    made = Job("a", lambda _: monkeypatch.setattr(queue, "write", fill) or 7, key="made")
+    jobs.submit(made)
+    assert made.future.result(PATIENCE) == 7
+    refused = Job("a", lambda _: 7, key="another")
+    jobs.submit(refused)
+    with pytest.raises(RoomError):
+        refused.future.result(PATIENCE)
+    monkeypatch.undo()
+    again = Job("a", lambda _: 7, key="another")
+    jobs.submit(again)
+    assert again.future.result(PATIENCE) == 7
+    jobs.stop()
+    assert json.loads((tmp_path / "queue.json").read_text()) == {}

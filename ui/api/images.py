@@ -17,6 +17,8 @@ from ui.service.reading import Reader
 
 FORMATS = ("PNG", "JPEG", "WEBP")  # PIL would also try the parsers of rare and dangerous formats
 MAX_BYTES = 20_000_000
+JPEG, SCAN = b"\xff\xd8", b"\xff\xda"  # how a JPEG begins, and each of its scans
+MOST_SCANS = 100  # cameras and encoders make ten; each takes as long as the whole image
 TOO_LARGE = f"an image larger than {MAX_BYTES // 1_000_000} MB is not read"
 MAX_PIXELS = 32_000_000
 PIECE = 1_000_000  # characters of base64
@@ -90,6 +92,8 @@ def open_image(data: bytes) -> Image.Image:
     """Open an upload: its size is checked, its pixels not decoded yet. Raises InputError."""
     if len(data) > MAX_BYTES:
         raise InputError(TOO_LARGE)
+    if data.count(SCAN) > MOST_SCANS and data.startswith(JPEG):
+        raise InputError(f"a JPEG of more than {MOST_SCANS} scans is not read")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         size = image.size

@@ -2,22 +2,28 @@
 
 import json
 import math
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from gen.errors import InputError
+from pydantic_core import from_json
+
+from gen.errors import InputError, RoomError
 from gen.events import Cancel, Event, Loading, Progress
 from gen.run_folder.saving import write
 
 WAITING = 100  # jobs, at most
 WAITING_PER_CLIENT = 50
 ATTEMPTS = 2  # a job that ended the process so often is not begun again
+MOST_BYTES = 1_000_000  # of a journal
+LONGEST_KEY = 64
 RETRY_AFTER = 120  # seconds; longer waits are not heeded by OpenAI's client
 
 
@@ -80,6 +86,7 @@ class Queue:
 
     def __init__(self, journal: Path) -> None:
         self._journal = Journal(journal)
+        self.note = self._journal.note
         self._waiting: dict[str, deque[Job]] = {}  # by client, the next to be served first
         self._changed = threading.Condition()
         self.stopping = False
@@ -134,10 +141,11 @@ class Queue:
             waiting = sum(min(len(jobs), turns) for jobs in self._waiting.values()) - 1
             return waiting + (self.running is not None)
 
-    def stop(self) -> None:
+    def stop(self, seconds: float | None = None) -> bool:
         """Begin no more jobs, and end the running one after its step, with what it has by then.
 
-        Returns when that is saved; the jobs that waited end with StoppingError.
+        Returns when that is saved, or after so many seconds: False if the step was not done by
+        then. The jobs that waited end with StoppingError.
         """
         with self._changed:
             self.stopping = True
@@ -148,7 +156,8 @@ class Queue:
             if self.running is not None:
                 self.running.cancel.finish_now()
             self._changed.notify()
-        self._worker.join()
+        self._worker.join(seconds)
+        return not self._worker.is_alive()
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
@@ -169,7 +178,8 @@ class Queue:
         try:
             return job.work(job)
         finally:
-            self._journal.end(job.key)
+            with suppress(RoomError):  # what was made is made; it is noted when the next one is
+                self._journal.end(job.key)
 
     def _next(self) -> Job | None:
         """Return the job whose turn it is, once there is one; None when the queue has ended."""
@@ -197,11 +207,14 @@ class Queue:
 
 
 class Journal:
-    """How often each job was begun without having ended, in a file that is small and whole."""
+    """How often each job was begun without having ended, in a file that is small and whole.
+
+    `note` says what of the file did not fit, if somebody edited it; a damaged file is set aside.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._ended_a_process = _read(path)  # by key, how often
+        self._ended_a_process, self.note = _read(path)  # by key, how often
 
     def attempts(self, key: str) -> int:
         """Return how often a process ended while it worked on this job."""
@@ -220,12 +233,28 @@ class Journal:
         write(self.path, json.dumps(attempts).encode())
 
 
-def _read(path: Path) -> dict[str, int]:
-    """Return the attempts in a journal's file; none for what is no such file."""
+def _read(path: Path) -> tuple[dict[str, int], str | None]:
+    """Return the attempts in a journal's file, and what is to be said of it."""
+    if not path.is_file():  # also what would never end, as a pipe
+        return {}, f"{path}: not a file, so it is not read" if path.exists() else None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        values = from_json(data) if len(data) <= MOST_BYTES else None
     except (OSError, ValueError):
-        return {}
-    if not isinstance(values, dict):
-        return {}
-    return {key: count for key, count in values.items() if isinstance(count, int)}
+        values = None
+    pairs = values.items() if isinstance(values, dict) else ()
+    attempts = {key: count for key, count in pairs if _is_entry(key, count)}
+    if isinstance(values, dict) and len(attempts) == len(values):
+        return attempts, None
+    aside = path.with_name(path.name + ".damaged")
+    try:
+        os.replace(path, aside)
+    except OSError:
+        return attempts, f"{path}: damaged; {len(attempts)} of its entries are used"
+    return attempts, f"{path}: damaged, set aside as {aside.name}; {len(attempts)} entries are used"
+
+
+def _is_entry(key: str, count: Any) -> bool:
+    is_count = isinstance(count, int) and not isinstance(count, bool) and 0 < count <= 1000
+    return is_count and len(key) <= LONGEST_KEY

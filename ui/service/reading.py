@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from gen.errors import InputError
 
 SECONDS = 10.0  # that reading one thing may take
+START_SECONDS = 60.0
 MEMORY = 3_000_000_000  # bytes of addresses that the process may have
 CANNOT = "this cannot be read within {:.0f} s and {:.0f} GB: send less at once"
 
@@ -45,9 +46,8 @@ class Reader:
             try:
                 pipe = self._begun()
                 pipe.send((function, arguments))
-                if not pipe.poll(self.seconds):
-                    raise TimeoutError
-                is_done, value = pipe.recv()
+                _receive(pipe, START_SECONDS)  # that it begins: a new process has to import first
+                is_done, value = _receive(pipe, self.seconds)
             except (OSError, EOFError) as error:  # it took too long, or it died of its input
                 self._end()
                 raise InputError(CANNOT.format(self.seconds, MEMORY / 1e9)) from error
@@ -81,6 +81,12 @@ class Reader:
             self._process = self._pipe = None
 
 
+def _receive(pipe: Connection, seconds: float) -> Any:
+    if not pipe.poll(seconds):
+        raise TimeoutError
+    return pipe.recv()
+
+
 def _serve(pipe: Connection) -> None:
     """Do what comes through the pipe until it is closed."""
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
@@ -91,6 +97,7 @@ def _serve(pipe: Connection) -> None:
             function, arguments = pipe.recv()
         except EOFError:
             return
+        pipe.send("begun")
         try:
             answer = True, function(*arguments)
         except MemoryError:

@@ -229,9 +229,13 @@ class Service:
         pipeline = self.engine.loaded(spec)
         return None if pipeline is None else pipeline.token_count(prompt)
 
-    def stop(self) -> None:
-        """End the job in the making after its step; returns when what it has is saved."""
-        self.queue.stop()
+    def stop(self, seconds: float | None = None) -> bool:
+        """End the job in the making after its step; returns when what it has is saved.
+
+        After so many seconds it is left alone: returns False if its step has not ended by then.
+        """
+        self.reader.close()
+        return self.queue.stop(seconds)
 
     def _submitted(self, job: Job) -> Job:
         start = perf_counter()

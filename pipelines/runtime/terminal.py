@@ -1,0 +1,83 @@
+"""What the commands share: flags that are misspelt, and streams that close or fill up."""
+
+import argparse
+import difflib
+import errno
+import io
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn, TextIO
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk says
+
+
+class UsageError(ValueError):
+    """Words of a command line that make no sense. Exit code 2."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises UsageError, in one line, where argparse would print its usage and end the program."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the message as an error like any other."""
+        is_of_one = message.startswith("argument ")  # and says what it takes
+        raise UsageError(message if is_of_one else f"{message} (--help shows all options)")
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        """Return what the words say; UsageError for unknown ones, with the flag that was meant."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            word = unknown[0].partition("=")[0]
+            what = "no option" if word.startswith("-") else "no place here for"
+            self.error(f"{what} {word!r}{did_you_mean(word, self._option_string_actions)}")
+        return found
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ": did you mean …?" for a word that is nearly a known one, else ""."""
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word[:80].lower(), by_lower, n=1, cutoff=0.7)
+    return f": did you mean {by_lower[close[0]]}?" if close else ""
+
+
+def prepare_streams() -> None:
+    """Let what a terminal cannot show be written as escapes: it is no error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None where it is closed
+            stream.reconfigure(errors="backslashreplace")
+
+
+def write(text: str, end: str = "\n") -> None:
+    """Write to standard output. That nobody reads it any more is no reason to stop working.
+
+    Raises OSError, which names the stream, where it is a file on a full disk.
+    """
+    if sys.stdout is None:
+        return
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:
+        _close(sys.stdout)
+    except OSError as error:
+        _close(sys.stdout)
+        raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+def complain(line: str) -> None:
+    """Write a line to standard error; where that cannot be, there is nobody to tell."""
+    if sys.stderr is None:
+        return
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        _close(sys.stderr)
+
+
+def _close(stream: TextIO) -> None:
+    """Let what is still to be written to a stream go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
