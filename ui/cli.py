@@ -19,6 +19,7 @@ from ui.service.catalog import read_catalog
 from ui.service.rules import HELP as RULES_HELP
 from ui.service.rules import Rules, read_rules
 from ui.service.service import Service
+from ui.service.styles import OWN, read_styles
 
 DONE, BAD_INPUT, BAD_WEIGHTS, NO_ROOM = 0, 2, 3, 5
 PORT = 7860
@@ -116,6 +117,13 @@ def _add_what_is_served(parser: Parser) -> None:
     )
     group.add_argument("--vae", **many, type=Path, metavar="PATH", help="a VAE; may be repeated")
     group.add_argument(
+        "--styles",
+        **many,
+        type=Path,
+        metavar="FILE",
+        help="styles in a CSV file, as AUTOMATIC1111's web UI has them; may be repeated",
+    )
+    group.add_argument(
         "--visitors", type=Path, metavar="FILE", help=f"what visitors may: {RULES_HELP}"
     )
     group.add_argument(
@@ -152,6 +160,7 @@ def _serve(options: argparse.Namespace) -> int:
             fit_size=options.fit_size,
             catalog=catalog,
             rules=rules,
+            styles=[each for path in (*options.styles, OWN) for each in read_styles(path)],
         )
         service.check()
         if service.queue.note is not None:

@@ -16,6 +16,7 @@ from gen.settings.vocabulary import unknown_words
 from ui.page.wiring import QUIET
 from ui.service.catalog import described
 from ui.service.service import Service
+from ui.service.styles import PLACE, Style, apply
 
 LEFT = "default"  # what a field says that is left to each model
 COUNTS: Mapping[str, Value] = {"candidates": DEFAULT_CANDIDATES, "top_k": DEFAULT_TOP_K}
@@ -40,12 +41,16 @@ class Form:
     fields: Mapping[str, Component]  # of all other settings, by name
     loras: Mapping[str, gr.Slider]  # by name; 0 leaves it out
     vae: gr.Dropdown
+    styles: gr.CheckboxGroup
     dice: gr.Button
 
     @property
     def controls(self) -> list[Component]:
         """All components, in the order of `asked`'s and `filled`'s values."""
-        return [self.prompt, self.models, *self.fields.values(), *self.loras.values(), self.vae]
+        return [
+            *(self.prompt, self.models, *self.fields.values()),
+            *(*self.loras.values(), self.vae, self.styles),
+        ]
 
     def asked(self, values: Sequence[Any]) -> dict[str, Any]:
         """Return the settings that are filled in, but for those of models that are not chosen.
@@ -54,9 +59,16 @@ class Form:
         """
         prompt, models, *rest = values
         given = dict(zip(self.fields, rest, strict=False))
-        weights = dict(zip(self.loras, rest[len(self.fields) :], strict=False))
-        given["lora"] = ",".join(f"{name}:{weight:g}" for name, weight in weights.items() if weight)
-        given["vae"] = rest[-1] if len(rest) > len(self.fields) + len(self.loras) else None
+        more = [*rest[len(self.fields) :], *[None] * (len(self.controls) - len(values))]
+        *weights, given["vae"], styles = more
+        given["lora"] = ",".join(
+            f"{name}:{weight:g}" for name, weight in zip(self.loras, weights, strict=True) if weight
+        )
+        prompt, given["negative_prompt"] = apply(
+            [style for style in self.service.styles if style.name in (styles or ())],
+            prompt,
+            given.get("negative_prompt") or "",
+        )
         chosen = self.service.specs(models)
         # In the table's order, not that of the clicks: the candidates go to them in turn.
         named = ",".join(name for name in self.service.models if name in models)
@@ -88,7 +100,7 @@ class Form:
         weights = _weights(request.lora)
         loras = [gr.Slider(value=weights.get(name, 0)) for name in self.loras]
         vae = "" if request.vae is None else Path(request.vae).stem
-        return [request.prompt, list(models), *fields, *loras, gr.Dropdown(value=vae)]
+        return [request.prompt, list(models), *fields, *loras, gr.Dropdown(value=vae), []]
 
     def restored(self, values: Sequence[Any]) -> list[Any]:
         """Return what the controls become to hold what a browser kept of them."""
@@ -162,9 +174,18 @@ def build_form(
     vae = gr.Dropdown(
         [("the model's own", ""), *vaes], value="", label="VAE", visible=bool(vaes), elem_id="vae"
     )
-    form = Form(service, prompt, chosen, fields, sliders, vae, dice)
+    names = [style.name for style in service.styles if _fits(style, service)]
+    with gr.Accordion("Styles", visible=bool(names), open=False):
+        styles = gr.CheckboxGroup(names, show_label=False, label="Styles", elem_id="styles")
+    form = Form(service, prompt, chosen, fields, sliders, vae, styles, dice)
     _connect(form)
     return form
+
+
+def _fits(style: Style, service: Service) -> bool:
+    """Return whether some model knows the words of a style."""
+    words = style.prompt.replace(PLACE, "")
+    return any(not unknown_words(words, spec.vocabulary) for spec in service.models.values())
 
 
 def _connect(form: Form) -> None:

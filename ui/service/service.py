@@ -26,6 +26,7 @@ from ui.service.reading import Reader
 from ui.service.rules import Rules
 from ui.service.settings import SERVED, offered
 from ui.service.stars import Stars
+from ui.service.styles import OWN, Style, read_styles
 
 JOURNAL = "queue.json"  # in the run folder
 CLAIMS_KEPT = 10_000  # images whose claims are remembered
@@ -58,6 +59,7 @@ class Service:
     fit_size: bool = False
     catalog: Catalog = field(default_factory=Catalog)
     rules: Rules = field(default_factory=Rules)
+    styles: Sequence[Style] = field(default_factory=lambda: read_styles(OWN))
     metrics: Metrics = field(default_factory=Metrics)
     reader: Reader = field(default_factory=Reader)
 
