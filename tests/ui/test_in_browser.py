@@ -288,7 +288,7 @@ def test_a_model_that_is_being_loaded(browser, quick, monkeypatch) -> None:
 
 
 def test_a_job_outlives_a_reload_and_a_closed_tab_and_is_ended_from_another(browser, quick) -> None:
-    quick.fakes.pipeline.seconds_per_step = 0.02
+    quick.fakes.pipeline.seconds_per_step = 0.1
     page = browser.open(quick.url)
     draw(page, "a very long job", candidates=2, top_k=1, steps=250)
     page.wait_for_selector("#live .tile")
@@ -387,7 +387,7 @@ def test_deleting_can_be_undone_after_a_reload_and_in_a_second_tab(browser, quic
     other.click("#deleted-back")
     other.click("#gallery-prompts .tile:has-text('a merlin')")
     other.wait_for_selector("#gallery-best .tile img")
-    assert len(list(quick.folder.rglob("*-150?.png"))) == 3
+    assert len(list(quick.folder.rglob("*-150?.png"))) == 5
 
 
 def test_deleted_images_are_removed_for_good_when_the_user_says_so(browser, quick) -> None:

@@ -101,6 +101,7 @@ def build(service: Service, visitors: Visitors, form: Form, tab: gr.Tab) -> View
         [prompt, *axes[0], *axes[1], *axes[2], *form.controls],
         [*panel.outputs, *view.outputs],
         concurrency_limit=VISITORS,
+        trigger_mode="multiple",
         **QUIET,
     )
     tab.select(watched, None, [*panel.outputs, *view.outputs], concurrency_limit=VISITORS, **QUIET)

@@ -160,7 +160,11 @@ def _connect_drawing(service: Service, drawn: _Drawing) -> None:
             yield [request.prompt, *updates]
 
     outputs = [*panel.outputs, *drawn.view.outputs]
-    watched: dict[str, Any] = {**QUIET, "concurrency_limit": VISITORS}
+    watched: dict[str, Any] = {
+        **QUIET,
+        "concurrency_limit": VISITORS,
+        "trigger_mode": "multiple",  # also while the last one is still being shown
+    }
     asking = [panel.buttons.generate.click, panel.buttons.queue.click, form.prompt.submit]
     # First, since gradio begins with the second one when the first one has ended.
     gr.on(asking, None, js=SHOW_RESULTS.format("results"), api_visibility="private")
