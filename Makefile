@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= outputs/demo
 PYTEST ?=  # more options for pytest
 
-.PHONY: demo quick test fuzz lint docs clean
+.PHONY: demo quick test fuzz lint docs screenshots clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/generate -f prompts/demo.txt -o $(OUT)
@@ -27,6 +27,10 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# What the manual shows of the page; needs Chromium.
+screenshots: $(VENV)/test.stamp
+	PYTHONPATH=. $(BIN)/python tests/ui/screenshots.py
+
 docs: $(VENV)/docs.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "The manual is in site/; begin with site/index.html"
@@ -39,6 +43,7 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt
 $(VENV)/test.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[ui,test]"
+	npm install --silent --no-audit --no-fund --prefix $(VENV)/npm axe-core@4.14.1 || true
 	@touch $@
 
 $(VENV)/docs.stamp: pyproject.toml constraints.txt
