@@ -33,7 +33,7 @@ def test_models_are_found_in_folders_and_named_by_their_folders(
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "model_index.json").write_text("{")
     catalog = read_catalog(folders=[tmp_path])
-    assert catalog.found.keys() == {"one", "two"} or len(catalog.found) >= 1
+    assert len(catalog.found) >= 1  # both are one folder, by its own name
     assert "broken" not in catalog.models
     name, spec = next(iter(catalog.found.items()))
     assert catalog.find(name) is spec

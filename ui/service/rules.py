@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gen.errors import InputError
-from gen.settings.request import SETTINGS
+from gen.settings.request import MODEL_SETTINGS
 
 # What one job may ask of a server that others wait for.
 LIMITS: Mapping[str, int] = {"width": 2048, "height": 2048, "steps": 250, "candidates": 128}
@@ -20,13 +20,13 @@ class Rules:
     """The models and settings that visitors may choose (None: all that there are), and limits."""
 
     models: tuple[str, ...] | None = None
-    settings: tuple[str, ...] | None = None  # beside prompt and model
+    settings: tuple[str, ...] | None = None  # of those that models take
     delete: bool = True
     most: Mapping[str, int] = field(default_factory=lambda: LIMITS)
 
     def allow_setting(self, name: str) -> bool:
         """Return whether visitors may give a setting."""
-        return self.settings is None or name in (*self.settings, "prompt", "model")
+        return self.settings is None or name not in MODEL_SETTINGS or name in self.settings
 
     def allow_model(self, name: str) -> bool:
         """Return whether visitors may choose a model."""
@@ -47,7 +47,7 @@ def read_rules(path: Path) -> Rules:
     if not isinstance(delete, bool):
         raise InputError(f"{path}: delete: must be true or false")
     settings = _names(path, values, "settings")
-    if wrong := [name for name in settings or () if name not in SETTINGS]:
+    if wrong := [name for name in settings or () if name not in MODEL_SETTINGS]:
         raise InputError(f"{path}: settings: there is no {', '.join(wrong)}")
     return Rules(_names(path, values, "models"), settings, delete, _most(path, values))
 
