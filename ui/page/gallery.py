@@ -108,7 +108,7 @@ def build(service: Service, tab: gr.Tab) -> View:
         return turn(*asked)
 
     tab.select(turn, wanted, turned, **QUIET)
-    for changed in (words.input, model.input, order.input, starred.input):
+    for changed in (words.change, model.input, order.input, starred.input):
         changed(
             lambda _, *asked: turn(0, *asked), wanted, turned, trigger_mode="always_last", **QUIET
         )

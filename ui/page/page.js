@@ -226,10 +226,10 @@
 
   // Gradio's own markup, where it is not accessible.
   const mend = () => {
-    $$('[data-testid="toast-body"].error').forEach((toast) => {
+    $$('[data-testid="toast-text"].error').forEach((toast) => {
       if (toast.dataset.seen) return;
       toast.dataset.seen = 'yes';
-      showAtField($('.toast-text', toast)?.textContent.trim() ?? '');
+      showAtField(toast.textContent.trim());
     });
     // A label that leaves out the words that are shown.
     $$('button.upload-container[aria-label]').forEach((button) => button.removeAttribute('aria-label'));
@@ -243,7 +243,7 @@
     if (!document.documentElement.lang) document.documentElement.lang = 'en';
     applyTheme();
   };
-  document.addEventListener('DOMContentLoaded', () => {
+  const start = () => {
     let due = false;
     new MutationObserver(() => {
       if (due) return;
@@ -251,5 +251,7 @@
       requestAnimationFrame(() => { due = false; mend(); });
     }).observe(document.body, {childList: true, subtree: true, attributes: true, attributeFilter: ['class']});
     mend();
-  });
+  };
+  if (document.readyState === 'loading') document.addEventListener('DOMContentLoaded', start);
+  else start();
 })();
