@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= outputs/demo
 PYTEST ?=  # more options for pytest
 
-.PHONY: demo quick test fuzz lint docs screenshots clean
+.PHONY: demo quick test fuzz attacks kills lint docs screenshots clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/generate -f prompts/demo.txt -o $(OUT)
@@ -21,6 +21,14 @@ quick: $(VENV)/test.stamp lint
 # Every parser of what strangers send, for an hour; `make test` does it for half a minute.
 fuzz: $(VENV)/test.stamp
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} $(BIN)/python -m pytest tests/fuzz $(PYTEST)
+
+# The server under each attack that we know, and ended during each; `make test` tries a few.
+attacks: $(VENV)/test.stamp
+	ATTACK_SECONDS=$${ATTACK_SECONDS:-10} $(BIN)/python -m pytest -s tests/ui/test_attacks.py $(PYTEST)
+
+# The server killed fifty times while it draws; `make test` does it twice.
+kills: $(VENV)/test.stamp
+	KILLS=$${KILLS:-50} $(BIN)/python -m pytest tests/ui/test_kills.py $(PYTEST)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
@@ -43,6 +51,7 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt
 $(VENV)/test.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[ui,test]"
+	$(BIN)/python -m pip install --quiet --no-deps sd-prompt-reader==1.3.5
 	npm install --silent --no-audit --no-fund --prefix $(VENV)/npm axe-core@4.14.1 || true
 	@touch $@
 

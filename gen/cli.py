@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from gen.again import make_again, read_plan
+from gen.choices import export_choices
 from gen.engine import Engine, Outcome, run
 from gen.environment import describe
 from gen.errors import InputError, RoomError
@@ -26,7 +27,7 @@ from gen.run_folder import contact_sheet as sheet
 from gen.run_folder.folder import RunFolder
 from gen.run_folder.saving import Export, check_room, no_room
 from gen.settings import flags
-from gen.settings.prompt_file import PromptFile, Row
+from gen.settings.prompt_file import PromptFile, Row, all_choices
 from gen.settings.request import Request
 from pipelines.checkpoints import hub
 from rerank.model.known_models import PUBLIC
@@ -67,6 +68,10 @@ def _command(options: argparse.Namespace) -> int:
         return _pull(options)
     if options.again is not None:
         return _again(options)
+    if options.choices is not None:
+        number = export_choices(options.outdir, options.choices)
+        _print(f"{options.choices}: {number} choices")
+        return DONE
     rows, survey = _checked_rows(options)
     if options.dry_run:
         return _dry_run(rows, survey)
@@ -84,12 +89,14 @@ def _checked_rows(options: argparse.Namespace) -> tuple[Iterable[Row], Survey]:
         if not prompts:
             raise InputError('no prompt: say what to draw, as in generate "a panda"')
         requests = [Request(prompt).with_defaults(settings) for prompt in prompts]
+        if options.combinatorial:
+            requests = [each for request in requests for each in all_choices(request)]
         for request in requests:
             survey.add(request)
         return [Row(number, request) for number, request in enumerate(requests, 1)], survey
     if prompts:
         raise InputError("a prompt and a prompt file: give one of them")
-    file = PromptFile(options.prompts_file, settings)
+    file = PromptFile(options.prompts_file, settings, options.combinatorial)
     file.check(lambda row: survey.add(row.request))
     return file, survey
 
@@ -101,6 +108,8 @@ def _draw(options: argparse.Namespace, rows: Iterable[Row], survey: Survey) -> i
     blocks: list[sheet.Block] = []
     rows, asked = tee(rows)
     with _folder(options) as folder, _interrupts(cancel), _Screen(options, survey) as screen:
+        for note in folder.notes:
+            screen.warn(note)
         outcomes = run(
             (row.request for row in asked),
             engine,

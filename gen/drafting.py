@@ -1,28 +1,34 @@
 """Candidates become finished drafts, as many at once as memory allows."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gen import editing
 from gen.events import Cancel, Note, Watch
 from gen.memory import BatchSize, held_by_process, peak_of_process
 from gen.models import free_memory, raise_unless_out_of_memory
 from gen.plan import Candidate
-from gen.settings.request import LOADING_SETTINGS, MODEL_SETTINGS
+from gen.search.paths import NoisePath
+from gen.settings.request import LOADING_SETTINGS, MODEL_SETTINGS, Request
 from pipelines.families import family_of
 
 if TYPE_CHECKING:
     from pipelines.drafts import Draft, Pipeline
 
 
+@dataclass(frozen=True)
+class Drafting:
+    """How candidates are drafted; `batch_size` None is as many at once as memory allows."""
+
+    batch_size: int | None
+    on_step: "Callable[[Draft], None]"
+    watch: Watch
+    cancel: Cancel
+
+
 def finished_drafts(
-    pipeline: "Pipeline",
-    candidates: list[Candidate],
-    batch_size: int | None,
-    *,
-    early: bool,
-    on_step: "Callable[[Draft], None]",
-    watch: Watch,
-    cancel: Cancel,
+    pipeline: "Pipeline", candidates: list[Candidate], how: Drafting, *, early: bool
 ) -> "Iterator[Draft]":
     """Draft candidates of one model, a micro-batch at a time; yields each draft when it is done.
 
@@ -30,56 +36,81 @@ def finished_drafts(
     `early` the first one is small: somebody has just started and waits. Nothing comes of those in
     progress when the user says stop. Raises RoomError if memory is short for one candidate alone.
     """
-    first = candidates[0]
-    family, guidance = family_of(first.spec), first.request.guidance
-    drawing = family.drawing_memory(
-        first.spec, getattr(pipeline.dtype, "itemsize", 4), 1.0 if guidance is None else guidance
-    )
-    sizes = BatchSize(first.pixels, batch_size, early=early, besides=drawing.candidate)
-    while candidates and not cancel.asked:
+    sizes = batch_sizes(pipeline, candidates[0], how.batch_size, early=early)
+    while candidates and not how.cancel.asked:
         size = sizes.choose(len(candidates), free_memory(pipeline.device))
         batch, candidates = candidates[:size], candidates[size:]
         held, peak = held_by_process(), peak_of_process()
-        drafts = _begun(pipeline, batch, sizes)
+        seeds = [candidate.path.first for candidate in batch]
+        drafts = begin(pipeline, batch[0].request, seeds, sizes)
         while drafts:
             with drafts.pop() as draft:
-                if _complete(draft, on_step, cancel):
+                if _complete(draft, batch[0].path, how):
                     yield draft
-                elif not cancel.stopped:
+                elif not how.cancel.stopped:
                     sizes.halve(len(draft.seeds))
-                    watch(Note(f"memory is short: {len(draft.seeds)} candidates are halved"))
+                    how.watch(Note(f"memory is short: {len(draft.seeds)} candidates are halved"))
                     drafts += reversed(draft.split())
         if peak_of_process() > peak:
             sizes.learn(size, peak_of_process() - held)
 
 
-def _begun(pipeline: "Pipeline", batch: list[Candidate], sizes: BatchSize) -> "list[Draft]":
-    """Begin a draft of the candidates, or of parts of them; the first is last, to be popped."""
-    request = batch[0].request
+def batch_sizes(
+    pipeline: "Pipeline", first: Candidate, batch_size: int | None, *, early: bool
+) -> BatchSize:
+    """Return what chooses the sizes of micro-batches of such candidates."""
+    family, guidance = family_of(first.spec), first.request.guidance
+    drawing = family.drawing_memory(
+        first.spec, getattr(pipeline.dtype, "itemsize", 4), 1.0 if guidance is None else guidance
+    )
+    return BatchSize(first.pixels, batch_size, early=early, besides=drawing.candidate)
+
+
+def begin(
+    pipeline: "Pipeline", request: Request, seeds: Sequence[int], sizes: BatchSize
+) -> "list[Draft]":
+    """Begin a draft of the seeds, or of parts of them; the first is last, to be popped."""
     settings: dict[str, Any] = {
         name: value
         for name, value in request.given().items()
-        if name in MODEL_SETTINGS and name not in LOADING_SETTINGS
+        if name in MODEL_SETTINGS and name not in (*LOADING_SETTINGS, *editing.EDITING_SETTINGS)
     }
-    seeds = [candidate.seed for candidate in batch]
+    if request.init_image is not None:
+        settings["start"] = editing.start(request, pipeline.spec)
     try:
         return [pipeline.begin(request.prompt, seeds=seeds, **settings)]
     except Exception as error:
-        raise_unless_out_of_memory(error, candidates=len(batch))
-    sizes.halve(len(batch))
-    middle = len(batch) // 2
-    return [*_begun(pipeline, batch[middle:], sizes), *_begun(pipeline, batch[:middle], sizes)]
+        raise_unless_out_of_memory(error, candidates=len(seeds))
+    sizes.halve(len(seeds))
+    middle = len(seeds) // 2
+    parts = (seeds[middle:], seeds[:middle])
+    return [draft for part in parts for draft in begin(pipeline, request, part, sizes)]
 
 
-def _complete(draft: "Draft", on_step: "Callable[[Draft], None]", cancel: Cancel) -> bool:
-    """Step until the draft is done; False if the user says stop or memory is short."""
-    while draft.done < draft.total and not cancel.finishing:
-        if cancel.stopped:
+def step_until(draft: "Draft", end: int, how: Drafting) -> bool:
+    """Step to `end`, or no further if the user wants the images as they are.
+
+    Returns False if the user says stop or memory is short.
+    """
+    while draft.done < min(end, draft.total) and not how.cancel.finishing:
+        if how.cancel.stopped:
             return False
         try:
             draft.step()
         except Exception as error:
             raise_unless_out_of_memory(error, candidates=len(draft.seeds))
             return False
-        on_step(draft)
+        how.on_step(draft)
     return True
+
+
+def _complete(draft: "Draft", path: NoisePath, how: Drafting) -> bool:
+    """Step until the draft is done; False as in `step_until`.
+
+    The noise of an image that a search has found changes on its `path`.
+    """
+    for branch in path.past:
+        if not step_until(draft, branch.end, how):
+            return False
+        draft.branch([0], [path.until(branch.end + 1).seed])
+    return step_until(draft, draft.total, how)

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gen import scoring
-from gen.drafting import finished_drafts
+from gen import editing, scoring
+from gen.drafting import Drafting, finished_drafts
 from gen.events import Cancel, Finished, Note, Progress, Watch, ignore_events
 from gen.metadata import Metadata, versions
 from gen.models import Models, raise_unless_out_of_memory
@@ -18,6 +18,7 @@ from gen.plan import Candidate, Plan, Survey
 from gen.previews import Previews
 from gen.result import Outcome, Result
 from gen.run_folder.folder import Job, RunFolder
+from gen.search.prompt_search import found_drafts
 from gen.settings.request import Request
 from gen.settings.vocabulary import doubts
 
@@ -65,10 +66,10 @@ class Engine(Models):
             return run.outcome()
 
         run.score([result for result in job.results.values() if run.lacks_score(result)])
-        missing = [candidate for candidate in plan.candidates() if run.lacks(candidate)]
+        missing = run.missing()
         if missing:
             self.load_scorer(watch)  # what is wrong with it shows now, not after the first images
-        run.tell_of_earlier(plan.count - len(missing))
+        run.tell_of_earlier()
         for spec in {spec.folder: spec for spec, _ in plan.models}.values():
             own = [candidate for candidate in missing if candidate.spec.folder == spec.folder]
             if own and not cancel.asked:
@@ -92,25 +93,26 @@ class _PromptRun:
     drawn: int = 0  # those of now
 
     def __post_init__(self) -> None:
-        wanted = [] if self.job.finished else self.plan.candidates()
-        self.candidates = {candidate.seed: candidate for candidate in wanted}
+        self.candidates = {} if self.job.finished else self.plan.found_in(self.job.searches)
         self.parts = self.engine.scored_parts()
 
-    def lacks(self, candidate: Candidate) -> bool:
-        """Return whether a candidate is still to be made, or to be made whole."""
-        result = self.job.results.get(candidate.seed)
-        return result is None or result.unfinished is not None
+    def missing(self) -> list[Candidate]:
+        """Return the candidates still to be made, or to be made whole; of a search all or none."""
+        whole = {seed for seed, r in self.job.results.items() if r.unfinished is None}
+        if self.plan.schedules:
+            return [] if len(whole) >= self.plan.count else self.plan.candidates()
+        return [candidate for seed, candidate in self.candidates.items() if seed not in whole]
 
     def lacks_score(self, result: Result) -> bool:
         """Return whether an image of an earlier run has yet to be scored."""
         return result.score is None or result.scores.keys() != set(self.parts)
 
-    def tell_of_earlier(self, made: int) -> None:
+    def tell_of_earlier(self) -> None:
         """Tell of the candidates that earlier runs have made."""
-        self.made = made
-        there = [self.job.results[s] for s in self.candidates if s in self.job.results]
-        if made and made < self.plan.count:
-            self.watch(Finished([result for result in there if result.unfinished is None]))
+        there = [result for result in self.job.results.values() if result.unfinished is None]
+        self.made = len(there)
+        if 0 < self.made < self.plan.count:
+            self.watch(Finished(sorted(there, key=lambda result: result.index)))
 
     def draw(self, pipeline: "Pipeline", candidates: list[Candidate]) -> None:
         """Make, save and score candidates of one model, a micro-batch at a time."""
@@ -120,16 +122,17 @@ class _PromptRun:
             self.watch(
                 Note(f"{spec.name} reads {spec.context} tokens; this end is dropped: {cut!r}")
             )
-        on_cpu = getattr(pipeline.device, "type", None) == "cpu"
-        for draft in finished_drafts(
-            pipeline,
-            candidates,
-            self.engine.batch_size,
-            early=on_cpu and not self.engine._has_drawn,
-            on_step=self._tell_progress,
-            watch=self.watch,
-            cancel=self.cancel,
-        ):
+        how = Drafting(self.engine.batch_size, self._tell_progress, self.watch, self.cancel)
+        if self.plan.schedules:
+            spec, scorer = candidates[0].spec, self.engine.load_scorer(self.watch)
+            drafts = found_drafts(
+                pipeline, spec, scorer, self.plan, self.job, self.folder, self.candidates, how
+            )
+        else:
+            on_cpu = getattr(pipeline.device, "type", None) == "cpu"
+            early = on_cpu and not self.engine._has_drawn
+            drafts = finished_drafts(pipeline, candidates, how, early=early)
+        for draft in drafts:
             self._collect(draft, pipeline)
             self.engine._has_drawn = True
 
@@ -159,7 +162,7 @@ class _PromptRun:
                 model_hash=self.engine.model_hash(candidate.spec),
                 attention=pipeline.attention,
                 versions=versions(),
-                candidates=self.plan.count,
+                candidates=self.plan.begun,
                 rerank_model=self.engine.scorer_name(),
                 log_likelihood=likelihood,
                 unfinished=unfinished,
@@ -184,7 +187,8 @@ class _PromptRun:
         if pixels is None:
             there = [(result, image) for result in results if (image := result.open()) is not None]
             results, pixels = [result for result, _ in there], [image for _, image in there]
-        scoring.score(scorer, self.plan.words, results, pixels)
+        boxes = [editing.masked_box(self.candidates[result.seed]) for result in results]
+        scoring.score(scorer, self.plan.words, results, pixels, boxes)
         self._combine()
         for result in results:
             if not scoring.has_score(result):
@@ -242,15 +246,19 @@ class _PromptRun:
         self.watch(Note(f"the candidate of seed {result.seed} failed: {result.failed}"))
 
     def _tell_progress(self, draft: "Draft") -> None:
+        """Report how far a draft is; of a search, only as many candidates as come of it."""
+        places = [self.candidates[s].index if s in self.candidates else None for s in draft.seeds]
+        shown = {i: p for i, p in enumerate(places) if p is not None and p < self.plan.count}
+        previews = self.previews.take(draft)
         self.watch(
             Progress(
                 self.plan.request.prompt,
                 self.made,
                 self.plan.count,
-                [self.candidates[seed].index for seed in draft.seeds],
+                list(shown.values()),
                 draft.done,
                 draft.total,
-                self.previews.take(draft),
+                None if previews is None else [previews[i] for i in shown],
             )
         )
 

@@ -11,7 +11,7 @@ from math import prod
 from gen.engine import Engine
 from gen.memory import FIRST_GUESS, BatchSize
 from gen.plan import Candidate, Plan
-from pipelines.checkpoints.headers import read_header
+from pipelines.checkpoints.headers import read_header, shards
 from pipelines.checkpoints.memory import WeightsMemory
 from pipelines.checkpoints.specs import Adapters, Spec
 from pipelines.families import family_of, weights_memory
@@ -112,7 +112,7 @@ def estimate_memory(plans: Iterable[Plan], engine: Engine) -> MemoryEstimate:
                 models[key] = ModelEstimate(spec, weights_memory(spec, size, safety=engine.safety))
             _add(candidate, models[key], size)
     rerankers = [spec.folder for spec in engine.reranker_specs()]
-    files = [file for folder in rerankers for file in folder.glob("*.safetensors")]
+    files = [file for folder in rerankers for file in shards(folder)[0]]
     tensors = [tensor for file in files for tensor in read_header(file).values()]
     return MemoryEstimate(
         device=device,

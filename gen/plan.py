@@ -1,18 +1,22 @@
 """One prompt made concrete: which model draws which candidate, with which seed and settings."""
 
 import hashlib
+import itertools
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from gen import editing
 from gen.errors import InputError
-from gen.settings import wildcards
+from gen.search.paths import NoisePath, read_path
+from gen.search.planning import plan_search
+from gen.search.race import Field, Runner
+from gen.search.schedule import Schedule
+from gen.settings import templates
 from gen.settings.request import MAX_SEED, MODEL_SETTINGS, RANDOM_SEED, SETTINGS, Request
 from pipelines import families
 from pipelines.checkpoints import specs
@@ -25,7 +29,6 @@ DEFAULT_CANDIDATES = 16
 DEFAULT_TOP_K = 4
 PLANS_KEPT = 256  # by a Survey: some kB each
 UNKNOWN_SIZE = 1024  # pixels a side of what a pipeline of diffusers draws by its own default
-INIT_IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,11 @@ class Candidate:
         """What names the image within its prompt."""
         assert self.request.seed is not None
         return self.request.seed
+
+    @property
+    def path(self) -> NoisePath:
+        """Whose noise its image is made of."""
+        return read_path(self.seed, self.request.branches)
 
     @property
     def pixels(self) -> int:
@@ -60,6 +68,7 @@ class Plan:
 
     request: Request  # seed, candidates and top_k are set; so is what all its models agree on
     models: tuple[tuple[Spec, Request], ...]  # each with the settings that it takes, all set
+    schedules: tuple[Schedule, ...] = ()  # of a search, one for each model
 
     @property
     def seed(self) -> int:
@@ -69,9 +78,16 @@ class Plan:
 
     @property
     def count(self) -> int:
-        """How many candidates are made."""
+        """How many images are made: of all candidates, or of those that a search finishes."""
         assert self.request.candidates is not None
+        if self.schedules:
+            return sum(schedule.finished for schedule in self.schedules)
         return self.request.candidates
+
+    @property
+    def begun(self) -> int:
+        """How many candidates begin: more than are made in a search."""
+        return sum(schedule.begin for schedule in self.schedules) or self.count
 
     @property
     def words(self) -> str:
@@ -95,12 +111,47 @@ class Plan:
         Beyond the largest seed the count goes on from 0.
         """
         spec, request = self.models[index % len(self.models)]
-        seed = (self.seed + index) % (MAX_SEED + 1)
-        return Candidate(index, spec, request.replace(seed=seed, candidates=1, top_k=1))
+        return Candidate(index, spec, _of_one(request, self._seed_of(index)))
+
+    def found(self, place: int, path: NoisePath) -> Candidate:
+        """Return the image that a search has found by this path; `place` is its own among them."""
+        index = (path.seed - self.seed) % (MAX_SEED + 1)
+        spec, request = self.models[index % len(self.models)]
+        return Candidate(place, spec, _of_one(request, path.seed, path.text))
+
+    def found_in(self, fields: Mapping[str, Field]) -> dict[int, Candidate]:
+        """Return the candidates by seed; of a search, those that are in by now, by model."""
+        if not self.schedules:
+            return {candidate.seed: candidate for candidate in self.candidates()}
+        first = [self.first_field(model) for model in range(len(self.models))]
+        own = zip(self.models, first, strict=True)
+        now = [fields.get(spec.address, field) for (spec, _), field in own]
+        paths = [path for field in now for path in field.paths]
+        return {path.seed: self.found(place, path) for place, path in enumerate(paths)}
+
+    def first_field(self, model: int) -> Field:
+        """Return what the search of the i-th model begins with."""
+        schedule = self.schedules[model]
+        seeds = itertools.islice(self.seeds(model), schedule.begin)
+        return Field(schedule.start, tuple(Runner(NoisePath(seed)) for seed in seeds))
+
+    def seeds(self, model: int) -> Iterator[int]:
+        """Yield the seeds that belong to the i-th model, one after the other without end."""
+        return (self._seed_of(index) for index in itertools.count(model, len(self.models)))
+
+    def _seed_of(self, index: int) -> int:
+        return (self.seed + index) % (MAX_SEED + 1)
 
     def candidates(self) -> list[Candidate]:
         """All of them, in order."""
         return [self.candidate(index) for index in range(self.count)]
+
+
+def _of_one(request: Request, seed: int, branches: str | None = None) -> Request:
+    """Return the request for exactly one image: nothing in it says how the image was found."""
+    branches = request.branches if branches is None else branches
+    one: dict[str, Any] = {"candidates": 1, "top_k": 1, "search": None, "budget": None}
+    return request.replace(seed=seed, branches=branches, **one)
 
 
 def draw_seed() -> int:
@@ -114,8 +165,10 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
     `find` gives the Spec of a model's name. Raises InputError for a setting that no chosen model
     takes or that breaks a model's own rules, and WeightsError for an unknown model.
     """
+    if not request.prompt.strip():
+        raise InputError("prompt: empty: say what to draw")
     name = families.DEFAULT_MODEL if request.model is None else request.model
-    chosen = [find(part.strip()) for part in name.split(",")]
+    chosen = [find(part) for part in _names_of_models(name)]
     _refuse_settings_that_none_takes(request, chosen)
 
     candidates = request.candidates
@@ -123,10 +176,9 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
         candidates = max(DEFAULT_CANDIDATES, request.top_k or 0)
     top_k = request.top_k if request.top_k is not None else min(DEFAULT_TOP_K, candidates)
     seed = draw_seed() if request.seed in (None, RANDOM_SEED) else request.seed
-    whole = request.replace(seed=seed, candidates=candidates, top_k=top_k)
-    if request.init_image is not None:  # so that it is found from any folder
-        path = str(Path(request.init_image).expanduser().resolve())
-        whole = whole.replace(init_image=path)
+    search = None if request.search == "none" else request.search
+    whole = request.replace(seed=seed, candidates=candidates, top_k=top_k, search=search)
+    whole = editing.located(whole)
 
     if request.template is None:
         whole = _with_choices_made(whole)
@@ -136,13 +188,15 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
 
     models = tuple((spec, _for_model(whole, spec)) for spec in chosen)
     for spec, own in models:
-        if spec.inpaints:
+        if spec.inpaints and own.init_image is None:
             raise InputError(f"{spec.name} {NEEDS_A_MASK}")
         _check_size(own, request, spec)
-        _check_init_image(own, spec)
+        editing.check(own, spec)
     model = ",".join(str(own.model) for _, own in models)
     shared = _shared_settings([own for _, own in models])
-    return Plan(whole.replace(model=model).with_defaults(shared), models)
+    whole = whole.replace(model=model).with_defaults(shared)
+    budget, schedules = plan_search(whole, models)
+    return Plan(whole.replace(budget=budget), models, schedules)
 
 
 def _refuse_settings_that_none_takes(request: Request, chosen: list[Spec]) -> None:
@@ -158,7 +212,8 @@ def _for_model(request: Request, spec: Spec) -> Request:
     defaults: Mapping[str, Value] = {
         name: value for name, value in spec.defaults.items() if name in spec.settings
     }
-    return request.replace(model=spec.address, **foreign).with_defaults(defaults)
+    own = request.replace(model=spec.address, **foreign)
+    return own.with_defaults(editing.defaults(own, spec)).with_defaults(defaults)
 
 
 def _with_choices_made(request: Request) -> Request:
@@ -166,11 +221,19 @@ def _with_choices_made(request: Request) -> Request:
     too."""
     assert request.seed is not None
     folder = None if request.wildcards is None else Path(request.wildcards)
-    prompt = wildcards.expand(request.prompt, request.seed, folder)
+    prompt = templates.expand(request.prompt, request.seed, folder)
     made = request.replace(wildcards=None)
     if prompt == request.prompt.strip():
         return made
     return made.replace(prompt, template=request.prompt)
+
+
+def _names_of_models(text: str) -> list[str]:
+    """Return the models of a comma-separated list, or what it is instead, which is then refused."""
+    try:
+        return specs.split_names(text) or [text]
+    except ValueError as error:
+        raise InputError(f"model: {error}") from error
 
 
 def _read_adapters(request: Request) -> Adapters:
@@ -186,42 +249,12 @@ def _check_size(own: Request, asked: Request, spec: Spec) -> None:
         value = getattr(own, name)
         if value is None or getattr(asked, name) is None:
             continue
-        if value % spec.size_multiple or value > spec.max_size:
+        multiple = spec.size_multiple if asked.init_image is None else 1  # an edit is cut to size
+        if value % multiple or value > spec.max_size:
             raise InputError(
-                f"{name} {value}: must be a multiple of {spec.size_multiple}, "
+                f"{name} {value}: must be a multiple of {multiple}, "
                 f"from {SETTINGS[name].low} to {spec.max_size}, for {spec.name}"
             )
-
-
-def _check_init_image(own: Request, spec: Spec) -> None:
-    """Raise InputError unless an image to be completed is one that the model could have drawn."""
-    if own.init_image is None and own.keep_rows is None:
-        return
-    if own.init_image is None or own.keep_rows is None:
-        raise InputError("init_image and keep_rows go together: which image, how much of it")
-    width, height = spec.defaults["width"], spec.defaults["height"]
-    rows = height // spec.size_multiple
-    if own.keep_rows >= rows:
-        raise InputError(
-            f"keep_rows {own.keep_rows}: must be from 1 to {rows - 1} for {spec.name}, "
-            f"whose images have {rows} rows of tokens"
-        )
-    try:
-        with Image.open(own.init_image, formats=INIT_IMAGE_FORMATS) as image:
-            image.load()
-            size, mode = image.size, image.mode
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"init_image {own.init_image}: not an image that can be read; "
-            f"give a file in {', '.join(INIT_IMAGE_FORMATS)}"
-        ) from error
-    if size != (width, height):
-        raise InputError(
-            f"init_image {own.init_image}: is {size[0]}x{size[1]}, {spec.name} draws "
-            f"{width}x{height}: resize it"
-        )
-    if mode != "RGB":
-        raise InputError(f"init_image {own.init_image}: is in mode {mode}: convert it to RGB")
 
 
 def _shared_settings(requests: list[Request]) -> dict[str, Value]:

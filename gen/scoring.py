@@ -4,31 +4,63 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from PIL import Image
+
 from gen.models import raise_unless_out_of_memory
 from gen.result import Result
 
 NOT_FINITE = "its score is not a finite number"
 
 
-def score(scorer: Any, prompt: str, results: Sequence[Result], images: Any) -> None:
+Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
+
+
+def score(
+    scorer: Any,
+    prompt: str,
+    results: Sequence[Result],
+    images: Any,
+    boxes: Sequence[Box | None] = (),
+) -> None:
     """Give results their raw scores: one each, or one of each member of a Panel, in `scores`.
 
-    `images` are those of the results, as uint8 (M, 3, H, W) or a list of PIL images. Raises
-    RoomError if memory is short.
+    `images` are those of the results, as uint8 (M, 3, H, W) or a list of PIL images. An edit has a
+    box around what is drawn anew, and its score is the mean of those of the whole and of the box.
+    Raises RoomError if memory is short.
     """
-    try:
-        if hasattr(scorer, "combine"):
-            parts = scorer.score_each(prompt, images).parts
-        else:
-            rate = scorer.score if hasattr(scorer, "score") else scorer
-            parts = {"": list(rate(prompt, images))}
-    except Exception as error:
-        raise_unless_out_of_memory(error, candidates=1)
-        raise
+    parts = _parts(scorer, prompt, images)
+    boxed = [i for i, box in enumerate(boxes) if box is not None]
+    if boxed:
+        cut = _parts(scorer, prompt, [_cut(images[i], boxes[i]) for i in boxed])
+        for name, values in parts.items():
+            for place, i in enumerate(boxed):
+                values[i] = (values[i] + cut[name][place]) / 2
     for i, result in enumerate(results):
         result.score, result.scores = parts[""][i] if "" in parts else None, {}
         if "" not in parts:
             result.scores = {name: values[i] for name, values in parts.items()}
+
+
+def _parts(scorer: Any, prompt: str, images: Any) -> dict[str, list[float]]:
+    """Return the raw scores by name of the member, "" for a scorer that has none."""
+    try:
+        if hasattr(scorer, "combine"):
+            parts = scorer.score_each(prompt, images).parts
+            return {name: list(values) for name, values in parts.items()}
+        rate = scorer.score if hasattr(scorer, "score") else scorer
+        return {"": list(rate(prompt, images))}
+    except Exception as error:
+        raise_unless_out_of_memory(error, candidates=1)
+        raise
+
+
+def _cut(image: Any, box: Box | None) -> Any:
+    """Return a part of a PIL image, or of a tensor (3, H, W)."""
+    assert box is not None
+    if isinstance(image, Image.Image):
+        return image.crop(box)
+    left, top, right, bottom = box
+    return image[:, top:bottom, left:right]
 
 
 def combine(scorer: Any, results: Iterable[Result]) -> None:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from pipelines.checkpoints.specs import Spec
+from pipelines.editing import Canvas, Start
 from pipelines.runtime.devices import is_out_of_memory
 
 MAX_SEED = 2**63 - 1
@@ -33,9 +34,21 @@ class Draft:
     log_likelihoods: list[float] | None = None  # of tokens so far, in nats; None without tokens
     unit = "step"
 
-    def __init__(self, seeds: Sequence[int], size: tuple[int, int], device: torch.device) -> None:
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        size: tuple[int, int],
+        device: torch.device,
+        start: Start | None = None,
+    ) -> None:
+        """Begin with these seeds, to draw images of `size` (width, height)."""
         self.failed: dict[int, str] = {}
         self._seeds: tuple[int, ...] | None = tuple(seeds)  # None when closed
+        self._canvases: dict[int, Canvas] = {}  # by seed, what its image is laid on
+        if start is not None and start.canvases:
+            size = start.result_size
+            canvases = start.canvases * (len(seeds) if len(start.canvases) == 1 else 1)
+            self._canvases = dict(zip(seeds, canvases, strict=True))
         self._blank = (3, size[1], size[0])  # of an image, for batches without any
         self._device = device
         self._pixels: dict[int, torch.Tensor] = {}  # seed → uint8 (3, H, W)
@@ -77,6 +90,14 @@ class Draft:
         """
         raise NotImplementedError
 
+    def completed(self) -> list[torch.Tensor | None]:
+        """Return what a scorer can make most of by now: whole images, uint8 (3, H, W) each.
+
+        One that is not finite, or must not be shown, is None. Raises RuntimeError before the first
+        step.
+        """
+        raise NotImplementedError
+
     def keep(self, indices: Sequence[int]) -> None:
         """Keep only these candidates, also in memory. Raises ValueError unless `indices` rise."""
         check_indices(indices, len(self.seeds))
@@ -108,6 +129,7 @@ class Draft:
         self._seeds = (*self.seeds, *other.seeds)
         self._pixels |= other._pixels
         self.failed |= other.failed
+        self._canvases |= other._canvases
         other.close()
 
     def branch(self, indices: Sequence[int], seeds: Sequence[int]) -> None:
@@ -123,6 +145,11 @@ class Draft:
         own = [self.seeds[i] for i in indices]
         renewed = [None if s == before else s for s, before in zip(seeds, own, strict=True)]
         self._copy_rows(indices, renewed)
+        self._canvases = {
+            s: self._canvases[before]
+            for s, before in zip(seeds, own, strict=True)
+            if before in self._canvases
+        }
         self._seeds, self._pixels, self.failed = tuple(seeds), {}, {}
 
     def images(self) -> list[Image.Image | None]:
@@ -188,6 +215,7 @@ class Draft:
     def _forget_all_but(self, seeds: Sequence[int]) -> None:
         self._seeds = tuple(seeds)
         self._pixels = {s: p for s, p in self._pixels.items() if s in seeds}
+        self._canvases = {s: c for s, c in self._canvases.items() if s in seeds}
         self.failed = {s: reason for s, reason in self.failed.items() if s in seeds}
 
     def _finish(self) -> None:
@@ -199,8 +227,24 @@ class Draft:
         if not missing:
             return
         for i, pixels in zip(missing, self._decode(missing), strict=True):
-            if pixels is not None:
-                self._pixels[self.seeds[i]] = pixels
+            if pixels is None:
+                continue
+            seed = self.seeds[i]
+            if seed in self._canvases:
+                whole = self._canvases[seed].lay(to_image(pixels))
+                pixels = to_pixels(whole).to(pixels.device)
+            self._pixels[seed] = pixels
+
+    def _laid(
+        self, seeds: Sequence[int], images: list[Image.Image | None]
+    ) -> list[Image.Image | None]:
+        """Return images of some candidates laid on what an edit leaves as it is."""
+        return [
+            image
+            if image is None or seed not in self._canvases
+            else self._canvases[seed].lay(image)
+            for seed, image in zip(seeds, images, strict=True)
+        ]
 
 
 class Pipeline(Protocol):
@@ -213,8 +257,10 @@ class Pipeline(Protocol):
 
     @property
     def begin(self) -> Any:
-        """Start one candidate per seed: `begin(prompt, *, seeds, **settings) -> Draft`.
+        """Start one candidate per seed: `begin(prompt, *, seeds, start, **settings) -> Draft`.
 
+        `start`, for families that can, is what they begin from: what its mask keeps comes out as it
+        went in, to the bit, and the size follows from it.
         Each family's own signature names the settings that it takes. Raises ValueError with the
         rule for a value that cannot be.
         """
@@ -232,8 +278,24 @@ def draw(draft: Draft) -> list[Image.Image | None]:
     The draft closes.
     """
     with draft:
-        draft.step(draft.total)
+        while draft.done < draft.total:  # a stock pipeline may find out that there are more
+            draft.step(draft.total - draft.done)
         return draft.images()
+
+
+def complete(drafts: Sequence[Draft]) -> tuple[list[int], torch.Tensor]:
+    """Return what scorers see of drafts half-way: seeds, and images (M, 3, H, W), uint8.
+
+    Those that cannot be shown are left out, so M may be less than all candidates.
+    """
+    images = {
+        seed: image
+        for draft in drafts
+        for seed, image in zip(draft.seeds, draft.completed(), strict=True)
+        if image is not None
+    }
+    shown = torch.stack(list(images.values())) if images else torch.empty(0, 3, 1, 1)
+    return list(images), shown
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
@@ -279,6 +341,12 @@ def in_chunks(
 
 def to_uint8(rgb: torch.Tensor) -> torch.Tensor:
     return (rgb.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def to_pixels(image: Image.Image) -> torch.Tensor:
+    """Convert an RGB image to uint8 (3, H, W)."""
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return pixels.view(image.height, image.width, 3).permute(2, 0, 1)
 
 
 def to_image(pixels: torch.Tensor) -> Image.Image:

@@ -23,7 +23,9 @@ from pipelines.checkpoints.memory import (
 )
 from pipelines.checkpoints.places import Place, class_of, locate
 from pipelines.checkpoints.specs import SHIPPED, Kind, Spec
+from pipelines.courses import Course
 from pipelines.dalle.settings import DalleSettings
+from pipelines.diffusion.samplers import SAMPLERS
 from pipelines.diffusion.settings import DiffusionSettings
 from pipelines.loading import LoadOptions, Report, ignore_progress
 from pipelines.stock.settings import StockSettings
@@ -47,6 +49,8 @@ class Family:
     tensors: Callable[[Spec], dict[str, Header]]  # what the files say of each part
     in_float32: Callable[[Spec], dict[str, tuple[str, ...]]] = lambda spec: {}
     drawing_memory: Callable[[Spec, int, float], DrawingMemory] = lambda *_: DrawingMemory()
+    # Of a request's settings; None where candidates cannot be looked at half-way.
+    course: Callable[[Spec, Mapping[str, Any]], Course | None] = lambda *_: None
 
 
 def _load_diffusion(spec: Spec, options: LoadOptions, report: Report) -> Any:
@@ -74,6 +78,19 @@ def _dalle_memory(spec: Spec, bytes_per_number: int, guidance: float) -> Drawing
     return DrawingMemory(plan.cache_shared, plan.cache_per_candidate)
 
 
+def _diffusion_course(spec: Spec, settings: Mapping[str, Any]) -> Course:
+    sampler, steps = SAMPLERS[settings["sampler"]], settings["steps"]
+    edited = settings.get("init_image") is not None
+    left_out = steps - min(steps, int(steps * settings.get("strength", 1.0))) if edited else 0
+    total = sampler.evaluations(steps) - left_out * (1 + sampler.twice)
+    return Course(total, branches=sampler.stochastic)
+
+
+def _dalle_course(spec: Spec, settings: Mapping[str, Any]) -> Course:
+    grid, kept = spec.defaults["width"] // spec.size_multiple, settings.get("keep_rows") or 0
+    return Course(grid**2, start=kept * grid, stride=grid, looks=(0.625,), forks=(0.25, 0.5, 0.75))
+
+
 # The first family that claims a class has it; the last one claims all the rest.
 FAMILIES = (
     Family(
@@ -84,6 +101,7 @@ FAMILIES = (
         options=frozenset({"safety", "offload", "vae_tiling", "compiled"}),
         tensors=pipelines.diffusion.memory.tensors,
         in_float32=pipelines.diffusion.memory.in_float32,
+        course=_diffusion_course,
     ),
     Family(
         kind="dalle",
@@ -93,6 +111,7 @@ FAMILIES = (
         options=frozenset({"safety"}),
         tensors=pipelines.dalle.spec.tensors,
         drawing_memory=_dalle_memory,
+        course=_dalle_course,
     ),
     Family(
         kind="diffusers",

@@ -17,7 +17,10 @@ MAX_TEXT = 10_000  # characters; the largest text encoders read some hundred wor
 # Control characters but for newline and tab, and what bytes become that are not UTF-8.
 UNREADABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
-Value = str | int | float
+# What may be written for a setting that is on or off; a flag without a value is on.
+SPELLINGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+Value = str | int | float  # and bool, which is an int
 
 
 class InputError(ValueError):
@@ -60,6 +63,8 @@ class Setting:
     def read(self, text: str) -> Value:
         """Read the value that a flag or a line of a prompt file gives as text; InputError if
         invalid."""
+        if self.kind is bool:
+            return self.check(SPELLINGS.get(text.strip().lower(), text))
         if self.kind is int and re.fullmatch(r"[+-]?[0-9]{1,30}", text.strip()):
             return self.check(int(text))
         if self.kind is float:
@@ -73,8 +78,12 @@ class Setting:
         """Return `value` if it has the right type and range, else raise InputError."""
         if self.kind is str:
             return self._check_text(value)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if self.kind is bool and isinstance(value, bool):
+            return value
+        if self.kind is bool or isinstance(value, bool) or not isinstance(value, int | float):
             raise self._error(value)
+        if self.kind is int and isinstance(value, float) and value.is_integer():
+            value = int(value)
         if isinstance(value, float) and (self.kind is int or not math.isfinite(value)):
             raise self._error(value)
         if not self._in_range(value):
@@ -87,6 +96,8 @@ class Setting:
             return "one of " + ", ".join(dict.fromkeys(self.names().values()))
         if self.kind is str:
             return "text"
+        if self.kind is bool:
+            return "true or false"
         number = "a whole number" if self.kind is int else "a number"
         return f"{number} from {self.span}"
 
@@ -171,6 +182,101 @@ class SizedSettings(SharedSettings, total=False):
             low=1,
             high=1000,
         ),
+    ]
+
+
+def resize_modes() -> dict[str, str]:
+    """Return the ways in which an image of another shape is brought to size."""
+    return {name: name for name in ("fit", "fill", "stretch")}
+
+
+def mask_fills() -> dict[str, str]:
+    """Return what may be under the mask where drawing begins."""
+    return {name: name for name in ("original", "noise", "blur")}
+
+
+def inpaint_areas() -> dict[str, str]:
+    """Return what may be drawn around the mask, with the names of AUTOMATIC1111's web UI."""
+    return {"whole": "whole", "masked": "masked", "whole picture": "whole", "only masked": "masked"}
+
+
+class EditingSettings(TypedDict, total=False):
+    """How an image that there is becomes the beginning of others. Families that can take it."""
+
+    init_image: Annotated[
+        str | None,
+        Setting("an image file to begin from", metavar="IMAGE", local=True),
+    ]
+    strength: Annotated[
+        float | None,
+        Setting(
+            "how much of --init-image is drawn anew: near 0 nearly nothing, 1 all; by default "
+            "0.75, and 1 under a mask",
+            "Denoising strength",
+            aliases=("denoising_strength",),
+            low=0,
+            high=1,
+        ),
+    ]
+    resize_mode: Annotated[
+        str | None,
+        Setting(
+            "how --init-image is brought to another shape: fit keeps all of it, fill covers all "
+            "and cuts the rest, stretch bends it",
+            "Resize mode",
+            names=resize_modes,
+        ),
+    ]
+    mask: Annotated[
+        str | None,
+        Setting(
+            "an image file that is white where --init-image is drawn anew and black where it stays",
+            metavar="IMAGE",
+            local=True,
+        ),
+    ]
+    invert_mask: Annotated[
+        bool | None,
+        Setting("draw anew what is black in the mask, keep what is white", "Mask inverted"),
+    ]
+    mask_blur: Annotated[
+        int | None,
+        Setting(
+            "by how many pixels the edge of the mask is softened; at 0 all outside is kept to the "
+            "bit",
+            "Mask blur",
+            low=0,
+            high=256,
+        ),
+    ]
+    mask_fill: Annotated[
+        str | None,
+        Setting("what is under the mask at first", "Masked content", names=mask_fills),
+    ]
+    inpaint_area: Annotated[
+        str | None,
+        Setting(
+            "what is drawn: the whole image, or what is masked alone, enlarged to the size of "
+            "the model",
+            "Inpaint area",
+            names=inpaint_areas,
+        ),
+    ]
+    padding: Annotated[
+        int | None,
+        Setting(
+            "with --inpaint-area masked: pixels around the mask that the model sees too",
+            "Masked area padding",
+            low=0,
+            high=1024,
+        ),
+    ]
+    init_image_hash: Annotated[
+        str | None,
+        Setting("the SHA-256 of the file of --init-image", "Init image hash", asked=False),
+    ]
+    mask_hash: Annotated[
+        str | None, Setting("the SHA-256 of the file of --mask", "Mask hash", asked=False)
     ]
 
 

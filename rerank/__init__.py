@@ -18,8 +18,8 @@ from rerank.ranking import Ranked, Ranking, rank
 from rerank.scorers import Scorer
 
 if TYPE_CHECKING:
+    from pipelines.images import BadImageError
     from rerank.aesthetic import AestheticHead
-    from rerank.decoding import BadImageError
     from rerank.panel import Member, Panel
     from rerank.reranker import Reranker
     from rerank.search.index import Index
@@ -43,7 +43,7 @@ __all__ = [
 
 _MODULE_OF = {
     "AestheticHead": "rerank.aesthetic",
-    "BadImageError": "rerank.decoding",
+    "BadImageError": "pipelines.images",
     "Index": "rerank.search.index",
     "LinearProbe": "rerank.search.probe",
     "Member": "rerank.panel",

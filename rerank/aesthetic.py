@@ -8,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 from torch.nn.functional import linear
 
 from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.hashes import files_hash
 from rerank.images import Images
 from rerank.reranker import Reranker
 
@@ -43,9 +44,13 @@ class AestheticHead:
         try:
             with safe_open(file, framework="pt") as opened:
                 tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-                activation = (opened.metadata() or {}).get("activation", "none")
+                facts = opened.metadata() or {}
         except (OSError, SafetensorError) as error:
             raise WeightsError(f"{file}: cannot be read as safetensors ({error})") from error
+        activation = facts.get("activation", "none")
+        own = files_hash(reranker.folder) if "weights" in facts else None
+        if facts.get("weights") != own:
+            raise WeightsError(f"{file}: was learned with another reranker than {reranker.name}")
         if activation not in ("none", "relu"):
             raise WeightsError(f"{file}: activation is {activation!r}, not 'none' or 'relu'")
         return cls(reranker, _layers(tensors, file, reranker), activation == "relu", file.stem)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.hashes import files_hash
 from pipelines.runtime import terminal
 from rerank import output, scorers
 from rerank.extras import MissingExtraError
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "index": _index,
         "search": _search,
         "calibrate": _calibrate,
+        "learn": _learn,
     }
     try:
         options = parse(words)
@@ -266,6 +268,21 @@ def _calibrate(options: argparse.Namespace) -> int:
         f"{path}: on {quality.pairs} pairs held out, the expected calibration error is "
         f"{quality.error:.3f}, and {quality.right:.1%} are told right"
     )
+    return SOME_FAILED if encoded.failed else DONE
+
+
+def _learn(options: argparse.Namespace) -> int:
+    """Make a head that scores as somebody chose."""
+    from rerank.learn.choices import files_of, read_choices
+    from rerank.learn.learning import learn_choices
+
+    choices, reranker = read_choices(options.choices), _load(options, options.model)
+    files = files_of(choices)
+    encoded = _encode(reranker, files, options)
+    _tell_failures(files, encoded.failed)
+    learned = learn_choices(choices, files, encoded)
+    learned.save(options.output, files_hash(reranker.folder))
+    terminal.write(f"{options.output}: {learned.summary()}")
     return SOME_FAILED if encoded.failed else DONE
 
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "index": "read the images of a folder once, for searches",
     "search": "find the images of an indexed folder that are like a text or an image",
     "calibrate": "learn what scores mean, from images with captions",
+    "learn": "learn what somebody prefers, from choices between two images",
 }
 MODELS = (
     f"{', '.join(SPECS)}, the folder of a CLIP or SigLIP model, or the name of one that "
@@ -27,6 +28,7 @@ examples:
   rerank classify images --label "a dog" --label "a cat" --template "a photo of {}."
   rerank index images; rerank search "a red fox" images
   rerank calibrate captions.jsonl -m MODEL_FOLDER
+  rerank learn choices.jsonl -o mine.safetensors; rerank "a fox" images --head mine.safetensors=0.5
 
 exit codes: 0 done, 2 bad input, 3 weights, 4 some images could not be read, 5 no room,
 130 interrupted
@@ -58,6 +60,7 @@ def build_parser(command: str = "rank") -> Parser:
         "index": _add_index,
         "search": _add_search,
         "calibrate": _add_calibrate,
+        "learn": _add_learn,
     }
     add[command](parser)
     _add_machine(parser)
@@ -102,9 +105,9 @@ def _add_rank(parser: argparse.ArgumentParser) -> None:
         help=f"{MODELS} (default: {DEFAULT}); may be repeated, which averages",
     )  # fmt: skip
     parser.add_argument(
-        "--aesthetic", type=_weighted, metavar="FILE[=WEIGHT]",
-        help="average with an aesthetic predictor, a head on the first model's features, as "
-        "safetensors",
+        "--head", "--aesthetic", dest="aesthetic", type=_weighted, metavar="FILE[=WEIGHT]",
+        help="average with a head on the first model's features, as safetensors: what `learn` has "
+        "made, or an aesthetic predictor",
     )  # fmt: skip
 
 
@@ -146,6 +149,19 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, help="default: calibration.json in the model's folder"
     )
+    _add_model(parser)
+
+
+def _add_learn(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "choices", type=Path,
+        help='a JSON object a line: {"prompt": "a fox", "chosen": "a.png", "rejected": "b.png"}; '
+        "files are relative to this one; `generate --choices FILE` writes it",
+    )  # fmt: skip
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE",
+        help="the head, as safetensors, for --head here and with generate",
+    )  # fmt: skip
     _add_model(parser)
 
 

@@ -146,8 +146,8 @@ def _miniature(file: Path) -> "Image.Image":
     """Return an image at its size on the page; a grey one for a file that is gone since."""
     from PIL import Image
 
+    from pipelines.images import BadImageError, decoded
     from rerank.contact_sheet import GREY, IMAGE, fitted
-    from rerank.decoding import BadImageError, decoded
 
     try:
         with decoded(file, enough=IMAGE) as image:

@@ -131,6 +131,8 @@ class Reader:
                 launched = launch_command_parser().parse_args(rest)
                 assert launched.module
                 self.run(["python", "-m", launched.training_script, *launched.training_script_args])
+            case ["python", "-c", code]:
+                exec(code, {})
             case ["python", "-m", module, *rest]:
                 self.understand([module, *rest], lambda: run_module(module))
             case [name, *rest]:

@@ -80,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--prompts", type=int, default=60, help="drawn, 4 of each; 0 for none (60)"
         )
+    _add_previews(step("previews", _previews, "learn what unfinished images tell a search"))
+    _add_prefer(running(step("prefer", _prefer, "teach a model what somebody prefers, as a LoRA")))
     running(step("tokenizer", _tokenizer, "learn the tokenizer from captions"))
     for name, network in NETWORKS.items():
         sub = running(step(name, _network, f"train {network}"))
@@ -97,6 +99,22 @@ def _parser() -> argparse.ArgumentParser:
     add_steps(world.add_subparsers(metavar="STEP", required=True))
     step("plan", _plan, "tell the memory that DALL·E's transformer of 12 billion parameters needs")
     return parser
+
+
+def _add_previews(previews: argparse.ArgumentParser) -> None:
+    previews.add_argument("-m", "--model", help="the model that draws; default: the shipped one")
+    previews.add_argument("--clip", help="a known CLIP or a folder; default: the shipped one")
+    previews.add_argument("--world", action="store_true", help="the world of a thousand things")
+    previews.add_argument("--prompts", type=int, default=200, help="that are asked for (200)")
+    previews.add_argument("--candidates", type=int, default=16, help="of each (16)")
+    previews.add_argument("-o", "--output", type=Path, help="default: in the model's folder")
+
+
+def _add_prefer(prefer: argparse.ArgumentParser) -> None:
+    prefer.add_argument("--choices", type=Path, required=True, help="of generate --choices")
+    prefer.add_argument("-m", "--model", help="of latent diffusion; default: the shipped one")
+    prefer.add_argument("--steps", type=int, default=500, help="number of updates (500)")
+    prefer.add_argument("--batch-size", type=int, default=8, help="choices in each (8)")
 
 
 def _prompts(arguments: argparse.Namespace) -> None:
@@ -140,6 +158,39 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         f"{path}: on {quality.pairs} pairs held out, the expected calibration error is "
         f"{quality.error:.3f}, and {quality.right:.1%} are told right"
     )
+
+
+def _previews(arguments: argparse.Namespace) -> None:
+    from pipelines.families import DEFAULT_MODEL, find
+    from rerank import Reranker
+    from rerank.learn.previews import FILE
+    from train.evaluate import world_named
+    from train.previews import collect, learn_head
+
+    model = arguments.model or DEFAULT_MODEL
+    reranker, world = Reranker.load(arguments.clip), world_named(arguments.world)
+    found = collect(model, reranker, world, arguments.prompts, arguments.candidates)
+    head, lines = learn_head(found, reranker)
+    path = arguments.output or find(model).folder / FILE
+    head.save(path)
+    print("\n".join([f"{path}:", *lines]))
+
+
+def _prefer(arguments: argparse.Namespace) -> None:
+    from pipelines.diffusion.pipeline import LatentDiffusion
+    from pipelines.families import DEFAULT_MODEL
+    from rerank.learn.choices import read_choices
+    from train.prefer import PreferConfig, PreferTask
+
+    choices = read_choices(arguments.choices)
+    pipeline = LatentDiffusion.from_pretrained(
+        arguments.model or DEFAULT_MODEL, dtype="float32", attention="sdpa"
+    )
+    schedule = Schedule(
+        batch_size=arguments.batch_size, learning_rate=1e-4, warmup_steps=20, steps=arguments.steps
+    )
+    task = PreferTask(pipeline, choices, PreferConfig())
+    print(train(task, schedule, arguments.run / "prefer"))
 
 
 def _reranker(arguments: argparse.Namespace) -> None:

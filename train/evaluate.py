@@ -49,6 +49,7 @@ from train.report import (
     to_json,
     to_text,
 )
+from train.search_quality import measure_search, plot, table
 from train.stickers.captions import phrase
 from train.stickers.facts import CHANGES, Description, change, describe, possible_changes
 from train.stickers.held_out import is_held_out
@@ -57,7 +58,7 @@ from train.stickers.prompts import EVALUATION, TAGS, read_prompts
 from train.stickers.renderer import render
 from train.stickers.scene import KINDS, draw_scene
 from train.stickers.trial import draw_trial
-from train.worlds import CAPTIONS, Asked, Quiz, Tried, World
+from train.worlds import CAPTIONS, Asked, Question, Quiz, Tried, World
 
 RESAMPLES = 2000
 
@@ -89,6 +90,11 @@ def _sticker_trial(number: int) -> Tried:
     return Tried(trial.pictures, [scene.kind for scene in trial.scenes], right)
 
 
+def _sticker_question(rng: random.Random) -> Question:
+    told = describe(draw_scene(rng), rng)
+    return Question(phrase(told, rng), told)
+
+
 def _look(pictures: torch.Tensor, description: Description) -> list[tuple[bool, Any]]:
     return [(each.right, each.reason) for each in judge(pictures, description)]
 
@@ -103,6 +109,7 @@ STICKERS = World(
     quiz=_sticker_quiz,
     kinds=tuple(KINDS),
     trial=_sticker_trial,
+    ask=_sticker_question,
 )
 
 
@@ -309,9 +316,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         plan = _plan(arguments)
-        world = _world(arguments.world)
+        world = world_named(arguments.world)
         prompts = world.read(arguments.prompts_file or world.prompts)[: plan.prompts]
-        engine = Engine(device=arguments.device)
+        engine = Engine(device=arguments.device, reranker=arguments.clip)
+        if arguments.search is not None:
+            return _measure_search(arguments, engine, prompts, world)
         pipelines = [engine.pipeline(families.find(name)) for name in arguments.model.split(",")]
         reranker = Reranker.load(arguments.clip, device=arguments.device)
         draw_one = partial(draw_all, reranker=reranker, prompts=prompts, plan=plan, world=world)
@@ -344,7 +353,18 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _world(of_thousand: bool) -> World:
+def _measure_search(
+    arguments: argparse.Namespace, engine: Engine, prompts: Sequence[Asked], world: World
+) -> int:
+    searches = arguments.search.split(",")
+    rows = measure_search(engine, arguments.model, prompts, world, searches)
+    print(table(rows, share))
+    if arguments.plot is not None:
+        plot(rows, share, arguments.plot)
+    return 0
+
+
+def world_named(of_thousand: bool) -> World:
     """Return the world that is measured by."""
     if not of_thousand:
         return STICKERS
@@ -405,6 +425,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--temperature", type=float)
     parser.add_argument("--token-top-k", type=int)
     parser.add_argument("--token-top-p", type=float)
+    parser.add_argument("--search", help="measure prune, beam or both, against plain runs")
+    parser.add_argument("--plot", type=Path, help="with --search: write a plot of it")
     parser.add_argument("--device")
     parser.add_argument("--sheet", type=Path, help="write the first 48 pictures, unpicked")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -25,6 +25,15 @@ class Asked(Protocol):
 
 
 @dataclass(frozen=True)
+class Question:
+    """A prompt that was made up, and what must be seen."""
+
+    text: str
+    description: Any
+    tag: str = "made up"
+
+
+@dataclass(frozen=True)
 class Quiz:
     """One scene for CLIP: captions, the true one first, and which fact is false in the others."""
 
@@ -55,3 +64,4 @@ class World:
     quiz: Callable[[random.Random, bool], Quiz | None]  # None: not a scene of that kind
     kinds: tuple[str, ...]
     trial: Callable[[int], Tried]
+    ask: Callable[[random.Random], Asked]  # a prompt that no evaluation set has

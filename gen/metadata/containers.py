@@ -16,6 +16,8 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SEGMENT_MAX = 65_533  # bytes
 SOI, SOS, EOI, APP0, APP1 = b"\xff\xd8", b"\xff\xda", b"\xff\xd9", b"\xff\xe0", b"\xff\xe1"
 EXIF_INTRODUCTION = b"Exif\0\0"
+EXIF_IFD = 0x8769  # the tag that leads to the directory of the others
+LONG, UNDEFINED = 4, 7  # types of EXIF values
 VP8L_SIGNATURE = b"\x2f"
 VP8X_HAS_EXIF = 0x08
 
@@ -41,12 +43,29 @@ def replace_png_texts(data: bytes, texts: Mapping[str, str]) -> bytes:
     return b"".join(parts)
 
 
-def replace_exif(data: bytes, exif: bytes) -> bytes:
-    """Return a JPEG or WebP file with this EXIF block in place of the one that it may hold.
+def replace_exif(data: bytes, tags: Mapping[int, bytes]) -> bytes:
+    """Return a JPEG or WebP file with these EXIF tags in place of all that it may hold.
 
-    A JPEG has room for 64 kB of it: more raises InputError.
+    Each tag is of the type UNDEFINED, as the standard has it for those of free content. A JPEG has
+    room for 64 kB: more raises InputError.
     """
-    return _jpeg_with(data, exif) if data.startswith(SOI) else _webp_with(data, exif)
+    exif = _exif(tags)
+    if data.startswith(SOI):
+        return _jpeg_with(data, EXIF_INTRODUCTION + exif)
+    return _webp_with(data, exif)  # where the introduction does not belong (RFC 9649, 2.7.1.5)
+
+
+def _exif(tags: Mapping[int, bytes]) -> bytes:
+    """Return a TIFF block with one directory, whose only entry leads to one with these tags."""
+    parts = [b"MM\0*", struct.pack(">IHHHIII", 8, 1, EXIF_IFD, LONG, 1, 26, 0)]
+    place = 26 + 2 + 12 * len(tags) + 4  # of the first value, behind the second directory
+    parts.append(struct.pack(">H", len(tags)))
+    for tag, value in sorted(tags.items()):
+        parts.append(struct.pack(">HHII", tag, UNDEFINED, len(value), place))
+        place += len(value) + len(value) % 2
+    parts.append(struct.pack(">I", 0))
+    parts += [value + b"\0" * (len(value) % 2) for _, value in sorted(tags.items())]
+    return b"".join(parts)
 
 
 def _png_chunk(kind: bytes, body: bytes) -> bytes:

@@ -1,156 +1,177 @@
-"""What ComfyUI and InvokeAI write into their images, read as a record of ours.
+"""Whichever tool made an image: which of its texts say how, and which reader understands them.
 
-Both write JSON into text chunks of a PNG: ComfyUI the graph of nodes that made the image
-(`prompt`), InvokeAI a flat record (`invokeai_metadata`). Values that we cannot use are left out.
+Salon, AUTOMATIC1111 and those that write as it does, ComfyUI, InvokeAI, Fooocus, SwarmUI, NovelAI,
+Easy Diffusion, Draw Things. The two old formats of InvokeAI are read by sd-parsers.
 """
 
+import html
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from PIL import Image
 
-from gen import metadata
 from gen.errors import InputError
-from gen.metadata import Metadata
-from gen.settings.request import SETTINGS, Request
-from pipelines.settings import UNREADABLE, Value
+from gen.metadata import parameters
+from gen.metadata.comfyui import read_graph
+from gen.metadata.hidden import hidden_text
+from gen.metadata.record import Metadata
+from gen.metadata.texts import Texts, texts_of_image
+from gen.metadata.understood import MODEL, load_object, name_of, read_keyed
 
-COMFYUI_KEY, INVOKEAI_KEY = "prompt", "invokeai_metadata"
-DEEPEST = 20  # nodes between a sampler and the text that it was given
-# Their names of samplers and schedules, where ours differ.
-SAMPLERS: Mapping[str, str] = {
-    "euler_ancestral": "euler_a",
-    "dpm_2": "kdpm2",
-    "dpm_2_ancestral": "kdpm2_a",
-    "uni_pc": "unipc",
-    "uni_pc_bh2": "unipc",
-    "kdpm_2": "kdpm2",
-    "kdpm_2_a": "kdpm2_a",
-}
-SCHEDULES: Mapping[str, str] = {"normal": "default", "simple": "default", "sgm_uniform": "trailing"}
-KARRAS = "_k"  # ends InvokeAI's names of samplers with that schedule
+JSON_KEY, TEXT_KEY = "salon", "parameters"
+FORMATS = ("PNG", "JPEG", "WEBP")
+NOTHING = "has no metadata, so nobody knows how it was made"
+EMPTY = frozenset({"", "none", "null", "undefined", "nan"})
+NOVELAI_SOURCE = re.compile(r"(.{1,90}?) ([0-9A-F]{6,16})")  # "Stable Diffusion 1D44365E"
+OLD_MAX = 20_000  # characters of a text that sd-parsers is given
 
-Node = Mapping[str, Any]
+Source = tuple[str, Callable[[], Metadata]]
 
 
 def read_any(image: Image.Image) -> Metadata:
-    """Read the record inside an opened image of ours, AUTOMATIC1111's, ComfyUI's or InvokeAI's.
+    """Read the record inside an opened image, whichever tool wrote it.
 
-    Raises InputError if it says nothing about itself, or nothing that can be understood.
+    Its pixels are decoded only where it has no text, and may have one hidden in them. Raises
+    InputError if it says nothing about itself, or nothing that can be understood.
     """
-    if not any(metadata.read_texts(image)):
-        for key, read in ((INVOKEAI_KEY, from_invokeai), (COMFYUI_KEY, from_comfyui)):
-            text = image.info.get(key)
-            if isinstance(text, str):
-                try:
-                    return read(text)
-                except (ValueError, TypeError, RecursionError) as error:
-                    raise InputError(f"its metadata cannot be read: {error}") from error
-    return metadata.read_image(image)
+    texts = texts_of_image(image)
+    if not says_something(texts) and (text := hidden_text(image)):
+        texts.by_key[TEXT_KEY] = text
+    return from_texts(texts)
 
 
-def from_comfyui(text: str) -> Metadata:
-    """Read ComfyUI's `prompt` chunk. Raises InputError if no sampler is in the graph."""
-    graph = _object(text)
-    node = next((n for n in graph.values() if _is_sampler(n)), None)
-    if node is None:
-        raise InputError("no sampler that we know is in its ComfyUI graph")
-    inputs = node["inputs"]
-    size = _linked(graph, inputs.get("latent_image"))
-    values = {
-        "prompt": _text(graph, inputs.get("positive")),
-        "negative_prompt": _text(graph, inputs.get("negative")),
-        "seed": inputs.get("seed", inputs.get("noise_seed")),
-        "steps": inputs.get("steps"),
-        "guidance": inputs.get("cfg"),
-        "sampler": _known(SAMPLERS, inputs.get("sampler_name")),
-        "schedule": _known(SCHEDULES, inputs.get("scheduler")),
-        "width": size.get("width"),
-        "height": size.get("height"),
-    }
-    return _record(values, _checkpoint(graph))
+def says_something(texts: Texts) -> bool:
+    """Tell whether a text may say how the image was made."""
+    return any(True for _ in _sources(texts.by_key))
 
 
-def from_invokeai(text: str) -> Metadata:
-    """Read InvokeAI's `invokeai_metadata` chunk. Raises InputError."""
-    record = _object(text)
-    sampler, schedule = record.get("scheduler"), None
-    if isinstance(sampler, str) and sampler.endswith(KARRAS):
-        sampler, schedule = sampler.removesuffix(KARRAS), "karras"
-    values = {
-        "prompt": record.get("positive_prompt"),
-        "negative_prompt": record.get("negative_prompt"),
-        "seed": record.get("seed"),
-        "steps": record.get("steps"),
-        "guidance": record.get("cfg_scale"),
-        "sampler": _known(SAMPLERS, sampler),
-        "schedule": schedule,
-        "width": record.get("width"),
-        "height": record.get("height"),
-    }
-    model = record.get("model")
-    name = model.get("name", model.get("model_name")) if isinstance(model, dict) else ""
-    return _record(values, str(name))
-
-
-def _record(values: Mapping[str, Any], model: str) -> Metadata:
-    """Make a record of those values that can be ours."""
-    known: dict[str, Value] = {}
-    for name, value in values.items():
-        if isinstance(value, str):
-            value = UNREADABLE.sub("", value)
-        if value in (None, ""):
-            continue
+def from_texts(texts: Texts) -> Metadata:
+    """Read the record of the texts in a file; raises what `read_any` raises."""
+    partial: Metadata | None = None
+    reason = ""
+    for name, read in _sources(texts.by_key):
         try:
-            known[name] = SETTINGS[name].check(value)
-        except InputError:
+            record = read()
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            reason = reason or f"its metadata cannot be read: {name}: {error}"
             continue
-    return Metadata(Request.from_json(known), model=UNREADABLE.sub("", model))
+        if record.request.prompt:
+            return _with_notes(record, texts, reason)
+        partial = record if partial is None else partial
+    if partial is not None:
+        return _with_notes(partial, texts, reason)
+    if texts.too_long:
+        reason = reason or f"its metadata is too long to be read: {', '.join(texts.too_long)[:80]}"
+    raise InputError(reason or NOTHING)
 
 
-def _object(text: str) -> Mapping[str, Any]:
-    values = json.loads(text)
-    if not isinstance(values, dict):
-        raise InputError("its metadata is no JSON object")
-    return values
+def _with_notes(record: Metadata, texts: Texts, reason: str) -> Metadata:
+    """Add what else there is in the file that was not understood."""
+    notes = [reason] if reason else []
+    notes += [f"{key[:40]}: too long to be read" for key in texts.too_long]
+    return replace(record, unread=(*record.unread, *notes)) if notes else record
 
 
-def _is_sampler(node: Any) -> bool:
-    return (
-        isinstance(node, dict)
-        and isinstance(node.get("inputs"), dict)
-        and {"sampler_name", "steps", "positive"} <= node["inputs"].keys()
-    )
+def _sources(texts: Mapping[str, str]) -> Iterator[Source]:
+    """Yield what may say how the image was made, and how to read it, the surest first."""
+    for key in (JSON_KEY, "MakerNote"):
+        if (ours := texts.get(key, "")) and (key == JSON_KEY or _is_object(ours)):
+            yield key, partial(_ours, ours)
+    if "invokeai_metadata" in texts:
+        yield "invokeai_metadata", partial(_object, texts["invokeai_metadata"])
+    for key in ("sd-metadata", "Dream"):
+        if key in texts:
+            yield key, partial(_by_sd_parsers, {key: texts[key]})
+    if "Comment" in texts and "NovelAI" in texts.get("Software", ""):
+        yield "NovelAI's Comment", partial(_novelai, texts)
+    for key in (TEXT_KEY, "UserComment", "generation_data", "Comment", "comment", "Model"):
+        text = texts.get(key, "").strip().rstrip("\0")
+        if _is_object(text):
+            yield key, partial(_object, text)
+        elif text.lower() not in EMPTY and key in (TEXT_KEY, "UserComment"):
+            yield key, partial(parameters.from_text, text)
+    if "seed" in {key.lower() for key in texts}:  # Easy Diffusion: a text for each setting
+        yield "seed", partial(read_keyed, texts)
+    if _is_object(graph := texts.get("prompt", "")):
+        yield "prompt", partial(_object, graph)
+    for key in ("XML:com.adobe.xmp", "xmp"):
+        if "UserComment" in (text := texts.get(key, "")):
+            yield key, partial(_draw_things, text)
 
 
-def _linked(graph: Mapping[str, Any], link: Any) -> Node:
-    """Return the inputs of the node that a link, `[id, output]`, leads to; empty if to none."""
-    if not isinstance(link, list) or not link:
-        return {}
-    node = graph.get(str(link[0]))
-    inputs = node.get("inputs") if isinstance(node, dict) else None
-    return inputs if isinstance(inputs, dict) else {}
+def _ours(text: str) -> Metadata:
+    return Metadata.from_json(json.loads(text))
 
 
-def _text(graph: Mapping[str, Any], link: Any) -> str:
-    """Return the text that a conditioning was encoded from, through nodes that pass it on."""
-    for _ in range(DEEPEST):
-        inputs = _linked(graph, link)
-        text = inputs.get("text", inputs.get("text_g", inputs.get("string")))
-        if isinstance(text, str):
-            return text
-        link = text if isinstance(text, list) else inputs.get("conditioning")
-    return ""
+def _object(text: str) -> Metadata:
+    return from_object(load_object(text))
 
 
-def _checkpoint(graph: Mapping[str, Any]) -> str:
-    for node in graph.values():
-        inputs = node.get("inputs") if isinstance(node, dict) else None
-        if isinstance(inputs, dict) and isinstance(inputs.get("ckpt_name"), str):
-            return str(inputs["ckpt_name"])
-    return ""
+def from_object(values: Mapping[str, Any]) -> Metadata:
+    """Read the JSON object of any tool. Raises InputError."""
+    if isinstance(inner := values.get("sui_image_params"), dict):  # SwarmUI
+        return read_keyed(inner)
+    if any(isinstance(node, dict) and "class_type" in node for node in values.values()):
+        return read_graph(values)
+    graph = values.get("prompt")
+    if isinstance(graph, str) and _is_object(graph):  # ComfyUI's two texts in one
+        graph = load_object(graph)
+    if isinstance(graph, dict):
+        return read_graph(graph)
+    if isinstance(image := values.get("image"), dict) and "app_id" in values:
+        return _by_sd_parsers({"sd-metadata": json.dumps({**values, "image": image})})
+    return read_keyed(values)
 
 
-def _known(names: Mapping[str, str], name: Any) -> Any:
-    return names.get(name, name) if isinstance(name, str) else name
+def _is_object(text: str) -> bool:
+    return text.lstrip()[:1] == "{"
+
+
+def _novelai(texts: Mapping[str, str]) -> Metadata:
+    """Read NovelAI's JSON, which has the prompt beside it, or inside."""
+    values = dict(load_object(texts["Comment"]))
+    for key, name in (("v4_prompt", "prompt"), ("v4_negative_prompt", "uc")):
+        inner = values.pop(key, None)
+        caption = inner.get("caption") if isinstance(inner, dict) else None
+        if isinstance(caption, dict):
+            values.setdefault(name, caption.get("base_caption"))
+    if texts.get("Description", "").strip():
+        values["prompt"] = texts["Description"].strip()
+    if source := NOVELAI_SOURCE.fullmatch(texts.get("Source", "")[:200]):
+        values |= {"base_model": source[1], "model_hash": source[2]}
+    return read_keyed(values)
+
+
+def _draw_things(xmp: str) -> Metadata:
+    """Read Draw Things' JSON inside XMP."""
+    text = html.unescape(xmp[xmp.index("UserComment") :])
+    text = text[text.index("{") : text.rindex("}") + 1]
+    values = dict(load_object(text))
+    return read_keyed({"prompt": values.pop("c", None), **values})
+
+
+def _by_sd_parsers(texts: Mapping[str, str]) -> Metadata:
+    """Read an old format of InvokeAI. Raises InputError."""
+    from sd_parsers.exceptions import ParserError
+    from sd_parsers.parsers import InvokeAIParser
+
+    texts = {key: " ".join(text[:OLD_MAX].split()) for key, text in texts.items()}
+    try:
+        found = InvokeAIParser().parse(texts)
+        [sampler, *_] = found.samplers
+    except (ParserError, ValueError) as error:
+        raise InputError("not as InvokeAI writes it") from error
+    values = {
+        **found.metadata,
+        **sampler.parameters,
+        MODEL: None if sampler.model is None else sampler.model.name,
+        "model_hash": None if sampler.model is None else sampler.model.hash,
+        "sampler": sampler.name,
+        "prompt": ", ".join(prompt.value for prompt in sampler.prompts),
+        "negative_prompt": ", ".join(prompt.value for prompt in sampler.negative_prompts),
+    }
+    return read_keyed({key: value for key, value in values.items() if name_of(key) is not None})

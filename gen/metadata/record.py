@@ -29,10 +29,11 @@ class Metadata:
     unfinished: str | None = None  # "step 14 of 30"
     upscale: int = 1  # the file is so many times larger than what the model drew
     extra: Mapping[str, Any] = field(default_factory=dict)  # what other writers say beside this
+    unread: tuple[str, ...] = ()  # what an image says that is not understood; in no file of ours
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, from which `from_json` makes the same record."""
-        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "unread"}
         own |= {"request": self.request.to_json(), "versions": dict(self.versions)}
         own["scores"] = dict(self.scores) or None  # absent where there is but one scorer
         return {**own.pop("extra"), **{k: value for k, value in own.items() if value is not None}}
@@ -60,7 +61,7 @@ class Metadata:
 _FIELD_KINDS: dict[str, Any] = {
     name: get_origin(hint) if get_origin(hint) is Mapping else hint
     for name, hint in get_type_hints(Metadata).items()
-    if name != "extra"
+    if name not in ("extra", "unread")
 } | {"request": Mapping}
 
 

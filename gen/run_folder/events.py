@@ -5,11 +5,19 @@ file format that people have on their disks, so they stay as they are, also wher
 others. Nothing outside this module knows them.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gen.run_folder.choices import (
+    ImageHearted,
+    ImagePreferred,
+    choice_from_json,
+    choice_to_json,
+)
+from gen.run_folder.searched import CandidatesThinned, look_from_json, look_to_json
 from gen.settings.request import find_setting, seed_to_json
 from pipelines.settings import Value
 
@@ -17,6 +25,9 @@ Files = Mapping[int, Mapping[int, str]]  # by number of the prompt and seed, rel
 
 # 0001-7.png, 0001-r1-7.png, and 0001-7-r1.png as older versions named the best.
 IMAGE_NAME = re.compile(r"(candidates/)?\d{4,}-(r\d+-\d+|\d+(-r\d+)?)\.(png|jpg|webp)")
+
+
+MAX_NUMBER = 10**9  # of a prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +186,9 @@ PromptEvent = (
     | ImagesRanked
     | ImagesPlaced
     | ImagesMatched
+    | CandidatesThinned
+    | ImageHearted
+    | ImagePreferred
 )
 Event = (
     PromptEvent
@@ -211,6 +225,10 @@ def to_json(event: Event) -> dict[str, Any]:
             return {"event": "placed", "number": number}
         case ImagesMatched(number, matches):
             return {"event": "matched", "number": number, "matches": _by_text(matches)}
+        case CandidatesThinned():
+            return look_to_json(event)
+        case ImageHearted() | ImagePreferred():
+            return choice_to_json(event)
         case Comparison():
             return {
                 "event": "compared",
@@ -235,37 +253,42 @@ def from_json(line: Mapping[str, Any]) -> Event | None:
         return _read(line)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         number = line.get("number")
-        return Damaged(number if isinstance(number, int) else None, f"{error!r}")
+        known = isinstance(number, int) and 1 <= number <= MAX_NUMBER
+        return Damaged(number if known else None, f"{error!r}")
 
 
 def _read(line: Mapping[str, Any]) -> Event | None:
     match line["event"]:
         case "run":
-            return RunBegan(line["fingerprint"], int(line["seed"]))
+            return RunBegan(_text(line["fingerprint"]), int(line["seed"]))
         case "end":
-            return RunEnded(line["fingerprint"])
+            return RunEnded(_text(line["fingerprint"]))
         case "prompt":
-            return PromptBegan(int(line["number"]), line["key"], line["request"])
+            return PromptBegan(_number(line), _text(line["key"]), dict(line["request"]))
         case "picture":
-            return ImageSaved(int(line["number"]), _image(line))
+            return ImageSaved(_number(line), _image(line))
         case "failed":
             return CandidateFailed(
-                int(line["number"]),
+                _number(line),
                 int(line["seed"]),
                 str(line.get("failed")),
-                line.get("model"),
-                line.get("file"),
+                _optional(line.get("model"), str),
+                _optional(line.get("file"), str),
             )
         case "judged":
             parts = {int(seed): _parts(values) for seed, values in line.get("parts", {}).items()}
-            return ImagesScored(int(line["number"]), _by_seed(line["scores"]), parts)
+            return ImagesScored(_number(line), _by_seed(line["scores"]), parts)
         case "ranked":
             placements = tuple(_placement(entry) for entry in line["pictures"])
-            return ImagesRanked(int(line["number"]), bool(line["whole"]), placements)
+            return ImagesRanked(_number(line), bool(line["whole"]), placements)
         case "placed":
-            return ImagesPlaced(int(line["number"]))
+            return ImagesPlaced(_number(line))
         case "matched":
-            return ImagesMatched(int(line["number"]), _by_seed(line["matches"]))
+            return ImagesMatched(_number(line), _by_seed(line["matches"]))
+        case "searched":
+            return look_from_json(line)
+        case "chosen":
+            return choice_from_json(line)
         case "compared":
             return _comparison(line)
         case "deleted":
@@ -296,12 +319,12 @@ def _image(entry: Mapping[str, Any]) -> SavedImage:
     return SavedImage(
         seed=int(entry["seed"]),
         file=checked_name(entry["file"]),
-        model=entry.get("model"),
-        score=entry.get("score"),
+        model=_optional(entry.get("model"), str),
+        score=_optional(entry.get("score"), float),
         scores=_parts(entry.get("scores", {})),
-        rank=entry.get("rank"),
-        log_likelihood=entry.get("log_likelihood"),
-        unfinished=entry.get("unfinished"),
+        rank=_optional(entry.get("rank"), int),
+        log_likelihood=_optional(entry.get("log_likelihood"), float),
+        unfinished=_optional(entry.get("unfinished"), str),
     )
 
 
@@ -338,12 +361,45 @@ def checked_name(name: str) -> str:
     return name
 
 
+def _text(value: Any) -> str:
+    """Return a text that must be one, or raise TypeError."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is no text")
+    return value
+
+
+def _number(line: Mapping[str, Any]) -> int:
+    """Return the number of a prompt."""
+    number = int(line["number"])
+    if not 1 <= number <= MAX_NUMBER:
+        raise ValueError(f"{number} is no number of a prompt")
+    return number
+
+
+def _optional(value: Any, kind: type) -> Any:
+    """Return a value of this type, or None; a number must be finite."""
+    if value is None:
+        return None
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return _finite(value)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{value!r:.40} is no {kind.__name__}")
+    return value
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is no score")
+    return number
+
+
 def _parts(values: Mapping[str, Any]) -> dict[str, float]:
-    return {str(name): float(value) for name, value in values.items()}
+    return {str(name): _finite(value) for name, value in values.items()}
 
 
 def _by_seed(values: Mapping[str, Any]) -> dict[int, float]:
-    return {int(seed): float(value) for seed, value in values.items() if value is not None}
+    return {int(seed): _finite(value) for seed, value in values.items() if value is not None}
 
 
 def _by_text(values: Mapping[int, Any]) -> dict[str, Any]:

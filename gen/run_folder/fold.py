@@ -4,8 +4,10 @@
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from gen.run_folder.choices import Choices, ImageHearted, ImagePreferred
 from gen.run_folder.events import (
     Axis,
     CandidateFailed,
@@ -27,7 +29,11 @@ from gen.run_folder.events import (
     RunEnded,
     SavedImage,
 )
+from gen.run_folder.searched import CandidatesThinned
+from gen.search.race import Field
 from gen.settings.request import Request
+
+NONSENSE = (AttributeError, KeyError, TypeError, ValueError)  # what `FolderHistory.apply` raises
 
 
 @dataclass
@@ -38,6 +44,8 @@ class PromptHistory:
     request: Request
     dropped: dict[int, SavedImage] = field(default_factory=dict)  # by seed: ranked, and not kept
     ranking: ImagesRanked | None = None  # the last one
+    searches: dict[str, Field] = field(default_factory=dict)  # by model, those still in
+    choices: Choices = field(default_factory=Choices)  # of people
     is_placed: bool = True  # whether its images are where the ranking says
     _images: dict[int, SavedImage] = field(default_factory=dict)  # by seed, deleted ones too
     _deleted: set[int] = field(default_factory=set)  # the seeds of those that were put aside
@@ -88,6 +96,12 @@ class PromptHistory:
                     images[seed] = replace(images[seed], score=score, scores=parts)
             case ImagesRanked():
                 self._rank(event)
+            case CandidatesThinned():
+                self.searches[event.model] = event.look.field
+                for runner in event.look.dropped:  # one that was left unfinished
+                    images.pop(runner.path.seed, None)
+            case ImageHearted() | ImagePreferred():
+                self.choices.apply(event)
             case ImagesPlaced():
                 self.is_placed = True
             case ImagesMatched():
@@ -212,4 +226,14 @@ def fold(events: Iterable[Event | None]) -> FolderHistory:
     for event in events:
         if event is not None:
             history.apply(event)
+    return history
+
+
+def fold_what_fits(events: Iterable[Event | None]) -> FolderHistory:
+    """Return what events come to, but for those that make no sense, which somebody edited."""
+    history = FolderHistory()
+    for event in events:
+        if event is not None:
+            with suppress(*NONSENSE):
+                history.apply(event)
     return history

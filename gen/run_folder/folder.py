@@ -27,11 +27,15 @@ from gen.metadata import Metadata
 from gen.plan import Candidate, Plan
 from gen.result import Result
 from gen.run_folder import deleted, events
+from gen.run_folder.choices import ChoiceEvent
 from gen.run_folder.events import Axis, Damaged, Event, Files, Placement, PromptEvent, SavedImage
-from gen.run_folder.fold import fold
+from gen.run_folder.fold import fold_what_fits
 from gen.run_folder.manifest import Manifest
 from gen.run_folder.saving import Export, no_room, write
+from gen.run_folder.searched import CandidatesThinned
+from gen.search.race import Field, Look
 
+SET_ASIDE = "set-aside.jsonl"  # lines of the manifest that somebody edited
 KEEP = ("all", "top")
 
 
@@ -42,6 +46,7 @@ class Job:
     number: int
     results: dict[int, Result] = field(default_factory=dict)  # by seed
     finished: bool = False  # all candidates were made, ranked and put in place
+    searches: Mapping[str, Field] = field(default_factory=dict)  # by model, those still in
 
 
 class RunFolder:
@@ -61,8 +66,13 @@ class RunFolder:
         self._number_of: dict[str, int] = {}  # by key of the job
         self._open_runs: dict[str, int] = {}  # their seeds, by fingerprint
         self._last_comparison = 0
+        damaged = []
         for place, line in self._manifest:
-            self._remember(place, events.from_json(line))
+            event = events.from_json(line)
+            self._remember(place, event)
+            if isinstance(event, Damaged):
+                damaged.append((json.dumps(line), event.reason))
+        self.notes = self._set_aside(damaged)
         self._last_number = self._highest_number()
 
     def close(self) -> None:
@@ -97,12 +107,9 @@ class RunFolder:
         """
         key = self._key(plan, hashes)
         if key in self._number_of and not anew:
-            try:
-                return self._resume(self._number_of[key], plan)
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
-                raise InputError(
-                    f"{self.path / 'manifest.jsonl'} is damaged: choose another folder"
-                ) from error
+            job = self._resume(self._number_of[key], plan)
+            if job is not None:
+                return job
         self._last_number += 1
         self._note(events.PromptBegan(self._last_number, key, plan.request.to_json()))
         return Job(self._last_number)
@@ -146,6 +153,14 @@ class RunFolder:
         parts = {seed: result.scores for seed, result in scored.items() if result.scores}
         self._note(events.ImagesScored(job.number, scores, parts))
 
+    def note_look(self, job: Job, model: str, total: int, look: Look) -> None:
+        """Note what a search has decided, and remove what was left unfinished of those dropped."""
+        self._note(CandidatesThinned(job.number, model, total, look))
+        for runner in look.dropped:
+            unfinished = job.results.pop(runner.path.seed, None)
+            if unfinished is not None and unfinished.path is not None:
+                unfinished.path.unlink(missing_ok=True)
+
     def place(self, job: Job, ranked: list[Result], plan: Plan) -> None:
         """Give every ranked image its final name and metadata; drop the rest if only top is kept.
 
@@ -169,6 +184,10 @@ class RunFolder:
     def note_matches(self, number: int, matches: Mapping[int, float]) -> None:
         """Note the probability that each image, by its seed, matches its prompt."""
         self._note(events.ImagesMatched(number, matches))
+
+    def note_choice(self, event: ChoiceEvent) -> None:
+        """Note that somebody gave an image a heart, or preferred it to another."""
+        self._note(event)
 
     def begin_comparison(self) -> int:
         """Return a number for a comparison of prompts."""
@@ -206,22 +225,27 @@ class RunFolder:
         write(self.path / "sheet.png", out.getvalue())
         return self.path / "sheet.png"
 
-    def _resume(self, number: int, plan: Plan) -> Job:
+    def _resume(self, number: int, plan: Plan) -> Job | None:
         """Return a job that was begun before, from what the manifest and the disk say of it.
 
-        Raises an exception of `job` if the manifest is damaged.
+        What a line that makes no sense was about is made again: None if that is all of it.
         """
         lines = self._manifest.read(self._places_of[number])
-        prompt = fold(map(events.from_json, lines)).prompts[number]
+        history = fold_what_fits(map(events.from_json, lines))
+        prompt = history.prompts.get(number)
+        if prompt is None:
+            return None
         placements = () if prompt.ranking is None else prompt.ranking.placements
         if not prompt.is_placed:
             for placement in placements:
                 self._carry_out(placement)
             self._note(events.ImagesPlaced(number))
 
-        candidates = {candidate.seed: candidate for candidate in plan.candidates()}
-        results = [self._result(image, candidates[image.seed]) for image in prompt.images]
-        dropped = [self._result(i, candidates[i.seed]) for i in prompt.dropped.values()]
+        candidates = plan.found_in(prompt.searches)
+        results, dropped = (
+            [self._result(i, candidates[i.seed]) for i in images if i.seed in candidates]
+            for images in (prompt.images, prompt.dropped.values())
+        )
         for result in dropped:
             result.path = None
 
@@ -231,7 +255,7 @@ class RunFolder:
         finished = whole and is_wanted and all(final.is_file() for final in finals)
         there = [r for r in results if r.path is not None and r.path.is_file()]
         known = results + dropped if finished else there
-        return Job(number, {result.seed: result for result in known}, finished)
+        return Job(number, {result.seed: result for result in known}, finished, prompt.searches)
 
     def _carry_out(self, placement: Placement) -> Path | None:
         """Bring one image to where the ranking says, and return where; a second time is as well.
@@ -318,6 +342,24 @@ class RunFolder:
                 self._open_runs.pop(fingerprint, None)
             case events.Comparison(number):
                 self._last_comparison = max(self._last_comparison, number)
+
+    def _set_aside(self, damaged: Sequence[tuple[str, str]]) -> list[str]:
+        """Copy lines of the manifest that make no sense into a file, and say so of new ones."""
+        path = self.path / SET_ASIDE
+        try:
+            known = set(path.read_text(encoding="utf-8").splitlines())
+        except (OSError, ValueError):
+            known = set()
+        new = {line: reason for line, reason in damaged if line not in known}
+        if not new:
+            return []
+        write(path, "".join(f"{line}\n" for line in [*known, *new]).encode())
+        reason = next(iter(new.values()))
+        lines = "a line" if len(new) == 1 else f"{len(new)} lines"
+        return [
+            f"{self.path / 'manifest.jsonl'}: {lines} of no sense ({reason:.80}): copied to "
+            f"{SET_ASIDE}; what they were about is made again, everything else goes on"
+        ]
 
     def _remove_temporary_files(self) -> None:
         for folder in (self.path, self.path / "candidates"):

@@ -5,6 +5,7 @@ from pathlib import Path
 from threading import Lock
 
 from gen.run_folder import events
+from gen.run_folder.choices import Choices
 from gen.run_folder.events import Comparison, SavedImage
 from gen.run_folder.fold import Deletion, FolderHistory, PromptHistory
 from gen.run_folder.manifest import records
@@ -71,6 +72,16 @@ class History:
         """Return the prompt of that number, if there is one."""
         with self._lock:
             return self._history.prompts.get(number)
+
+    def choices(self) -> list[tuple[str, Choices, dict[int, Path]]]:
+        """Return the prompts about which people chose, with their images by seed."""
+        found = []
+        for prompt in reversed(self.prompts()):
+            images = {image.seed: self.path(image) for image in prompt.images}
+            there = {seed: path for seed, path in images.items() if path is not None}
+            if prompt.choices.hearts or prompt.choices.pairs:
+                found.append((prompt.request.prompt, prompt.choices, there))
+        return found
 
     def path(self, image: SavedImage) -> Path | None:
         """Return where an image's file is; None if somebody removed it."""

@@ -155,13 +155,24 @@ def _add_prompts(parser: Parser) -> None:
         "--from-file",
         metavar="FILE",
         help="a prompt a line, with its own settings as --flag value, or a JSON object a line; "
-        "- is standard input",
+        "a JSON array, CSV or TSV; - is standard input",
+    )
+    group.add_argument(
+        "--combinatorial",
+        action="store_true",
+        help="draw every combination of the choices in a prompt, not the one of its seed",
     )
     group.add_argument(
         "--again",
         type=Path,
         metavar="IMAGE",
         help="make the image in this file again and say how far it differs",
+    )
+    group.add_argument(
+        "--choices",
+        type=Path,
+        metavar="FILE",
+        help="write what people chose among the images of --outdir, for `rerank learn`",
     )
 
 
@@ -173,6 +184,8 @@ def _add_setting(group: argparse._ArgumentGroup, setting: Setting) -> None:
         group.add_argument(
             *shown, action="append", metavar="FILE", help=f"{setting.help}; may be repeated"
         )
+    elif setting.kind is bool:
+        group.add_argument(*shown, action="store_const", const="true", help=setting.help)
     elif setting.kind is str:
         group.add_argument(*shown, metavar=setting.metavar, help=setting.help)
     else:
@@ -225,10 +238,12 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
         f"standardized scores; {NO_RERANKER}: keep the order of making",
     )
     group.add_argument(
+        "--head",
         "--aesthetic",
+        dest="aesthetic",
         metavar="FILE[=WEIGHT]",
-        help="score with an aesthetic predictor too, a head on the first reranker's features as "
-        "safetensors",
+        help="score with a head on the first reranker's features too, as safetensors: what "
+        "`rerank learn` has made, or an aesthetic predictor",
     )
     group.add_argument("--device", metavar="NAME", help="auto (default), cpu, cuda, cuda:1, mps")
     group.add_argument(
@@ -306,7 +321,7 @@ def _whole_number(low: int, high: int) -> Callable[[str], int]:
 
 def _with_numbers_joined(words: Sequence[str]) -> list[str]:
     """argparse takes -1e9 or -inf behind a flag for another flag, unless `=` joins them."""
-    numbers = [setting for setting in SETTINGS.values() if setting.kind is not str]
+    numbers = [setting for setting in SETTINGS.values() if setting.kind in (int, float)]
     numeric = {flag for setting in numbers for flag in (*setting.flags, *setting.alias_flags)}
     joined: list[str] = []
     for word in words:

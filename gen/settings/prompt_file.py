@@ -3,8 +3,12 @@
 Plain lines hold a prompt, or a prompt and settings as `--flag value`; blank lines and lines that
 begin with `#` are skipped. A file that ends in .jsonl, or whose first row begins with `{"`, holds
 one JSON object a line. Rows are read one at a time, so a file may be far larger than the memory.
+A .json file, or one that begins with `[{`, is read whole: an array of objects, or one object. In a
+.csv or .tsv file the first line names the columns; an empty cell says nothing.
 """
 
+import codecs
+import csv
 import json
 import os
 import re
@@ -13,12 +17,13 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import copyfileobj
 from typing import Any, BinaryIO
 
 from gen.errors import InputError
+from gen.settings import templates
 from gen.settings.request import Request, find_setting
 from pipelines.settings import Value
 
@@ -27,6 +32,8 @@ PROBLEMS_SHOWN = 50
 # What rows may say beside settings: a name, and what GenEval's files say of the wished-for scene.
 ANNOTATIONS = ("id", "tag", "include", "exclude")
 FLAG = re.compile(r"(?:^|\s)--(?=[A-Za-z])")
+LARGEST_JSON = 2**24  # bytes of a file that is read whole
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
 SWALLOWING = ("prompt", "negative_prompt")  # take every word up to the next flag
 
 
@@ -42,22 +49,33 @@ class Row:
 class PromptFile:
     """A prompt file that can be gone through any number of times; `-` is standard input.
 
-    `settings` hold for every row that does not say otherwise. Raises InputError if there is no
-    readable regular file at the path.
+    `settings` hold for every row that does not say otherwise; with `combinatorial` a row stands for
+    all combinations of the choices in its prompt. Raises InputError if there is no readable regular
+    file at the path.
     """
 
-    def __init__(self, path: str, settings: Mapping[str, Value] | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        settings: Mapping[str, Value] | None = None,
+        combinatorial: bool = False,
+    ) -> None:
+        self._combinatorial = combinatorial
         self.name = "standard input" if path == "-" else path
         self.settings = {} if settings is None else dict(settings)
         self._file = _spooled(sys.stdin.buffer) if path == "-" else _opened(path)
-        self._is_json = path.endswith(".jsonl") or self._first_row().startswith('{"')
+        self._suffix = Path(path).suffix.lower()
+        self._refuse_other_formats()
+        first = self._first_row()
+        self._is_whole = self._suffix == ".json" or bool(re.match(r"\[\s*(\{|$)|\{$", first))
+        self._is_json = self._suffix == ".jsonl" or bool(re.match(r'\{\s*"', first))
 
     def __iter__(self) -> Iterator[Row]:
         """Return the rows, in order. Raises InputError at the first bad one; see `check`."""
-        for line, text in self._lines():
+        for line, text in self._rows():
             if isinstance(text, InputError):
                 raise text
-            yield self._row(line, text)
+            yield from self._expanded(self._row(line, text))
 
     def check(self, accept: Callable[[Row], object]) -> int:
         """Read every row, hand each to `accept`, and return how many there are.
@@ -68,7 +86,7 @@ class PromptFile:
         count, bad = 0, 0
         problems: list[str] = []  # the first ones only: a file may have a million
         seen: set[str] = set()
-        for line, text in self._lines():
+        for line, text in self._rows():
             try:
                 if isinstance(text, InputError):
                     raise text
@@ -77,8 +95,9 @@ class PromptFile:
                     if row.id in seen:
                         raise InputError(f"id {row.id!r} was used before")
                     seen.add(row.id)
-                accept(row)
-                count += 1
+                for each in self._expanded(row):
+                    accept(each)
+                    count += 1
             except InputError as error:
                 bad += 1
                 if bad <= PROBLEMS_SHOWN:
@@ -91,6 +110,54 @@ class PromptFile:
         if count == 0:
             raise InputError(f"{self.name}: no prompts in it")
         return count
+
+    def _expanded(self, row: Row) -> list[Row]:
+        if not self._combinatorial:
+            return [row]
+        return [replace(row, request=request) for request in all_choices(row.request)]
+
+    def _refuse_other_formats(self) -> None:
+        self._file.seek(0)
+        start = self._file.read(4)
+        if self._suffix in (".yaml", ".yml"):
+            raise InputError(f"{self.name}: YAML is not read; save it as JSON, or as CSV")
+        if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise InputError(f"{self.name}: is UTF-16: save it as UTF-8")
+
+    def _rows(self) -> Iterator[tuple[int, str | dict[str, Any] | InputError]]:
+        """Each row with the number of its line, or of its place in an array."""
+        if self._suffix in DELIMITERS:
+            return self._table_rows(DELIMITERS[self._suffix])
+        return self._array_rows() if self._is_whole else self._lines()
+
+    def _array_rows(self) -> Iterator[tuple[int, dict[str, Any] | InputError]]:
+        self._file.seek(0)
+        data = self._file.read(LARGEST_JSON + 1)
+        if len(data) > LARGEST_JSON:
+            raise InputError(
+                f"{self.name}: larger than 16 MB: write one JSON object a line, .jsonl"
+            )
+        try:
+            found = json.loads(data.decode("utf-8-sig"))
+        except RecursionError as error:
+            raise InputError(f"{self.name}: bad JSON: nested too deeply") from error
+        except ValueError as error:
+            raise InputError(f"{self.name}: bad JSON: {error}") from error
+        for number, row in enumerate(found if isinstance(found, list) else [found], 1):
+            is_object = isinstance(row, dict)
+            yield number, row if is_object else InputError("must be an object with a prompt")
+
+    def _table_rows(self, delimiter: str) -> Iterator[tuple[int, dict[str, Any] | InputError]]:
+        self._file.seek(0)
+        lines = codecs.iterdecode(self._file, "utf-8-sig")
+        reader = csv.DictReader(lines, delimiter=delimiter)
+        try:
+            for row in reader:
+                yield reader.line_num, _read_cells(row)
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.name}: is not UTF-8: save it as UTF-8") from error
+        except csv.Error as error:
+            raise InputError(f"{self.name}: line {reader.line_num}: {error}") from error
 
     def _first_row(self) -> str:
         for _, text in self._lines():
@@ -118,8 +185,11 @@ class PromptFile:
             if text and not text.startswith("#"):
                 yield number, text
 
-    def _row(self, line: int, text: str) -> Row:
-        values = _read_json(text) if self._is_json else _read_plain(text)
+    def _row(self, line: int, row: str | dict[str, Any]) -> Row:
+        if isinstance(row, dict):
+            values = dict(row)
+        else:
+            values = _read_json(row) if self._is_json else _read_plain(row)
         identity = values.pop("id", None)
         if identity is not None and not isinstance(identity, str | int):
             raise InputError("id: must be text or a whole number")
@@ -127,6 +197,19 @@ class PromptFile:
             values.pop(annotation, None)
         request = Request.from_json(values).with_defaults(self.settings)
         return Row(line, request, None if identity is None else str(identity))
+
+
+def all_choices(request: Request) -> list[Request]:
+    """Return a request for each combination of the choices in a prompt.
+
+    Raises InputError, which says how many there would be, if they are too many.
+    """
+    folder = None if request.wildcards is None else Path(request.wildcards)
+    prompts = templates.combinations(request.prompt, folder)
+    if prompts == [request.prompt.strip()]:
+        return [request]
+    made = request.replace(wildcards=None, template=request.prompt)
+    return [made.replace(prompt) for prompt in prompts]
 
 
 def _opened(path: str) -> BinaryIO:
@@ -151,6 +234,22 @@ def _spooled(stream: BinaryIO) -> BinaryIO:
     copy = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the PromptFile
     copyfileobj(stream, copy)
     return copy
+
+
+def _read_cells(row: dict[Any, Any]) -> dict[str, Any] | InputError:
+    """Return the settings of a line of a table, or why it cannot be read."""
+    if None in row:
+        return InputError("has more cells than the first line has names: quote commas")
+    values: dict[str, Any] = {}
+    try:
+        for key, text in row.items():
+            name = key.strip()
+            if text is None or not text.strip():
+                continue
+            values[name] = text if name in ANNOTATIONS else find_setting(name).read(text)
+    except InputError as error:
+        return error
+    return values
 
 
 def _read_json(text: str) -> dict[str, Any]:
@@ -178,6 +277,8 @@ def _read_plain(text: str) -> dict[str, Any]:
         setting = find_setting(name)
         if setting.name in values:
             raise InputError(f"{setting.name}: given twice")
+        if not words and setting.kind is bool:
+            words = ["true"]
         if not words:
             raise InputError(f"--{name}: needs a value")
         if len(words) > 1 and setting.name not in SWALLOWING:

@@ -4,10 +4,12 @@ Each field of `Request` carries its own facts, and the table `SETTINGS` is read 
 flags, keys of prompt files, JSON and the text inside images all follow from it.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 
+from gen.search import schedule
 from pipelines.diffusion import samplers
 from pipelines.families import ModelSettings
 from pipelines.settings import InputError, Setting, Value, settings_of
@@ -56,6 +58,25 @@ class RequestSettings(TypedDict, total=False):
         int | None,
         Setting("how many are returned, best first", short="-k", low=1, high=10_000),
     ]
+    search: Annotated[
+        str | None,
+        Setting(
+            "spend the same time on the candidates that look best half-way: prune drops the worst "
+            "at several steps, beam also branches the best",
+            "Search",
+            names=lambda: {name: name for name in schedule.NAMES},
+        ),
+    ]
+    budget: Annotated[
+        int | None,
+        Setting(
+            "what a search may spend: steps or image tokens of all candidates together; default: "
+            "what --candidates would take",
+            "Budget",
+            low=1,
+            high=100_000_000,
+        ),
+    ]
     wildcards: Annotated[
         str | None,
         Setting(
@@ -67,6 +88,15 @@ class RequestSettings(TypedDict, total=False):
     template: Annotated[
         str | None,
         Setting("the prompt before its choices were made", "Template", asked=False),
+    ]
+    branches: Annotated[
+        str | None,
+        Setting(
+            "the seeds whose noise an image of a search began with, each with the step where it "
+            "ended",
+            "Branches",
+            asked=False,
+        ),
     ]
 
 
@@ -81,6 +111,7 @@ SETTINGS: Mapping[str, Setting] = {
 # Those that only some models take, each with a default of its own.
 MODEL_SETTINGS = tuple(settings_of(ModelSettings))
 LOADING_SETTINGS = tuple(name for name, setting in SETTINGS.items() if setting.loads)
+_NUMBER = re.compile(r"\s*[+-]?[0-9.]{1,30}\s*")
 _NAME_OF_KEY = {key: name for name, setting in SETTINGS.items() for key in (name, *setting.aliases)}
 
 
@@ -116,11 +147,15 @@ class Request:
         for name, value in with_schedule(given).items():
             object.__setattr__(self, name, value)
         _check_sampler(self)
-        if not self.prompt.strip():
-            raise InputError("prompt: empty: say what to draw")
+        self.check_prompt()
         made = self.candidates
         if made is not None and self.top_k is not None and self.top_k > made:
             raise InputError(f"top_k {self.top_k}: more than the {made} candidates that are made")
+
+    def check_prompt(self) -> None:
+        """Raise InputError where there is nothing to draw."""
+        if not self.prompt.strip():
+            raise InputError("prompt: empty: say what to draw")
 
     def replace(self, prompt: str | None = None, **settings: Unpack[Settings]) -> "Request":
         """Return the same request with other settings, or another prompt; None unsets a setting."""
@@ -155,10 +190,19 @@ class Request:
                 raise InputError(f"{key}: given twice")
             if setting.name == "seed" and isinstance(value, str):
                 value = setting.read(value)
+            if setting.kind in (int, float) and isinstance(value, str) and _NUMBER.fullmatch(value):
+                raise InputError(f'{key}: "{value}" is text: write the number without quotes')
             known[setting.name] = value if value is None else setting.check(value)
         if known.get("prompt") is None:
             raise InputError("prompt: missing: say what to draw")
         return cls(**known)
+
+
+class WithoutPrompt(Request):
+    """The settings of an image that does not say its prompt: to be looked at, not to be drawn."""
+
+    def check_prompt(self) -> None:
+        """Accept that there is none."""
 
 
 def with_schedule(settings: Mapping[str, Value]) -> dict[str, Value]:

@@ -7,14 +7,24 @@ from functools import cache
 from pathlib import Path
 
 import rerank.model.specs
+from gen import editing
 from gen.plan import Plan
+from pipelines.diffusion.embeddings import read_words
 
 
 def doubts(plan: Plan, reranker: rerank.model.specs.Spec | None) -> Iterator[str]:
-    """One line for each model that does not know all words of the prompt, with the way out."""
+    """One line for each model that does not know all words of the prompt, with the way out, and for
+    what happens to the files of an edit."""
+    yield from editing.notes(plan.request)
     told: set[str] = set()
     for spec in {spec.name: spec for spec, _ in plan.models}.values():
-        if words := unknown_words(plan.words, spec.vocabulary):
+        learned = {
+            part
+            for path in spec.adapters.embeddings
+            for word in read_words(path)
+            for part in unknown_words(word.text, spec.vocabulary)
+        }
+        if words := [w for w in unknown_words(plan.words, spec.vocabulary) if w not in learned]:
             told.update(words)
             yield (
                 f"{spec.name} does not know {_listed(words)}: it draws {spec.draws}; for other "

@@ -6,7 +6,7 @@ built from their configs here and their weights read from safetensors files, and
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +22,7 @@ from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.headers import AGAIN, Tensor
 from pipelines.checkpoints.single_file import Piece
+from pipelines.checkpoints.tokenizer_files import check_tokenizer_files
 from pipelines.loading import Report
 from pipelines.runtime.cpu import speed_up
 
@@ -41,6 +42,8 @@ FLOAT_TYPES = {
     "F32": torch.float32,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
 }
 
 
@@ -91,6 +94,7 @@ def settle(network: torch.nn.Module, device: torch.device) -> None:
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """Load a folder's tokenizer from tokenizer.json or, for CLIP's, vocab.json and merges.txt."""
+    check_tokenizer_files(folder)
     config = read_config(folder / "tokenizer_config.json")
     plain = config.get("tokenizer_class") == PLAIN_TOKENIZER
     old_files = [folder / "vocab.json", folder / "merges.txt"]
@@ -143,10 +147,10 @@ def load_weights(
     dtype: torch.dtype,
     added: Callable[[torch.Tensor], None] = _count_nothing,
 ) -> None:
-    """Load the tensors of a file into a network as `dtype`; keys and shapes must match exactly.
+    """Load tensors into a network as `dtype`; keys and shapes must match exactly.
 
-    Raises WeightsError naming the first keys that are missing, extra, misshapen, not floating
-    point or not finite.
+    `path` is what messages call their file, or the folder of their shards. Raises WeightsError
+    naming the first keys that are missing, extra, misshapen, not floating point or not finite.
     """
     expected = network.state_dict().keys()
     names = {key: current_name(key, expected) for key in header}
@@ -165,7 +169,7 @@ def fill(
     dtype: torch.dtype,
     added: Callable[[torch.Tensor], None] = _count_nothing,
 ) -> None:
-    """Read each weight of a network from its place in a file."""
+    """Read each weight of a network from its place; `path` is what messages call it."""
     missing = sorted({piece.key for piece in pieces.values() if piece.key not in header})
     refuse(path, "missing keys", missing)
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
@@ -181,9 +185,10 @@ def fill(
 
     layout = torch.channels_last if isinstance(network, LAST) else torch.contiguous_format
     state, not_finite = {}, []
-    with path.open("rb") as file:
+    with ExitStack() as stack:
+        opened = {each: stack.enter_context(each.open("rb")) for each in _paths(tensors)}
         for name, tensor in tensors.items():
-            value = read_tensor(file, tensor, dtype, layout)
+            value = read_tensor(opened[tensor.path], tensor, dtype, layout)
             if not bool(value.isfinite().all()):
                 not_finite.append(pieces[name].key)
             state[name] = (value.T.contiguous() if pieces[name].transposed else value).reshape(
@@ -192,6 +197,10 @@ def fill(
             added(value)
     refuse(path, "keys with NaN or infinite values", not_finite)
     network.load_state_dict(state, strict=True, assign=True)
+
+
+def _paths(tensors: Mapping[str, Tensor]) -> set[Path]:
+    return {tensor.path for tensor in tensors.values()}
 
 
 def read_tensor(
@@ -293,9 +302,13 @@ def check_pairs(folder: Path, pairs: Iterable[tuple[str, int, str, int | None]])
 def check_tokenizer(
     folder: Path, tokenizer: PreTrainedTokenizerFast, reader: str, vocabulary: int | None
 ) -> None:
-    """Raise WeightsError if a tokenizer has more tokens than the network that reads them."""
-    if vocabulary is not None and len(tokenizer) > vocabulary:
+    """Raise WeightsError if a tokenizer has ids beyond those that the network reads.
+
+    Ids may have gaps, so that few tokens can have a high one.
+    """
+    tokens = 1 + max(tokenizer.get_vocab().values(), default=-1)
+    if vocabulary is not None and tokens > vocabulary:
         raise WeightsError(
-            f"{folder} does not fit together: the tokenizer has {len(tokenizer)} tokens, "
+            f"{folder} does not fit together: the tokenizer has ids up to {tokens - 1}, "
             f"{reader} is {vocabulary}"
         )

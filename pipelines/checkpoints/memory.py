@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from pipelines.checkpoints.headers import BYTES_OF_TYPE, Tensor, read_header, shards, weights_file
+from pipelines.checkpoints.headers import BYTES_OF_TYPE, Tensor, read_headers, shards, weights_files
 
 Header = Mapping[str, Tensor]  # what a file says of its tensors
 
@@ -66,27 +66,27 @@ def measure(
 
 
 def parts_of(folder: Path, stems: Mapping[str, str]) -> dict[str, Header]:
-    """Return the tensors of a folder's parts, each of one file; without those that are no weights.
+    """Return the tensors of a folder's parts, without those that are no weights.
 
     `stems` says how the file of each part is called. Raises WeightsError for a file that is
     missing or damaged.
     """
     return {
-        part: weights_in(read_header(weights_file(folder / part, stem, stem)))
+        part: weights_in(read_headers(weights_files(folder / part, stem, stem)))
         for part, stem in stems.items()
     }
 
 
 def checker_of(folder: Path) -> Header:
     """Return the tensors of a folder's safety checker, which runs in float32."""
-    header = read_header(weights_file(folder / "safety_checker", "model", "pytorch_model"))
-    return weights_in(header)
+    files = weights_files(folder / "safety_checker", "model", "pytorch_model")
+    return weights_in(read_headers(files))
 
 
 def all_shards(folder: Path) -> Header:
     """Return the tensors of all shards of a part together."""
     paths, _ = shards(folder)
-    return weights_in({key: value for path in paths for key, value in read_header(path).items()})
+    return weights_in(read_headers(paths))
 
 
 def weights_in(header: Header) -> dict[str, Tensor]:

@@ -5,15 +5,29 @@ Loads no torch, knows no family and never touches the network.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
+
+from typing_extensions import TypedDict
 
 from pipelines.checkpoints.configs import read_config, read_pulled
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.known_models import PUBLIC
-from pipelines.checkpoints.specs import HUB_NAME, SHIPPED, Spec, hub_folder, split_revision
+from pipelines.checkpoints.specs import HUB_NAME, SHIPPED, Spec, hub_folder, path_of, split_revision
 
 FACTS = "salon.json"  # what JSON files of diffusers have no place for: see `Spec`
-KNOWN_FACTS = {"defaults", "context", "max_size", "licence", "draws", "long_prompts"}
+MAX_ENTRIES = 100_000
+
+
+class Facts(TypedDict, total=False):
+    """What may stand there."""
+
+    defaults: dict[str, float | int | str]
+    context: int
+    max_size: int
+    licence: str
+    draws: str
+    long_prompts: bool
 
 
 @dataclass(frozen=True)
@@ -33,10 +47,11 @@ def locate(name: str) -> Place:
     """
     if name in SHIPPED:
         return Place(name, SHIPPED[name])
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = path_of(name)
+    if path is not None and path.is_dir():
+        check_links(path)
         return Place(path.resolve().name, path)
-    if path.is_file():
+    if path is not None and path.is_file():
         return Place(path.stem, path)
     if HUB_NAME.fullmatch(name):
         repository, revision = split_revision(name)
@@ -46,10 +61,41 @@ def locate(name: str) -> Place:
                 f"{name} is no folder and is not in the hub cache {hub_folder(repository).parent}; "
                 f"fetch it with: generate --pull {name}"
             )
+        check_links(folder)
         return Place(name, folder, repository)
     raise WeightsError(
-        f"no model {name!r}: it is no folder or file, and the known models are {', '.join(SHIPPED)}"
+        f"no model {name[:300]!r}: it is no folder or file, and the known models are "
+        f"{', '.join(SHIPPED)}"
     )
+
+
+def check_links(folder: Path) -> None:
+    """Check that what a model folder holds is in it: its files, and those of its components.
+
+    A folder may itself be a link, and the hub's cache keeps files in a folder of its own. Raises
+    WeightsError for a link that leads elsewhere, and for what is neither a file nor a folder, such
+    as a pipe, which would be waited for.
+    """
+    root = folder.resolve()
+    inside = [root]
+    if root.parent.name == "snapshots":
+        inside.append(root.parents[1] / "blobs")
+    components = [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
+    entries = chain.from_iterable(each.iterdir() for each in (folder, *components))
+    for number, path in enumerate(entries):
+        if number == MAX_ENTRIES:
+            raise WeightsError(f"{folder} holds more than {MAX_ENTRIES} files: it is no model")
+        try:
+            leads = path.resolve()
+        except (OSError, RuntimeError):  # links in a circle
+            raise WeightsError(f"{path} is a link that leads nowhere") from None
+        if path.is_symlink() and not any(leads.is_relative_to(each) for each in inside):
+            raise WeightsError(
+                f"{path} is a link that leads out of the model folder, to {leads}: "
+                "copy the file to its place"
+            )
+        if leads.exists() and not leads.is_file() and not leads.is_dir():
+            raise WeightsError(f"{path} is neither a file nor a folder")
 
 
 def class_of(folder: Path) -> str:
@@ -77,8 +123,8 @@ def with_facts(spec: Spec, place: Place) -> Spec:
     """
     path = place.path / FACTS
     if path.is_file():
-        facts = read_config(path)
-        if unknown := facts.keys() - KNOWN_FACTS:
+        facts = read_config(path, Facts)
+        if unknown := facts.keys() - Facts.__annotations__.keys():
             raise WeightsError(f"{path} has unknown facts: {', '.join(sorted(unknown))}")
         facts["defaults"] = {**spec.defaults, **facts.get("defaults", {})}
         spec = replace(spec, **facts)

@@ -5,7 +5,7 @@ the same weights other names. A `Piece` says where one of our weights lies. Load
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ class Layout:
     name: str  # of its folder of configs
     marker: str
     text: Mapping[str, str]  # component of a diffusers folder → beginning of its keys
+    scheduler: Mapping[str, Any] = field(default_factory=dict)  # instead of those configs'
 
     @property
     def configs(self) -> Path:
@@ -46,18 +47,37 @@ LAYOUTS = (
         "cond_stage_model.model.ln_final.weight",
         {"text_encoder": "cond_stage_model.model."},
     ),
+    # SD-Turbo, which Stability AI wrote with the code of SDXL.
+    Layout(
+        "sd2",
+        "conditioner.embedders.0.model.ln_final.weight",
+        {"text_encoder": "conditioner.embedders.0.model."},
+        {
+            "_class_name": "EulerDiscreteScheduler",
+            "prediction_type": "epsilon",
+            "timestep_spacing": "trailing",
+        },
+    ),
     Layout(
         "sd1",
         "cond_stage_model.transformer.text_model.final_layer_norm.weight",
         {"text_encoder": "cond_stage_model.transformer.text_model."},
     ),
+    # NovelAI's model, and those that descend from it.
+    Layout(
+        "sd1",
+        "cond_stage_model.transformer.final_layer_norm.weight",
+        {"text_encoder": "cond_stage_model.transformer."},
+    ),
 )
+ADDED_EMBEDDING = UNET + "label_emb.0.0.weight"  # of the sizes that SDXL and its refiner are told
 
 # Keys that no network of ours reads, by how they begin or what they are, and why.
 UNREAD_BEGINNINGS = {
     "model_ema.": "a second, averaged copy of the weights for training on",
     "first_stage_model.loss.": "the critic that the VAE was trained against",
     "cond_stage_model.model.transformer.resblocks.23.": "the last layer, which SD 2 does not use",
+    "conditioner.embedders.0.model.transformer.resblocks.23.": "the same, in SD-Turbo",
     "alphas_cumprod": "the noise schedule, which is computed",
     "sqrt_": "the noise schedule",
     "log_one_minus_alphas_cumprod": "the noise schedule",
@@ -77,6 +97,9 @@ UNREAD = {
     "cond_stage_model.model.text_projection": "of CLIP's comparison with images",
     "cond_stage_model.logit_scale": "of CLIP's comparison with images",
     "cond_stage_model.text_projection": "of CLIP's comparison with images",
+    "conditioner.embedders.0.model.attn_mask": "a constant",
+    "conditioner.embedders.0.model.logit_scale": "of CLIP's comparison with images",
+    "conditioner.embedders.0.model.text_projection": "of CLIP's comparison with images",
     "conditioner.embedders.1.model.attn_mask": "a constant",
     "conditioner.embedders.1.model.logit_scale": "of CLIP's comparison with images",
 }
@@ -95,6 +118,11 @@ def identify(path: Path, header: Mapping[str, Tensor]) -> Layout:
     """Identify the layout of a single file. Raises WeightsError if it is unknown."""
     for layout in LAYOUTS:
         if layout.marker in header:
+            if layout.name == "sd2" and ADDED_EMBEDDING in header:
+                raise WeightsError(
+                    f"{path} is the refiner of SDXL, which changes finished images: give the base "
+                    "model"
+                )
             channels = unet_channels(header)
             if channels not in (LATENT_CHANNELS, 2 * LATENT_CHANNELS + 1, None):
                 raise WeightsError(
@@ -131,9 +159,16 @@ def scheduler(header: Collection[str], metadata: Mapping[str, str]) -> dict[str,
 
 
 def pieces(
-    layout: Layout, component: str, config: Mapping[str, Any], names: Iterable[str]
+    layout: Layout,
+    component: str,
+    config: Mapping[str, Any],
+    names: Iterable[str],
+    header: Collection[str] = (),
 ) -> dict[str, Piece]:
-    """Locate the weights `names` of a component, as diffusers calls them, in a file."""
+    """Locate the weights `names` of a component, as diffusers calls them, in a file.
+
+    `header` are the keys of the file, where spellings of one layout differ.
+    """
     if component == "unet":
         modules = unet_modules(config)
         return {name: Piece(UNET + renamed(name, modules)) for name in names}
@@ -141,13 +176,16 @@ def pieces(
         return vae_pieces(VAE, config, names)
     prefix = layout.text[component]
     if prefix.endswith(".model."):
-        return {name: _open_clip_piece(prefix, name) for name in names}
+        found = {name: _open_clip_piece(prefix, name) for name in names}
+        if f"{prefix}{PROJECTION}" in header:  # not transposed, as a layer has it
+            found[PROJECTION] = Piece(f"{prefix}{PROJECTION}")
+        return found
     return {name: Piece(prefix + name.removeprefix("text_model.")) for name in names}
 
 
 def is_unread(key: str) -> bool:
     """Return whether a key is one that none of our networks uses."""
-    return key in UNREAD or key.startswith(tuple(UNREAD_BEGINNINGS))
+    return key.removesuffix(".weight") in UNREAD or key.startswith(tuple(UNREAD_BEGINNINGS))
 
 
 def vae_pieces(prefix: str, config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Piece]:
@@ -270,6 +308,7 @@ _OPEN_CLIP_LAYER = {
     "mlp.fc2": "mlp.c_proj",
     "self_attn.out_proj": "attn.out_proj",
 }
+PROJECTION = "text_projection.weight"
 _STACKED = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 
 
@@ -279,7 +318,7 @@ def _open_clip_piece(prefix: str, name: str) -> Piece:
     It stacks the projections to queries, keys and values in one tensor.
     """
     name = name.removeprefix("text_model.")
-    if name == "text_projection.weight":
+    if name == PROJECTION:
         return Piece(prefix + "text_projection", transposed=True)
     if name in _OPEN_CLIP:
         return Piece(prefix + _OPEN_CLIP[name])

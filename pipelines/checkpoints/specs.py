@@ -1,5 +1,6 @@
 """The facts about each model that are known before its weights are loaded. Loads no torch."""
 
+import math
 import re
 import warnings
 from collections.abc import Mapping
@@ -16,6 +17,11 @@ SHIPPED = {name: CHECKPOINTS / name for name in ("stickers", "stickers-dalle")}
 
 
 HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+
+
+MAX_NAMES = 100  # of files or models, in one setting
+MAX_COMMAS = 8  # in the name of a file
+MAX_PATH = 4096  # bytes, as Linux has it
 
 
 # Licences, as the hub names them, that forbid commercial use.
@@ -133,36 +139,84 @@ def read_adapters(lora: str | None, vae: str | None, embedding: str | None) -> A
     """Parse the files of comma-separated texts; a LoRA's weight follows a colon and is 1 by
     default.
 
-    Raises ValueError for a weight that is no number, and WeightsError for a file that is not there.
+    A folder stands for the one file of weights in it, but for a VAE's. Raises ValueError for a
+    weight that is no finite number, and WeightsError for a file that is not there.
     """
     return Adapters(
-        tuple(_read_lora(part) for part in _listed(lora)),
+        tuple(_read_lora(part) for part in split_names(lora or "")),
         None if vae is None else _existing(vae),
-        tuple(_existing(part) for part in _listed(embedding)),
+        tuple(_file_of(part) for part in split_names(embedding or "")),
     )
 
 
-def _listed(text: str | None) -> list[str]:
-    return [] if text is None else [part.strip() for part in text.split(",") if part.strip()]
+def split_names(text: str) -> list[str]:
+    """Split a comma-separated list of files and models; a name of something there may itself hold
+    commas. Raises ValueError for a list that is too long."""
+    parts = text.split(",")
+    if len(parts) > MAX_NAMES:
+        raise ValueError(f"{len(parts)} names of files or models: at most {MAX_NAMES} at once")
+    names: list[str] = []
+    while parts:
+        most = min(len(parts), MAX_COMMAS)
+        joined = (",".join(parts[:count]).strip() for count in range(most, 1, -1))
+        taken = next((name for name in joined if _is_there(name)), parts[0].strip())
+        del parts[: taken.count(",") + 1]
+        if taken:
+            names.append(taken)
+    return names
+
+
+def _is_there(name: str) -> bool:
+    path, _, weight = name.rpartition(":")
+    paths = (name, path) if path and "," not in weight else (name,)
+    return any(path_of(each) is not None for each in paths)
+
+
+def path_of(name: str) -> Path | None:
+    """Return where a file or folder is that people name; None if there is none, whatever the name.
+
+    Names may be too long, hold zero bytes, or begin with ~ and no user.
+    """
+    if not 0 < len(name) <= MAX_PATH:
+        return None
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, ValueError, RuntimeError):
+        return None
 
 
 def _read_lora(text: str) -> Lora:
-    path, colon, weight = text.rpartition(":")
-    if not colon or Path(text).expanduser().exists():
-        return Lora(_existing(text))
+    path, colon, number = text.rpartition(":")
+    if not colon or path_of(text) is not None:
+        return Lora(_file_of(text))
     try:
-        return Lora(_existing(path), float(weight))
+        weight = float(number)
     except ValueError:
-        raise ValueError(
-            f"lora {text!r}: behind the colon must be a number, as in {path}:0.8"
-        ) from None
+        weight = math.nan
+    if not math.isfinite(weight):
+        raise ValueError(f"lora {text!r}: behind the colon must be a number, as in {path}:0.8")
+    return Lora(_file_of(path), weight)
+
+
+def _file_of(name: str) -> Path:
+    """Return a file, or the one file of weights in a folder."""
+    path = _existing(name)
+    if not path.is_dir():
+        return path
+    files = sorted(path.glob("*.safetensors"))
+    if len(files) != 1:
+        raise WeightsError(
+            f"{path} is a folder with {len(files)} .safetensors files: name one of them"
+        )
+    return files[0]
 
 
 def _existing(name: str) -> Path:
-    path = Path(name).expanduser().resolve()
-    if not path.exists():
-        raise WeightsError(f"{path} does not exist")
-    return path
+    path = path_of(name)
+    if path is None:
+        raise WeightsError(f"{name[:300]} does not exist")
+    return path.resolve()
 
 
 def folder_licence(folder: Path) -> str:
@@ -175,7 +229,8 @@ def read_context(folder: Path) -> int:
     """Read the longest prompt in tokens that both the tokenizer and the text encoder accept."""
     positions = read_config(folder / "text_encoder" / "config.json").get("max_position_embeddings")
     tokens = read_config(folder / "tokenizer" / "tokenizer_config.json").get("model_max_length")
-    lengths = [length for length in (positions, tokens) if isinstance(length, (int, float))]
+    numbers = [length for length in (positions, tokens) if isinstance(length, (int, float))]
+    lengths = [length for length in numbers if 2 < length < math.inf]
     return int(min(lengths, default=77))
 
 

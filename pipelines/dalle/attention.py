@@ -49,6 +49,10 @@ def attend(
     if kernel == "flex":
         compiled = _compiled_flex() if q.is_cuda else flex_attention
         return compiled(q, k, v, block_mask=_blocks(visible))
+    if q.dtype == torch.bfloat16 and not q.is_cuda:
+        # PyTorch's kernels take 1.3 to 2.7 times as long, forward and backward together.
+        bias = torch.zeros_like(visible, dtype=q.dtype).masked_fill_(~visible, -torch.inf)
+        return ((q * q.shape[-1] ** -0.5) @ k.mT + bias).softmax(dim=-1) @ v
     return functional.scaled_dot_product_attention(q, k, v, attn_mask=visible)
 
 

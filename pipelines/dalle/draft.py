@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
@@ -15,6 +15,7 @@ from pipelines.dalle.layers import Context
 from pipelines.dalle.token_sampling import draw_tokens
 from pipelines.dalle.vqgan import Vqgan
 from pipelines.drafts import CHUNK_PIXELS, Draft, check_indices, in_chunks, to_image, to_uint8
+from pipelines.editing import Start
 
 if TYPE_CHECKING:
     from pipelines.dalle.pipeline import Dalle
@@ -74,14 +75,25 @@ class State:
     """All that a step changes, but for the cache, which follows from it."""
 
     uniforms: torch.Tensor  # (N, I) float32, one for every token
-    tokens: torch.Tensor  # (N, I) int64; those from `done` on mean nothing
+    tokens: torch.Tensor  # (N, I) int64; those from `done` on mean nothing unless they are given
+    is_given: torch.Tensor  # (N, I) bool, which tokens are not drawn
     log_likelihood: torch.Tensor  # (N,) float32, of the tokens that were drawn
     done: int
+
+    @staticmethod
+    def at_first_drawn(
+        uniforms: torch.Tensor, tokens: torch.Tensor, is_given: torch.Tensor
+    ) -> "State":
+        """Return the State up to the first token that is drawn, or not the same for all."""
+        missing = (~is_given | (tokens != tokens[:1])).any(dim=0).nonzero()
+        first = int(missing[0]) if len(missing) else tokens.shape[1]
+        return State(uniforms, tokens, is_given, uniforms.new_zeros(len(tokens)), first)
 
     def rows(self, index: torch.Tensor) -> "State":
         """Return a State of some of the candidates."""
         return replace(
             self,
+            is_given=self.is_given[index],
             uniforms=self.uniforms[index],
             tokens=self.tokens[index],
             log_likelihood=self.log_likelihood[index],
@@ -101,26 +113,19 @@ class DalleDraft(Draft):
         pipeline: "Dalle",
         text: Text,
         sampling: Sampling,
-        forced: Mapping[int, int],
         seeds: Sequence[int],
-        uniforms: torch.Tensor,
+        state: State,
+        start: Start | None = None,
     ) -> None:
+        """Begin with a state; the tokens before its first are the same for all candidates."""
         side = pipeline.dvae.config.size
-        super().__init__(seeds, (side, side), pipeline.device)
+        super().__init__(seeds, (side, side), pipeline.device, start)
         self._total = pipeline.transformer.config.image_length
         self._pipeline = pipeline
         self._text = text
         self._sampling = sampling
-        self._forced = forced
-        self._start = next((i for i in range(self._total) if i not in forced), self._total)
-        tokens = torch.zeros(uniforms.shape, dtype=torch.int64)
-        tokens[:, : self._start] = torch.tensor([forced[i] for i in range(self._start)])
-        self._state: State | None = State(
-            uniforms,
-            tokens.to(uniforms.device),
-            uniforms.new_zeros(len(seeds)),
-            self._start,
-        )
+        self._start = state.done
+        self._state: State | None = state
         self._cache: Cache
         self._first: torch.Tensor  # (P, V), the logits of the first token that is drawn
         self._prefill()
@@ -156,20 +161,17 @@ class DalleDraft(Draft):
         """Return the state with one more token."""
         i = state.done
         logits = self._logits(state).float()  # (P·N, V)
-        if i in self._forced:
-            tokens = torch.full_like(state.tokens[:, i], self._forced[i])
-            log_likelihood = state.log_likelihood
-        else:
-            sampling = self._sampling
-            tokens = draw_tokens(
-                sampling.guided(logits),
-                state.uniforms[:, i],
-                sampling.temperature,
-                sampling.top_k,
-                sampling.top_p,
-            )
-            likelihoods = logits[: len(tokens)].log_softmax(dim=-1)
-            log_likelihood = state.log_likelihood + likelihoods.gather(1, tokens[:, None])[:, 0]
+        sampling, is_given = self._sampling, state.is_given[:, i]
+        drawn = draw_tokens(
+            sampling.guided(logits),
+            state.uniforms[:, i],
+            sampling.temperature,
+            sampling.top_k,
+            sampling.top_p,
+        )
+        tokens = state.tokens[:, i].where(is_given, drawn)
+        likelihoods = logits[: len(tokens)].log_softmax(dim=-1).gather(1, tokens[:, None])[:, 0]
+        log_likelihood = state.log_likelihood + likelihoods.masked_fill(is_given, 0)
         state.tokens[:, i] = tokens  # nobody looks there until `done` says so
         return replace(state, log_likelihood=log_likelihood, done=i + 1)
 
@@ -222,11 +224,33 @@ class DalleDraft(Draft):
             check_indices(indices, len(seeds))
             seeds = tuple(seeds[i] for i in indices)
             state = state.rows(torch.tensor(indices, device=state.tokens.device))
-        drawn = torch.arange(self._total, device=state.tokens.device) < state.done
+        there = torch.arange(self._total, device=state.tokens.device) < state.done
+        there = there | state.is_given  # (n, I)
         factor, grid = self._pipeline.dvae.config.factor, self._pipeline.dvae.config.grid
-        shown = drawn.view(grid, grid).repeat_interleave(factor, 0).repeat_interleave(factor, 1)
-        pixels = self._decoded(seeds, replace(state, tokens=state.tokens * drawn))
-        return [None if p is None else to_image(p.where(shown, GREY)) for p in pixels]
+        shown = there.view(-1, grid, grid).repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+        decoded = self._decoded(seeds, replace(state, tokens=state.tokens * there))
+        images = [
+            None if p is None else to_image(p.where(whole, GREY))
+            for p, whole in zip(decoded, shown, strict=True)
+        ]
+        return self._laid(seeds, images)
+
+    @torch.inference_mode()
+    def completed(self) -> list[torch.Tensor | None]:
+        """Return the images with each token that is not there yet like the one above it.
+
+        The likeliest tokens would cost as much as finishing: one pass for each token.
+        """
+        state = self._open
+        if state.done == 0:
+            raise RuntimeError("before the first token there is nothing to complete")
+        grid = self._pipeline.dvae.config.grid
+        positions = torch.arange(self._total, device=state.tokens.device)
+        over = (positions - state.done).div(grid, rounding_mode="floor") + 1  # rows too far down
+        nearest = positions - over.clamp(min=0) * grid
+        nearest = nearest.where(nearest >= 0, state.done - 1)
+        tokens = state.tokens.where(state.is_given, state.tokens[:, nearest])
+        return self._decoded(self.seeds, replace(state, tokens=tokens))
 
     def close(self) -> None:
         """Free all memory. A closed draft can only be closed again."""
@@ -265,6 +289,7 @@ class DalleDraft(Draft):
             first,
             uniforms=torch.cat([first.uniforms, second.uniforms]),
             tokens=torch.cat([first.tokens, second.tokens]),
+            is_given=torch.cat([first.is_given, second.is_given]),
             log_likelihood=torch.cat([first.log_likelihood, second.log_likelihood]),
         )
 

@@ -14,7 +14,7 @@ from transformers.models.t5.modeling_t5 import T5EncoderModel, T5Stack
 
 from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
-from pipelines.checkpoints.headers import read_header, weights_file
+from pipelines.checkpoints.headers import in_messages, read_headers, weights_files
 from pipelines.checkpoints.loading import (
     ByteCount,
     building,
@@ -70,8 +70,8 @@ def load_dalle(
         dtypes["text_encoder"] = torch.bfloat16  # its values go beyond float16
     added = ByteCount(parts, dtypes, report).add
     for part, network in parts.items():
-        file = weights_file(folder / part, "model", "pytorch_model")
-        load_weights(network, file, read_header(file), dtypes[part], added)
+        files = weights_files(folder / part, "model", "pytorch_model")
+        load_weights(network, in_messages(files), read_headers(files), dtypes[part], added)
     if isinstance(text_encoder, CLIPTextModel):
         fill_position_ids(text_encoder)
     for network in parts.values():
@@ -103,8 +103,8 @@ def load_dvae(folder: Path) -> DiscreteVae:
     """Load one discrete VAE in float32 on the CPU, to train on. Raises WeightsError."""
     with building(folder):
         dvae = DiscreteVae(_dvae_config(_own_config(folder)))
-    file = weights_file(folder, "model", "pytorch_model")
-    load_weights(dvae, file, read_header(file), torch.float32)
+    files = weights_files(folder, "model", "pytorch_model")
+    load_weights(dvae, in_messages(files), read_headers(files), torch.float32)
     return dvae.requires_grad_(False).eval()
 
 

@@ -10,6 +10,7 @@ Ramesh et al., Zero-Shot Text-to-Image Generation (arXiv 2102.12092): the transf
 codes of a discrete VAE, whose decoder makes the image.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Unpack
@@ -26,12 +27,13 @@ from pipelines.checkpoints.specs import Spec
 from pipelines.dalle import prompts
 from pipelines.dalle.attention import choose_kernel
 from pipelines.dalle.bart import BartEncoder
-from pipelines.dalle.draft import DalleDraft, Sampling, Text, draw_uniforms
+from pipelines.dalle.draft import DalleDraft, Sampling, State, Text
 from pipelines.dalle.layers import Context
 from pipelines.dalle.networks import DalleNetworks, load_dalle
-from pipelines.dalle.settings import DalleSettings
+from pipelines.dalle.settings import DrawingSettings
 from pipelines.dalle.spec import read_spec
 from pipelines.drafts import check_seeds, draw
+from pipelines.editing import Start
 from pipelines.loading import LoadOptions, Report, ignore_progress
 from pipelines.runtime.devices import choose_device, choose_dtype
 from pipelines.settings import with_defaults
@@ -105,8 +107,9 @@ class Dalle:
         prompt: str,
         *,
         seeds: Sequence[int],
+        start: Start | None = None,
         forced: Mapping[int, int] | None = None,
-        **settings: Unpack[DalleSettings],
+        **settings: Unpack[DrawingSettings],
     ) -> DalleDraft:
         """Start one candidate per seed. What is not given is the model's default.
 
@@ -114,11 +117,13 @@ class Dalle:
         prompt without comparing it with `negative_prompt`, or with what a model that takes none has
         learned in its place. `init_image` and `keep_rows`: an image of the model's own size whose
         upper rows of tokens, from 1 to all but one, are kept while the rest is drawn. `forced` are
-        image tokens that are given, by their positions in raster order.
+        image tokens that are given, by their positions in raster order. Of a `start`, the tokens
+        outside its mask are given, and of those inside a share of its strength is drawn, others for
+        each candidate; its images have the model's own size.
 
         Raises ValueError with the rule for a value that cannot be, TypeError for an unknown name.
         """
-        chosen = with_defaults(DalleSettings, settings, self.spec.defaults)
+        chosen = with_defaults(DrawingSettings, settings, self.spec.defaults)
         guidance = chosen["guidance"]
         check_seeds(seeds)
         sampling = Sampling(
@@ -127,6 +132,8 @@ class Dalle:
         given = {} if forced is None else dict(forced)
         init_image, keep_rows = chosen.get("init_image"), chosen.get("keep_rows")
         if init_image is not None or keep_rows is not None:
+            if init_image is None and start is not None:
+                init_image = start.images[0]
             given = self._upper_rows(init_image, keep_rows) | given
         self._check_tokens(given)
 
@@ -134,18 +141,27 @@ class Dalle:
         if guidance > 1:
             texts.append(self._compared(texts[0], chosen.get("negative_prompt")))
         length = self.transformer.config.image_length
-        uniforms = torch.stack([draw_uniforms(seed, length) for seed in seeds])
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        uniforms = torch.stack([torch.rand(length, generator=g) for g in generators])
+        tokens = torch.zeros(uniforms.shape, dtype=torch.int64)
+        is_given = torch.zeros(uniforms.shape, dtype=torch.bool)
+        if start is not None and keep_rows is None:
+            tokens, is_given = self._start_tokens(start, generators)
+        for position, token in given.items():
+            tokens[:, position], is_given[:, position] = token, True
         return DalleDraft(
             pipeline=self,
             text=Text.together(texts),
             sampling=sampling,
-            forced=given,
             seeds=seeds,
-            uniforms=uniforms.to(self.device),
+            state=State.at_first_drawn(
+                uniforms.to(self.device), tokens.to(self.device), is_given.to(self.device)
+            ),
+            start=start,
         )
 
     def __call__(
-        self, prompt: str, *, seeds: Sequence[int], **settings: Unpack[DalleSettings]
+        self, prompt: str, *, seeds: Sequence[int], **settings: Unpack[DrawingSettings]
     ) -> list[Image.Image | None]:
         """Return one image per seed; None where none could be made. See `begin`."""
         return draw(self.begin(prompt, seeds=seeds, **settings))
@@ -220,6 +236,28 @@ class Dalle:
         pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
         pixels = pixels.view(1, size, size, 3).permute(0, 3, 1, 2)
         return self.dvae.encode(pixels.to(self.device))[0]
+
+    @torch.inference_mode()
+    def _start_tokens(
+        self, start: Start, generators: Sequence[torch.Generator]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the tokens of a start for each candidate, (N, I), and which of them stay.
+
+        Each candidate draws anew a share of its own of those under the mask, in whole numbers.
+        """
+        side = self.dvae.config.size
+        if start.size != (side, side):
+            raise ValueError(f"a start of {self.spec.name} is {side}x{side}, not {start.size}")
+        codes = self.dvae.encode(start.pixels().to(self.device)).flatten(1).cpu()  # (M, I)
+        codes = codes.expand(len(generators), -1).clone()
+        cells = start.drawn_cells(side // self.transformer.config.grid)
+        inside = torch.ones(codes.shape[1], dtype=torch.bool) if cells is None else cells.flatten()
+        drawn = math.ceil(start.strength * int(inside.sum()))
+        is_given = torch.ones(codes.shape, dtype=torch.bool)
+        for row, generator in enumerate(generators):
+            order = torch.rand(len(inside), generator=generator).masked_fill(~inside, 2).argsort()
+            is_given[row, order[:drawn]] = False
+        return codes, is_given
 
     def _upper_rows(
         self, init_image: str | Path | Image.Image | None, keep_rows: int | None

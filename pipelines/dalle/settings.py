@@ -2,7 +2,7 @@
 
 from typing import Annotated, TypedDict
 
-from pipelines.settings import Setting, SharedSettings
+from pipelines.settings import EditingSettings, Setting, SharedSettings
 
 
 class SamplingSettings(TypedDict, total=False):
@@ -40,14 +40,6 @@ class SamplingSettings(TypedDict, total=False):
 class ImagePromptSettings(TypedDict, total=False):
     """An image whose beginning is given."""
 
-    init_image: Annotated[
-        str | None,
-        Setting(
-            "an image file whose upper rows are kept while the rest is drawn",
-            metavar="IMAGE",
-            local=True,
-        ),
-    ]
     keep_rows: Annotated[
         int | None,
         Setting(
@@ -60,5 +52,13 @@ class ImagePromptSettings(TypedDict, total=False):
     ]
 
 
-class DalleSettings(SharedSettings, SamplingSettings, ImagePromptSettings, total=False):
-    """What `begin` of the DALL·E path takes."""
+class DrawingSettings(SharedSettings, SamplingSettings, ImagePromptSettings, total=False):
+    """What `Dalle.begin` takes."""
+
+    init_image: Annotated[str | None, Setting("an image of the model's own size")]
+
+
+class DalleSettings(
+    SharedSettings, SamplingSettings, ImagePromptSettings, EditingSettings, total=False
+):
+    """All of it: also how an image file becomes the start of others."""

@@ -10,7 +10,7 @@ from pipelines.checkpoints.memory import Header, parts_of
 from pipelines.checkpoints.places import Place, with_facts
 from pipelines.checkpoints.specs import Spec, folder_licence
 from pipelines.dalle.settings import DalleSettings, SamplingSettings
-from pipelines.settings import settings_of
+from pipelines.settings import EditingSettings, settings_of
 
 SAMPLING_SETTINGS = ("guidance", *settings_of(SamplingSettings))
 DALLE_SETTINGS = tuple(settings_of(DalleSettings))
@@ -39,7 +39,9 @@ def read_spec(place: Place) -> Spec:
             f"{folder}: dvae says no size, transformer no grid or text_length, or text_encoder no "
             "length"
         )
-    absent = set() if dvae.get("has_encoder", True) else {"init_image", "keep_rows"}
+    absent = (
+        set() if dvae.get("has_encoder", True) else {"keep_rows", *settings_of(EditingSettings)}
+    )
     if transformer.get("null_prefix"):  # guidance compares with that
         absent.add("negative_prompt")
     spec = Spec(

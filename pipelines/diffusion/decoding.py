@@ -37,6 +37,27 @@ def decode(vae: AutoencoderKL, latents: torch.Tensor) -> list[torch.Tensor | Non
     )
 
 
+def encode(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
+    """Encode images (N, 3, H, W) in [-1, 1] to scaled latents (N, C, h, w), float32.
+
+    They are the means of what the encoder says, so that the same image is the same latents. One at
+    a time, in float32 where half precision is not finite.
+    """
+    return torch.cat([_encode_row(vae, image[None]) for image in images])
+
+
+def _encode_row(vae: AutoencoderKL, image: torch.Tensor) -> torch.Tensor:
+    dtype = vae.dtype
+    mean = vae.encode(image.to(dtype), return_dict=False)[0].mean.float()
+    if dtype != torch.float32 and not mean.isfinite().all():
+        vae.to(torch.float32)
+        try:
+            mean = vae.encode(image.float(), return_dict=False)[0].mean
+        finally:
+            vae.to(dtype)
+    return mean * vae.config.scaling_factor
+
+
 def _decode_or_tile(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
     """Decode rows; one that memory is too short for is decoded in overlapping tiles."""
     try:

@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 
 from pipelines.diffusion import decoding
+from pipelines.diffusion.editing import Given
 from pipelines.diffusion.text import Encoding
 from pipelines.drafts import Draft, check_indices, to_image
+from pipelines.editing import Start
 
 if TYPE_CHECKING:
     from pipelines.diffusion.pipeline import LatentDiffusion
@@ -35,12 +37,12 @@ class Condition:
         2207.12598)."""
         B = len(x_t)
         if self.negative is None:
-            return self._evaluate(unet, x_t, t, [self.text] * B)
+            return self.evaluate(unet, x_t, t, [self.text] * B)
         encodings = [self.negative] * B + [self.text] * B
-        without, with_text = self._evaluate(unet, torch.cat([x_t, x_t]), t, encodings).chunk(2)
+        without, with_text = self.evaluate(unet, torch.cat([x_t, x_t]), t, encodings).chunk(2)
         return without + self.guidance * (with_text - without)
 
-    def _evaluate(
+    def evaluate(
         self, unet: Any, x_t: torch.Tensor, t: torch.Tensor, encodings: list[Encoding]
     ) -> torch.Tensor:
         """Run the UNet on rows that each have an encoding."""
@@ -68,6 +70,7 @@ class State:
     generators: list[torch.Generator]  # one per candidate, on the CPU on every device
     scheduler: Any
     done: int
+    given: Given | None = None  # what an edit holds fixed
 
     def copy(self) -> "State":
         """Return a State whose scheduler and generators can move on without touching this one's."""
@@ -86,17 +89,20 @@ class State:
             clean=None if self.clean is None else self.clean[index],
             generators=[clone_generator(self.generators[i]) for i in indices],
             scheduler=copy_scheduler(self.scheduler, index, self.latents.shape),
+            given=None if self.given is None else self.given.rows(index),
         )
 
     def joined(self, other: "State") -> "State":
         """Return a State of the candidates of both, which are equally far."""
-        first, second = (None if s.clean is None else s.clean for s in (self, other))
+        first, second = self.clean, other.clean
+        given, beside = self.given, other.given
         return replace(
             self,
             latents=torch.cat([self.latents, other.latents]),
             clean=None if first is None or second is None else torch.cat([first, second]),
             generators=self.generators + other.generators,
             scheduler=join_schedulers(self.scheduler, other.scheduler, self.latents.shape),
+            given=None if given is None or beside is None else given.joined(beside),
         )
 
 
@@ -111,14 +117,18 @@ class DiffusionDraft(Draft):
         stochastic: bool,
         seeds: Sequence[int],
         state: State,
+        start: Start | None = None,
+        first: int = 0,
     ) -> None:
-        super().__init__(seeds, size, pipeline.device)
+        """Begin with a state; `first` is the place of its first timestep in the scheduler's."""
+        super().__init__(seeds, size, pipeline.device, start)
         self._pipeline = pipeline
         self._condition = condition
         self._size = size
         self._stochastic = stochastic
         self._state: State | None = state
-        timesteps = state.scheduler.timesteps
+        timesteps = state.scheduler.timesteps[first:]
+        self._times = timesteps  # on the CPU, for the scheduler
         self._timesteps = timesteps.to(pipeline.device)
         self._alpha_bars = interpolate(state.scheduler.alphas_cumprod, timesteps)
         self._total = len(timesteps)
@@ -139,13 +149,17 @@ class DiffusionDraft(Draft):
         scheduler, latents, clean = state.scheduler, state.latents, state.clean
         noise = {"generator": state.generators} if self._stochastic else {}
         prediction_type = scheduler.config.prediction_type
-        end = state.done + count
+        end, given = state.done + count, state.given
         for i in range(state.done, end):
-            t = scheduler.timesteps[i]
+            t = self._times[i]
             x_t = scheduler.scale_model_input(latents, t)
-            output = self._condition.predict(self._pipeline.unet, x_t, self._timesteps[i])
+            read = x_t if given is None else given.read(x_t)
+            output = self._condition.predict(self._pipeline.unet, read, self._timesteps[i])
             clean = predict_clean(x_t, output, self._alpha_bars[i], prediction_type)
             latents = scheduler.step(output, t, latents, return_dict=False, **noise)[0]
+            if given is not None:
+                following = self._times[i + 1 : i + 2]
+                latents = given.keep(latents, scheduler, following if len(following) else None)
         self._state = replace(state, latents=latents, clean=clean, done=end)
 
     @torch.inference_mode()
@@ -168,9 +182,20 @@ class DiffusionDraft(Draft):
             clean = clean[torch.tensor(indices, device=clean.device)]
             seeds = tuple(seeds[i] for i in indices)
         if not exact:
-            return self._pipeline.latent_rgb.images(clean, self._size)
-        images = self._checked(seeds, clean)
-        return [None if p is None else to_image(p) for p in images]
+            images = self._pipeline.latent_rgb.images(clean, self._size)
+        else:
+            decoded = self._checked(seeds, clean)
+            images = [None if p is None else to_image(p) for p in decoded]
+        return self._laid(seeds, images)
+
+    @torch.inference_mode()
+    def completed(self) -> list[torch.Tensor | None]:
+        """Return the images that the network predicts now, by the real decoder."""
+        state = self._open
+        clean = state.latents if state.done == self.total else state.clean
+        if clean is None:
+            raise RuntimeError("before the first step there is nothing to complete")
+        return self._checked(self.seeds, clean)
 
     def close(self) -> None:
         """Free all memory. A closed draft can only be closed again."""

@@ -1,171 +1,220 @@
 """LoRA files: small changes to many weights, added to a model while it loads.
 
-Each change is a product of two thin matrices, ΔW = w · α / r · up · down (Hu et al., arXiv
-2106.09685). Adding it once costs nothing later. Two spellings of keys are around: diffusers' own,
-`unet.mid_block….to_q.lora_A.weight`, and kohya's, `lora_unet_mid_block_…_to_q.lora_down.weight`.
+Adding them once costs nothing later. How strong a change is, is told by the weight that is asked
+for, by α and by the rank: w · α / r, or w · α / √r (Kalajdzievski, arXiv 2312.03732).
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pipelines.checkpoints.configs import parse_json, read_config
 from pipelines.checkpoints.errors import WeightsError
-from pipelines.checkpoints.headers import read_header, read_metadata
+from pipelines.checkpoints.headers import Tensor, read_header, read_metadata
 from pipelines.checkpoints.loading import FLOAT_TYPES, read_tensor, refuse
-from pipelines.checkpoints.single_file import renamed, unet_modules
 from pipelines.checkpoints.specs import Lora
+from pipelines.checkpoints.tokenizer_files import is_quick
+from pipelines.diffusion import lora_keys
+from pipelines.diffusion.lora_changes import MisfitError, change_of, with_magnitude
 
-# How files end the names of the two matrices, and of α.
-ENDINGS = {
-    "down": (
-        ".lora_down.weight",
-        ".lora_A.weight",
-        ".lora.down.weight",
-        ".lora_linear_layer.down.weight",
-    ),
-    "up": (
-        ".lora_up.weight",
-        ".lora_B.weight",
-        ".lora.up.weight",
-        ".lora_linear_layer.up.weight",
-    ),
-    "alpha": (".alpha",),
-}
-OLD_PROCESSORS = {
-    f".processor.{name}_lora.{end}.weight": f".{module}.lora.{end}.weight"
-    for name, module in {
-        "to_q": "to_q",
-        "to_k": "to_k",
-        "to_v": "to_v",
-        "to_out": "to_out.0",
-    }.items()
-    for end in ("down", "up")
-}
-KOHYA_PREFIXES = {
-    "unet": ("lora_unet_",),
-    "text_encoder": ("lora_te_", "lora_te1_"),
-    "text_encoder_2": ("lora_te2_",),
-}
+CONFIG = "adapter_config.json"  # of peft, beside the file
 
 
 @dataclass(frozen=True)
 class Target:
-    """A weight that may be changed: of which network, and its name there."""
+    """A module that may be changed: of which network, and its name there."""
 
     component: str
     name: str
 
 
-def merge(lora: Lora, networks: Mapping[str, Any]) -> None:
-    """Add the changes of a LoRA file to the weights of networks.
+@dataclass(frozen=True)
+class Change:
+    """What a file does to one module: its tensors there, by role, and how they are scaled."""
 
-    `networks` are by the names of a diffusers folder. Raises WeightsError naming the first keys
-    that belong to none of their modules, have no partner, or are of the wrong shape.
+    lora: Lora
+    kind: str
+    tensors: Mapping[str, Tensor]
+    settings: "Settings"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What peft says of a file: α and rank by module, in its metadata or in a file beside it."""
+
+    said: Mapping[str, Any] = field(default_factory=dict)
+
+    def alpha(self, target: Target) -> float | None:
+        """Return α of a module; None where nothing is said.
+
+        A pattern is a module's name, or the end of one, or a regular expression for that.
+        """
+        alpha = self._of(target, "lora_alpha", self._of(target, "alpha"))
+        patterns = self._of(target, "alpha_pattern")
+        for pattern, value in patterns.items() if isinstance(patterns, dict) else ():
+            if _matches(str(pattern), target.name):
+                alpha = value
+                break
+        return float(alpha) if isinstance(alpha, (int, float)) else None
+
+    def rank(self, target: Target) -> int | None:
+        """Return the rank that was asked for; None where nothing is said."""
+        rank = self._of(target, "r")
+        return rank if isinstance(rank, int) and rank > 0 else None
+
+    def rank_stabilised(self, target: Target) -> bool:
+        """Return whether α is divided by the root of the rank."""
+        return self._of(target, "use_rslora") is True
+
+    def _of(self, target: Target, name: str, default: Any = None) -> Any:
+        return self.said.get(f"{target.component}.{name}", self.said.get(name, default))
+
+
+def merge(loras: Sequence[Lora], networks: Mapping[str, Any]) -> None:
+    """Add the changes of LoRA files to the weights of networks.
+
+    `networks` are by the names of a diffusers folder. Each change is one of the weights as they
+    were, so that the order of the files makes no difference. Raises WeightsError naming the first
+    keys that belong to no module, are of an unknown kind or incomplete, or do not fit, and the
+    model that the file seems to be made for.
     """
-    header = read_header(lora.path)
-    targets = _targets(networks)
-    found: dict[Target, dict[str, str]] = {}  # what each matrix of a target is called in the file
+    targets = _targets(networks) if loras else {}
+    changes: dict[Target, list[Change]] = {}
+    for lora in loras:
+        for target, change in _read(lora, targets).items():
+            changes.setdefault(target, []).append(change)
+    with torch.no_grad():
+        for target, each in changes.items():
+            _apply(each, target, networks[target.component].get_submodule(target.name))
+
+
+def _read(lora: Lora, targets: Mapping[str, Target]) -> dict[Target, Change]:
+    """Read what a file changes, from its header."""
+    path, header = lora.path, read_header(lora.path)
+    found: dict[Target, dict[str, str]] = {}  # the keys of each module, by role
     unknown = []
     for key in header:
-        stem, role = _split(key)
-        if stem is None or stem not in targets:
-            unknown.append(key)
+        module, role = lora_keys.split(key) or ("", "")
+        if module in targets:
+            found.setdefault(targets[module], {})[role] = key
         else:
-            found.setdefault(targets[stem], {})[role] = key
-    refuse(lora.path, "keys for no module of this model, or of an unknown kind", unknown)
-    alone = [next(iter(keys.values())) for keys in found.values() if not {"down", "up"} <= {*keys}]
-    refuse(lora.path, "keys without the other half", alone)
-    keys = [key for parts in found.values() for key in parts.values()]
-    refuse(
-        lora.path,
-        "keys that are not floating point",
-        [key for key in keys if header[key].dtype not in FLOAT_TYPES],
-    )
+            unknown.append(key)
+    if kind := lora_keys.other_kind(unknown):
+        raise WeightsError(f"{path} holds changes of the kind {kind}, which are not merged here")
+    made_for = _made_for(header)
+    refuse(path, f"keys for no module of this model, or of an unknown kind{made_for}", unknown)
+    kinds = {target: lora_keys.kind_of(keys) for target, keys in found.items()}
+    halves = [min(found[target].values()) for target, kind in kinds.items() if kind is None]
+    refuse(path, "keys without the other half", halves)
+    wrong = [key for key, tensor in header.items() if tensor.dtype not in FLOAT_TYPES]
+    refuse(path, "keys that are not floating point", wrong)
+    settings = _settings_of(path)
+    return {
+        target: Change(lora, kind, {r: header[k] for r, k in found[target].items()}, settings)
+        for target, kind in kinds.items()
+        if kind is not None
+    }
 
-    alphas = _alphas_of_metadata(lora.path)
-    with lora.path.open("rb") as file, torch.no_grad():
-        for target, parts in found.items():
-            tensors = {
-                role: read_tensor(file, header[key], torch.float32) for role, key in parts.items()
+
+def _apply(changes: Sequence[Change], target: Target, module: torch.nn.Module) -> None:
+    """Add all changes of one module to its weight and bias."""
+    weight, bias = module.weight, getattr(module, "bias", None)
+    assert isinstance(weight, torch.Tensor)
+    before = weight.to("cpu", torch.float32)
+    after = before.clone()
+    for change in changes:
+        path = change.lora.path
+        with path.open("rb") as file:
+            parts = {
+                role: read_tensor(file, tensor, torch.float32)
+                for role, tensor in change.tensors.items()
             }
-            weight = networks[target.component].get_parameter(target.name)
-            rank = len(tensors["down"])
-            alpha = alphas(target) if "alpha" not in tensors else float(tensors["alpha"])
-            scale = lora.weight * (1.0 if alpha is None else alpha / rank)
-            change = _product(tensors["up"], tensors["down"])
-            if change is None or change.numel() != weight.numel() or len(change) != len(weight):
-                shapes = [list(header[parts[role]].shape) for role in ("up", "down")]
-                raise WeightsError(
-                    f"{lora.path} does not fit this model: {parts['down']} makes a change of "
-                    f"{shapes[0]} x {shapes[1]}, the weight is {list(weight.shape)}"
-                )
-            if not bool(change.isfinite().all()):
-                raise WeightsError(f"{lora.path} has NaN or infinite values in {parts['down']}")
-            changed = weight.float() + scale * change.reshape(weight.shape).to(weight.device)
-            weight.copy_(changed)
+        if not all(bool(part.isfinite().all()) for part in parts.values()):
+            raise WeightsError(f"{path} has NaN or infinite values for {target.name}")
+        try:
+            added, rank = change_of(change.kind, parts, tuple(before.shape))
+            scale = change.lora.weight * _scale(change.settings, target, parts, rank)
+            if added is not None and "magnitude" in parts:
+                after += with_magnitude(before, scale * added, parts["magnitude"])
+            elif added is not None:
+                after += scale * added
+            _add_to_bias(bias, parts, scale, change.lora.weight)
+        except MisfitError:
+            shapes = ", ".join(f"{role} {list(part.shape)}" for role, part in parts.items())
+            raise WeightsError(
+                f"{path} does not fit this model{_made_for(read_header(path))}: "
+                f"{target.component}.{target.name} is {list(before.shape)}, the file has {shapes}"
+            ) from None
+    weight.copy_(after)
 
 
-def _product(up: torch.Tensor, down: torch.Tensor) -> torch.Tensor | None:
-    """Multiply up (out, r, ...) by down (r, in, ...) to (out, in · kernel); None if they do not
-    fit."""
-    if up.ndim < 2 or down.ndim < 2 or up.flatten(1).shape[1] != len(down):
-        return None
-    return up.flatten(1) @ down.flatten(1)
+def _made_for(header: Mapping[str, Tensor]) -> str:
+    """Return what an error adds about the model that a file seems to be made for."""
+    model = lora_keys.made_for(header)
+    return "" if model is None else f" (it seems to be made for {model})"
 
 
-def _split(key: str) -> tuple[str | None, str]:
-    """Split a key into its module and its role there; None if it ends like none."""
-    for old, new in OLD_PROCESSORS.items():
-        if key.endswith(old):
-            key = key.removesuffix(old) + new
-    for role, endings in ENDINGS.items():
-        for ending in endings:
-            if key.endswith(ending):
-                return key.removesuffix(ending), role
-    return None, ""
+def _scale(
+    settings: Settings, target: Target, parts: Mapping[str, torch.Tensor], rank: int | None
+) -> float:
+    """Return by what a change is multiplied, without the weight that is asked for."""
+    if rank is None:  # of whole tensors only peft scales
+        alpha, rank = settings.alpha(target), settings.rank(target)
+    else:
+        alpha = float(parts["alpha"].sum()) if "alpha" in parts else settings.alpha(target)
+    if alpha is None or rank is None:
+        return 1.0
+    return alpha / (math.sqrt(rank) if settings.rank_stabilised(target) else rank)
+
+
+def _add_to_bias(
+    bias: Any, parts: Mapping[str, torch.Tensor], scale: float, strength: float
+) -> None:
+    for role, factor in (("up_bias", scale), ("bias_difference", strength)):
+        if role in parts:
+            if bias is None or bias.shape != parts[role].shape:
+                raise MisfitError
+            bias.add_((factor * parts[role]).to(bias.device, bias.dtype))
 
 
 def _targets(networks: Mapping[str, Any]) -> dict[str, Target]:
-    """Map every name that a file may give a module to the weight that is meant."""
+    """Map every name that a file may give a module to the module that is meant.
+
+    Where a name fits several, it is the UNet's, then the first text encoder's.
+    """
     targets: dict[str, Target] = {}
     for component, network in networks.items():
-        original = unet_modules(network.config) if component == "unet" else {}
+        original = lora_keys.original_names(network.config) if component == "unet" else {}
         for module, part in network.named_modules():
-            weight = getattr(part, "weight", None)
-            if isinstance(weight, torch.nn.Parameter) and weight.ndim >= 2:
-                target = Target(component, f"{module}.weight")
-                targets |= dict.fromkeys(_spellings(component, module, original), target)
+            if isinstance(getattr(part, "weight", None), torch.nn.Parameter):
+                target = Target(component, module)
+                for name in lora_keys.spellings(component, module, original):
+                    targets.setdefault(name, target)
     return targets
 
 
-def _spellings(component: str, module: str, original: Mapping[str, str]) -> Iterator[str]:
-    names = {module, renamed(module, original)}  # kohya keeps the original names for SDXL
-    if component != "unet":
-        names = {f"text_model.{module.removeprefix('text_model.')}"}
-    for name in names:
-        yield f"{component}.{name}"
-        for prefix in KOHYA_PREFIXES[component]:
-            yield prefix + name.replace(".", "_")
-
-
-def _alphas_of_metadata(path: Path) -> Callable[[Target], float | None]:
-    """Read α by target from peft's settings in the metadata; None where they do not say."""
+def _settings_of(path: Path) -> Settings:
+    """Read peft's settings: in the metadata of a file, or beside it."""
+    said = read_metadata(path).get("lora_adapter_metadata")
+    beside = path.with_name(CONFIG)
+    if said is None and beside.is_file():
+        return Settings(read_config(beside))
     try:
-        said = json.loads(read_metadata(path).get("lora_adapter_metadata", "{}"))
+        return Settings({} if said is None else parse_json(said))
     except ValueError:
-        said = {}
-    if not isinstance(said, dict):
-        said = {}
+        return Settings()
 
-    def alpha(target: Target) -> float | None:
-        value = said.get(f"{target.component}.lora_alpha")
-        patterns = said.get(f"{target.component}.alpha_pattern")
-        if isinstance(patterns, dict):
-            value = patterns.get(target.name.removesuffix(".weight"), value)
-        return float(value) if isinstance(value, (int, float)) else None
 
-    return alpha
+def _matches(pattern: str, name: str) -> bool:
+    """Return whether a pattern is a module's name or the end of one, as peft matches them."""
+    if name == pattern or name.endswith(f".{pattern}"):
+        return True
+    try:
+        return is_quick(pattern) and re.fullmatch(rf"(.*\.)?({pattern})", name) is not None
+    except (re.error, RecursionError, OverflowError):
+        return False

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipelines.checkpoints import single_file
 from pipelines.checkpoints.configs import read_config
-from pipelines.checkpoints.headers import Tensor, read_header, weights_file
+from pipelines.checkpoints.headers import Tensor, read_header, read_headers, weights_files
 from pipelines.checkpoints.memory import Header, parts_of, weights_in
 from pipelines.checkpoints.single_file import UNET, VAE
 from pipelines.checkpoints.specs import Spec
@@ -33,7 +33,7 @@ def in_float32(spec: Spec) -> dict[str, tuple[str, ...]]:
 def _vae_in(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a VAE that replaces a model's own; those for training are left out."""
     stem = "diffusion_pytorch_model"
-    header = read_header(weights_file(path, stem, stem) if path.is_dir() else path)
+    header = read_headers(weights_files(path, stem, stem) if path.is_dir() else [path])
     unread = ("loss.", f"{VAE}loss.")
     return {k: t for k, t in weights_in(header).items() if not k.startswith(unread)}
 

@@ -17,7 +17,7 @@ from transformers.models.clip.tokenization_clip import CLIPTokenizer
 from pipelines.checkpoints import single_file
 from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
-from pipelines.checkpoints.headers import read_header, weights_file
+from pipelines.checkpoints.headers import in_messages, read_header, read_headers, weights_files
 from pipelines.checkpoints.loading import (
     ByteCount,
     building,
@@ -95,18 +95,22 @@ def load_networks(
     dtypes = dict.fromkeys(networks, dtype)
     if dtype == torch.float16 and needs_float32(entries["unet"], entries["vae"]):
         dtypes["vae"] = torch.float32
+    if spec.adapters.vae is not None:  # the model's own need not be there
+        del networks["vae"]
     added = ByteCount(networks, dtypes, report).add
     if spec.folder.is_file():
         _load_single_file(spec.folder, networks, entries, dtypes, added)
     else:
-        files = {part: _component_file(spec.folder, part) for part in networks}
-        headers = {part: read_header(file) for part, file in files.items()}
+        files = {part: _component_files(spec.folder, part) for part in networks}
+        headers = {part: read_headers(paths) for part, paths in files.items()}
         for part, network in networks.items():
-            load_weights(network, files[part], headers[part], dtypes[part], added)
+            load_weights(network, in_messages(files[part]), headers[part], dtypes[part], added)
     for reader in readers:
         fill_position_ids(reader.encoder)
     for network in networks.values():
         settle(network, device)
+    if spec.adapters.vae is not None:
+        vae = load_vae(spec.adapters.vae, vae, device, dtypes["vae"])
     zeros = bool(read_config(configs / "model_index.json").get("force_zeros_for_empty_prompt"))
     return Networks(readers, unet, vae, scheduler, zeros, {})
 
@@ -120,8 +124,8 @@ def load_vae(
     original ones, with or without the prefix that they have in a whole model. Raises WeightsError.
     """
     config = read_config(path / "config.json") if path.is_dir() else dict(own.config)
-    file = weights_file(path, *[_VAE_STEM] * 2) if path.is_dir() else path
-    header = read_header(file)
+    files = weights_files(path, *[_VAE_STEM] * 2) if path.is_dir() else [path]
+    file, header = in_messages(files), read_headers(files)
     with building(path):
         vae = AutoencoderKL.from_config(config)
     channels, own_channels = vae.config.latent_channels, own.config.latent_channels
@@ -161,9 +165,9 @@ def _read_scheduler(spec: Spec) -> dict[str, Any]:
     return scheduler
 
 
-def _component_file(folder: Path, part: str) -> Path:
+def _component_files(folder: Path, part: str) -> list[Path]:
     stem = "model" if part in _TEXT_CLASSES else "diffusion_pytorch_model"
-    return weights_file(folder / part, stem, "pytorch_model" if stem == "model" else stem)
+    return weights_files(folder / part, stem, "pytorch_model" if stem == "model" else stem)
 
 
 def _load_single_file(
@@ -173,18 +177,25 @@ def _load_single_file(
     dtypes: Mapping[str, torch.dtype],
     added: Callable[[torch.Tensor], None],
 ) -> None:
-    """Load all networks from one file; every key of it is accounted for."""
+    """Load the networks from one file; every key of it is accounted for, but for those of a VAE
+    that is not among them."""
     header = read_header(path)
     layout = single_file.identify(path, header)
+    if "vae" in networks and not any(key.startswith(single_file.VAE) for key in header):
+        raise WeightsError(f"{path} holds no VAE: name a file or folder of one with --vae")
     places = {
-        part: single_file.pieces(layout, part, configs[part], network.state_dict())
+        part: single_file.pieces(layout, part, configs[part], network.state_dict(), header)
         for part, network in networks.items()
     }
     read = {piece.key for pieces in places.values() for piece in pieces.values()}
+    unread = () if "vae" in networks else (single_file.VAE,)
     unknown = [
         key
         for key in header
-        if key not in read and not may_ignore(key) and not single_file.is_unread(key)
+        if key not in read
+        and not may_ignore(key)
+        and not single_file.is_unread(key)
+        and not key.startswith(unread)
     ]
     refuse(path, "keys that no network of this layout has", unknown)
     for part, network in networks.items():

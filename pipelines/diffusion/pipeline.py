@@ -24,6 +24,7 @@ from pipelines.checkpoints.specs import NO_ADAPTERS, Adapters, Spec
 from pipelines.diffusion import decoding
 from pipelines.diffusion.adapters import add
 from pipelines.diffusion.draft import Condition, DiffusionDraft, State, guidance_embedding
+from pipelines.diffusion.editing import begin_latents, encode_start, first_step
 from pipelines.diffusion.networks import Networks, load_networks
 from pipelines.diffusion.prompt_weights import SYNTAXES
 from pipelines.diffusion.safety import SafetyChecker
@@ -32,6 +33,7 @@ from pipelines.diffusion.settings import DrawingSettings
 from pipelines.diffusion.spec import NEEDS_A_MASK, read_spec
 from pipelines.diffusion.text import Text
 from pipelines.drafts import check_seeds, draw
+from pipelines.editing import Start
 from pipelines.loading import LoadOptions, Report, ignore_progress
 from pipelines.runtime.devices import choose_device, choose_dtype, compile_networks, set_attention
 from pipelines.runtime.offloading import check_offload, offload_networks
@@ -124,7 +126,7 @@ class LatentDiffusion:
         offload = check_offload(options.offload, device)
         checker = SafetyChecker.from_pretrained(spec.folder, device) if options.safety else None
         stays = device if offload == "none" else torch.device("cpu")
-        networks = add(spec.adapters, load_networks(spec, stays, dtype, report), stays)
+        networks = add(spec.adapters, load_networks(spec, stays, dtype, report))
         ran = set_attention([networks.unet, networks.vae], options.attention, device, dtype)
         if offload != "none":
             offload_networks(networks.all, offload, device)
@@ -135,9 +137,16 @@ class LatentDiffusion:
         return cls(spec, networks, device, dtype, ran, checker)
 
     def begin(
-        self, prompt: str, *, seeds: Sequence[int], **settings: Unpack[DrawingSettings]
+        self,
+        prompt: str,
+        *,
+        seeds: Sequence[int],
+        start: Start | None = None,
+        **settings: Unpack[DrawingSettings],
     ) -> DiffusionDraft:
         """Start one candidate per seed. What is not given is the model's default.
+
+        With a `start` candidates begin from its images, in their size, each with noise of its own.
 
         pipelines/diffusion/settings.py describes the settings. A guidance of at most 1 follows
         the prompt without comparing it with `negative_prompt`. `clip_skip` 1 reads the layer of the
@@ -146,10 +155,13 @@ class LatentDiffusion:
         Raises ValueError with the rule for a value that cannot be, TypeError for an unknown name.
         """
         chosen = with_defaults(DrawingSettings, settings, self.spec.defaults)
-        width, height, steps = chosen["width"], chosen["height"], chosen["steps"]
+        width, height = (chosen["width"], chosen["height"]) if start is None else start.size
+        steps = chosen["steps"]
         guidance, sampler, schedule = chosen["guidance"], chosen["sampler"], chosen["schedule"]
         clip_skip = chosen.get("clip_skip", 1)
         syntax = chosen.get("prompt_syntax", SYNTAXES[0])
+        if start is None and self.spec.inpaints:
+            raise ValueError(f"{self.spec.name} {NEEDS_A_MASK}")
         self._check(seeds, width, height, guidance)
         self.text.check_clip_skip(clip_skip)
         if syntax not in SYNTAXES:
@@ -158,27 +170,27 @@ class LatentDiffusion:
 
         scheduler = make_scheduler(sampler, schedule, self.scheduler_config)
         scheduler.set_timesteps(steps)  # on the CPU: schedulers index tables there without a sync
+        first = 0 if start is None else first_step(steps, start.strength) * scheduler.order
         if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(0)  # else the first step searches for its index
+            scheduler.set_begin_index(first)  # else the first step searches for its index
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         shape = (1, self.vae.config.latent_channels, height // factor, width // factor)
-        noise = torch.cat([torch.randn(shape, generator=g) for g in generators])
-        latents = noise.to(self.device) * scheduler.init_noise_sigma
+        noise = torch.cat([torch.randn(shape, generator=g) for g in generators]).to(self.device)
+        given, latents = None, noise * scheduler.init_noise_sigma
+        if start is not None:
+            given = encode_start(self, start, noise, generators)
+            latents = begin_latents(given, start.strength, scheduler, first)
+        negative, size = chosen.get("negative_prompt"), (width, height)
         return DiffusionDraft(
             pipeline=self,
-            condition=self._condition(
-                prompt,
-                chosen.get("negative_prompt"),
-                guidance,
-                (width, height),
-                clip_skip,
-                syntax,
-            ),
-            size=(width, height),
+            condition=self._condition(prompt, negative, guidance, size, clip_skip, syntax),
+            size=size,
             stochastic=SAMPLERS[sampler].stochastic,
             seeds=seeds,
-            state=State(latents, None, generators, scheduler, 0),
+            state=State(latents, None, generators, scheduler, 0, given),
+            start=start,
+            first=first,
         )
 
     def __call__(
@@ -236,8 +248,6 @@ class LatentDiffusion:
 
     def _check(self, seeds: Sequence[int], width: int, height: int, guidance: float) -> None:
         check_seeds(seeds)
-        if self.spec.inpaints:
-            raise ValueError(f"{self.spec.name} {NEEDS_A_MASK}")
         if not math.isfinite(guidance):
             raise ValueError(f"guidance is {guidance}; it must be a finite number")
         multiple, largest = self.spec.size_multiple, self.spec.max_size

@@ -5,7 +5,8 @@
     \\( \\) \\[ \\] \\\\    these signs themselves   BREAK        go on in the next chunk of tokens
 
 Weights of nested brackets multiply. A bracket that is not closed holds to the end, one that was
-not opened is a sign like others. `<lora:name:0.8>` is left out: files are named by settings.
+not opened is a sign like others, and no weight is above 1000. `<lora:name:0.8>` is left out: files
+are named by settings.
 """
 
 import re
@@ -13,10 +14,11 @@ from dataclasses import dataclass, replace
 
 SYNTAXES = ("a1111", "plain")
 STEP = 1.1
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
-_SIGNS = re.compile(rf"\\[()\[\]\\]|:\s*({_NUMBER})\s*\)|[()\[\]\\:]|[^\\()\[\]:]+")
-_NETWORK = re.compile(r"<(?:lora|lyco|hypernet):[^>]*>")
-_BREAK = re.compile(r"\s*\bBREAK\b\s*")
+MOST = 1000.0  # of a weight, above or below 0
+_NUMBER = r"[+-]?(?:\d{1,400}(?:\.\d{0,400})?|\.\d{1,400})"
+_SIGNS = re.compile(rf"\\[()\[\]\\]|:\s{{0,99}}({_NUMBER})\s{{0,99}}\)|[()\[\]\\:]|[^\\()\[\]:]+")
+_NETWORK = re.compile(r"<(?:lora|lyco|hypernet):[^>]{0,400}>")
+_BREAK = re.compile(r"\bBREAK\b")
 
 
 @dataclass(frozen=True)
@@ -33,31 +35,62 @@ def parse(prompt: str, syntax: str = "a1111") -> list[Fragment]:
     fails."""
     if syntax == "plain":
         return [Fragment(prompt)]
-    fragments: list[Fragment] = []
-    opened: dict[str, list[int]] = {"(": [], "[": []}  # the fragment that each bracket opens before
+    parts: list[tuple[str, bool]] = []  # a text, and whether a chunk begins in front of it
+    opened: dict[str, list[int]] = {"(": [], "[": []}  # the part that each bracket opens before
+    closed: dict[str, list[tuple[int, int, float]]] = {"(": [], "[": []}  # from, to, factor
 
     def close(bracket: str, factor: float) -> None:
-        for i in range(opened[bracket].pop(), len(fragments)):
-            fragments[i] = replace(fragments[i], weight=fragments[i].weight * factor)
+        closed[bracket].append((opened[bracket].pop(), len(parts), factor))
 
     for match in _SIGNS.finditer(_NETWORK.sub("", prompt)):
         sign, number = match[0], match[1]
         if sign in opened:
-            opened[sign].append(len(fragments))
+            opened[sign].append(len(parts))
         elif number is not None and opened["("]:
-            close("(", float(number))
+            close("(", max(-MOST, min(MOST, float(number))))
         elif sign == ")" and opened["("]:
             close("(", STEP)
         elif sign == "]" and opened["["]:
             close("[", 1 / STEP)
         else:
             text = sign[1:] if len(sign) == 2 and sign[0] == "\\" else sign
-            first, *others = _BREAK.split(text)
-            fragments += [Fragment(first), *(Fragment(part, breaks=True) for part in others)]
+            parts += _split_at_breaks(text)
     for bracket, factor in (("(", STEP), ("[", 1 / STEP)):
         while opened[bracket]:
             close(bracket, factor)
-    return _joined(fragments)
+    round_ones = _products(closed["("], len(parts))
+    square_ones = _products(closed["["], len(parts))
+    return _joined(
+        [
+            Fragment(text, first * second, breaks)
+            for (text, breaks), first, second in zip(parts, round_ones, square_ones, strict=True)
+        ]
+    )
+
+
+def _split_at_breaks(text: str) -> list[tuple[str, bool]]:
+    """Split a text at each BREAK, without the space around it."""
+    pieces = _BREAK.split(text)
+    last = len(pieces) - 1
+    pieces = [piece.lstrip() if i else piece for i, piece in enumerate(pieces)]
+    pieces = [piece.rstrip() if i < last else piece for i, piece in enumerate(pieces)]
+    return [(piece, i > 0) for i, piece in enumerate(pieces)]
+
+
+def _products(ranges: list[tuple[int, int, float]], number: int) -> list[float]:
+    """Return for each part the product of the factors of all ranges, which nest, that it is in."""
+    outermost_first = sorted(ranges, key=lambda each: (each[0], -each[1]), reverse=True)
+    products, within = [], [(number, 1.0)]  # ends of the ranges that a part is in, with products
+    for i in range(number):
+        while within[-1][0] <= i < number:
+            within.pop()
+        while outermost_first and outermost_first[-1][0] <= i:
+            _, end, factor = outermost_first.pop()
+            if end > i:
+                product = max(-MOST, min(MOST, within[-1][1] * factor))
+                within.append((end, product))
+        products.append(within[-1][1])
+    return products
 
 
 def plain(prompt: str, syntax: str = "a1111") -> str:
@@ -70,10 +103,12 @@ def plain(prompt: str, syntax: str = "a1111") -> str:
 
 
 def _joined(fragments: list[Fragment]) -> list[Fragment]:
-    joined: list[Fragment] = []
+    """Join neighbours of one weight; leave out what has neither text nor break."""
+    groups: list[list[Fragment]] = []
     for fragment in fragments:
-        if joined and not fragment.breaks and fragment.weight == joined[-1].weight:
-            joined[-1] = replace(joined[-1], text=joined[-1].text + fragment.text)
+        if groups and not fragment.breaks and fragment.weight == groups[-1][0].weight:
+            groups[-1].append(fragment)
         elif fragment.text or fragment.breaks:
-            joined.append(fragment)
+            groups.append([fragment])
+    joined = [replace(each[0], text="".join(part.text for part in each)) for each in groups]
     return joined or [Fragment("")]

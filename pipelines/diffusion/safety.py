@@ -16,7 +16,7 @@ from transformers import CLIPConfig, CLIPImageProcessorPil
 
 from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
-from pipelines.checkpoints.headers import read_header, weights_file
+from pipelines.checkpoints.headers import in_messages, read_headers, weights_files
 from pipelines.checkpoints.loading import building, fill_position_ids, first_line, load_weights
 from pipelines.diffusion import decoding
 
@@ -46,14 +46,14 @@ class SafetyChecker:
                 "leave out --safety, or choose another model"
             )
         config = read_config(part / "config.json")
-        file = weights_file(part, "model", "pytorch_model")
-        header = read_header(file)
+        files = weights_files(part, "model", "pytorch_model")
+        header = read_headers(files)
         with building(part):
             network = StableDiffusionSafetyChecker(CLIPConfig.from_dict(config))
         processor = _read_processor(
             folder / "feature_extractor", network.config.vision_config.image_size
         )
-        load_weights(network, file, header, torch.float32)
+        load_weights(network, in_messages(files), header, torch.float32)
         fill_position_ids(network)
         return cls(processor, network.to(device).eval().requires_grad_(False))
 

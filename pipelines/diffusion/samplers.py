@@ -46,6 +46,12 @@ class Sampler:
     stochastic: bool = False
     max_steps: int = 1000
     aliases: tuple[str, ...] = ()  # what else other tools call it, written in any way: see names.py
+    twice: bool = False  # evaluates the network twice for each step but the last
+    more: int = 0  # evaluations beside those
+
+    def evaluations(self, steps: int) -> int:
+        """Return how often the network is evaluated for a candidate."""
+        return steps * (1 + self.twice) - self.twice + self.more
 
 
 _DPMPP_2 = {"solver_order": 2, "solver_type": "midpoint", "lower_order_final": True}
@@ -82,13 +88,14 @@ SAMPLERS: Mapping[str, Sampler] = {
         _SIGMAS_ONLY,
         {**_DPMPP_2, "algorithm_type": "dpmsolver++"},
     ),
-    "heun": Sampler("HeunDiscreteScheduler", "Heun", _ALL),
-    "kdpm2": Sampler("KDPM2DiscreteScheduler", "DPM2", _ALL),
+    "heun": Sampler("HeunDiscreteScheduler", "Heun", _ALL, twice=True),
+    "kdpm2": Sampler("KDPM2DiscreteScheduler", "DPM2", _ALL, twice=True),
     "kdpm2_a": Sampler(
         "KDPM2AncestralDiscreteScheduler",
         "DPM2 a",
         _ALL,
         stochastic=True,
+        twice=True,
         aliases=("dpm_2_ancestral",),
     ),
     "unipc": Sampler(
@@ -101,7 +108,7 @@ SAMPLERS: Mapping[str, Sampler] = {
         {"algorithm_type": "deis", "solver_type": "logrho", "solver_order": 2},
     ),
     # With the Runge-Kutta start skipped, as Stable Diffusion does, PNDM is PLMS.
-    "pndm": Sampler("PNDMScheduler", "PLMS", _SPACING_ONLY, {"skip_prk_steps": True}),
+    "pndm": Sampler("PNDMScheduler", "PLMS", _SPACING_ONLY, {"skip_prk_steps": True}, more=1),
     # A distilled model knows the 50 noise levels that it was distilled on.
     "lcm": Sampler(
         "LCMScheduler",

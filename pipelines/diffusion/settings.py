@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from pipelines.diffusion import names, prompt_weights, samplers
-from pipelines.settings import Setting, SizedSettings
+from pipelines.settings import EditingSettings, Setting, SizedSettings
 
 
 def sampler_names() -> dict[str, str]:
@@ -71,8 +71,8 @@ class DrawingSettings(SizedSettings, total=False):
     ]
 
 
-class DiffusionSettings(DrawingSettings, total=False):
-    """All of it: also the files that change the model while it loads."""
+class DiffusionSettings(DrawingSettings, EditingSettings, total=False):
+    """All of it: also what an image begins from, and files that change the model as it loads."""
 
     lora: Annotated[
         str | None,

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Gt, Len, Lt
+from typing_extensions import TypedDict
 
 from pipelines.checkpoints import headers, single_file
 from pipelines.checkpoints.configs import read_config
@@ -51,6 +54,35 @@ PIPELINE_CLASSES = {
 }
 
 
+Pixels = Annotated[int, Gt(0), Lt(10_000)]
+
+
+class UnetConfig(TypedDict, total=False):
+    """What the facts are read from, in config.json of a UNet."""
+
+    in_channels: int
+    sample_size: Pixels | Annotated[list[Pixels], Len(2, 2)] | None
+    time_cond_proj_dim: int | None
+    addition_embed_type: str | None
+
+
+class VaeConfig(TypedDict, total=False):
+    """And in that of a VAE."""
+
+    block_out_channels: Annotated[list[int], Len(1, 16)]
+    latent_channels: int
+    force_upcast: bool
+
+
+class SchedulerConfig(TypedDict, total=False):
+    """And in scheduler_config.json."""
+
+    _class_name: str
+    beta_start: float
+    prediction_type: str
+    timestep_spacing: str
+
+
 def text_components(folder: Path) -> tuple[str, ...]:
     """Return the text encoders of a latent diffusion folder, in the order in which the UNet takes
     them."""
@@ -71,11 +103,17 @@ def read_spec(place: Place) -> Spec:
     """
     if place.path.is_file():
         return _read_single_file_spec(place)
+    return _read_folder_spec(place, {})
+
+
+def _read_folder_spec(place: Place, said: Mapping[str, Any]) -> Spec:
+    """Return the Spec of a diffusers folder; `said` is added to its scheduler's config."""
     folder = place.path
     _check_parts(folder)
-    unet = read_config(folder / "unet" / "config.json")
-    scheduler = read_config(folder / "scheduler" / "scheduler_config.json")
-    vae = read_config(folder / "vae" / "config.json")
+    unet = read_config(folder / "unet" / "config.json", UnetConfig)
+    scheduler = read_config(folder / "scheduler" / "scheduler_config.json", SchedulerConfig)
+    scheduler |= said
+    vae = read_config(folder / "vae" / "config.json", VaeConfig)
     vae_factor = _downsampling(vae)
     sample_size = unet.get("sample_size")
     height, width = sample_size if isinstance(sample_size, list) else (sample_size, sample_size)
@@ -145,11 +183,12 @@ def _read_single_file_spec(place: Place) -> Spec:
         )
     header = headers.read_header(path)
     layout = single_file.identify(path, header)
+    said = {**layout.scheduler, **single_file.scheduler(header, headers.read_metadata(path))}
     return replace(
-        read_spec(Place(place.name, layout.configs)),
+        _read_folder_spec(Place(place.name, layout.configs), said),
         folder=path,
         layout=layout.configs,
-        scheduler=single_file.scheduler(header, headers.read_metadata(path)),
+        scheduler=said,
         inpaints=single_file.unet_channels(header) == inpainting_channels(LATENT_CHANNELS),
     )
 

@@ -13,6 +13,7 @@ from pipelines.diffusion.networks import Reader
 from pipelines.diffusion.prompt_weights import Fragment, parse, plain
 
 REMEMBERED = 8  # encodings
+COMFYUI = "embedding:"  # what ComfyUI puts in front of them
 NO_WORDS: Mapping[str, tuple[tuple[int, ...], ...]] = {}
 
 
@@ -159,8 +160,9 @@ class Text:
     def _tokens(self, reader: int, fragment: Fragment, place: int) -> Iterator[Token]:
         tokenizer, weight = self.readers[reader].tokenizer, fragment.weight
         for start, text in self._split_at_words(fragment.text):
-            if text in self.words:
-                yield from (Token(i, weight, place + start) for i in self.words[text][reader])
+            learned = self.words.get(text.lower().removeprefix(COMFYUI))
+            if learned is not None:
+                yield from (Token(i, weight, place + start) for i in learned[reader])
                 continue
             encoded = tokenizer(
                 text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
@@ -169,14 +171,17 @@ class Text:
                 yield Token(i, weight, place + start + offset)
 
     def _split_at_words(self, text: str) -> Iterator[tuple[int, str]]:
-        """Split a text at the words of textual inversion, with where each part begins."""
+        """Split a text at the words of textual inversion, with where each part begins.
+
+        As in other tools, capitals make no difference, and `embedding:` may stand in front.
+        """
         if not self.words:
             yield 0, text
             return
         longest_first = sorted(self.words, key=len, reverse=True)
-        pattern = rf"(?<!\w)({'|'.join(map(re.escape, longest_first))})(?!\w)"
+        pattern = rf"(?<!\w)((?:{COMFYUI})?(?:{'|'.join(map(re.escape, longest_first))}))(?!\w)"
         start = 0
-        for part in re.split(pattern, text):
+        for part in re.split(pattern, text, flags=re.IGNORECASE):
             yield start, part
             start += len(part)
 

@@ -12,7 +12,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.loading import first_line
 from pipelines.drafts import Draft, check_indices, to_image
+from pipelines.runtime.devices import is_out_of_memory
 
 THREAD = "stock pipeline"
 UNFINISHED = "it was stopped before it was finished"
@@ -48,7 +51,7 @@ class StockDraft(Draft):
     @property
     def done(self) -> int:
         """Those so far."""
-        begun = 0 if self._run is None else self._run.done
+        begun = 0 if self._run is None else min(self._run.done, self._steps - 1)
         return self._steps * sum(seed in self._made for seed in self.seeds) + begun
 
     def _advance(self, count: int) -> None:
@@ -103,7 +106,7 @@ class StockDraft(Draft):
             self._run = _Run(self._stock, self._arguments, seed)
         self._run.step()
         self._steps = self._run.steps
-        if self._run.done == self._steps:
+        if self._run.done >= self._steps:
             self._made[self._run.seed] = _to_pixels(self._run.finish())
             self._run = None
 
@@ -111,6 +114,21 @@ class StockDraft(Draft):
         if self._run is not None:
             self._run.stop()
             self._run = None
+
+
+@dataclass(frozen=True)
+class _Stepped:
+    """The call made a step, of so many."""
+
+    steps: int
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """The call returned an image, or raised."""
+
+    image: np.ndarray | None = None
+    error: BaseException | None = None
 
 
 class _Stopped(BaseException):
@@ -126,27 +144,39 @@ class _Run:
     seed: int
     steps: int = 0  # known from the first step on
     done: int = 0
+    image: np.ndarray | None = None  # what the call returned, (H, W, 3) from 0 to 1
     _orders: "queue.SimpleQueue[bool]" = field(default_factory=queue.SimpleQueue)  # go on?
-    _reports: "queue.SimpleQueue[Callable[[], Any]]" = field(default_factory=queue.SimpleQueue)
+    _reports: "queue.SimpleQueue[_Stepped | _Ended]" = field(default_factory=queue.SimpleQueue)
     _thread: threading.Thread | None = None
 
     def step(self) -> None:
-        """Let the call go on until its next `scheduler.step` is done; raises what it raises."""
+        """Let the call go on until its next `scheduler.step` is done, or until it returns.
+
+        Some pipelines make fewer steps than their scheduler has, or none that we see. Raises what
+        the call raises.
+        """
         if self._thread is None:
             self._thread = threading.Thread(target=self._call, name=THREAD, daemon=True)
             self._thread.start()
         else:
             self._orders.put(True)
-        self.steps = self._reports.get()()
-        self.done += 1
+        match self._reports.get():
+            case _Stepped(steps):
+                self.steps = steps
+                self.done += 1
+            case _Ended(error=BaseException() as error):
+                raise error
+            case _Ended(image=image):
+                self.image = image
+                self.steps = self.done = max(self.steps, 1)
 
     def finish(self) -> np.ndarray:
-        """Wait for what the call returns, as (H, W, 3) from 0 to 1."""
-        self._orders.put(True)
-        image = self._reports.get()()
+        """Return what the call returns; some make more steps than their scheduler has."""
+        while self.image is None:
+            self.step()
         if self._thread is not None:
             self._thread.join()
-        return image
+        return self.image
 
     def stop(self) -> None:
         """End the call at its next `scheduler.step`, and wait until it has ended."""
@@ -156,18 +186,19 @@ class _Run:
 
     def _call(self) -> None:
         try:
-            pipeline = copy.copy(self.stock)
             scheduler = type(self.stock.scheduler).from_config(self.stock.scheduler.config)
             scheduler.step = self._waiting(scheduler)
-            pipeline.scheduler = scheduler
+            pipeline = _with_scheduler(self.stock, scheduler)
             generator = torch.Generator().manual_seed(self.seed)
-            image = pipeline(**self.arguments, generator=generator, output_type="np").images[0]
+            made = pipeline(**self.arguments, generator=generator, output_type="np")
+            images = getattr(made, "images", getattr(made, "image", None))
+            self._reports.put(_Ended(np.asarray(images)[0]))
         except _Stopped:
             return
+        except Exception as error:
+            self._reports.put(_Ended(error=_explained(error, type(self.stock).__name__)))
         except BaseException as error:
-            self._reports.put(functools.partial(_raise, error))
-            return
-        self._reports.put(lambda: image)
+            self._reports.put(_Ended(error=error))
 
     def _waiting(self, scheduler: Any) -> Callable[..., Any]:
         step = scheduler.step
@@ -176,7 +207,7 @@ class _Run:
         def waiting(*positional: Any, **named: Any) -> Any:
             stepped = step(*positional, **named)
             steps = len(scheduler.timesteps)
-            self._reports.put(lambda: steps)
+            self._reports.put(_Stepped(steps))
             if not self._orders.get():
                 raise _Stopped
             return stepped
@@ -184,8 +215,22 @@ class _Run:
         return waiting
 
 
-def _raise(error: BaseException) -> None:
-    raise error
+def _with_scheduler(stock: Any, scheduler: Any) -> Any:
+    """Return a pipeline with another scheduler, also in the pipelines that it combines."""
+    pipeline = copy.copy(stock)
+    for name, part in vars(stock).items():
+        if part is stock.scheduler:
+            setattr(pipeline, name, scheduler)
+        elif getattr(part, "scheduler", None) is stock.scheduler:
+            setattr(pipeline, name, _with_scheduler(part, scheduler))
+    return pipeline
+
+
+def _explained(error: Exception, name: str) -> Exception:
+    """Return what a stock call raised, in one line; memory that is short remains what it is."""
+    if is_out_of_memory(error) or isinstance(error, MemoryError | WeightsError):
+        return error
+    return WeightsError(f"{name} cannot draw this: {first_line(error)}")
 
 
 def _to_pixels(image: np.ndarray) -> torch.Tensor | None:

@@ -1,5 +1,8 @@
 """Which tensors a stock pipeline loads, and which stay in float32. Loads no torch."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.memory import Header, all_shards
 from pipelines.checkpoints.specs import Spec
@@ -22,9 +25,22 @@ def in_float32(spec: Spec) -> dict[str, tuple[str, ...]]:
 
 def _entries(spec: Spec) -> dict[str, list[str]]:
     """Return the parts of a diffusers pipeline, with their libraries and classes."""
-    index = read_config(spec.folder / "model_index.json")
     return {
         part: [str(name) for name in entry]
+        for part, entry in parts_of_index(read_config(spec.folder / "model_index.json")).items()
+        if entry != [None, None]
+    }
+
+
+def parts_of_index(index: Mapping[str, Any]) -> dict[str, list[str | None]]:
+    """Return the parts that a model_index.json lists: each a library and a class, or two nulls.
+
+    Other lists are settings.
+    """
+    return {
+        part: entry
         for part, entry in index.items()
-        if isinstance(entry, list) and entry not in ([], [None, None])
+        if isinstance(entry, list)
+        and len(entry) == 2
+        and (entry == [None, None] or all(isinstance(name, str) for name in entry))
     }

@@ -9,29 +9,35 @@ its own, and a candidate's images are those of the stock call with the same gene
 import importlib
 import inspect
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
 import torch
+from diffusers.utils import BaseOutput
 from PIL import Image
+from transformers import PreTrainedTokenizerBase
 
 from pipelines.checkpoints import specs
 from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.headers import read_header, shards
 from pipelines.checkpoints.loading import first_line, refuse
-from pipelines.checkpoints.places import locate
+from pipelines.checkpoints.places import class_of, locate
 from pipelines.checkpoints.specs import Spec
+from pipelines.checkpoints.tokenizer_files import MAX_BYTES, check_tokenizer_files
 from pipelines.drafts import check_seeds, draw
 from pipelines.loading import LoadOptions, Report, ignore_progress
 from pipelines.runtime.devices import choose_device, choose_dtype
 from pipelines.runtime.offloading import check_offload
 from pipelines.settings import with_defaults
 from pipelines.stock.draft import StockDraft
+from pipelines.stock.memory import parts_of_index
 from pipelines.stock.settings import StockSettings
 from pipelines.stock.spec import read_spec
 
 THEIR_NAMES = {"steps": "num_inference_steps", "guidance": "guidance_scale"}
+IMAGES = ("image", "control_image")  # of the parameters of stock pipelines
 LIBRARIES = ("diffusers", "transformers")
 
 
@@ -102,7 +108,8 @@ class StockPipeline:
         given = {THEIR_NAMES.get(name, name): value for name, value in asked.items()}
         if lacking := [name for name in given if name not in takes]:
             raise ValueError(f"{type(self.stock).__name__} takes no {', '.join(lacking)}")
-        steps = given.get("num_inference_steps", takes["num_inference_steps"].default)
+        own = takes["num_inference_steps"].default if "num_inference_steps" in takes else None
+        steps = given.get("num_inference_steps", own if isinstance(own, int) else 1)
         return StockDraft(self.stock, {"prompt": prompt, **given}, seeds, steps, self.device)
 
     def __call__(
@@ -125,26 +132,45 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
     import diffusers
 
     index = read_config(folder / "model_index.json")
-    kind = getattr(diffusers, str(index.get("_class_name")), None)
+    class_name = class_of(folder)
+    kind = getattr(diffusers, class_name, None)
     if not (isinstance(kind, type) and issubclass(kind, diffusers.DiffusionPipeline)):
-        raise WeightsError(f"{folder} holds a {index.get('_class_name')}, unknown to diffusers")
-    takes = inspect.signature(kind.__call__).parameters.values()
-    needs = {p.name for p in takes if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD}
-    if not needs <= {"self", "prompt"} or "mask_image" in {p.name for p in takes}:
-        raise WeightsError(f"{folder} holds a {kind.__name__}, which draws from more than text")
-    entries = {part: entry for part, entry in index.items() if isinstance(entry, list)}
+        raise WeightsError(
+            f"{folder} holds a {class_name}, which diffusers {diffusers.__version__} as it is "
+            "installed here does not have"
+        )
+    _check_kind(folder, kind)
+    known = inspect.signature(kind).parameters
+    entries = {part: entry for part, entry in parts_of_index(index).items() if part in known}
     parts = {part: _load_part(folder, part, entry, dtype) for part, entry in entries.items()}
-    settings = {
-        name: value
-        for name, value in index.items()
-        if name in inspect.signature(kind).parameters and name not in parts
-    }
+    settings = {name: value for name, value in index.items() if name in known and name not in parts}
     if parts.get("scheduler") is None:
         raise WeightsError(f"{folder}: {kind.__name__} has no scheduler, so it has no steps")
     try:
         return kind(**parts, **settings)
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{folder} does not fit together: {first_line(error)}") from error
+
+
+def _check_kind(folder: Path, kind: Any) -> None:
+    """Raise WeightsError for a pipeline that does not draw images, or not from text alone."""
+    takes = inspect.signature(kind.__call__).parameters.values()
+    needs = {p.name for p in takes if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD}
+    names = {parameter.name for parameter in takes}
+    needs |= {  # some have no image by default, and then complain
+        p.name for p in takes if p.name in IMAGES and "None" not in str(p.annotation)
+    }
+    if not needs <= {"self", "prompt"} or "prompt" not in names or "mask_image" in names:
+        raise WeightsError(f"{folder} holds a {kind.__name__}, which draws from more than text")
+    returned = {
+        entry.name
+        for each in vars(importlib.import_module(kind.__module__)).values()
+        if isinstance(each, type) and issubclass(each, BaseOutput) and is_dataclass(each)
+        for entry in fields(each)
+    }
+    if "num_frames" in names or not (returned & {"images", "image"} or not returned):
+        what = "a video" if returned & {"frames", "video"} else ", ".join(sorted(returned))
+        raise WeightsError(f"{folder} holds a {kind.__name__}, which makes {what}, not an image")
 
 
 def _load_part(folder: Path, part: str, entry: list[Any], dtype: torch.dtype) -> Any:
@@ -161,7 +187,9 @@ def _load_part(folder: Path, part: str, entry: list[Any], dtype: torch.dtype) ->
             f"folders of classes of {' or '.join(LIBRARIES)}"
         )
     for path in sorted((folder / part).glob("*.json")):
-        read_config(path)  # refuses code
+        read_config(path, most=MAX_BYTES)  # refuses code
+    if issubclass(kind, PreTrainedTokenizerBase):
+        check_tokenizer_files(folder / part)
     paths, variant = shards(folder / part)
     for path in paths:
         read_header(path)  # refuses what is cut off

@@ -9,9 +9,9 @@ from typing import TypeAlias
 import torch
 from torch.nn.functional import normalize
 
+from pipelines.images import BadImageError
 from pipelines.runtime.cpu import speed_up
 from pipelines.runtime.devices import is_out_of_memory
-from rerank.decoding import BadImageError
 from rerank.images import Encoded, Images, ahead, list_images
 from rerank.model import towers
 from rerank.model.cores import each_core

@@ -9,7 +9,7 @@ one batch on the device. There are two ways to prepare:
 - `exact`: PIL's filter on the whole image, bit for bit what transformers' PIL image processors
   give.
 
-What files and PIL images may be, and how they become RGB, is in `rerank.decoding`.
+What files and PIL images may be, and how they become RGB, is in `pipelines.images`.
 """
 
 import os
@@ -24,7 +24,7 @@ from torch.nn.functional import interpolate
 
 from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
-from rerank.decoding import check_size, decoded, to_rgb
+from pipelines.images import check_size, decoded, to_rgb
 from rerank.model import open_clip
 
 ImageLike: TypeAlias = Image.Image | str | os.PathLike[str] | bytes | np.ndarray | torch.Tensor

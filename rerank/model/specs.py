@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pipelines.checkpoints.configs import read_pulled
 from pipelines.checkpoints.errors import WeightsError
-from pipelines.checkpoints.places import cached_folder
-from pipelines.checkpoints.specs import HUB_NAME, NON_COMMERCIAL, split_revision
+from pipelines.checkpoints.places import cached_folder, check_links
+from pipelines.checkpoints.specs import HUB_NAME, NON_COMMERCIAL, path_of, split_revision
 from rerank.model.known_models import PUBLIC
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
@@ -57,8 +57,9 @@ def find(name_or_folder: str | Path) -> Spec:
                 f"the weights of {name} are not in {spec.folder}: install the package again"
             )
         return spec
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = path_of(name)
+    if folder is not None and folder.is_dir():
+        check_links(folder)
         return Spec(folder.resolve().name, folder, _recorded_licence(folder))
     if HUB_NAME.fullmatch(name):
         return _fetched(name)
@@ -74,6 +75,7 @@ def _fetched(name: str) -> Spec:
             f"no folder {name!r}, and no such model in the local hub cache: "
             f"fetch it with `generate --pull {name}`, or choose from {', '.join(SPECS)}"
         )
+    check_links(folder)
     licence, known = _recorded_licence(folder), PUBLIC.get(repository)
     if known is None:
         return Spec(name, folder, licence)

@@ -2,10 +2,12 @@
 
 import torch
 from torch.nn.functional import normalize
-from transformers import CLIPModel, SiglipModel
+from transformers import AltCLIPModel, ChineseCLIPModel, CLIPModel
+
+from rerank.model.weights import Model
 
 
-def image_features(model: CLIPModel | SiglipModel, pixels: torch.Tensor) -> torch.Tensor:
+def image_features(model: Model, pixels: torch.Tensor) -> torch.Tensor:
     """(B, 3, H, W) normalised pixels → (B, D)."""
     if isinstance(model, CLIPModel):
         features = model.visual_projection(class_token(model, pixels))
@@ -14,9 +16,13 @@ def image_features(model: CLIPModel | SiglipModel, pixels: torch.Tensor) -> torc
     return normalize(features, dim=-1, eps=0)
 
 
-def text_features(model: CLIPModel | SiglipModel, ids: torch.Tensor) -> torch.Tensor:
-    """(B, L) token ids → (B, D)."""
-    return normalize(model.get_text_features(ids).pooler_output, dim=-1, eps=0)
+def text_features(model: Model, ids: torch.Tensor) -> torch.Tensor:
+    """(B, L) token ids → (B, D). BERT and its kin see what fills a row, unless it is masked."""
+    mask = None
+    if isinstance(model, AltCLIPModel | ChineseCLIPModel):
+        mask = (ids != model.config.text_config.pad_token_id).long()
+    features = model.get_text_features(ids, attention_mask=mask).pooler_output
+    return normalize(features, dim=-1, eps=0)
 
 
 def class_token(model: CLIPModel, pixels: torch.Tensor) -> torch.Tensor:

@@ -1,37 +1,58 @@
-"""Load a CLIP or SigLIP model and verify every tensor: a folder of transformers or of OpenCLIP.
+"""Load a model of CLIP's kind and verify every tensor: a folder of transformers or of OpenCLIP.
 
 `from_pretrained` only warns when keys are missing and goes on with random numbers; here whatever
 does not fit exactly is a WeightsError that names it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from safetensors.torch import load_file
 from transformers import (
+    AltCLIPConfig,
+    AltCLIPModel,
+    ChineseCLIPConfig,
+    ChineseCLIPModel,
     CLIPConfig,
     CLIPModel,
     CLIPTokenizer,
+    MetaClip2Config,
+    MetaClip2Model,
     PreTrainedTokenizerFast,
     SiglipConfig,
     SiglipModel,
 )
+from typing_extensions import TypedDict
 
 from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.headers import AGAIN, read_header
+from pipelines.checkpoints.tokenizer_files import check_tokenizer_files
 from rerank.model import open_clip
 from rerank.model.texts import TextReader
 
-Model: TypeAlias = CLIPModel | SiglipModel
-Config: TypeAlias = CLIPConfig | SiglipConfig
+Model: TypeAlias = CLIPModel | SiglipModel | MetaClip2Model | AltCLIPModel | ChineseCLIPModel
+Config: TypeAlias = CLIPConfig | SiglipConfig | MetaClip2Config | AltCLIPConfig | ChineseCLIPConfig
 
-# Constant buffers that transformers wrote into its files before 4.31 and builds itself since.
-OLD_BUFFERS = frozenset(
-    {"text_model.embeddings.position_ids", "vision_model.embeddings.position_ids"}
-)
+# By model_type in config.json.
+KINDS: Mapping[str, tuple[Any, Any]] = {
+    "clip": (CLIPConfig, CLIPModel),
+    "siglip": (SiglipConfig, SiglipModel),
+    "metaclip_2": (MetaClip2Config, MetaClip2Model),
+    "altclip": (AltCLIPConfig, AltCLIPModel),
+    "chinese_clip": (ChineseCLIPConfig, ChineseCLIPModel),
+}
+
+# Constants that transformers wrote into its files before 4.31 and builds itself since.
+OLD_BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
+
+
+class Index(TypedDict):
+    """What names the parts of weights in several files."""
+
+    weight_map: dict[str, str]
 
 
 def load_model(folder: Path) -> Model:
@@ -47,12 +68,16 @@ def load_model(folder: Path) -> Model:
         config = _read_config(folder)
         tensors = _read_tensors(_weight_files(folder))
     with torch.device("meta"):  # no memory, no time, no random numbers for weights to be replaced
-        model = CLIPModel(config) if isinstance(config, CLIPConfig) else SiglipModel(config)
-    _verify(tensors, {key: value.shape for key, value in model.state_dict().items()}, folder)
+        model = KINDS[config.model_type][1](config)
+    expected = {key: value.shape for key, value in model.state_dict().items()}
+    tensors = {_current(key, expected): value for key, value in tensors.items()}
+    _verify(tensors, expected, folder)
     model.load_state_dict({key: value.float() for key, value in tensors.items()}, assign=True)
-    for tower in (model.text_model, model.vision_model):  # the only tensors that no file holds
-        positions = tower.embeddings.position_embedding.num_embeddings
-        tower.embeddings.position_ids = torch.arange(positions).expand(1, -1)
+    for module in model.modules():  # the only tensors that no file holds
+        for name, empty in module.named_buffers(recurse=False):
+            if empty.is_meta:
+                positions = torch.arange(empty.shape[-1]).expand(empty.shape)
+                setattr(module, name, torch.zeros_like(positions) if "type" in name else positions)
     return model.eval().requires_grad_(False)
 
 
@@ -62,10 +87,13 @@ def load_text_reader(folder: Path, model: Model) -> TextReader:
     Raises WeightsError when its files are missing, when it has ids beyond the model's vocabulary,
     or when the model would read the text at another place than the end token.
     """
+    check_tokenizer_files(folder)
     if isinstance(model, CLIPModel):
         reader = _clip_reader(folder, model)
-    else:
+    elif isinstance(model, SiglipModel):
         reader = _siglip_reader(folder, model)
+    else:
+        reader = _template_reader(folder, model)
     highest = max(reader.tokenizer.get_vocab().values())
     vocabulary = model.config.text_config.vocab_size
     if highest >= vocabulary:
@@ -105,16 +133,47 @@ def _clip_reader(folder: Path, model: CLIPModel) -> TextReader:
     return TextReader(tokenizer, (tokenizer.bos_token_id,), (end,), end, context)
 
 
-def _siglip_reader(folder: Path, model: SiglipModel) -> TextReader:
+def _template_reader(folder: Path, model: Model) -> TextReader:
+    """Read texts as the tokenizer's own template says, what it puts around them included."""
+    tokenizer, config = _plain_tokenizer(folder), model.config.text_config
+    bare = tokenizer("a", add_special_tokens=False).input_ids
+    whole = tokenizer("a").input_ids
+    begin = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), None)
+    if begin is None or not bare or tokenizer.pad_token_id is None:
+        raise WeightsError(f"{folder}: the tokenizer does not say what begins and fills texts")
+    end, pad = whole[begin + len(bare) :], tokenizer.pad_token_id
+    positions = config.max_position_embeddings
+    if isinstance(model, MetaClip2Model):
+        if config.eos_token_id not in end:
+            raise WeightsError(
+                f"{folder}: texts end with tokens {end}, but the model looks for token "
+                f"{config.eos_token_id}"
+            )
+    elif pad != config.pad_token_id:
+        raise WeightsError(
+            f"{folder}: texts are filled with token {pad}, the model leaves out token "
+            f"{config.pad_token_id}"
+        )
+    if isinstance(model, AltCLIPModel):  # counts positions from behind that of padding
+        positions -= pad + 1
+    context = int(min(positions, tokenizer.model_max_length))
+    return TextReader(tokenizer, tuple(whole[:begin]), tuple(end), pad, context)
+
+
+def _plain_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     if not (folder / "tokenizer.json").is_file():
         raise WeightsError(
             f"{folder}: no tokenizer.json (spiece.model alone is not read: save the tokenizer with "
             "a `tokenizers` backend)"
         )
     try:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     except Exception as error:
         raise WeightsError(f"{folder}: cannot read the tokenizer ({_first_line(error)})") from error
+
+
+def _siglip_reader(folder: Path, model: SiglipModel) -> TextReader:
+    tokenizer = _plain_tokenizer(folder)
     if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
         raise WeightsError(f"{folder}: the tokenizer names no token that ends or fills texts")
     settings = folder / "tokenizer_config.json"
@@ -134,12 +193,15 @@ def _siglip_reader(folder: Path, model: SiglipModel) -> TextReader:
 def _read_config(folder: Path) -> Config:
     path = folder / "config.json"
     values = read_config(path)
-    kinds = {"clip": CLIPConfig, "siglip": SiglipConfig}
     kind = values.get("model_type")
-    if kind not in kinds:
-        raise WeightsError(f"{path}: model_type is {kind!r}, not {' or '.join(map(repr, kinds))}")
+    if kind == "siglip2":
+        raise WeightsError(
+            f"{path}: SigLIP 2 for images of any shape (NaFlex) is not read: take one of fixed size"
+        )
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise WeightsError(f"{path}: model_type is {kind!r}, not {' or '.join(map(repr, KINDS))}")
     try:
-        config = kinds[kind].from_dict(values)
+        config: Config = KINDS[kind][0].from_dict(values)
     except Exception as error:  # its validation has exception classes of its own
         raise WeightsError(f"{path}: not a configuration ({_first_line(error)})") from error
     config._attn_implementation = "sdpa"  # whatever the file asks for, no foreign kernel is fetched
@@ -159,7 +221,7 @@ def _read_tensors(paths: Iterable[Path]) -> dict[str, torch.Tensor]:
             raise WeightsError(f"{path}: no such file; {AGAIN}")
         read_header(path)  # names what a file is that is none, or not all there
         tensors.update(load_file(path))
-    return {key: value for key, value in tensors.items() if key not in OLD_BUFFERS}
+    return {key: value for key, value in tensors.items() if not key.endswith(OLD_BUFFERS)}
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -168,9 +230,15 @@ def _weight_files(folder: Path) -> list[Path]:
     if whole.is_file():
         return [whole]
     if index.is_file():
-        parts = set(read_config(index).get("weight_map", {}).values())
-        return [folder / Path(part).name for part in sorted(parts)]
+        parts = read_config(index, Index)["weight_map"].values()
+        return [folder / Path(part).name for part in sorted(set(parts))]
     raise WeightsError(f"{folder}: no model.safetensors (pickle files such as .bin are not read)")
+
+
+def _current(key: str, expected: Mapping[str, torch.Size]) -> str:
+    """Return what the installed transformers calls a weight of AltCLIP's text tower."""
+    renamed = key.replace(".encoder.layer.", ".encoder.layers.")
+    return renamed if renamed in expected else key
 
 
 def _verify(

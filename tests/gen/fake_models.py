@@ -11,6 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import torch
 from PIL import Image
 
 import gen.models
@@ -19,6 +21,7 @@ import rerank.reranker  # now: it takes over the default's name when it is impor
 from gen.events import Watch
 from pipelines import families
 from pipelines.checkpoints import specs
+from pipelines.drafts import to_image
 from pipelines.loading import LoadOptions
 
 SETTINGS = ("negative_prompt", "width", "height", "steps", "guidance", "sampler", "schedule")
@@ -56,8 +59,10 @@ def picture(prompt: str, seed: int, size: tuple[int, int] = (64, 64)) -> Image.I
     return Image.frombytes("RGB", (4, 4), digest[:48]).resize(size, Image.Resampling.NEAREST)
 
 
-def score(image: Image.Image) -> float:
+def score(image: Any) -> float:
     """What the fake jury says: how bright the first tile is."""
+    if isinstance(image, torch.Tensor):  # of a search, (3, H, W)
+        image = to_image(image)
     return sum(image.convert("RGB").getpixel((1, 1))) / 765  # type: ignore[arg-type]
 
 
@@ -82,6 +87,7 @@ class FakeDraft:
         time.sleep(self.pipeline.seconds_per_step)
         self.done = min(self.total, self.done + count)
         self.pipeline.steps += 1
+        self.pipeline.evaluations += count * len(self.seeds)
         self.pipeline.on_step(self)
 
     def preview(
@@ -105,6 +111,28 @@ class FakeDraft:
             half.done = self.done
             halves.append(half)
         return halves[0], halves[1]
+
+    def completed(self) -> list[torch.Tensor | None]:
+        assert self.done > 0
+        self.pipeline.looks += list(self.seeds)
+        images = [picture(self.prompt, seed, self.size) for seed in self.seeds]
+        pixels = [torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images]
+        pairs = zip(self.seeds, pixels, strict=True)
+        return [None if seed in self.pipeline.broken_seeds else p for seed, p in pairs]
+
+    def keep(self, indices: Sequence[int]) -> None:
+        assert sorted(set(indices)) == list(indices) != []
+        self.seeds = tuple(self.seeds[i] for i in indices)
+
+    def branch(self, indices: Sequence[int], seeds: Sequence[int]) -> None:
+        assert len(indices) == len(set(seeds))
+        assert max(indices) < len(self.seeds)
+        self.seeds = tuple(seeds)
+
+    def join(self, other: "FakeDraft") -> None:
+        assert other.done == self.done
+        self.seeds += other.seeds
+        other.close()
 
     def images(self) -> list[Image.Image | None]:
         assert self.done == self.total
@@ -148,8 +176,9 @@ class FakePipeline:
         self.seconds_per_step = self.seconds_per_preview = 0.0
         self.broken_seeds: set[int] = set()
         self.on_step: Callable[[FakeDraft], None] = lambda draft: None
-        self.steps = self.previews = 0
+        self.steps = self.previews = self.evaluations = 0
         self.drawn: tuple[int, ...] = ()  # seeds, in the order of making
+        self.looks: list[int] = []  # seeds, whenever a search looked at them
         self.batches: list[int] = []  # sizes, as begun
         self.settings: list[dict[str, Any]] = []
         self.pictures: list[weakref.ref[Image.Image]] = []

@@ -7,6 +7,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from gen.errors import InputError
 from gen.metadata.foreign import read_any
+from gen.settings.request import WithoutPrompt
 
 GRAPH = {
     "3": {
@@ -100,6 +101,14 @@ def test_values_that_we_cannot_use_are_left_out() -> None:
     assert given.keys() == {"prompt", "negative_prompt", "width", "height"}
 
 
+def test_a_prompt_that_is_not_found_loses_nothing_else() -> None:
+    graph = {**GRAPH, "10": {"inputs": {"conditioning": ["10", 0]}}}  # it leads to itself
+    record = read_any(picture(prompt=json.dumps(graph)))
+    assert isinstance(record.request, WithoutPrompt)
+    assert (record.request.seed, record.request.steps) == (156680208700286, 20)
+    assert record.unread == ("it does not say its prompt",)
+
+
 @pytest.mark.parametrize(
     "texts",
     [
@@ -109,7 +118,6 @@ def test_values_that_we_cannot_use_are_left_out() -> None:
         {"prompt": "{}"},
         {"prompt": "[" * 100_000},
         {"prompt": json.dumps({"1": {"inputs": {"sampler_name": 1, "steps": 1, "positive": []}}})},
-        {"prompt": json.dumps({**GRAPH, "10": {"inputs": {"conditioning": ["10", 0]}}})},
         {"invokeai_metadata": '{"positive_prompt": ["a"]}'},
     ],
 )

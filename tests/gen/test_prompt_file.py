@@ -92,7 +92,7 @@ def test_marks_and_line_ends_of_other_systems(tmp_path: Path, data: bytes) -> No
     ("data", "said"),
     [
         ("a panda\ncaf\xe9".encode("latin-1"), "line 2: byte 4 is not UTF-8"),
-        ("a panda".encode("utf-16"), "line 1: byte 1 is not UTF-8"),
+        ("a panda".encode("utf-16"), "is UTF-16: save it as UTF-8"),
         (b"a panda\nb\0c", "U+0000"),
         (b"a cat\n" + b"x" * (LINE_CAP + 2) + b"\na dog --seed x", "line 2: longer than 64 kB"),
         (b"a cat --seed x\nb\nc --steps 0", "2 bad rows"),
@@ -122,7 +122,7 @@ def test_a_bad_plain_file(tmp_path: Path, data: bytes, said: str) -> None:
         ("[" * 60_000, "bad JSON"),
         ('{"prompt": "a", "output": "../../etc/x"}', "unknown setting 'output'"),
         ('{"prompt": "a", "output": "CON"}', "unknown setting"),
-        ('{"prompt": "a", "steps": "20"}', "steps 20"),
+        ('{"prompt": "a", "steps": "20"}', 'steps: "20" is text'),
         ('{"prompt": "a", "steps": 1e400}', "steps inf"),
         ('{"prompt": "a", "guidance": NaN}', "guidance nan"),
         ('{"prompt": ["a"]}', "prompt"),
@@ -199,3 +199,64 @@ def test_a_large_file_takes_little_memory(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="line 20001: longer than 64 kB"):
         PromptFile(str(path)).check(lambda row: None)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kB
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", 'prompt,negative_prompt,seed\n"a star, on white",blue,3\n a fox ,,\n'),
+        ("a.tsv", "prompt\tnegative_prompt\tseed\na star, on white\tblue\t3\n a fox \t\t\n"),
+        (
+            "a.json",
+            '[{"prompt": "a star, on white", "negative_prompt": "blue", "seed": 3.0},\n'
+            ' {"prompt": " a fox "}]',
+        ),
+        (
+            "a.txt",
+            '[\n {"prompt": "a star, on white",\n  "negative_prompt": "blue", "seed": 3},\n'
+            ' {"prompt": " a fox "}\n]',
+        ),
+    ],
+)
+def test_tables_and_arrays(tmp_path: Path, name: str, text: str) -> None:
+    requests = [row.request for row in rows_of(tmp_path, text, name)]
+    assert requests == [
+        Request("a star, on white", negative_prompt="blue", seed=3),
+        Request(" a fox "),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.yaml", "- prompt: a fox", "YAML is not read"),
+        ("a.csv", "prompt,seed\na fox,x", "line 2: seed x"),
+        ("a.csv", "prompt\na fox, in snow", "more cells"),
+        ("a.csv", "words\na fox", "unknown setting 'words'"),
+        ("a.json", "[1]", "must be an object"),
+        ("a.json", "[" * 60_000, "bad JSON"),
+        ("a.json", '{"prompt": "a fox"', "bad JSON"),
+    ],
+)
+def test_a_bad_table_or_array(tmp_path: Path, name: str, text: str, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        rows_of(tmp_path, text, name)
+    assert said in str(caught.value)
+
+
+def test_one_object_over_several_lines(tmp_path: Path) -> None:
+    text = '{\n  "prompt": "a fox",\n  "seed": 4\n}'
+    assert rows_of(tmp_path, text)[0].request == Request("a fox", seed=4)
+    assert rows_of(tmp_path, '{ "prompt": "a fox" }')[0].request == Request("a fox")
+
+
+def test_all_combinations_of_a_row(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("a {red|blue} fox --seed 4\na tree")
+    found = [row.request for row in PromptFile(str(path), combinatorial=True)]
+    template = "a {red|blue} fox"
+    assert found == [
+        Request("a red fox", seed=4, template=template),
+        Request("a blue fox", seed=4, template=template),
+        Request("a tree"),
+    ]

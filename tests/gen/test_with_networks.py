@@ -319,18 +319,29 @@ def test_a_picture_is_completed(
         (["--temperature", "-1"], 2, "temperature -1: must be a number from 0"),
         (["--steps", "5"], 2, "steps: not a setting of the chosen model: .* takes .*temperature"),
         (["-W", "64"], 2, "width: not a setting of the chosen model"),
-        (["--keep-rows", "2"], 2, "init_image and keep_rows go together"),
-        (["--init-image", "right.png"], 2, "init_image and keep_rows go together"),
+        (["--keep-rows", "2"], 2, "keep_rows: goes with init_image"),
+        (["--mask", "right.png"], 2, "mask: goes with init_image"),
+        (["--init-image", "right.png", "--mask-blur", "2"], 2, "mask_blur: goes with mask"),
+        (["--init-image", "right.png", "--strength", "0"], 2, "strength 0: draws nothing anew"),
+        (["--init-image", "right.png", "--strength", "1.2"], 2, "strength 1.2: must be a number"),
+        (["--init-image", "right.png", "--mask", "right.png"], 2, "mask .* is the image itself"),
+        (["--init-image", "right.png", "--mask", "wide.png"], 2, "is 64x32, the image is 32x32"),
+        (["--init-image", "right.png", "--mask", "black.png"], 2, "nothing in it is white"),
+        (
+            ["--init-image", "right.png", "--keep-rows", "2", "--strength", "0.5"],
+            2,
+            "keep_rows and strength each say what is kept",
+        ),
         (["--init-image", "right.png", "--keep-rows", "0"], 2, "keep_rows 0: must be"),
         (["--init-image", "right.png", "--keep-rows", "4"], 2, "keep_rows 4: .* from 1 to 3"),
-        (["--init-image", "wide.png", "--keep-rows", "2"], 2, "is 64x32, .* draws 32x32"),
-        (["--init-image", "grey.png", "--keep-rows", "2"], 2, "is in mode L: convert it to RGB"),
-        (["--init-image", "gone.png", "--keep-rows", "2"], 2, "not an image that can be read"),
-        (["--init-image", "text.png", "--keep-rows", "2"], 2, "not an image that can be read"),
+        (["--init-image", "gone.png", "--keep-rows", "2"], 2, "gone.png: no such file"),
+        (["--init-image", "text.png", "--keep-rows", "2"], 2, "text.png: not an image in one of"),
         (["--attention", "flex"], 2, "attention 'flex' needs a CUDA device"),
         (["--safety"], 3, "has no safety_checker/"),
         (["--temperature", "0"], 0, ""),
         (["--init-image", "right.png", "--keep-rows", "3"], 0, ""),
+        (["--init-image", "wide.png", "--keep-rows", "2"], 0, ""),
+        (["--init-image", "grey.png"], 0, ""),
     ],
 )
 def test_bad_input_is_one_line_and_the_right_code(
@@ -347,6 +358,7 @@ def test_bad_input_is_one_line_and_the_right_code(
         ("right.png", "RGB", (32, 32)),
         ("wide.png", "RGB", (64, 32)),
         ("grey.png", "L", (32, 32)),
+        ("black.png", "L", (32, 32)),
     ):
         Image.new(mode, size).save(name)
     Path("text.png").write_text("no picture")

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from pipelines.images import MAX_PIXELS, open_image, to_rgb
 from rerank import BadImageError, WeightsError
-from rerank.decoding import MAX_PIXELS, open_image, to_rgb
 from rerank.model.preprocessing import Preprocessing, read_preprocessing
 
 pytestmark = pytest.mark.slow

@@ -1,9 +1,12 @@
 """What a stranger may send to keep the server busy, as requests."""
 
 import base64
+import http.client
 import io
 import json
 import struct
+import sys
+import time
 import zlib
 from dataclasses import dataclass
 
@@ -105,3 +108,26 @@ def _bomb(side: int) -> bytes:
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def send(attack: Attack, port: int, seconds: float) -> list[int]:
+    """Send an attack again and again; the statuses of the answers, 0 where there was none."""
+    statuses, ends = [], time.monotonic() + seconds
+    while time.monotonic() < ends:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        try:
+            connection.request(
+                "POST", attack.path, attack.body, {"Content-Type": "application/json"}
+            )
+            statuses.append(connection.getresponse().status)
+        except (OSError, http.client.HTTPException):
+            statuses.append(0)
+        finally:
+            connection.close()
+    return statuses
+
+
+if __name__ == "__main__":
+    attack = all_attacks()[sys.argv[1]]
+    print("ready", flush=True)
+    print(json.dumps(send(attack, int(sys.argv[2]), float(sys.argv[3]))))

@@ -378,6 +378,9 @@ def test_rerank(quick) -> None:
     assert [place["score"] for place in answer["results"]] == [scores[index] for index in best]
     assert [upload["index"] for upload in answer["failed"]] == [5, 6, 7]
     assert "nothing is fetched" in answer["failed"][0]["reason"]
+    assert all(0 <= place["probability"] <= 1 for place in answer["results"])
+    assert all({"claim", "holds"} == claim.keys() for claim in answer["results"][0]["claims"])
+    assert answer["results"][0]["claims"]
     assert answer["model"] == "fake-jury"
     top = post(f"{quick.url}/v1/rerank", {"prompt": "a panda", "images": sent, "top_k": 2})
     assert top["results"] == answer["results"][:2]

@@ -112,6 +112,26 @@ def test_webuiapi_reads_what_an_image_says(webui: Any, quick: FakeSite) -> None:
         webui.interrogate(image)
 
 
+def test_webuiapi_enlarges(webui: Any, quick: FakeSite) -> None:
+    image = fake_models.picture("a fox", 1)
+    twice = webui.extra_single_image(image, upscaler_1="Nearest", upscaling_resize=2).image
+    assert twice.tobytes() == image.resize((128, 128), Image.Resampling.NEAREST).tobytes()
+    sized = webui.extra_single_image(
+        image, resize_mode=1, upscaling_resize_w=96, upscaling_resize_h=128, upscaler_1="Lanczos"
+    )
+    assert sized.image.size == (96, 128)
+    assert webui.extra_single_image(image).image.tobytes() == image.tobytes()
+    several = webui.extra_batch_images([image, image], upscaler_1="Lanczos").images
+    assert [each.size for each in several] == [(128, 128)] * 2
+    for bad, name in (
+        ({"upscaler_1": "ESRGAN_4x"}, "upscaler_1"),
+        ({"gfpgan_visibility": 1}, "gfpgan_visibility"),
+        ({"resize_mode": 0, "upscaler_1": "Nearest", "upscaling_resize": 9}, "upscaling_resize"),
+    ):
+        with pytest.raises(RuntimeError, match=name):
+            webui.extra_single_image(image, **bad)
+
+
 def test_webuiapi_is_told_what_is_not_done(webui: Any, quick: FakeSite) -> None:
     with pytest.raises(RuntimeError, match="enable_hr"):
         webui.txt2img(prompt="a fox", enable_hr=True)

@@ -59,7 +59,7 @@ def test_every_setting_of_a_model_has_a_field_with_its_default(service: Service)
     present = [each for each in models.shipped().values() if each.folder.is_dir()]
     fields = controls(service)
     # A visitor has no business with this machine's files.
-    of_files = {"init_image", "keep_rows", "lora", "vae", "embedding"}
+    of_files = {"init_image", "mask", "keep_rows", "lora", "vae", "embedding"}
     taken = {name for each in present for name in each.settings} - of_files
     assert fields.keys() == {"prompt", "model", "seed", "candidates", "top_k"} | taken
     assert {name: fields[name].value for name in spec.defaults} == {

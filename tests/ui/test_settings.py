@@ -24,7 +24,7 @@ from pipelines.diffusion.settings import DiffusionSettings
 from pipelines.settings import Setting, settings_of
 from rerank.panel import Member, Panel
 from ui.service.service import Service
-from ui.service.settings import SERVED, offered
+from ui.service.settings import EDITS, SERVED, offered
 
 gr = pytest.importorskip("gradio", reason="gradio is not installed")
 
@@ -34,7 +34,8 @@ from ui.page.form import build_form, build_prompt, build_quick  # noqa: E402
 pytestmark = pytest.mark.slow
 
 PATIENCE = 60
-LOCAL = {"init_image", "keep_rows", "lora", "vae", "embedding", "wildcards"}
+LOCAL = {"init_image", "mask", "keep_rows", "lora", "vae", "embedding", "wildcards"}
+WITH_AN_IMAGE = {*EDITS, "init_image_hash", "mask_hash"}
 FAMILIES = {"whole-diffusion": DiffusionSettings, "whole-dalle": DalleSettings}
 
 
@@ -83,7 +84,7 @@ def listed(site: FakeSite, model: str) -> list[str]:
 @pytest.mark.parametrize("model", FAMILIES)
 def test_every_setting_that_is_listed_can_be_posted(model: str, whole: FakeSite) -> None:
     names = listed(whole, model)
-    assert set(names) == set(settings_of(FAMILIES[model])) - LOCAL
+    assert set(names) == set(settings_of(FAMILIES[model])) - LOCAL - WITH_AN_IMAGE
     for name in names:
         value = some(SETTINGS[name])
         asked = {"prompt": "a panda", "model": model, "seed": 1, "candidates": 1, name: value}
@@ -139,7 +140,7 @@ def test_every_visible_field_is_drawn_with(
         form = build_form(whole.service, build_prompt(), *build_quick(whole.service))
     shown = visible(form)
     taken = {name for name in MODEL_SETTINGS if any(name in spec.settings for spec in chosen)}
-    assert set(shown) == {"candidates", "top_k", "seed"} | (taken - LOCAL)
+    assert set(shown) == {"candidates", "top_k", "seed"} | (taken - LOCAL - WITH_AN_IMAGE)
     counts = {"candidates": 2, "top_k": 1}
 
     def drawn(filled: Sequence[str]) -> Request:

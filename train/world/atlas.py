@@ -26,6 +26,7 @@ from train.world.concepts import CONCEPTS, Concept
 
 CACHE = Path(os.environ.get("SALON_WORLD", Path.home() / ".cache" / "salon" / "world"))
 SIDE = 96  # pixels of a rendered drawing: larger than any sprite at 64 pixels
+LARGE_SIDE = 224  # the same at 256 pixels, for the upsampler
 
 
 @dataclass(frozen=True)

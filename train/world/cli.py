@@ -197,6 +197,16 @@ def _dalle(run: Path) -> Task:
     return WorldDalleTask(RECIPE, dvae, *_reader(run), run / "codes")
 
 
+def _upsampler(run: Path) -> Task:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    from pipelines.dalle.networks import load_dvae
+    from train.world.upsampler import UpsamplerRecipe, UpsamplerTask
+
+    vae = AutoencoderKL.from_pretrained(_trained(run, "autoencoder"))
+    return UpsamplerTask(UpsamplerRecipe(), vae, load_dvae(_trained(run, "dvae")))
+
+
 def _reader(run: Path) -> tuple[CLIPTextModel, CLIPTokenizer]:
     """Return the text tower and its tokenizer; the pooled projection is CLIP's alone."""
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -236,6 +246,10 @@ TASKS: dict[str, tuple[Callable[[Path], Task], Schedule]] = {
     "dalle": (
         _dalle,
         Schedule(32, 2e-3, warmup_steps=100, ema_decay=0.999, minutes=60, save_minutes=10),
+    ),
+    "upsampler": (
+        _upsampler,
+        Schedule(32, 2e-3, warmup_steps=100, ema_decay=0.998, minutes=60, save_minutes=8),
     ),
     "diffusion": (
         _diffusion,

@@ -105,7 +105,7 @@ class WorldDiffusionTask(DiffusionTask):
         return tile(self.draw(prompts, seed=0), columns=12, captions=prompts)
 
 
-RECIPE = DalleRecipe(width=192, heads=6, masks=(Mask.ROW, Mask.COLUMN, Mask.FULL) * 2, pool=400_000)
+RECIPE = DalleRecipe(width=192, heads=3, masks=(Mask.ROW, Mask.COLUMN, Mask.FULL) * 2, pool=400_000)
 
 
 class WorldDalleTask(DalleTask):

@@ -16,7 +16,7 @@ from train.world.prompts import EVALUATION, TAGS, Prompt, read_prompts
 from train.world.renderer import render
 from train.world.scene import KINDS, Scene, draw_scene
 from train.world.vocabulary import FIRST
-from train.worlds import CAPTIONS, Quiz, Tried, World
+from train.worlds import CAPTIONS, Question, Quiz, Tried, World
 
 GROUPS = (*TAGS, "own wording", "free wording", "held out")
 
@@ -73,6 +73,13 @@ def quiz(rng: random.Random, held_out: bool) -> Quiz | None:
     return Quiz(render([scene]), texts, list(changed.values()))
 
 
+def ask(rng: random.Random) -> Question:
+    """Return a prompt for a scene without held-out combinations."""
+    table = words.load()
+    told = describe(draw_scene(rng, FIRST), rng)
+    return Question(Speaker(table.unknown, table.adjectives, table.verbs).phrase(told, rng), told)
+
+
 WORLD = World(
     prompts=EVALUATION,
     read=read_prompts,
@@ -83,4 +90,5 @@ WORLD = World(
     quiz=quiz,
     kinds=tuple(KINDS),
     trial=trial,
+    ask=ask,
 )

@@ -10,31 +10,33 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from train.world.atlas import Atlas, load
+from train.world.atlas import LARGE_SIDE, SIDE, Atlas, load
 from train.world.scene import CELLS, Scene
 from train.world.vocabulary import BACKGROUNDS, COLOURS, STYLES, THINGS
 
 CELL = 8  # pixels
 OVERSAMPLING = 8  # shapes are drawn this much larger and averaged down
 KEPT = 40_000  # sprites in memory, of about 4 KiB each
+LARGEST_KEPT = 7 * CELL  # pixels of a side
 
 
 def render(scenes: Sequence[Scene], cell: int = CELL) -> torch.Tensor:
     """Return scenes as images (B, 3, CELLS × cell, CELLS × cell) uint8."""
-    side = CELLS * cell
-    images = np.empty((len(scenes), side, side, 3), dtype=np.float32)
+    whole = CELLS * cell
+    images = np.empty((len(scenes), whole, whole, 3), dtype=np.float32)
     for image, scene in zip(images, scenes, strict=True):
         image[:] = BACKGROUNDS[scene.background]
         for sprite in scene.sprites:
-            drawn = sprite_pixels(sprite.thing, scene.style, sprite.side * cell)
-            x, y, end = round(sprite.x * cell), round(sprite.y * cell), sprite.side * cell
-            under = image[y : y + end, x : x + end]
+            side = sprite.side * cell
+            draw = kept_pixels if side <= LARGEST_KEPT else sprite_pixels
+            drawn = draw(sprite.thing, scene.style, side)
+            x, y = round(sprite.x * cell), round(sprite.y * cell)
+            under = image[y : y + side, x : x + side]
             under *= 1 - drawn[..., 3:] * np.float32(1 / 255)
             under += drawn[..., :3]
     return torch.from_numpy(images.round().clip(0, 255).astype(np.uint8)).permute(0, 3, 1, 2)
 
 
-@functools.lru_cache(maxsize=KEPT)
 def sprite_pixels(thing: int, style: str, side: int) -> np.ndarray:
     """Return a thing as (side, side, 4) uint8, its colours multiplied by alpha, with a margin of a
     24th of the side, so that neighbours do not touch."""
@@ -45,7 +47,7 @@ def sprite_pixels(thing: int, style: str, side: int) -> np.ndarray:
     if THINGS[thing].shape is not None:
         inner[:] = _shape_pixels(thing, ink)
         return pixels
-    atlas = atlas_of(style)
+    atlas = atlas_of(style, SIDE if ink <= SIDE else LARGE_SIDE)
     bands = np.moveaxis(np.asarray(atlas.pixels[atlas.row[THINGS[thing].key]]), 2, 0)
     for number, band in enumerate(bands):
         small = Image.fromarray(band).resize((ink, ink), Image.Resampling.BOX)
@@ -53,10 +55,13 @@ def sprite_pixels(thing: int, style: str, side: int) -> np.ndarray:
     return pixels
 
 
+kept_pixels = functools.lru_cache(maxsize=KEPT)(sprite_pixels)
+
+
 @functools.cache
-def atlas_of(style: str) -> Atlas:
-    """Return the rendered drawings of a style."""
-    return load(STYLES[style])
+def atlas_of(style: str, side: int = SIDE) -> Atlas:
+    """Return the drawings of a style, rendered at `side` pixels."""
+    return load(STYLES[style], side=side)
 
 
 def _shape_pixels(thing: int, side: int) -> np.ndarray:

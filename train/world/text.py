@@ -30,10 +30,13 @@ from train.world.tokenizer import CONTEXT
 from train.world.vocabulary import (
     ACCEPTED,
     BACKGROUNDS,
+    COLOURS,
     FIRST,
     NOUN_NUMBERS,
+    NOUNS,
     PLACES,
     RELATIONS,
+    SHAPES,
     SIZES,
     STYLES,
     THINGS,
@@ -42,6 +45,7 @@ from train.world.vocabulary import (
 READER = "reader.safetensors"
 SLOTS = 3  # things that a caption tells at most
 NOTHING = len(THINGS)
+PARTS = len(NOUNS) + len(SHAPES) + len(COLOURS) + 1  # what a thing is read as, the last is nothing
 # Classes of each fact; the first of all but the count says that it is left open.
 HEADS = {"count": 5, "axis": 3, "size": 4, "column": 4, "row": 4, "background": 13, "style": 6}
 FACTS = ("things", *HEADS)
@@ -88,7 +92,7 @@ class Reader(torch.nn.Module):
         self.queries = torch.nn.Parameter(0.02 * torch.randn(SLOTS + 1, width))
         self.attention = torch.nn.MultiheadAttention(width, 4, batch_first=True)
         self.norm = torch.nn.LayerNorm(width)
-        self.things = torch.nn.Linear(width, NOTHING + 1)
+        self.parts = torch.nn.Linear(width, PARTS)
         self.others = torch.nn.Linear(width, sum(HEADS.values()))
 
     def forward(self, states: torch.Tensor, absent: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -99,7 +103,16 @@ class Reader(torch.nn.Module):
             queries, states, states, key_padding_mask=absent, need_weights=True
         )  # faster so
         slots = self.norm(read[0])
-        return self.things(slots[:, :SLOTS]), self.others(slots[:, SLOTS])
+        return whole_things(self.parts(slots[:, :SLOTS])), self.others(slots[:, SLOTS])
+
+
+def whole_things(parts: torch.Tensor) -> torch.Tensor:
+    """(…, PARTS) logits of nouns, shapes, colours and nothing to those of all things and nothing
+    (…, NOTHING + 1): a coloured shape is its shape and its colour, so that a shape can be read in a
+    colour that it never had."""
+    nouns, shapes, colours, nothing = parts.split((len(NOUNS), len(SHAPES), len(COLOURS), 1), -1)
+    coloured = (shapes[..., :, None] + colours[..., None, :]).flatten(-2)  # as THINGS has them
+    return torch.cat([nouns, coloured, nothing], dim=-1)
 
 
 @dataclass(frozen=True)
@@ -117,7 +130,7 @@ class TextTask(Task):
         self.config, self.tokenizer = config, tokenizer
         self.text = build(config, tokenizer)
         self.reader = Reader(config.width)
-        self.pooled = torch.nn.Linear(config.projection, SLOTS * (NOTHING + 1))
+        self.pooled = torch.nn.Linear(config.projection, SLOTS * PARTS)
         self.pooled_others = torch.nn.Linear(config.projection, sum(HEADS.values()))
         self.words = words.load()
         self.speaker = Speaker(self.words.unknown, self.words.adjectives, self.words.verbs)
@@ -150,7 +163,7 @@ class TextTask(Task):
         things, others = things.float(), others.float()
         embeds = functional.normalize(output.text_embeds.float(), dim=-1)
         feature = embeds * embeds.shape[-1] ** 0.5
-        again = self.pooled(feature).float().view(things.shape)
+        again = whole_things(self.pooled(feature).float().view(len(feature), SLOTS, PARTS))
         read = _thing_loss(things, batch.things)
         rest = _head_loss(others, batch.others)
         pooled = _thing_loss(again, batch.things) + _head_loss(

@@ -23,6 +23,8 @@ from ui.access.credentials import Credentials, is_loopback
 BODY_LIMITS: Mapping[str, int] = {
     "/v1/rerank": 64_000_000,
     "/sdapi/": 28_000_000,  # an image of 20 MB in base64
+    "/v1/images/edits": 64_000_000,
+    "/v1/images/variations": 32_000_000,
     "/v1/": 1_000_000,
     "/gradio_api/upload": 64_000_000,  # several at once
     "": 2_000_000,

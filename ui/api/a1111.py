@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from ui.api.answers import new_router
-from ui.api.sdapi import drawing, facts, options
+from ui.api.sdapi import drawing, extras, facts, options
 from ui.service.service import Service
 
 
@@ -13,5 +13,6 @@ def routes(service: Service) -> APIRouter:
     choices = options.Choices()
     router.include_router(drawing.routes(service, choices))
     router.include_router(options.routes(service, choices))
+    router.include_router(extras.routes(service))
     router.include_router(facts.routes(service))
     return router

@@ -52,6 +52,9 @@ class ParameterError(InputError):
         super().__init__(message)
         self.param, self.code = param, code
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ParameterError, (self.param, str(self), self.code)  # from a process to another
+
 
 class NoImageError(Exception):
     """All candidates of a job have failed, for these reasons."""

@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter
 
-from ui.api import a1111, generations, health, models, reranking
+from ui.api import a1111, choices, generations, health, models, reranking
 from ui.service.service import Service
 
-TOPICS = (generations, models, reranking, health, a1111)
+TOPICS = (generations, models, reranking, choices, health, a1111)
 
 
 def routes(service: Service) -> APIRouter:

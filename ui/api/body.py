@@ -10,7 +10,7 @@ from gen.settings import MAX_TEXT, Setting
 from gen.settings.request import SETTINGS, find_setting
 from ui.api.answers import ParameterError
 from ui.service.rules import LIMITS
-from ui.service.settings import SERVED
+from ui.service.settings import EDITS, SERVED
 
 # 42.0 is 42: not every language that writes JSON tells them apart.
 WHOLE = BeforeValidator(
@@ -30,11 +30,16 @@ def setting_fields(without: set[str]) -> dict[str, Any]:
     return {name: _field(SETTINGS[name]) for name in SERVED if name not in without}
 
 
+def edit_fields() -> dict[str, Any]:
+    """Return the settings that go with an uploaded image, likewise."""
+    return {name: _field(SETTINGS[name]) for name in EDITS}
+
+
 def _field(setting: Setting) -> Any:
     if setting.name == "seed":  # large seeds are text
         return Annotated[int | str | None, WHOLE], Field(None, description=setting.help)
-    if setting.kind is str:
-        return str | None, Field(None, description=setting.help)
+    if setting.kind in (str, bool):
+        return setting.kind | None, Field(None, description=setting.help)
     high = LIMITS.get(setting.name, setting.high)
     bounded = Field(None, description=setting.help, ge=setting.low, le=high)
     return (Annotated[int | None, WHOLE] if setting.kind is int else float | None), bounded

@@ -1,115 +1,21 @@
 """Drawing, as OpenAI's clients ask for it."""
 
-import re
-import time
-from dataclasses import dataclass, replace
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
 from fastapi import APIRouter, Response
 from fastapi import Request as HttpRequest
-from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, create_model
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from gen.engine import Outcome
-from gen.errors import InputError
-from gen.events import Event, Note, Watch
-from gen.settings.request import Request
-from ui.api.answers import ParameterError, client_of, finished, new_router
-from ui.api.body import Body, Prompt, checked, setting_fields, to_response
-from ui.api.generated import facts_of, images_of
-from ui.api.images import Form, to_base64
-from ui.api.sizes import fitted_size, size_settings
-from ui.api.streaming import Partials, events
-from ui.api.url_store import UrlStore
+from ui.api import edits
+from ui.api.answers import client_of, new_router
+from ui.api.image_answers import ImageAnswers, ImagesAnswer
+from ui.api.openai_request import Generation, parse
 from ui.service.service import Service
-
-MAX_IMAGES = 10
-MOST_KEYS = 20  # that are not known
-LIKENESS = 0.8  # from which a key that is not known is one of ours, mistyped
-
-
-class OpenAIFields(Body):
-    """What OpenAI's clients send, of which the last four make no difference here.
-
-    What OpenAI thinks of next is accepted, too, and noted in the answer.
-    """
-
-    model_config = ConfigDict(extra="allow")
-
-    prompt: Prompt
-    model: str | None = None
-    models: Annotated[
-        list[str] | None, Field(min_length=1, description="instead of model: they draw in turn")
-    ] = None
-    n: Annotated[int | None, Field(ge=1, le=MAX_IMAGES, description="images returned")] = None
-    size: Annotated[str | None, Field(description="auto, or WIDTHxHEIGHT")] = None
-    response_format: Literal["b64_json", "url"] | None = None
-    output_format: Literal["png", "jpeg", "webp"] | None = None
-    output_compression: Annotated[int | None, Field(ge=0, le=100)] = None
-    background: Literal["auto", "opaque", "transparent"] | None = None
-    stream: bool | None = None
-    partial_images: Annotated[int | None, Field(ge=0, le=3)] = None
-    user: str | None = None
-    quality: Literal["standard", "hd", "low", "medium", "high", "auto"] | None = None
-    style: Literal["vivid", "natural"] | None = None
-    moderation: Literal["low", "auto"] | None = None
-
-
-OWN_FIELDS = setting_fields(without={"prompt", "model"})
-if TYPE_CHECKING:
-    Generation = OpenAIFields
-else:
-    Generation = create_model("Generation", __base__=OpenAIFields, **OWN_FIELDS)
-
-
-class GeneratedImage(BaseModel):
-    """One image of an answer, best first."""
-
-    b64_json: str | None = None
-    url: str | None = None
-    seed: int | str
-    rank: int | None = None
-    score: Annotated[
-        float | None,
-        Field(description="of one reranker: cosine with the prompt, -1 to 1"),
-    ] = None
-    scores: Annotated[
-        dict[str, float] | None, Field(description="its parts, where several scorers are combined")
-    ] = None
-    model: str | None = None
-    size: str
-    drawn_size: Annotated[str | None, Field(description="before it was enlarged")] = None
-
-
-class ImagesAnswer(BaseModel):
-    """The answer to a Generation."""
-
-    created: int
-    data: list[GeneratedImage]
-    output_format: Literal["png", "jpeg", "webp"]
-    background: Literal["opaque"] = "opaque"
-    notes: list[str]
-    failed: Annotated[list[str], Field(description="candidates without an image, and why")]
-
-
-@dataclass(frozen=True)
-class ParsedRequest:
-    """A Generation that was understood."""
-
-    request: Request
-    form: Form
-    notes: tuple[str, ...]
-    as_url: bool
-    as_base64: bool
 
 
 def routes(service: Service) -> APIRouter:
     """Return the paths that draw, and that of images which were asked for as URLs."""
     router = new_router()
-    url_store = UrlStore()
+    answers = ImageAnswers(service)
 
     @router.post(
         "/v1/images/generations",
@@ -119,127 +25,14 @@ def routes(service: Service) -> APIRouter:
     async def generate(body: Generation, http: HttpRequest) -> Response:
         """Draw `candidates` images of a prompt and return the `n` best, best first."""
         parsed = await run_in_threadpool(parse, service, body)
-        client = client_of(http, body.user)
-        address = f"{http.url.scheme}://{http.url.netloc}/v1/files/"
-        if body.stream:
-            partials = 0 if body.partial_images is None else body.partial_images
-            watch = Partials(partials)
-            job = await run_in_threadpool(
-                service.submit, parsed.request, client, watch, previews=partials > 0
-            )
-            stream = events(service, job, parsed.form, watch)
-            return StreamingResponse(stream, media_type="text/event-stream")
-        notes = [*parsed.notes]
-        job = await run_in_threadpool(service.submit, parsed.request, client, _noting(notes))
-        outcome = await finished(service, job, http)
-        return await run_in_threadpool(_answer, parsed, outcome, notes, url_store, address)
+        return await answers.answer(parsed, http, client_of(http, body.user), "image_generation")
 
     @router.get("/v1/files/{name}", response_class=Response, include_in_schema=False)
     async def file(name: str) -> Response:
-        stored = url_store.get(name)
+        stored = answers.url_store.get(name)
         if stored is None:
             raise HTTPException(404, "no such image, or no longer")
         return Response(stored.data, media_type=stored.media_type)
 
+    router.include_router(edits.routes(service, answers))
     return router
-
-
-def parse(service: Service, body: OpenAIFields) -> ParsedRequest:
-    """Return what is to be drawn, and how it goes out.
-
-    Raises ParameterError and what `Service.submit` raises.
-    """
-    if not body.prompt.strip():
-        raise ParameterError("prompt", "prompt: empty: say what to draw")
-    if body.background == "transparent":
-        raise ParameterError("background", "background transparent: images are opaque here")
-    asked = body.model_dump(include={*OWN_FIELDS, "prompt"}, exclude_none=True)
-    if body.models is not None and body.model:
-        raise ParameterError("models", "model and models: give one of them")
-    notes = _unknown(body)
-    asked["model"] = (body.model or None) if body.models is None else ",".join(body.models)
-    top_k, n = asked.pop("top_k", None), body.n
-    if top_k is not None and n is not None and top_k != n:
-        raise ParameterError("top_k", f"top_k {top_k} and n {n} say the same: give one of them")
-    asked["top_k"] = n if n is not None else 1 if top_k is None else top_k
-    size = _size(body, asked)
-    values = {name: checked(name, value) for name, value in asked.items() if value is not None}
-
-    file_format = "png" if body.output_format is None else body.output_format
-    form = Form(file_format, body.output_compression)
-    if size is not None:
-        drawn_size = fitted_size(service, values.get("model"), *size)
-        values |= size_settings(service, values.get("model"), drawn_size)
-        if drawn_size != size:
-            form = replace(form, size=size)
-            notes += ["drawn at {}x{} and enlarged".format(*drawn_size)]
-    return ParsedRequest(
-        Request.from_json(values),
-        form,
-        tuple(notes),
-        as_url=body.response_format != "b64_json",
-        as_base64=body.response_format != "url",
-    )
-
-
-def _unknown(body: OpenAIFields) -> list[str]:
-    """Return a note on the keys that are not known. Raises ParameterError for a slip of ours."""
-    unknown = [key[:40] for key in body.model_extra or {}]
-    for key in unknown[:MOST_KEYS]:
-        if near := get_close_matches(key, OWN_FIELDS, 1, LIKENESS):
-            message = f"{key}: not known; did you mean {near[0]}?"
-            raise ParameterError(key, message, "unknown_parameter")
-    if len(unknown) > MOST_KEYS:
-        raise InputError(f"{len(unknown)} keys that are not known here, as {unknown[0]}")
-    return [f"not known here, so without effect: {', '.join(unknown)}"] if unknown else []
-
-
-def _size(body: OpenAIFields, asked: dict[str, Any]) -> tuple[int, int] | None:
-    """Return the size that is asked for, in pixels; None leaves it to the model and `asked`.
-
-    A width and height that are given together are taken out of `asked`.
-    """
-    given = [name for name in ("width", "height") if name in asked]
-    if body.size is None or body.size == "auto":
-        return (asked.pop("width"), asked.pop("height")) if len(given) == 2 else None
-    if given:
-        raise ParameterError("size", f"size and {given[0]} say the same: give one of them")
-    match = re.fullmatch(r"([0-9]{1,9})x([0-9]{1,9})", body.size)
-    if match is None:
-        raise ParameterError("size", "size: must be auto, or WIDTHxHEIGHT as in 64x64")
-    return int(match[1]), int(match[2])
-
-
-def _noting(notes: list[str]) -> Watch:
-    def watch(event: Event) -> None:
-        if isinstance(event, Note):
-            notes.append(event.text)
-
-    return watch
-
-
-def _answer(
-    parsed: ParsedRequest,
-    outcome: Outcome,
-    notes: list[str],
-    url_store: UrlStore,
-    address: str,
-) -> Response:
-    """Answer with the images of an outcome; their URLs begin with `address`."""
-    data = []
-    for result in images_of(outcome):
-        file = parsed.form.encode_result(result)
-        image = GeneratedImage(
-            b64_json=to_base64(file) if parsed.as_base64 else None,
-            url=address + url_store.put(file, parsed.form) if parsed.as_url else None,
-            **facts_of(result, parsed.form),
-        )
-        data.append(image)
-    answer = ImagesAnswer(
-        created=int(time.time()),
-        data=data,
-        output_format=parsed.form.format,  # type: ignore[arg-type]
-        notes=notes,
-        failed=[f"seed {result.seed}: {result.failed}" for result in outcome.failed],
-    )
-    return to_response(answer)

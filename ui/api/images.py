@@ -108,10 +108,21 @@ def open_image(data: bytes) -> Image.Image:
 
 def decode(data: bytes, reader: Reader) -> Image.Image:
     """Decode an upload; of an animation the first frame. Raises InputError."""
-    return reader.read(_decoded, data)
+    return reader.read(decoded, data)
 
 
-def _decoded(data: bytes) -> Image.Image:
+def format_of(data: bytes, reader: Reader) -> str:
+    """Return an upload's format, when all of it could be decoded. Raises InputError."""
+    return reader.read(_format, data)
+
+
+def _format(data: bytes) -> str:
+    decoded(data)
+    return str(open_image(data).format)
+
+
+def decoded(data: bytes) -> Image.Image:
+    """Decode an upload in this process, which is to be another than the server's."""
     image = open_image(data)
     try:
         return image.copy()  # a file cannot be sent on

@@ -28,11 +28,22 @@ class RerankRequest(Body):
     user: str | None = None
 
 
+class ClaimResult(BaseModel):
+    """One fact of the prompt, and whether an image shows it."""
+
+    claim: str
+    holds: bool
+
+
 class RankedImage(BaseModel):
     """An image that was scored, by its index in the request."""
 
     index: int
     score: float
+    probability: Annotated[
+        float | None, Field(description="that it matches, of a calibrated reranker")
+    ] = None
+    claims: list[ClaimResult] = []
 
 
 class UnscoredImage(BaseModel):
@@ -59,7 +70,8 @@ def routes(service: Service) -> APIRouter:
         """Rank images by how well they fit a prompt."""
         prompt = checked("prompt", body.prompt)
         files, failed = await run_in_threadpool(_files, body.images)
-        job = service.rerank(prompt, list(files.values()), client_of(http, body.user))
+        client = client_of(http, body.user)
+        job = service.rerank(prompt, list(files.values()), client, closely=True)
         scores: list[UploadScore] = await finished(service, job, http)
         return to_response(_ranked(service, body, list(files), scores, failed))
 
@@ -89,7 +101,10 @@ def _ranked(
         if each.score is None:
             failed = [*failed, UnscoredImage(index=index, reason=each.failed or "")]
         else:
-            ranked.append(RankedImage(index=index, score=each.score))
+            claims = [ClaimResult(claim=claim, holds=holds) for claim, holds in each.claims]
+            ranked.append(
+                RankedImage(index=index, score=each.score, probability=each.match, claims=claims)
+            )
     ranked.sort(key=lambda image: (-image.score, image.index))
     reranker = service.engine.reranker_spec()
     assert reranker is not None

@@ -46,8 +46,10 @@ class Partials:
         self._loop.call_soon_threadsafe(self.queue.put_nowait, preview)
 
 
-async def events(service: Service, job: Job, form: Form, partials: Partials) -> AsyncIterator[str]:
-    """Yield previews, then the images. Closed early, it drops the job."""
+async def events(
+    service: Service, job: Job, form: Form, partials: Partials, kind: str
+) -> AsyncIterator[str]:
+    """Yield previews, then the images, as events of a kind. Closed early, it drops the job."""
     job.future.add_done_callback(lambda _: partials.put(None))
     common = {
         "background": "opaque",
@@ -60,7 +62,7 @@ async def events(service: Service, job: Job, form: Form, partials: Partials) -> 
         while (preview := await partials.queue.get()) is not None:
             file = await run_in_threadpool(form.encode, preview)
             yield _event(
-                "image_generation.partial_image",
+                f"{kind}.partial_image",
                 b64_json=to_base64(file),
                 partial_image_index=index,
                 created_at=int(time.time()),
@@ -70,7 +72,7 @@ async def events(service: Service, job: Job, form: Form, partials: Partials) -> 
         for result in images_of(result_of(service, job)):
             file = await run_in_threadpool(form.encode_result, result)
             yield _event(
-                "image_generation.completed",
+                f"{kind}.completed",
                 b64_json=to_base64(file),
                 created_at=int(time.time()),
                 usage=USAGE,

@@ -4,10 +4,12 @@ import hashlib
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any
 
 from gen.engine import Engine, Outcome
@@ -24,13 +26,14 @@ from ui.service.metrics import Metrics
 from ui.service.queue import FatalJobError, Job, Queue, QueueFullError, StoppingError
 from ui.service.reading import Reader
 from ui.service.rules import Rules
-from ui.service.settings import SERVED, offered
+from ui.service.settings import EDITS, SERVED, offered
 from ui.service.stars import Stars
 from ui.service.styles import OWN, Style, read_styles
 
 JOURNAL = "queue.json"  # in the run folder
 CLAIMS_KEPT = 10_000  # images whose claims are remembered
 Claims = tuple[tuple[str, bool], ...]  # of a prompt, and whether each holds in an image
+NO_UPLOADS: Mapping[str, Path] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -108,16 +111,21 @@ class Service:
         self.queue.submit(job)
         job.future.result()
 
-    def plan(self, request: Request) -> Plan:
-        """Resolve a request; raises InputError for what cannot or may not be drawn here."""
+    def plan(self, request: Request, uploads: Mapping[str, Path] = NO_UPLOADS) -> Plan:
+        """Resolve a request; raises InputError for what cannot or may not be drawn here.
+
+        `uploads` are the files of an edit, by the names of their settings.
+        """
         files = {"lora": self.catalog.loras, "vae": self.catalog.vaes}
         served = {*SERVED, *(name for name, known in files.items() if known)}
+        if uploads:
+            served |= {*EDITS}
         for name in request.given():
             if name not in served or not self.rules.allow_setting(name):
                 raise InputError(f"{name}: not a setting for visitors of a server")
         if request.model is None:
             request = request.replace(model=self.catalog.default)
-        plan = resolve(self.catalog.with_files(request), self.find)
+        plan = resolve(_with_uploads(self.catalog.with_files(request), uploads), self.find)
         for _, own in plan.models:
             for name, most in self.rules.most.items():
                 value = getattr(own, name)
@@ -132,6 +140,7 @@ class Service:
         watch: Watch = ignore_events,
         previews: bool = False,
         matches: bool = False,
+        uploads: Mapping[str, Path] = NO_UPLOADS,
     ) -> Job:
         """Have a prompt drawn, scored and saved in its turn; the job's future gets the Outcome.
 
@@ -140,7 +149,7 @@ class Service:
         FatalJobError and UnknownModelError are kinds; the future may raise WeightsError and
         RoomError too.
         """
-        plan = self.plan(request)
+        plan = self.plan(request, uploads)
 
         def work(job: Job) -> Outcome:
             def tell(event: Event) -> None:
@@ -155,7 +164,7 @@ class Service:
                 self._note_matches(outcome)
             return outcome
 
-        return self._submitted(Job(client, work, _key(request)))
+        return self._submitted(Job(client, work, _key(_with_uploads(request, uploads))))
 
     def rerank(
         self, prompt: str, files: Sequence[bytes], client: str = "", closely: bool = False
@@ -248,6 +257,11 @@ class Service:
             raise
         job.future.add_done_callback(lambda _: self.metrics.count_job(job, perf_counter() - start))
         return job
+
+
+def _with_uploads(request: Request, uploads: Mapping[str, Path]) -> Request:
+    files: dict[str, Any] = {name: str(path) for name, path in uploads.items()}
+    return request.replace(**files)
 
 
 def _key(request: Request) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from pipelines.checkpoints import single_file
 from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.specs import Adapters
 from pipelines.diffusion.networks import load_networks, openai_tokenizer
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.families import find
@@ -194,7 +196,80 @@ def test_a_file_that_repaints(model: tuple[str, Path, Path], reduced: None, tmp_
         find(str(path))
 
 
+def _renamed(old: str, new: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda state: {key.replace(old, new): value for key, value in state.items()}
+
+
+def _float8(state: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: value.to(torch.float8_e4m3fn)
+        if value.ndim > 1 and value.is_floating_point()
+        else value
+        for key, value in state.items()
+    }
+
+
+def _projection_of_a_layer(state: dict[str, Any]) -> dict[str, Any]:
+    key = "conditioner.embedders.1.model.text_projection"
+    state[f"{key}.weight"] = state.pop(key).T.contiguous()
+    return state
+
+
+SPELLINGS: dict[str, tuple[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
+    "NovelAI's": ("sd1", _renamed("transformer.text_model.", "transformer.")),
+    "SD-Turbo's": ("sd2", _renamed("cond_stage_model.", "conditioner.embedders.0.")),
+    "a projection as a layer": ("sdxl", _projection_of_a_layer),
+    "float8": ("sd1", _float8),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_spellings_of_other_tools(
+    spelling: str, model: tuple[str, Path, Path], reduced: None, tmp_path: Path
+) -> None:
+    name, _, file = model
+    layout, change = SPELLINGS[spelling]
+    if layout != name:
+        return
+    path = tmp_path / "spelled.safetensors"
+    save_file(change(load_file(file)), path)
+    ours, theirs = (
+        load_networks(find(str(each)), torch.device("cpu"), torch.float32) for each in (path, file)
+    )
+    most = 0.1 if spelling == "float8" else 0.0
+    for one, other in zip(ours.all, theirs.all, strict=True):
+        expected = other.state_dict()
+        assert one.state_dict().keys() == expected.keys()
+        for key, value in one.state_dict().items():
+            assert torch.allclose(value, expected[key], rtol=most, atol=0.02 * most)
+    if spelling == "SD-Turbo's":
+        assert ours.scheduler["prediction_type"] == "epsilon"
+        assert find(str(path)).defaults["steps"] == 4
+
+
+def test_a_file_without_a_vae(model: tuple[str, Path, Path], reduced: None, tmp_path: Path) -> None:
+    _, folder, file = model
+    state = {k: v for k, v in load_file(file).items() if not k.startswith("first_stage_model.")}
+    path = tmp_path / "no_vae.safetensors"
+    save_file(state, path)
+    with pytest.raises(WeightsError, match="holds no VAE: name a file or folder of one with --vae"):
+        LatentDiffusion.from_pretrained(path, device="cpu")
+    whole, given = (
+        LatentDiffusion.from_pretrained(each, device="cpu", adapters=adapters)
+        for each, adapters in ((file, Adapters()), (path, Adapters(vae=folder / "vae")))
+    )
+    expected = whole.vae.state_dict()
+    assert all(torch.equal(v, expected[k]) for k, v in given.vae.state_dict().items())
+
+
 def test_files_that_are_no_models(tmp_path: Path) -> None:
+    refiner = {
+        "conditioner.embedders.0.model.ln_final.weight": torch.zeros(1),
+        "model.diffusion_model.label_emb.0.0.weight": torch.zeros(1),
+    }
+    save_file(refiner, tmp_path / "refiner.safetensors")
+    with pytest.raises(WeightsError, match="the refiner of SDXL"):
+        find(str(tmp_path / "refiner.safetensors"))
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(WeightsError, match="none of the layouts"):
         find(str(tmp_path / "other.safetensors"))

@@ -157,6 +157,15 @@ def test_kernels_agree(kernel: str, mask: Mask) -> None:
     assert torch.allclose(attend(q, k, v, shown, kernel), naive(q, k, v, shown), atol=1e-5)
 
 
+def test_bfloat16_on_a_cpu_agrees() -> None:
+    q, k, v = torch.randn(3, 2, 3, 11, 8).requires_grad_().unbind()
+    shown = torch.ones(11, 11, dtype=torch.bool).tril()
+    half = attend(*(each.bfloat16() for each in (q, k, v)), shown, "sdpa")
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), naive(q, k, v, shown), atol=2e-2, rtol=0)
+    assert torch.autograd.grad(half.float().sum(), v)[0].isfinite().all()
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 2e-2)])
 @pytest.mark.parametrize("kernel", ["sdpa", "flex", "xformers"])

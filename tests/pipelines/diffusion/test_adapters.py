@@ -265,6 +265,23 @@ def test_learned_words_are_those_of_the_stock_pipeline(folder: Path, tmp_path: P
     assert (load(folder).text.encode(prompt).hidden - expected).abs().max() > 0.1
 
 
+def test_several_words_in_a_file_in_any_capitals(folder: Path, tmp_path: Path) -> None:
+    if folder.name == "sdxl":
+        return
+    vectors = {"<S1>": torch.randn(16), "<S2>": torch.randn(2, 16)}
+    path = tmp_path / "two.safetensors"
+    save_file(vectors, path)
+    pipeline = load(folder, embeddings=(path,))
+    encoded = {
+        text: pipeline.text.encode(text).hidden
+        for text in ("a <S1> on <S2>", "a <s1> on embedding:<s2>", "a Embedding:<S1> on <s2>", "a")
+    }
+    first, *same, other = encoded.values()
+    assert all(torch.equal(first, each) for each in same)
+    assert not torch.equal(first, other)
+    assert pipeline.token_count("a <s2>") == 2 + 1 + 2
+
+
 def test_another_vae(folder: Path, tmp_path: Path) -> None:
     pipeline = load(folder)
     vae = pipeline.vae

@@ -9,14 +9,14 @@ from train.world.vocabulary import NUMBER, STYLES
 
 
 def _forget() -> None:
-    renderer.sprite_pixels.cache_clear()
+    renderer.kept_pixels.cache_clear()
     judge._drawings.cache_clear()
 
 
 @pytest.fixture(autouse=True)
 def small_atlas(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     atlases = {style: atlas.load_small(name) for style, name in STYLES.items()}
-    monkeypatch.setattr(renderer, "atlas_of", atlases.__getitem__)
+    monkeypatch.setattr(renderer, "atlas_of", lambda style, side=None: atlases[style])
     _forget()
     yield
     _forget()

@@ -9,12 +9,21 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from train.autoencoder import AutoencoderConfig
 from train.loop import Schedule, train
-from train.world import autoencoder, clip, drawing, dvae, scene, text
+from train.world import autoencoder, clip, drawing, dvae, scene, text, upsampler
 from train.world.facts import Told, describe
 from train.world.pool import CHUNK, Pool
-from train.world.text import HEADS, NOTHING, SLOTS, after_end, classes, fill_things
+from train.world.text import (
+    HEADS,
+    NOTHING,
+    PARTS,
+    SLOTS,
+    after_end,
+    classes,
+    fill_things,
+    whole_things,
+)
 from train.world.tokenizer import learn
-from train.world.vocabulary import ACCEPTED, THINGS
+from train.world.vocabulary import ACCEPTED, COLOURS, NOUNS, SHAPES, THINGS
 
 BY_NAME = {thing.name: number for number, thing in enumerate(THINGS)}
 
@@ -46,6 +55,17 @@ def test_slots_read_from_left_to_right_and_from_top_to_bottom() -> None:
     assert row[1].argmax().item() == panda
     assert row[2].argmax().item() == NOTHING
     assert row.sum(1).tolist() == pytest.approx([1, 1, 1])
+
+
+def test_a_coloured_shape_is_read_as_its_shape_and_its_colour() -> None:
+    parts = torch.full((PARTS,), -5.0)
+    parts[len(NOUNS) + list(SHAPES).index("star")] = 5
+    parts[len(NOUNS) + len(SHAPES) + list(COLOURS).index("brown")] = 5
+    logits = whole_things(parts)
+    assert len(logits) == NOTHING + 1
+    assert THINGS[int(logits.argmax())].name == "brown star"
+    parts[-1] = 11
+    assert whole_things(parts).argmax() == NOTHING
 
 
 def test_classes_say_what_is_left_open() -> None:
@@ -152,3 +172,24 @@ def test_a_decoder_goes_on_and_the_latents_stay(tmp_path: Path) -> None:
     assert changed
     assert all(name.startswith(("decoder.", "post_quant_conv.")) for name in changed)
     assert task.vae.config.scaling_factor == task.scaling
+
+
+@pytest.mark.usefixtures("only_few")
+def test_an_upsampler_learns_on_what_decoders_make(tmp_path: Path) -> None:
+    from pipelines.checkpoints.headers import read_header
+    from pipelines.dalle.dvae import DiscreteVae, DvaeConfig, TowerConfig
+    from pipelines.upscale.compact import CompactConfig, config_of
+    from train.autoencoder import build
+
+    tower = TowerConfig(widths=(8,), patch=4)
+    codes = DiscreteVae(DvaeConfig(vocabulary=16, size=64, encoder=tower, decoder=tower))
+    small = CompactConfig(features=4, layers=1)
+    recipe = upsampler.UpsamplerRecipe(network=small)
+    vae = build(AutoencoderConfig(widths=(8, 8, 8, 8), latent_channels=4))
+    task = upsampler.UpsamplerTask(recipe, vae, codes)
+    weights = train(task, Schedule(4, 1e-3, steps=2), tmp_path / "upsampler")
+    header = read_header(weights / "model.safetensors")
+    assert config_of({name: tuple(each.shape) for name, each in header.items()}) == small
+    batch = task.batch(random.Random(0), 6, torch.device("cpu"))
+    assert batch.small.shape == (6, 3, 32, 32)
+    assert batch.large.shape == (6, 3, 128, 128)

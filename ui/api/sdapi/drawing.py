@@ -1,6 +1,8 @@
 """Drawing as tools written for AUTOMATIC1111's API ask for it, and how far it is."""
 
 import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -16,6 +18,7 @@ from ui.api.answers import finished, new_router
 from ui.api.body import to_response
 from ui.api.generated import images_of
 from ui.api.images import Form, to_base64
+from ui.api.sdapi.editing import ImageToImage, read_edit
 from ui.api.sdapi.options import Choices, client
 from ui.api.sdapi.request import ParsedRequest, TextToImage, TheirFields, parse
 from ui.service.queue import Job
@@ -60,17 +63,12 @@ def routes(service: Service, choices: Choices) -> APIRouter:
     @router.post("/txt2img", response_model=Images)
     async def text_to_image(body: TextToImage, http: HttpRequest) -> Response:
         """Draw `batch_size` times `n_iter` images, or the best so many of `candidates`."""
-        asking = client(http)
+        return await _draw(service, choices, body, http, lambda: ({}, {}))
 
-        def submit() -> tuple[ParsedRequest, Job]:
-            parsed = parse(service, body, choices.of(asking))
-            job = service.submit(parsed.request, asking, previews=True)
-            choices.keep(asking, parsed.choice)
-            return parsed, job
-
-        parsed, job = await run_in_threadpool(submit)
-        outcome: Outcome = await finished(service, job, http)
-        return await run_in_threadpool(_answer, body, parsed, outcome)
+    @router.post("/img2img", response_model=Images)
+    async def image_to_image(body: ImageToImage, http: HttpRequest) -> Response:
+        """Draw images that begin from one, all of it or what a mask shows."""
+        return await _draw(service, choices, body, http, lambda: read_edit(service, body))
 
     @router.get("/progress")
     def progress(http: HttpRequest, skip_current_image: bool = False) -> ProgressAnswer:
@@ -90,6 +88,28 @@ def routes(service: Service, choices: Choices) -> APIRouter:
     # The images of a request are made side by side here, so there is none to go on with.
     router.post("/skip")(interrupt)
     return router
+
+
+async def _draw(
+    service: Service,
+    choices: Choices,
+    body: TheirFields,
+    http: HttpRequest,
+    read: Callable[[], tuple[Mapping[str, Any], Mapping[str, Path]]],
+) -> Response:
+    """Draw what a body asks for; `read` returns settings and files of an edit."""
+    asking = client(http)
+
+    def submit() -> tuple[ParsedRequest, Job]:
+        edit, uploads = read()
+        parsed = parse(service, body, choices.of(asking), edit)
+        job = service.submit(parsed.request, asking, previews=True, uploads=uploads)
+        choices.keep(asking, parsed.choice)
+        return parsed, job
+
+    parsed, job = await run_in_threadpool(submit)
+    outcome: Outcome = await finished(service, job, http)
+    return await run_in_threadpool(_answer, body, parsed, outcome)
 
 
 def _answer(body: TheirFields, parsed: ParsedRequest, outcome: Outcome) -> Response:
@@ -127,7 +147,13 @@ def _answer(body: TheirFields, parsed: ParsedRequest, outcome: Outcome) -> Respo
     }
     sent = [] if body.send_images is False else results
     images = [to_base64(parsed.form.encode_result(result)) for result in sent]
-    return to_response(Images(images=images, parameters=body.model_dump(), info=json.dumps(info)))
+    return to_response(
+        Images(
+            images=images,
+            parameters=body.model_dump(exclude={"init_images", "mask"}),
+            info=json.dumps(info),
+        )
+    )
 
 
 def _progress(job: Job | None, waiting: int, with_image: bool) -> ProgressAnswer:

@@ -13,6 +13,7 @@ from gen.metadata.foreign import read_any
 from gen.settings import SAMPLERS, SCHEDULES
 from ui.api.answers import new_router
 from ui.api.images import from_base64, open_image
+from ui.api.sdapi.extras import UPSCALERS
 from ui.api.sdapi.options import title
 from ui.api.sdapi.request import THEIR_NAMES
 from ui.service.service import Service
@@ -174,7 +175,7 @@ def _add_lists(router: APIRouter, service: Service) -> None:
     @router.get("/upscalers")
     async def upscalers() -> list[Upscaler]:
         """List the ways to enlarge images; the first is none, as tools expect."""
-        return [Upscaler(name="None")]
+        return [Upscaler(name=name) for name in UPSCALERS]
 
     @router.get("/embeddings")
     async def embeddings() -> Embeddings:

@@ -6,6 +6,7 @@ would have made another image.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -54,6 +55,7 @@ REFUSED_OPTIONS: Mapping[str, tuple[Any, ...]] = {
     "eta_noise_seed_delta": (0,),
 }
 EXTRA_NETWORKS = ("<lora:", "<lyco:", "<hypernet:")
+NO_EDIT: Mapping[str, Any] = MappingProxyType({})
 MOST_NOTED = 10  # keys that are not known
 
 
@@ -115,8 +117,10 @@ class ParsedRequest:
     choice: Choice
 
 
-def parse(service: Service, body: TheirFields, choice: Choice) -> ParsedRequest:
-    """Return what is to be drawn, and how it goes out.
+def parse(
+    service: Service, body: TheirFields, choice: Choice, edit: Mapping[str, Any] = NO_EDIT
+) -> ParsedRequest:
+    """Return what is to be drawn, and how it goes out; `edit` are settings that go with an image.
 
     `choice` holds where the body says nothing. Raises InputError, which names what is not done.
     """
@@ -127,6 +131,7 @@ def parse(service: Service, body: TheirFields, choice: Choice) -> ParsedRequest:
     notes += more + _fit_sampler(values, specs) + _drop_foreign(values, specs)
     form, more = _fit_size(service, body, values, specs)
     restored = body.override_settings_restore_afterwards is not False
+    values.update(edit)
     return ParsedRequest(
         Request.from_json(values), form, (*notes, *more), choice if restored else chosen
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pipelines.images import LARGE, MAX_SCANS, _large_one, decoded, open_image
 from rerank import BadImageError
-from rerank.decoding import LARGE, MAX_SCANS, _large_one, decoded, open_image
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 

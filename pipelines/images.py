@@ -1,8 +1,9 @@
-"""Image files as RGB images, with bounds on what one of them may cost.
+"""Image files as RGB images, by one rule for reranking and editing, with bounds on their cost.
 
 EXIF orientation is applied, transparency laid over white, 16-bit grey scaled to 8 bits, CMYK and
 the other colour spaces converted by Pillow; of an animation the first frame is taken. What a file
-holds is told by its bytes, not by its name. HEIC needs the extra `heic`.
+holds is told by its bytes, not by its name. HEIC needs the extra `heic`. Loads neither torch nor
+numpy.
 """
 
 import io
@@ -12,7 +13,6 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from threading import Lock
 
-import numpy as np
 from PIL import (  # the formats' modules by name, else Pillow loads those of all that it knows
     AvifImagePlugin,  # noqa: F401
     BmpImagePlugin,  # noqa: F401
@@ -23,8 +23,6 @@ from PIL import (  # the formats' modules by name, else Pillow loads those of al
     TiffImagePlugin,  # noqa: F401
     WebPImagePlugin,  # noqa: F401
 )
-
-from rerank.extras import MissingExtraError, load_extra
 
 # What people have images in. Pillow would also try the parsers of rare and dangerous formats.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
@@ -92,6 +90,8 @@ def to_rgb(image: Image.Image, name: str = "") -> Image.Image:
         if (turn := UPRIGHT.get(_orientation(image))) is not None:
             image = image.transpose(turn)
         if image.mode.startswith("I;16"):
+            import numpy as np
+
             image = Image.fromarray(np.round(np.array(image) / 257).astype(np.uint8))
         if image.has_transparency_data:
             image = image.convert("RGBA")
@@ -133,7 +133,7 @@ def _opened(data: bytes, name: str) -> Image.Image:
     formats: tuple[str, ...] = FORMATS
     try:
         if data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS:
-            load_extra("pillow_heif", "pillow-heif", "heic").register_heif_opener()
+            _register_heic(name)
             formats = (*FORMATS, "HEIF")
         file = io.BytesIO(data)
         if data[:3] == b"\xff\xd8\xff":  # past Pillow's limit of pixels: ours is about a fraction
@@ -143,10 +143,21 @@ def _opened(data: bytes, name: str) -> Image.Image:
         raise
     except Image.UnidentifiedImageError as error:
         raise BadImageError(f"{name}: not an image in one of {', '.join(FORMATS)}") from error
-    except MissingExtraError as error:
-        raise BadImageError(f"{name}: {error}") from error
+    except BadImageError:
+        raise
     except Exception as error:  # decoders meet damaged files with every kind of exception
         raise BadImageError(f"{name}: {_reason(error)}") from error
+
+
+def _register_heic(name: str) -> None:
+    """Let Pillow read HEIC. Raises BadImageError without the package for it."""
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise BadImageError(
+            f"{name}: HEIC needs pillow-heif, which is not installed: pip install 'salon[heic]'"
+        ) from error
+    pillow_heif.register_heif_opener()
 
 
 def _choose_fraction(

@@ -1,0 +1,245 @@
+"""Edits: what a request that begins from an image comes to, checked before anything loads."""
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageOps
+
+from gen.errors import InputError
+from gen.settings.request import SETTINGS, Request
+from pipelines.checkpoints.specs import Spec
+from pipelines.images import BadImageError, open_image
+from pipelines.settings import EditingSettings, Value, settings_of
+
+if TYPE_CHECKING:
+    from gen.plan import Candidate
+    from pipelines.editing import Start
+
+EDITING_SETTINGS = tuple(settings_of(EditingSettings))
+FILES = {"init_image": "init_image_hash", "mask": "mask_hash"}
+OF_MASK = ("invert_mask", "mask_blur", "mask_fill", "inpaint_area")
+STRENGTH, STRENGTH_OF_MASKED = 0.75, 1.0
+DEFAULTS_OF_MASK: dict[str, Value] = {
+    "mask_blur": 0,
+    "mask_fill": "original",
+    "inpaint_area": "whole",
+}
+PADDING = 32
+_ANEW = [0] * 128 + [255] * 128  # of every grey, whether it is drawn anew
+SAME_RATIO = 0.01  # by how much a mask's ratio may differ from the image's
+SURROUNDINGS = 0.25  # of the masked part on each side, seen when it is scored
+SCORED_AT_LEAST = 16  # pixels a side
+
+
+def located(request: Request) -> Request:
+    """Return the request with its files found from any folder, and told by their SHA-256.
+
+    Raises InputError, in one line, for a file that is not there or another than was recorded, and
+    for settings of an edit without an image or without a mask.
+    """
+    _check_together(request)
+    changes: dict[str, Any] = {}
+    for name, hash_name in FILES.items():
+        given, recorded = getattr(request, name), getattr(request, hash_name)
+        if given is None:
+            changes[hash_name] = None
+            continue
+        path = Path(given).expanduser().resolve()
+        if not path.is_file():
+            known = "" if recorded is None else f": give the file whose SHA-256 is {recorded}"
+            raise InputError(f"{name} {given}: no such file{known}")
+        found = _hash(path, *_state(path))
+        if recorded not in (None, found):
+            raise InputError(f"{name} {given}: has changed: give the file of SHA-256 {recorded}")
+        changes |= {name: str(path), hash_name: found}
+    if request.init_image is not None and changes["mask_hash"] == changes["init_image_hash"]:
+        raise InputError(f"mask {request.mask}: is the image itself; white is drawn anew")
+    return request if request.init_image is None else request.replace(**changes)
+
+
+def _check_together(request: Request) -> None:
+    """Raise InputError for settings that say nothing without others."""
+    for name in EDITING_SETTINGS:
+        if request.init_image is None and getattr(request, name) is not None:
+            raise InputError(f"{name}: goes with init_image: say which image is changed")
+    for name in (*OF_MASK, "padding"):
+        if request.mask is None and getattr(request, name) is not None:
+            raise InputError(f"{name}: goes with mask: say which part is drawn anew")
+    if request.padding is not None and request.inpaint_area != "masked":
+        raise InputError("padding: goes with inpaint_area masked")
+    if request.strength == 0:
+        raise InputError("strength 0: draws nothing anew; give more than 0, up to 1")
+    if request.keep_rows is not None:
+        if request.init_image is None:
+            raise InputError("keep_rows: goes with init_image: say which image's rows are kept")
+        for name in ("strength", "mask"):
+            if getattr(request, name) is not None:
+                raise InputError(f"keep_rows and {name} each say what is kept: give one of them")
+
+
+def defaults(own: Request, spec: Spec) -> dict[str, Value]:
+    """Return what one model takes where an edit does not say; nothing without an image."""
+    if own.init_image is None:
+        return {}
+    values: dict[str, Value] = {}
+    if own.keep_rows is None:
+        values["strength"] = STRENGTH if own.mask is None else STRENGTH_OF_MASKED
+    if own.mask is not None:
+        values |= DEFAULTS_OF_MASK
+    if own.inpaint_area == "masked":
+        return values | {"padding": PADDING}  # and the model's own size
+    if "width" in spec.settings:
+        width, height = _image(own.init_image).size
+        if own.width is not None and own.height is None:
+            values["height"] = _within(own.width * height / width, spec)
+        elif own.height is not None and own.width is None:
+            values["width"] = _within(own.height * width / height, spec)
+        else:
+            scale = min(1, spec.max_size / max(width, height))
+            scale = max(scale, _smallest("width") / min(width, height))
+            values["width"], values["height"] = (_within(s * scale, spec) for s in (width, height))
+    if "resize_mode" in spec.settings:
+        values["resize_mode"] = "fill"
+    return values
+
+
+def _within(side: float, spec: Spec) -> int:
+    return min(max(round(side), _smallest("width")), spec.max_size)
+
+
+def _smallest(name: str) -> int:
+    low = SETTINGS[name].low
+    return 1 if low is None else int(low)
+
+
+def check(own: Request, spec: Spec) -> None:
+    """Raise InputError unless one model can make the edit; opens its files, loads no weights."""
+    if own.init_image is None:
+        return
+    if own.keep_rows is not None:
+        rows = spec.defaults["height"] // spec.size_multiple
+        if own.keep_rows >= rows:
+            raise InputError(
+                f"keep_rows {own.keep_rows}: must be from 1 to {rows - 1} for {spec.name}, "
+                f"whose images have {rows} rows of tokens"
+            )
+    if own.steps is not None and own.strength is not None and int(own.steps * own.strength) < 1:
+        raise InputError(
+            f"strength {own.strength:g} of {own.steps} steps is none: give at least "
+            f"{1 / own.steps:.2g}, or more steps"
+        )
+    image = _image(own.init_image)
+    if own.mask is None:
+        return
+    mask = _image(own.mask, "mask")
+    ratio = mask.width / mask.height * image.height / image.width
+    if mask.size != image.size and abs(ratio - 1) > SAME_RATIO:
+        raise InputError(
+            f"mask {own.mask}: is {mask.width}x{mask.height}, the image is "
+            f"{image.width}x{image.height}: make it of the same shape"
+        )
+    if _mask(own, image.size).point(_ANEW).getbbox() is None:
+        what = "black" if own.invert_mask else "white"
+        raise InputError(f"mask {own.mask}: nothing in it is {what}, so nothing would be drawn")
+
+
+def notes(own: Request) -> list[str]:
+    """Return what happens to the files of an edit that people may not expect."""
+    if own.init_image is None:
+        return []
+    told = []
+    for name in FILES:
+        if (file := getattr(own, name)) is None:
+            continue
+        with Image.open(file) as opened:  # which was read before
+            frames = getattr(opened, "n_frames", 1)
+        if frames > 1:
+            told.append(f"{name} {file}: of its {frames} frames the first is taken")
+    if own.mask is not None and (mask := _image(own.mask, "mask")).size != (
+        size := _image(own.init_image).size
+    ):
+        told.append(
+            f"mask {own.mask}: is {mask.width}x{mask.height}, and resized to the image's "
+            f"{size[0]}x{size[1]}"
+        )
+    return told
+
+
+def start(own: Request, spec: Spec) -> "Start | None":
+    """Return what the candidates of one model begin from, of a request that was checked."""
+    if own.init_image is None:
+        return None
+    asked = {"width": own.width, "height": own.height}
+    width, height = (spec.defaults[k] if side is None else side for k, side in asked.items())
+    files = [_state(Path(file)) for file in (own.init_image, own.mask) if file is not None]
+    alone = own.replace(seed=0, candidates=1, top_k=1)  # whichever candidate it is
+    return _start(alone, (width, height), spec.size_multiple, *files)
+
+
+@lru_cache(2)
+def _start(own: Request, size: tuple[int, int], multiple: int, *files: tuple[int, int]) -> "Start":
+    from pipelines.editing import Edit, prepare
+
+    names = ("resize_mode", "mask_blur", "mask_fill", "inpaint_area", "padding")
+    chosen = {name: getattr(own, name) for name in names if getattr(own, name) is not None}
+    edit = Edit(1.0 if own.strength is None else own.strength, **chosen)
+    image = _image(own.init_image)
+    mask = None if own.mask is None else _mask(own, image.size)
+    return prepare(image, mask, edit, size, multiple)
+
+
+def masked_box(candidate: "Candidate") -> tuple[int, int, int, int] | None:
+    """Return the part of the result (left, top, right, bottom) that is masked, with some of what is
+    around it; None without a mask, and where that is all."""
+    own = candidate.request
+    begun = None if own.mask is None else start(own, candidate.spec)
+    if begun is None or begun.canvases[0].mask is None:
+        return None
+    mask = begun.canvases[0].mask
+    found = mask.getbbox()
+    assert found is not None, "an empty mask is refused before"
+    longer = max(found[2] - found[0], found[3] - found[1])
+    more = round(SURROUNDINGS * longer)
+    spare = [max(more, (max(SCORED_AT_LEAST, longer // 2) - n) // 2) for n in _sides(found)]
+    left, top = max(0, found[0] - spare[0]), max(0, found[1] - spare[1])
+    right, bottom = min(mask.width, found[2] + spare[0]), min(mask.height, found[3] + spare[1])
+    box = (left, top, right, bottom)
+    return None if box == (0, 0, *mask.size) else box
+
+
+def _sides(box: tuple[int, int, int, int]) -> tuple[int, int]:
+    return box[2] - box[0], box[3] - box[1]
+
+
+def _mask(own: Request, size: tuple[int, int]) -> Image.Image:
+    """Return the mask (L) at the size of the image, white where it is drawn anew."""
+    mask = _image(own.mask, "mask").convert("L")
+    if own.invert_mask:
+        mask = ImageOps.invert(mask)
+    return mask if mask.size == size else mask.resize(size, Image.Resampling.BILINEAR)
+
+
+def _image(file: str, name: str = "init_image") -> Image.Image:
+    try:
+        return _opened(file, *_state(Path(file)))
+    except (BadImageError, OSError) as error:
+        raise InputError(f"{name} {error}") from error
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Return what changes when a file is written."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+@lru_cache(4)
+def _opened(file: str, *state: int) -> Image.Image:
+    return open_image(file)
+
+
+@lru_cache(64)
+def _hash(path: Path, *state: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,112 @@
+"""What an edit holds fixed in latent space, and where on the way from noise it begins.
+
+Meng et al., SDEdit (arXiv 2108.01073); blending at each step after Lugmayr et al., RePaint (arXiv
+2201.09865); UNets that read mask and image beside the latents as in Rombach et al. (arXiv
+2112.10752, section 4.5).
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pipelines.diffusion import decoding
+from pipelines.editing import Start
+
+if TYPE_CHECKING:
+    from pipelines.diffusion.pipeline import LatentDiffusion
+
+
+@dataclass(frozen=True)
+class Given:
+    """What an edit holds fixed, with a row for each of N candidates."""
+
+    clean: torch.Tensor  # (N, C, h, w) float32, the latents of the images
+    noise: torch.Tensor  # (N, C, h, w) float32, which each candidate began with
+    mask: torch.Tensor | None  # (1, 1, h, w) float32, 1 where it is drawn, 0 where it is given
+    beside: torch.Tensor | None  # (N, 1 + C, h, w), what a UNet that inpaints reads too
+
+    def rows(self, index: torch.Tensor) -> "Given":
+        """Return what is given to some of the candidates."""
+        beside = None if self.beside is None else self.beside[index]
+        return Given(self.clean[index], self.noise[index], self.mask, beside)
+
+    def joined(self, other: "Given") -> "Given":
+        """Return what is given to the candidates of both."""
+        beside = None
+        if self.beside is not None and other.beside is not None:
+            beside = torch.cat([self.beside, other.beside])
+        clean, noise = torch.cat([self.clean, other.clean]), torch.cat([self.noise, other.noise])
+        return Given(clean, noise, self.mask, beside)
+
+    def read(self, x_t: torch.Tensor) -> torch.Tensor:
+        """Return what the UNet reads for latents (N, C, h, w)."""
+        return x_t if self.beside is None else torch.cat([x_t, self.beside], dim=1)
+
+    def keep(
+        self, latents: torch.Tensor, scheduler: Any, timestep: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return latents with what is given in place, as noisy as it is at the timestep, (1,), that
+        comes next; clean where none does."""
+        if self.mask is None or self.beside is not None:
+            return latents
+        given = self.clean
+        if timestep is not None:
+            given = scheduler.add_noise(given, self.noise, timestep)
+        return (1 - self.mask) * given + self.mask * latents
+
+
+def first_step(steps: int, strength: float) -> int:
+    """Return the step that an edit begins with, of `steps`. Raises ValueError if none is left."""
+    drawn = min(int(steps * strength), steps)
+    if drawn < 1:
+        raise ValueError(
+            f"strength {strength:g} of {steps} steps is none; it must be at least {1 / steps:.2g}"
+        )
+    return steps - drawn
+
+
+@torch.inference_mode()
+def encode_start(
+    pipeline: "LatentDiffusion",
+    start: Start,
+    noise: torch.Tensor,
+    generators: list[torch.Generator],
+) -> Given:
+    """Encode what an edit begins from; `noise` (N, C, h, w) is what the candidates begin with."""
+    vae, device, N = pipeline.vae, pipeline.device, len(noise)
+    pixels = start.pixels().to(device) / 127.5 - 1
+    clean = decoding.encode(vae, pixels).expand(N, -1, -1, -1)
+    cells = start.drawn_cells(pixels.shape[2] // noise.shape[2])
+    mask = None if cells is None else cells[None, None].float().to(device)
+    beside = None
+    if pipeline.spec.inpaints:
+        ones = mask if mask is not None else torch.ones_like(clean[:1, :1])
+        around = decoding.encode(vae, _without_masked(start, pixels))
+        beside = torch.cat([ones.expand(len(around), -1, -1, -1), around], dim=1)
+        beside = beside.expand(N, -1, -1, -1)
+    if start.noise and mask is not None:
+        shape = clean[:1].shape
+        other = torch.cat([torch.randn(shape, generator=g) for g in generators]).to(device)
+        clean = (1 - mask) * clean + mask * other
+    return Given(clean, noise, mask, beside)
+
+
+def _without_masked(start: Start, pixels: torch.Tensor) -> torch.Tensor:
+    """Return images (M, 3, H, W) in [-1, 1] with 0 in place of what is drawn anew."""
+    cells = start.drawn_cells(1)
+    if cells is None:
+        return torch.zeros_like(pixels)
+    return pixels.masked_fill(cells.to(pixels.device), 0)
+
+
+def begin_latents(given: Given, strength: float, scheduler: Any, first: int) -> torch.Tensor:
+    """Return the latents (N, C, h, w) that an edit begins with, at the scheduler's scale.
+
+    At strength 1 under a mask that is noise alone, as if there were nothing yet.
+    """
+    if strength == 1 and given.mask is not None:
+        return given.noise * scheduler.init_noise_sigma
+    timestep = scheduler.timesteps[first : first + 1].repeat(len(given.clean))
+    latents: torch.Tensor = scheduler.add_noise(given.clean, given.noise, timestep)
+    return latents

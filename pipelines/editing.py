@@ -1,0 +1,256 @@
+"""Where an edit begins: an image and a mask as they are drawn, and what they are laid back on.
+
+`Start` is what a pipeline's `begin` takes; `prepare` makes one of an image of any size. Plain PIL
+images in and out; loads no torch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageChops, ImageFilter, ImageOps
+
+if TYPE_CHECKING:
+    import torch
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
+ANEW = 128  # a mask that is at least this white is drawn anew
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The image that a drawn one is laid on: it stays as it is, to the bit, where the mask is
+    black."""
+
+    image: Image.Image  # RGB (W, H)
+    mask: Image.Image | None  # L (W, H): 255 takes what is drawn, 0 what was there; None: all drawn
+    box: Box  # where what is drawn goes; it may reach beyond the edges
+
+    def lay(self, drawn: Image.Image) -> Image.Image:
+        """Return the whole image with what was drawn (of any size) in its box."""
+        left, top, right, bottom = self.box
+        if drawn.size != (right - left, bottom - top):
+            drawn = drawn.resize((right - left, bottom - top), Image.Resampling.LANCZOS)
+        whole = self.image.copy()
+        whole.paste(drawn, (left, top))
+        if self.mask is None:
+            return whole
+        inside = Image.new("L", whole.size, 0)
+        inside.paste(255, self.box)
+        return Image.composite(whole, self.image, ImageChops.multiply(self.mask, inside))
+
+
+@dataclass(frozen=True)
+class Start:
+    """What candidates begin from instead of noise alone.
+
+    There is one image for all of them, or one for each; likewise canvases, or none where what is
+    drawn is the result.
+    """
+
+    images: tuple[Image.Image, ...]  # RGB, all of the size that is drawn
+    strength: float  # above 0, to 1: the share of the steps, or of the tokens, that are drawn
+    mask: Image.Image | None = None  # L, of the same size: ANEW and whiter is drawn, the rest given
+    noise: bool = False  # whether noise takes the place of what is under the mask
+    canvases: tuple[Canvas, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a strength out of range, or images that do not fit together."""
+        if not 0 < self.strength <= 1:
+            raise ValueError(f"strength is {self.strength}; it must be above 0, up to 1")
+        masks = () if self.mask is None else (self.mask,)
+        if len({image.size for image in (*self.images, *masks)}) != 1:
+            raise ValueError("the images and the mask of a start must be of one size")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """What is drawn, in pixels (width, height)."""
+        return self.images[0].size
+
+    @property
+    def result_size(self) -> tuple[int, int]:
+        """What comes out, in pixels (width, height)."""
+        return self.canvases[0].image.size if self.canvases else self.size
+
+    def pixels(self) -> "torch.Tensor":
+        """Return the images as uint8 (M, 3, H, W)."""
+        import torch
+
+        arrays = [torch.frombuffer(bytearray(i.tobytes()), dtype=torch.uint8) for i in self.images]
+        width, height = self.size
+        return torch.stack(arrays).view(-1, height, width, 3).permute(0, 3, 1, 2)
+
+    def drawn_cells(self, factor: int) -> "torch.Tensor | None":
+        """Return which cells of factor x factor pixels are drawn anew, bool (H, W): those with any
+        pixel that is; None without a mask."""
+        import torch
+
+        if self.mask is None:
+            return None
+        width, height = self.size
+        mask = torch.frombuffer(bytearray(self.mask.tobytes()), dtype=torch.uint8)
+        cells = mask.view(height // factor, factor, width // factor, factor)
+        return (cells >= ANEW).any(dim=3).any(dim=1)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """How an image and a mask become a start; the settings of the same names describe it."""
+
+    strength: float
+    resize_mode: str = "fill"
+    mask_blur: int = 0
+    mask_fill: str = "original"
+    inpaint_area: str = "whole"
+    padding: int = 32
+
+
+def prepare(
+    image: Image.Image,
+    mask: Image.Image | None,
+    edit: Edit,
+    size: tuple[int, int],
+    multiple: int = 1,
+) -> Start:
+    """Return the start of an edit of an RGB image; the mask (L) is of the same size.
+
+    The result has `size` pixels (width, height), and what is drawn is that, filled up to multiples
+    of `multiple` by its edge. With `inpaint_area` "masked" the result is as large as the image, and
+    what is drawn is the masked part of it, with its surroundings, at `size`.
+    """
+    if mask is not None and edit.mask_blur:
+        mask = mask.filter(ImageFilter.GaussianBlur(edit.mask_blur))
+    if mask is not None and edit.inpaint_area == "masked":
+        box = area(mask, edit.padding, size)
+        drawn = image.resize(size, Image.Resampling.LANCZOS, box)
+        drawn_mask = mask.resize(size, Image.Resampling.BILINEAR, box)
+        return _start(drawn, drawn_mask, edit, Canvas(image, mask, box))
+    image, mask = _resized(image, mask, size, edit.resize_mode)
+    across, down = (-(-side // multiple) * multiple for side in size)
+    canvas = None
+    if mask is not None or size != (across, down):
+        canvas = Canvas(image, mask, (0, 0, across, down))
+    image, mask = _filled_up(image, (across, down)), mask and _filled_up(mask, (across, down))
+    return _start(image, mask, edit, canvas)
+
+
+def area(mask: Image.Image, padding: int, shape: tuple[int, int]) -> Box:
+    """Return the box around what is white in a mask and so many pixels more, of the ratio of
+    `shape` as far as the image reaches."""
+    found = mask.getbbox()
+    assert found is not None, "an empty mask is refused before"
+    left, right = _stretched(found[0] - padding, found[2] + padding, 0, mask.width)
+    top, bottom = _stretched(found[1] - padding, found[3] + padding, 0, mask.height)
+    ratio = shape[0] / shape[1]
+    wanted = round((bottom - top) * ratio)
+    left, right = _stretched(left, right, wanted, mask.width)
+    wanted = round((right - left) / ratio)
+    top, bottom = _stretched(top, bottom, wanted, mask.height)
+    return left, top, right, bottom
+
+
+def _stretched(low: int, high: int, length: int, end: int) -> tuple[int, int]:
+    """Return an interval at least `length` long around this one, cut and shifted into 0..end."""
+    missing = max(0, length - (high - low))
+    low, high = low - missing // 2, high + missing - missing // 2
+    if low < 0 and length:
+        low, high = 0, high - low
+    if high > end and length:
+        low, high = low - (high - end), end
+    return max(0, low), min(end, high)
+
+
+def _start(
+    image: Image.Image, mask: Image.Image | None, edit: Edit, canvas: Canvas | None
+) -> Start:
+    if mask is not None and edit.mask_fill == "blur":
+        image = fill_from_around(image, mask)
+    return Start(
+        (image,),
+        edit.strength,
+        mask,
+        noise=mask is not None and edit.mask_fill == "noise",
+        canvases=() if canvas is None else (canvas,),
+    )
+
+
+def _resized(
+    image: Image.Image, mask: Image.Image | None, size: tuple[int, int], mode: str
+) -> tuple[Image.Image, Image.Image | None]:
+    """Return image and mask at `size`; what an image that fits leaves free is drawn anew, too."""
+    if image.size == size:
+        return image, mask
+    lanczos, bilinear = Image.Resampling.LANCZOS, Image.Resampling.BILINEAR
+    if mode == "stretch":
+        return image.resize(size, lanczos), mask and mask.resize(size, bilinear)
+    if mode == "fill":
+        return ImageOps.fit(image, size, lanczos), mask and ImageOps.fit(mask, size, bilinear)
+    inner = ImageOps.contain(image, size, lanczos)
+    place = (size[0] - inner.width) // 2, (size[1] - inner.height) // 2
+    whole = ImageOps.fit(image, size, lanczos)
+    whole = whole.filter(ImageFilter.GaussianBlur(max(size) / 32))
+    whole.paste(inner, place)
+    if mask is not None:
+        free = Image.new("L", size, 255)
+        free.paste(mask.resize(inner.size, bilinear), place)
+        mask = free
+    return whole, mask
+
+
+def _filled_up(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Return the image enlarged to `size` by repeating its last column and row."""
+    if image.size == size:
+        return image
+    whole = Image.new(image.mode, size)
+    width, height = image.size
+    whole.paste(image)
+    if size[0] > width:
+        column = image.crop((width - 1, 0, width, height))
+        whole.paste(column.resize((size[0] - width, height)), (width, 0))
+    if size[1] > height:
+        row = whole.crop((0, height - 1, size[0], height))
+        whole.paste(row.resize((size[0], size[1] - height)), (0, height))
+    return whole
+
+
+def fill_from_around(image: Image.Image, mask: Image.Image) -> Image.Image:
+    """Return the image with what is masked in the colours around it, softer further inside.
+
+    Averages of what is known, at coarser and coarser sizes, each where the finer ones know nothing.
+    """
+    import numpy as np
+
+    known: Any = (np.asarray(mask, np.float32) < ANEW)[..., None]
+    colours = np.asarray(image, np.float32)
+    filled = np.zeros_like(colours)
+    sure: Any = np.zeros_like(known, np.float32)
+    factor = 1
+    while True:
+        size = max(1, image.width // factor), max(1, image.height // factor)
+        share = _enlarged(_shrunk(known.astype(np.float32), size), image.size)
+        mean = _enlarged(_shrunk(colours * known, size), image.size) / np.maximum(share, 1e-6)
+        weight = np.minimum(1, 4 * share) * (1 - sure)
+        filled += weight * mean
+        sure += weight
+        if size == (1, 1):
+            break
+        factor *= 2
+    filled /= np.maximum(sure, 1e-6)
+    out = np.where(known, colours, filled).clip(0, 255).round().astype(np.uint8)
+    return Image.fromarray(out)
+
+
+def _shrunk(values: Any, size: tuple[int, int]) -> Any:
+    return _by_channel(values, size, Image.Resampling.BOX)
+
+
+def _enlarged(values: Any, size: tuple[int, int]) -> Any:
+    return _by_channel(values, size, Image.Resampling.BILINEAR)
+
+
+def _by_channel(values: Any, size: tuple[int, int], method: Image.Resampling) -> Any:
+    """Resize float32 (H, W, C)."""
+    import numpy as np
+
+    channels: Sequence[Any] = [values[..., i] for i in range(values.shape[2])]
+    return np.stack([np.asarray(Image.fromarray(c).resize(size, method)) for c in channels], axis=2)

@@ -1,0 +1,203 @@
+"""Image to image and inpainting: the same images as diffusers', and nothing else is moved."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from PIL import Image
+
+from pipelines.diffusion.pipeline import LatentDiffusion
+from pipelines.diffusion.samplers import make_scheduler
+from pipelines.drafts import draw
+from pipelines.editing import Canvas, Edit, Start, prepare
+
+SAMPLERS = ("euler", "euler_a", "ddim", "dpmpp_2m", "heun", "unipc")
+SEEDS = (3, 4)
+
+
+def picture(width: int = 64, height: int = 64, seed: int = 0) -> Image.Image:
+    """Soft colours, so that shrinking and coding leave something of it."""
+    colours = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(colours).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def mask_of(*box: int, size: tuple[int, int] = (64, 64)) -> Image.Image:
+    mask = Image.new("L", size, 0)
+    mask.paste(255, box)
+    return mask
+
+
+def differ(a: Any, b: Any) -> int:
+    return int(np.abs(np.asarray(a, dtype=int) - np.asarray(b, dtype=int)).max())
+
+
+@pytest.fixture
+def encoder_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Diffusers draws from what the encoder says; the mean is the same image each time."""
+    monkeypatch.setattr(
+        DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode()
+    )
+
+
+def stock(folder: Path, kind: str) -> Any:
+    import diffusers
+
+    made = getattr(diffusers, kind).from_pretrained(folder, safety_checker=None)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def stock_images(
+    pipe: Any, sampler: str, ours: LatentDiffusion, **settings: Any
+) -> list[Image.Image]:
+    pipe.scheduler = make_scheduler(sampler, "default", ours.scheduler_config)
+    generators = [torch.Generator().manual_seed(seed) for seed in SEEDS]
+    return list(
+        pipe(
+            ["a panda"] * 2,
+            image=[picture()] * 2,
+            generator=generators,
+            num_inference_steps=6,
+            guidance_scale=3.0,
+            **settings,
+        ).images
+    )
+
+
+def ours(pipeline: LatentDiffusion, sampler: str, start: Start) -> list[Image.Image | None]:
+    draft = pipeline.begin(
+        "a panda", seeds=SEEDS, start=start, steps=6, guidance=3.0, sampler=sampler
+    )
+    return draw(draft)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("encoder_means")
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_image_to_image_is_that_of_diffusers(
+    pipeline: LatentDiffusion, tiny_diffusion_folder: Path, strength: float
+) -> None:
+    pipe = stock(tiny_diffusion_folder, "StableDiffusionImg2ImgPipeline")
+    for sampler in SAMPLERS:
+        mine = ours(pipeline, sampler, Start((picture(),), strength))
+        theirs = stock_images(pipe, sampler, pipeline, strength=strength)
+        assert all(differ(a, b) <= 2 for a, b in zip(mine, theirs, strict=True)), sampler
+        assert differ(mine[0], mine[1]) > 20, "each candidate has noise of its own"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("encoder_means")
+@pytest.mark.parametrize("strength", [0.7, 1.0])
+def test_inpainting_is_that_of_diffusers(
+    pipeline: LatentDiffusion, tiny_diffusion_folder: Path, strength: float
+) -> None:
+    pipe = stock(tiny_diffusion_folder, "StableDiffusionInpaintPipeline")
+    mask = mask_of(16, 8, 48, 40)
+    for sampler in SAMPLERS:
+        mine = ours(pipeline, sampler, Start((picture(),), strength, mask))
+        theirs = stock_images(
+            pipe, sampler, pipeline, mask_image=[mask] * 2, strength=strength, width=64, height=64
+        )
+        assert all(differ(a, b) <= 2 for a, b in zip(mine, theirs, strict=True)), sampler
+
+
+def test_what_a_hard_mask_keeps_is_equal_to_the_bit() -> None:
+    """1,000 random masks at random places, sizes and areas, whatever is drawn."""
+    rng = np.random.default_rng(0)
+    for i in range(1000):
+        width, height = (int(n) for n in rng.integers(20, 90, 2))
+        image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        share = rng.uniform(0.01, 0.6)
+        hard = rng.random((height, width)) < share
+        hard[rng.integers(height), rng.integers(width)] = True
+        mask = Image.fromarray((hard * 255).astype(np.uint8))
+        edit = Edit(1.0, inpaint_area=("whole", "masked")[i % 2], padding=int(rng.integers(0, 9)))
+        size = (width, height) if i % 2 == 0 else (64, 48)
+        start = prepare(image, mask, edit, size, 8)
+        assert all(side % 8 == 0 for side in start.size)
+        drawn = Image.fromarray(rng.integers(0, 256, (*start.size[::-1], 3), dtype=np.uint8))
+        made = np.asarray(start.canvases[0].lay(drawn))
+        assert np.array_equal(made[~hard], np.asarray(image)[~hard])
+        if i % 2 == 0:
+            assert np.array_equal(made[hard], np.asarray(drawn)[:height, :width][hard])
+
+
+@pytest.mark.slow
+def test_a_draft_keeps_what_is_outside_the_mask(pipeline: LatentDiffusion) -> None:
+    image, mask = picture(70, 50), mask_of(10, 10, 40, 30, size=(70, 50))
+    start = prepare(image, mask, Edit(1.0), image.size, 8)
+    with pipeline.begin("a panda", seeds=SEEDS, start=start, steps=2) as draft:
+        draft.step(2)
+        outside = np.asarray(mask) == 0
+        for made in draft.images():
+            assert made is not None
+            assert made.size == (70, 50)
+            assert np.array_equal(np.asarray(made)[outside], np.asarray(image)[outside])
+            assert not np.array_equal(np.asarray(made)[~outside], np.asarray(image)[~outside])
+        assert tuple(draft.pixels().shape) == (2, 3, 50, 70)
+        rough = draft.preview()
+        assert rough is not None
+        assert [i.size for i in rough if i is not None] == [(70, 50)] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["euler_a", "dpmpp_2m"])
+def test_candidates_of_an_edit_are_the_same_in_a_batch_and_alone(
+    pipeline: LatentDiffusion, sampler: str
+) -> None:
+    start = prepare(picture(), mask_of(8, 8, 50, 40), Edit(0.8, mask_fill="noise"), (64, 64), 8)
+    settings = {"start": start, "steps": 5, "sampler": sampler}
+    together = draw(pipeline.begin("a panda", seeds=[1, 2, 3], **settings))
+    alone = [draw(pipeline.begin("a panda", seeds=[s], **settings))[0] for s in (1, 2, 3)]
+    assert max(differ(a, b) for a, b in zip(together, alone, strict=True)) <= 2
+    with pipeline.begin("a panda", seeds=[1, 2, 3], **settings) as draft:
+        draft.step(2)
+        first, second = draft.split()
+        first.step(9)
+        second.step(9)
+        halves = [*first.images(), *second.images()]
+    assert max(differ(a, b) for a, b in zip(together, halves, strict=True)) <= 2
+
+
+@pytest.mark.parametrize(("strength", "rule"), [(0.0, "above 0"), (1.5, "above 0"), (0.1, "none")])
+def test_strengths_that_cannot_be(pipeline: LatentDiffusion, strength: float, rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        pipeline.begin("a", seeds=[1], steps=4, start=Start((picture(),), strength))
+
+
+def test_a_canvas_is_soft_where_its_mask_is() -> None:
+    image, drawn = Image.new("RGB", (8, 8), "black"), Image.new("RGB", (8, 8), "white")
+    grey = Canvas(image, Image.new("L", (8, 8), 128), (0, 0, 8, 8)).lay(drawn)
+    assert 120 < grey.getpixel((3, 3))[0] < 136  # type: ignore[index]
+
+
+@pytest.mark.parametrize("mode", ["fit", "fill", "stretch"])
+def test_images_are_brought_to_size(mode: str) -> None:
+    start = prepare(picture(90, 40), None, Edit(0.5, resize_mode=mode), (64, 64), 8)
+    assert start.size == (64, 64)
+    assert not start.canvases
+    edge = np.asarray(picture(90, 40).resize((64, 64)))[:, 0].astype(int)
+    is_bent = np.abs(np.asarray(start.images[0])[:, 0].astype(int) - edge).mean() < 12
+    assert is_bent == (mode == "stretch")
+
+
+def test_what_is_masked_is_filled_with_the_colours_around_it() -> None:
+    image = Image.new("RGB", (64, 64), (200, 40, 40))
+    image.paste((0, 0, 255), (20, 20, 44, 44))
+    start = prepare(image, mask_of(16, 16, 48, 48), Edit(1.0, mask_fill="blur"), (64, 64), 8)
+    assert differ(start.images[0], Image.new("RGB", (64, 64), (200, 40, 40))) <= 1
+
+
+def test_the_masked_part_is_enlarged_in_the_shape_of_the_model() -> None:
+    image, mask = picture(200, 100), mask_of(150, 60, 170, 90, size=(200, 100))
+    start = prepare(image, mask, Edit(1.0, inpaint_area="masked", padding=5), (64, 64), 8)
+    left, top, right, bottom = start.canvases[0].box
+    assert (right - left, bottom - top) == (40, 40)
+    assert left <= 145
+    assert right >= 175
+    assert bottom <= 100
+    assert start.size == (64, 64)
+    assert start.result_size == (200, 100)
