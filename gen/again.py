@@ -1,11 +1,13 @@
 """Make the image in a file again, alone, from what the file says about itself."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageChops
 
-from gen import metadata
+from gen import editing, metadata
 from gen.engine import Engine
 from gen.errors import InputError
 from gen.events import Cancel, Note, Watch, ignore_events
@@ -13,6 +15,7 @@ from gen.plan import Plan, resolve
 from gen.result import Result
 from gen.run_folder.folder import RunFolder
 from gen.run_folder.saving import MAX_UPSCALE, upscaled
+from pipelines.settings import Value
 
 
 @dataclass(frozen=True)
@@ -57,19 +60,28 @@ def make_again(
     return Again(result, _difference(path, result.image, record.upscale), was_unfinished=False)
 
 
-def read_plan(path: Path, model: str | None = None) -> Plan:
+def read_plan(
+    path: Path, model: str | None = None, files: Mapping[str, Value] | None = None
+) -> Plan:
     """Plan how to make the image of a file again.
 
-    `model` says where the model is now, if it has moved. Raises InputError if the file does not say
-    how it was made.
+    `model` says where the model is now, if it has moved, `files` where the image and the mask of an
+    edit are; else they are looked for where they were, and in the run folder. Raises InputError if
+    the file does not say how it was made.
     """
     request = metadata.read(path).request
+    if files:
+        given: dict[str, Any] = dict(files)
+        request = request.replace(**given)
+    request = editing.with_copies(request, (path.parent, path.parent.parent))
     if model is not None:
         request = request.replace(model=model)
     if request.model is None:
         raise InputError(f"{path} does not say where its model is: name the folder with -m FOLDER")
     if request.seed is None:
         raise InputError(f"{path} does not say its seed")
+    if "," in str(request.model):
+        raise InputError(f"{request.model}: an image is made again by one model, not by several")
     return resolve(request.replace(candidates=1, top_k=1))
 
 

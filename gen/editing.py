@@ -1,16 +1,20 @@
 """Edits: what a request that begins from an image comes to, checked before anything loads."""
 
 import hashlib
+import re
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageOps
 
+from gen import metadata
 from gen.errors import InputError
+from gen.run_folder import originals
 from gen.settings.request import SETTINGS, Request
 from pipelines.checkpoints.specs import Spec
-from pipelines.images import BadImageError, open_image
+from pipelines.images import MAX_PIXELS, BadImageError, open_image
 from pipelines.settings import EditingSettings, Value, settings_of
 
 if TYPE_CHECKING:
@@ -31,6 +35,25 @@ _ANEW = [0] * 128 + [255] * 128  # of every grey, whether it is drawn anew
 SAME_RATIO = 0.01  # by how much a mask's ratio may differ from the image's
 SURROUNDINGS = 0.25  # of the masked part on each side, seen when it is scored
 SCORED_AT_LEAST = 16  # pixels a side
+
+
+def varied(request: Request) -> Request:
+    """Return the request with the settings of the image that it is to stay near.
+
+    Raises InputError for a file that does not say how it was made.
+    """
+    if request.variations_of is None:
+        return request
+    path = Path(request.variations_of).expanduser()
+    if not path.is_file():
+        raise InputError(f"variations_of {request.variations_of}: no such file")
+    made = metadata.read(path).request
+    if made.seed is None:
+        raise InputError(f"{path} does not say its seed")
+    own = ("prompt", "template", "seed", "candidates", "top_k", "base_seed")
+    settings = {name: value for name, value in made.given().items() if name not in own}
+    base = made.seed if request.base_seed is None else request.base_seed
+    return request.replace(variations_of=None, base_seed=base).with_defaults(settings)
 
 
 def located(request: Request) -> Request:
@@ -59,13 +82,27 @@ def located(request: Request) -> Request:
     return request if request.init_image is None else request.replace(**changes)
 
 
+def with_copies(request: Request, folders: Sequence[Path]) -> Request:
+    """Return the request with copies in run folders in place of files that are gone or changed."""
+    changes: dict[str, Any] = {}
+    for name, hash_name in FILES.items():
+        given, recorded = getattr(request, name), getattr(request, hash_name)
+        if given is None or recorded is None:
+            continue
+        path = Path(given).expanduser()
+        copies = [copy for folder in folders if (copy := originals.find(folder, recorded))]
+        if copies and not (path.is_file() and _hash(path, *_state(path)) == recorded):
+            changes[name] = str(copies[0])
+    return request.replace(**changes) if changes else request
+
+
 def _check_together(request: Request) -> None:
     """Raise InputError for settings that say nothing without others."""
     for name in EDITING_SETTINGS:
         if request.init_image is None and getattr(request, name) is not None:
             raise InputError(f"{name}: goes with init_image: say which image is changed")
     for name in (*OF_MASK, "padding"):
-        if request.mask is None and getattr(request, name) is not None:
+        if request.mask is None and request.extend is None and getattr(request, name) is not None:
             raise InputError(f"{name}: goes with mask: say which part is drawn anew")
     if request.padding is not None and request.inpaint_area != "masked":
         raise InputError("padding: goes with inpaint_area masked")
@@ -74,7 +111,7 @@ def _check_together(request: Request) -> None:
     if request.keep_rows is not None:
         if request.init_image is None:
             raise InputError("keep_rows: goes with init_image: say which image's rows are kept")
-        for name in ("strength", "mask"):
+        for name in ("strength", "mask", "extend"):
             if getattr(request, name) is not None:
                 raise InputError(f"keep_rows and {name} each say what is kept: give one of them")
 
@@ -85,13 +122,14 @@ def defaults(own: Request, spec: Spec) -> dict[str, Value]:
         return {}
     values: dict[str, Value] = {}
     if own.keep_rows is None:
-        values["strength"] = STRENGTH if own.mask is None else STRENGTH_OF_MASKED
-    if own.mask is not None:
-        values |= DEFAULTS_OF_MASK
+        masked = own.mask is not None or own.extend is not None
+        values["strength"] = STRENGTH_OF_MASKED if masked else STRENGTH
+        values |= DEFAULTS_OF_MASK if masked else {}
+        values |= {} if own.extend is None else {"mask_fill": "blur"}  # nothing is there yet
     if own.inpaint_area == "masked":
         return values | {"padding": PADDING}  # and the model's own size
     if "width" in spec.settings:
-        width, height = _image(own.init_image).size
+        width, height = _extended_size(own, _image(own.init_image).size)
         if own.width is not None and own.height is None:
             values["height"] = _within(own.width * height / width, spec)
         elif own.height is not None and own.width is None:
@@ -131,6 +169,7 @@ def check(own: Request, spec: Spec) -> None:
             f"{1 / own.steps:.2g}, or more steps"
         )
     image = _image(own.init_image)
+    _extended_size(own, image.size)
     if own.mask is None:
         return
     mask = _image(own.mask, "mask")
@@ -180,13 +219,15 @@ def start(own: Request, spec: Spec) -> "Start | None":
 
 @lru_cache(2)
 def _start(own: Request, size: tuple[int, int], multiple: int, *files: tuple[int, int]) -> "Start":
-    from pipelines.editing import Edit, prepare
+    from pipelines.editing import Edit, extended, prepare
 
     names = ("resize_mode", "mask_blur", "mask_fill", "inpaint_area", "padding")
     chosen = {name: getattr(own, name) for name in names if getattr(own, name) is not None}
     edit = Edit(1.0 if own.strength is None else own.strength, **chosen)
     image = _image(own.init_image)
     mask = None if own.mask is None else _mask(own, image.size)
+    if own.extend is not None:
+        image, mask = extended(image, mask, _margins(own.extend, image.size))
     return prepare(image, mask, edit, size, multiple)
 
 
@@ -194,8 +235,8 @@ def masked_box(candidate: "Candidate") -> tuple[int, int, int, int] | None:
     """Return the part of the result (left, top, right, bottom) that is masked, with some of what is
     around it; None without a mask, and where that is all."""
     own = candidate.request
-    begun = None if own.mask is None else start(own, candidate.spec)
-    if begun is None or begun.canvases[0].mask is None:
+    begun = start(own, candidate.spec)
+    if begun is None or not begun.canvases or begun.canvases[0].mask is None:
         return None
     mask = begun.canvases[0].mask
     found = mask.getbbox()
@@ -207,6 +248,39 @@ def masked_box(candidate: "Candidate") -> tuple[int, int, int, int] | None:
     right, bottom = min(mask.width, found[2] + spare[0]), min(mask.height, found[3] + spare[1])
     box = (left, top, right, bottom)
     return None if box == (0, 0, *mask.size) else box
+
+
+def _margins(extend: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return by how many pixels an image grows (left, top, right, bottom). Raises InputError."""
+    if whole := re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", extend.strip()):
+        more = [int(side) - old for side, old in zip(whole.groups(), size, strict=True)]
+        if min(more) < 0 or max(more) == 0:
+            raise InputError(f"extend {extend}: the image is {size[0]}x{size[1]} already")
+        left, top = more[0] // 2, more[1] // 2
+        return left, top, more[0] - left, more[1] - top
+    given: dict[str, int] = {}
+    for part in extend.split(","):
+        match = re.fullmatch(r"(left|right|top|bottom)=(\d{1,5})", part.strip())
+        if match is None or match[1] in given:
+            raise InputError(
+                f"extend {extend}: must be a size as 768x512, or pixels as left=64,right=64"
+            )
+        given[match[1]] = int(match[2])
+    if not any(given.values()):
+        raise InputError(f"extend {extend}: adds nothing")
+    left, top, right, bottom = (given.get(k, 0) for k in ("left", "top", "right", "bottom"))
+    return left, top, right, bottom
+
+
+def _extended_size(own: Request, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the size of the image with what is added. Raises InputError."""
+    if own.extend is None:
+        return size
+    left, top, right, bottom = _margins(own.extend, size)
+    width, height = size[0] + left + right, size[1] + top + bottom
+    if width * height > MAX_PIXELS or max(width, height) > 100 * min(width, height):
+        raise InputError(f"extend {own.extend}: {width}x{height} pixels are too many or too narrow")
+    return width, height
 
 
 def _sides(box: tuple[int, int, int, int]) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gen import editing, scoring
 from gen.drafting import Drafting, finished_drafts
 from gen.events import Cancel, Finished, Note, Progress, Watch, ignore_events
+from gen.foreseen import dropped
 from gen.metadata import Metadata, versions
 from gen.models import Models, raise_unless_out_of_memory
 from gen.plan import Candidate, Plan, Survey
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from pipelines.drafts import Draft, Pipeline
 
 __all__ = ["Engine", "Outcome", "run"]
-
-DROPPED_SHOWN = 200  # characters
 
 
 @dataclass
@@ -116,12 +115,8 @@ class _PromptRun:
 
     def draw(self, pipeline: "Pipeline", candidates: list[Candidate]) -> None:
         """Make, save and score candidates of one model, a micro-batch at a time."""
-        if dropped := pipeline.dropped_text(self.plan.request.prompt):
-            spec, cut = candidates[0].spec, dropped[:DROPPED_SHOWN]
-            cut += "…" if cut != dropped else ""
-            self.watch(
-                Note(f"{spec.name} reads {spec.context} tokens; this end is dropped: {cut!r}")
-            )
+        if text := pipeline.dropped_text(self.plan.request.prompt):
+            self.watch(Note(dropped(candidates[0].spec.name, candidates[0].spec.context, text)))
         how = Drafting(self.engine.batch_size, self._tell_progress, self.watch, self.cancel)
         if self.plan.schedules:
             spec, scorer = candidates[0].spec, self.engine.load_scorer(self.watch)

@@ -19,6 +19,36 @@ OTHERS = (
 )
 
 
+def summary() -> Iterator[str]:
+    """Lines that fit a screen: a line for each model that is here, and how to see the others."""
+    own = families.shipped().values()
+    public = pipelines.checkpoints.known_models.PUBLIC.values()
+    yield "To draw with, by -m NAME or -m FOLDER:"
+    draw = [(s.name, s.draws or "") for s in own if s.folder.is_dir()]
+    draw += [(m.name, m.draws) for m in public if places.in_hub_cache(m.name)]
+    yield from map(_line, draw)
+    yield ""
+    yield "To rank with, by --reranker NAME or --reranker FOLDER:"
+    judges = rerank.model.specs.SPECS.values()
+    rank = [(s.name, s.judges or "") for s in judges if s.folder.is_dir()]
+    known = rerank.model.known_models.PUBLIC.values()
+    rank += [(m.name, m.judges) for m in known if places.in_hub_cache(m.name)]
+    yield from map(_line, rank)
+    yield ""
+    missing = len([*own, *public, *judges, *known]) - len(draw) - len(rank)
+    yield from textwrap.wrap(
+        f"{missing} more are known and can be fetched with --pull NAME; --list-models all tells of "
+        "each what it draws, its licence and its size",
+        WIDTH,
+    )
+
+
+def _line(entry: tuple[str, str]) -> str:
+    name, what = entry
+    room = max(20, WIDTH - 3 - max(24, len(name)))
+    return f"  {name:24} {textwrap.shorten(what, room, placeholder=' …')}"
+
+
 def listing() -> Iterator[str]:
     """Lines of at most 80 columns: each model's name and whether it is here, then what is known."""
     yield "To draw with, by -m NAME:"

@@ -165,6 +165,7 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
     `find` gives the Spec of a model's name. Raises InputError for a setting that no chosen model
     takes or that breaks a model's own rules, and WeightsError for an unknown model.
     """
+    request = editing.varied(request)
     if not request.prompt.strip():
         raise InputError("prompt: empty: say what to draw")
     name = families.DEFAULT_MODEL if request.model is None else request.model

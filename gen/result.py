@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from gen.plan import Plan
 
 
+@dataclass(frozen=True)
+class CheckedClaim:
+    """One fact that the prompt tells, and whether it holds in the image."""
+
+    kind: str  # object, count, colour, size, place, relation or ground
+    text: str  # "red ball"
+    holds: bool
+
+
 @dataclass
 class Result:
     """One candidate: its request (for exactly this image), its image, and how it was scored."""
@@ -23,6 +32,10 @@ class Result:
     score: float | None = None  # of one reranker: the cosine with the prompt, in [-1, 1]
     scores: Mapping[str, float] = field(default_factory=dict)  # parts of a combined score, by name
     log_likelihood: float | None = None  # of the image's tokens, in nats, if it is made of them
+    match: float | None = None  # the probability that it matches the prompt, where it was asked
+    percentile: float | None = None  # share of unrelated captions that score lower, to 100
+    claims: tuple[CheckedClaim, ...] = ()  # those of the prompt, where they were asked for
+    fits_best: str | None = None  # the prompt, corrected until it fits the image best
     rank: int | None = None  # 1 is the best
     path: Path | None = None  # where it was saved
     unfinished: str | None = None  # "step 14 of 30"
@@ -47,6 +60,13 @@ class Result:
             "rank": self.rank,
             "score": self.score,
             "scores": dict(self.scores) or None,
+            "percentile": self.percentile,
+            "probability": self.match,
+            "claims": [
+                {"kind": each.kind, "claim": each.text, "holds": each.holds} for each in self.claims
+            ]
+            or None,
+            "fits_best": self.fits_best,
             "log_likelihood": self.log_likelihood,
             "seed": seed_to_json(self.seed),
             "model": self.request.model,

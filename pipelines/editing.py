@@ -213,6 +213,18 @@ def _filled_up(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return whole
 
 
+def extended(
+    image: Image.Image, mask: Image.Image | None, margins: Box
+) -> tuple[Image.Image, Image.Image]:
+    """Return an image with so many pixels more on each side, and a mask (L) that has them drawn."""
+    left, top, right, bottom = margins
+    size = image.width + left + right, image.height + top + bottom
+    whole, drawn = Image.new("RGB", size), Image.new("L", size, 255)
+    whole.paste(image, (left, top))
+    drawn.paste(Image.new("L", image.size, 0) if mask is None else mask, (left, top))
+    return whole, drawn
+
+
 def fill_from_around(image: Image.Image, mask: Image.Image) -> Image.Image:
     """Return the image with what is masked in the colours around it, softer further inside.
 

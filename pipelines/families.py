@@ -49,6 +49,8 @@ class Family:
     tensors: Callable[[Spec], dict[str, Header]]  # what the files say of each part
     in_float32: Callable[[Spec], dict[str, tuple[str, ...]]] = lambda spec: {}
     drawing_memory: Callable[[Spec, int, float], DrawingMemory] = lambda *_: DrawingMemory()
+    # The end of a prompt that is not read, as far as the files tell it; "" if all of it is.
+    dropped_text: Callable[[Spec, str], str] = lambda spec, prompt: ""
     # Of a request's settings; None where candidates cannot be looked at half-way.
     course: Callable[[Spec, Mapping[str, Any]], Course | None] = lambda *_: None
 
@@ -108,6 +110,7 @@ FAMILIES = (
         claims=lambda name: name == pipelines.dalle.spec.DALLE_CLASS,
         read_spec=pipelines.dalle.spec.read_spec,
         load=_load_dalle,
+        dropped_text=pipelines.dalle.spec.dropped_text,
         options=frozenset({"safety"}),
         tensors=pipelines.dalle.spec.tensors,
         drawing_memory=_dalle_memory,

@@ -237,7 +237,7 @@ class EditingSettings(TypedDict, total=False):
     ]
     invert_mask: Annotated[
         bool | None,
-        Setting("draw anew what is black in the mask, keep what is white", "Mask inverted"),
+        Setting("draw anew what is black in the mask, keep what is white", "Mask mode"),
     ]
     mask_blur: Annotated[
         int | None,
@@ -269,6 +269,14 @@ class EditingSettings(TypedDict, total=False):
             "Masked area padding",
             low=0,
             high=1024,
+        ),
+    ]
+    extend: Annotated[
+        str | None,
+        Setting(
+            "by how many pixels --init-image grows, as left=64,right=64, or to which size, as "
+            "768x512: what is new is drawn",
+            "Extend",
         ),
     ]
     init_image_hash: Annotated[

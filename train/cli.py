@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.runtime.terminal import Parser, above_zero
 from train.configs import CONFIGS, Config
 from train.loop import Schedule, Task, train
 from train.shipping import SHIPPED
@@ -31,8 +32,8 @@ NETWORKS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one step of the training; returns the exit code."""
-    arguments = _parser().parse_args(argv)
     try:
+        arguments = _parser().parse_args(argv)
         arguments.run_step(arguments)
     except (FileNotFoundError, ValueError, FloatingPointError) as error:
         print(f"salon-train: error: {error}", file=sys.stderr)
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="salon-train", description=DESCRIPTION)
+    parser = Parser(prog="salon-train", description=DESCRIPTION)
     steps = parser.add_subparsers(metavar="STEP", required=True)
 
     def step(
@@ -56,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     def counting(sub: argparse.ArgumentParser, default: int) -> None:
-        sub.add_argument("--number", type=int, default=default, help=f"of scenes ({default})")
+        sub.add_argument(
+            "--number", type=above_zero(int), default=default, help=f"of scenes ({default})"
+        )
 
     step("atlas", _atlas, "draw the glyphs of the vocabulary into train/stickers/atlas.png")
     step("prompts", _prompts, "write the evaluation set, prompts/eval.jsonl")
@@ -76,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = step(name, function, help, aliases)
         sub.add_argument("--clip", help="a known CLIP or a folder; default: the shipped one")
         sub.add_argument("-m", "--model", help="the model that draws; default: the shipped one")
-        sub.add_argument("--scenes", type=int, default=400, help="rendered ones (400)")
+        sub.add_argument("--scenes", type=above_zero(int), default=400, help="rendered ones (400)")
         sub.add_argument(
             "--prompts", type=int, default=60, help="drawn, 4 of each; 0 for none (60)"
         )
@@ -88,9 +91,13 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(network=name)
         sub.add_argument("--config", choices=CONFIGS, default="small", help="sizes (small)")
         budget = sub.add_mutually_exclusive_group()
-        budget.add_argument("--minutes", type=float, help="time budget, over all continuations")
-        budget.add_argument("--steps", type=int, help="number of updates instead of a time budget")
-        sub.add_argument("--threads", type=int, help="CPU threads; default: all cores")
+        budget.add_argument(
+            "--minutes", type=above_zero(float), help="time budget, over all continuations"
+        )
+        budget.add_argument(
+            "--steps", type=above_zero(int), help="number of updates instead of a time budget"
+        )
+        sub.add_argument("--threads", type=above_zero(int), help="CPU threads; default: all cores")
     ship = step("ship", _ship, "put the trained networks into the packages, in half precision")
     running(ship).add_argument("--only", choices=SHIPPED, help="one of them; default: all there")
     from train.world.cli import add_steps

@@ -1,7 +1,7 @@
 """The `parameters` text that AUTOMATIC1111's web UI introduced, and that many tools read."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -38,6 +38,13 @@ ORDER = (
     "Unfinished",
     "Template",
 )
+# What AUTOMATIC1111 says of an edit; what it does by default it leaves out.
+EDITS: Mapping[tuple[str, object], str] = {
+    ("invert_mask", True): "Inpaint not masked",
+    ("mask_fill", "noise"): "latent noise",
+    ("mask_fill", "blur"): "fill",
+    ("inpaint_area", "masked"): "Only masked",
+}
 ABOVE = ("Negative prompt",)  # has a line of its own
 READ_KEYS = frozenset({*READ, MODEL, MODEL_HASH, SIZE}) - {"prompt", "negative_prompt"}
 NEGATIVE = ("Negative prompt:", "Negative Prompt:")
@@ -79,6 +86,8 @@ def _pairs(record: Metadata) -> dict[str, object]:
         SETTINGS[name].label: f"{value:g}" if isinstance(value, float) else value
         for name, value in request.given().items()
     }
+    for name in ("invert_mask", "mask_fill", "inpaint_area"):
+        pairs[SETTINGS[name].label] = EDITS.get((name, getattr(request, name)))
     if request.sampler is not None:
         pairs["Sampler"] = SAMPLERS[request.sampler].a1111
     if request.schedule is not None:

@@ -4,6 +4,7 @@
     <out>/candidates/0001-<seed>.png  the others, and every image until its prompt is ranked
     <out>/sheet.png                   what the last command made, on one page
     <out>/manifest.jsonl              what happened, from which a killed run is finished
+    <out>/originals/                  what edits began from, by SHA-256
     <out>/deleted/                    what was deleted on the page and can be brought back
 
 Every file gets its final name only when it is complete. What is to be renamed is first written to
@@ -26,7 +27,7 @@ from gen.errors import InputError
 from gen.metadata import Metadata
 from gen.plan import Candidate, Plan
 from gen.result import Result
-from gen.run_folder import deleted, events
+from gen.run_folder import deleted, events, originals
 from gen.run_folder.choices import ChoiceEvent
 from gen.run_folder.events import Axis, Damaged, Event, Files, Placement, PromptEvent, SavedImage
 from gen.run_folder.fold import fold_what_fits
@@ -110,6 +111,9 @@ class RunFolder:
             job = self._resume(self._number_of[key], plan)
             if job is not None:
                 return job
+        for file in (plan.request.init_image, plan.request.mask):
+            if file is not None:
+                originals.keep(self.path, Path(file).read_bytes(), Path(file).suffix)
         self._last_number += 1
         self._note(events.PromptBegan(self._last_number, key, plan.request.to_json()))
         return Job(self._last_number)

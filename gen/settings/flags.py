@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import rerank.model.specs
 from gen.errors import InputError
@@ -14,6 +14,7 @@ from gen.run_folder.folder import KEEP
 from gen.run_folder.saving import MAX_UPSCALE, SUFFIX_OF_FORMAT
 from gen.settings.request import MODEL_SETTINGS, SETTINGS, with_schedule
 from pipelines.loading import OFFLOAD
+from pipelines.runtime.terminal import Parser
 from pipelines.settings import Setting, Value
 from rerank.scorers import Weighted, weighted
 
@@ -32,14 +33,6 @@ finishes its unfinished run in the folder, or draws a new seed.
 exit codes: 0 done, 2 bad input, 3 weights, 4 some images failed, 5 no space on the disk or in
 memory, 130 interrupted
 """
-
-
-class Parser(argparse.ArgumentParser):
-    """Raises InputError where argparse would print its usage and end the program."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise the message as an error like any other."""
-        raise InputError(f"{message} (--help shows all options)")
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -206,7 +199,10 @@ def _add_saving(parser: Parser) -> None:
         help="where images, sheet.png and manifest.jsonl go (default: outputs)",
     )
     group.add_argument(
-        "--keep", choices=KEEP, default="all", help="all candidates (default), or only the top-k"
+        "--keep",
+        choices=KEEP,
+        default="all",
+        help="all candidates, or only the top-k (default: all)",
     )
     group.add_argument(
         "--format", choices=list(SUFFIX_OF_FORMAT), default="png", help="default: png"
@@ -216,7 +212,7 @@ def _add_saving(parser: Parser) -> None:
         type=_whole_number(1, MAX_UPSCALE),
         default=1,
         metavar="N",
-        help=f"save images N times larger, up to {MAX_UPSCALE}; adds no detail",
+        help=f"save images N times larger, up to {MAX_UPSCALE}; adds no detail (default: 1)",
     )
     group.add_argument(
         "--strip-metadata",
@@ -285,7 +281,6 @@ def _add_telling(parser: Parser) -> None:
         "--json": "one JSON object per prompt on standard output",
         "--dry-run": "only print the resolved requests, a JSON object a line",
         "--plan": "only print what memory and time drawing would need; exit 5 if it does not fit",
-        "--list-models": "the known models and rerankers, and which of them are here",
         "--env": "versions, devices and weights, for bug reports",
         "--quiet": "nothing but errors, and JSON if asked for",
         "--verbose": "more of what happens",
@@ -294,6 +289,22 @@ def _add_telling(parser: Parser) -> None:
     for flag, text in flags.items():
         short = {"--quiet": ["-q"], "--verbose": ["-v"]}.get(flag, [])
         group.add_argument(*short, flag, action="store_true", help=text)
+    group.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="say of the best how likely they match the prompt, as `rerank --calibrate` does",
+    )
+    group.add_argument(
+        "--claims", action="store_true", help="tick or cross each claim of the prompt in the best"
+    )
+    group.add_argument(
+        "--list-models",
+        nargs="?",
+        const="here",
+        choices=("here", "all"),
+        metavar="all",
+        help="the models and rerankers that are here; all: and those that are known, with licences",
+    )
     group.add_argument(
         "--pull",
         metavar="ORG/NAME",

@@ -7,13 +7,16 @@ flags, keys of prompt files, JSON and the text inside images all follow from it.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 
 from gen.search import schedule
 from pipelines.diffusion import samplers
 from pipelines.families import ModelSettings
+from pipelines.runtime.terminal import did_you_mean
 from pipelines.settings import InputError, Setting, Value, settings_of
 
+NAMES_SHOWN = 250  # characters, of all settings
 MAX_SEED = 2**63 - 1
 RANDOM_SEED = -1
 EXACT_IN_JSON = 2**53  # larger integers lose digits in readers that take every number as a double
@@ -75,6 +78,15 @@ class RequestSettings(TypedDict, total=False):
             "Budget",
             low=1,
             high=100_000_000,
+        ),
+    ]
+    variations_of: Annotated[
+        str | None,
+        Setting(
+            "an image of ours to stay near: its seed becomes --base-seed, and its settings hold "
+            "where no others are given",
+            local=True,
+            metavar="IMAGE",
         ),
     ]
     wildcards: Annotated[
@@ -244,5 +256,7 @@ def find_setting(key: str) -> Setting:
     name = _NAME_OF_KEY.get(key.replace("-", "_"))
     if name is None:
         shown = key if len(key) <= 40 else key[:40] + "…"
-        raise InputError(f"unknown setting {shown!r}: known are {', '.join(SETTINGS)}")
+        meant = did_you_mean(key.replace("-", "_"), _NAME_OF_KEY)
+        known = shorten(", ".join(SETTINGS), NAMES_SHOWN, placeholder=" … (--help shows all)")
+        raise InputError(f"unknown setting {shown!r}{meant}: known are {known}")
     return SETTINGS[name]

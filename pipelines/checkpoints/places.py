@@ -14,6 +14,7 @@ from pipelines.checkpoints.configs import read_config, read_pulled
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.known_models import PUBLIC
 from pipelines.checkpoints.specs import HUB_NAME, SHIPPED, Spec, hub_folder, path_of, split_revision
+from pipelines.runtime.terminal import did_you_mean
 
 FACTS = "salon.json"  # what JSON files of diffusers have no place for: see `Spec`
 MAX_ENTRIES = 100_000
@@ -64,8 +65,8 @@ def locate(name: str) -> Place:
         check_links(folder)
         return Place(name, folder, repository)
     raise WeightsError(
-        f"no model {name[:300]!r}: it is no folder or file, and the known models are "
-        f"{', '.join(SHIPPED)}"
+        f"no model {name[:300]!r}{did_you_mean(name, [*SHIPPED, *PUBLIC])}: it is no folder or "
+        f"file, and the known models are {', '.join(SHIPPED)}"
     )
 
 

@@ -1,6 +1,7 @@
 """The Spec of a model of the DALL·E path, read from its files without torch."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from pipelines.settings import EditingSettings, settings_of
 SAMPLING_SETTINGS = ("guidance", *settings_of(SamplingSettings))
 DALLE_SETTINGS = tuple(settings_of(DalleSettings))
 
-
 DALLE_CLASS = "Dalle"
+ENDS = 4  # tokens that begin or end a prompt, at most
 
 
 def read_spec(place: Place) -> Spec:
@@ -84,3 +85,28 @@ def tensors(spec: Spec) -> dict[str, Header]:
     parts = ("text_encoder", "transformer", "dvae")
     there = [part for part in parts if (spec.folder / part).is_dir()]
     return parts_of(spec.folder, dict.fromkeys(there, "model"))
+
+
+def dropped_text(spec: Spec, prompt: str) -> str:
+    """Return the end of a prompt that is beyond the context, told by the tokenizer's file alone.
+
+    Returns "" if all of it is read, or where the folder has no such file.
+    """
+    file = spec.folder / "tokenizer" / "tokenizer.json"
+    if len(prompt) + ENDS <= spec.context or not file.is_file():  # a token has a character or more
+        return ""
+    encoded = _tokenizer(file).encode(prompt)
+    if len(encoded.ids) <= spec.context:
+        return ""
+    ends = encoded.special_tokens_mask[::-1].index(0)
+    return prompt[encoded.offsets[spec.context - ends][0] :].lstrip()
+
+
+@cache
+def _tokenizer(file: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # of Rust, without a type of its own
+        raise WeightsError(f"{file}: not a tokenizer ({error})") from error

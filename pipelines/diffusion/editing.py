@@ -5,6 +5,7 @@ Meng et al., SDEdit (arXiv 2108.01073); blending at each step after Lugmayr et a
 2112.10752, section 4.5).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ from pipelines.editing import Start
 
 if TYPE_CHECKING:
     from pipelines.diffusion.pipeline import LatentDiffusion
+
+
+VARIATION = 0.2  # how far variations are from their base, if that is not said
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,34 @@ class Given:
         if timestep is not None:
             given = scheduler.add_noise(given, self.noise, timestep)
         return (1 - self.mask) * given + self.mask * latents
+
+
+def draw_noise(
+    generators: list[torch.Generator], shape: Sequence[int], base_seed: int | None, variation: float
+) -> torch.Tensor:
+    """Draw the noise (N, C, h, w) that candidates begin with, each by its own generator.
+
+    With a `base_seed` it is moved by 1 − `variation` towards the noise of that seed.
+    """
+    noise = torch.cat([torch.randn(1, *shape, generator=g) for g in generators])
+    if base_seed is None:
+        return noise
+    base = torch.randn(1, *shape, generator=torch.Generator().manual_seed(base_seed))
+    return torch.cat([slerp(base, row[None], variation) for row in noise])
+
+
+def slerp(a: torch.Tensor, b: torch.Tensor, t: float) -> torch.Tensor:
+    """Return what is t of the way from a to b along the arc between them (Shoemake, 1985).
+
+    Noise on a straight line between two would be too weak. At 0 and 1 it is a and b, to the bit.
+    """
+    if t in (0, 1):
+        return b if t else a
+    cosine = (a * b).sum() / (a.norm() * b.norm())
+    angle = cosine.clamp(-1, 1).acos()
+    if angle < 1e-3:
+        return torch.lerp(a, b, t)
+    return (((1 - t) * angle).sin() * a + (t * angle).sin() * b) / angle.sin()
 
 
 def first_step(steps: int, strength: float) -> int:

@@ -24,7 +24,13 @@ from pipelines.checkpoints.specs import NO_ADAPTERS, Adapters, Spec
 from pipelines.diffusion import decoding
 from pipelines.diffusion.adapters import add
 from pipelines.diffusion.draft import Condition, DiffusionDraft, State, guidance_embedding
-from pipelines.diffusion.editing import begin_latents, encode_start, first_step
+from pipelines.diffusion.editing import (
+    VARIATION,
+    begin_latents,
+    draw_noise,
+    encode_start,
+    first_step,
+)
 from pipelines.diffusion.networks import Networks, load_networks
 from pipelines.diffusion.prompt_weights import SYNTAXES
 from pipelines.diffusion.safety import SafetyChecker
@@ -175,8 +181,9 @@ class LatentDiffusion:
             scheduler.set_begin_index(first)  # else the first step searches for its index
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        shape = (1, self.vae.config.latent_channels, height // factor, width // factor)
-        noise = torch.cat([torch.randn(shape, generator=g) for g in generators]).to(self.device)
+        shape = (self.vae.config.latent_channels, height // factor, width // factor)
+        base_seed, variation = chosen.get("base_seed"), chosen.get("variation", VARIATION)
+        noise = draw_noise(generators, shape, base_seed, variation).to(self.device)
         given, latents = None, noise * scheduler.init_noise_sigma
         if start is not None:
             given = encode_start(self, start, noise, generators)

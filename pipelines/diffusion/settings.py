@@ -52,6 +52,27 @@ class DrawingSettings(SizedSettings, total=False):
             find=names.find_schedule,
         ),
     ]
+    base_seed: Annotated[
+        int | None,
+        Setting(
+            "the seed of an image to stay near: the noise of candidates is between its noise and "
+            "their own",
+            "Variation of seed",
+            low=0,
+            high=2**63 - 1,
+        ),
+    ]
+    variation: Annotated[
+        float | None,
+        Setting(
+            "how far candidates are from --base-seed: 0: not at all, 1: as far as from any; by "
+            "default 0.2",
+            "Variation seed strength",
+            aliases=("subseed_strength", "variation_strength"),
+            low=0,
+            high=1,
+        ),
+    ]
     clip_skip: Annotated[
         int | None,
         Setting(

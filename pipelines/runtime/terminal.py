@@ -4,9 +4,10 @@ import argparse
 import difflib
 import errno
 import io
+import math
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TextIO
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk says
@@ -36,11 +37,27 @@ class Parser(argparse.ArgumentParser):
         return found
 
 
+def above_zero(kind: type[int] | type[float]) -> Callable[[str], float]:
+    """Return what reads a flag's value as a finite number above 0."""
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = 0
+        if not 0 < value < math.inf:
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what} above 0")
+        return value
+
+    return read
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ": did you mean …?" for a word that is nearly a known one, else ""."""
+    """Return " (did you mean …?)" for a word that is nearly a known one, else ""."""
     by_lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word[:80].lower(), by_lower, n=1, cutoff=0.7)
-    return f": did you mean {by_lower[close[0]]}?" if close else ""
+    return f" (did you mean {by_lower[close[0]]}?)" if close else ""
 
 
 def prepare_streams() -> None:

@@ -1,0 +1,3 @@
+"""What scores mean, as probabilities: made from captions, kept beside the weights."""
+
+FILE = "calibration.json"  # in a model's folder

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from pipelines.checkpoints.errors import WeightsError
+from rerank.calibration import FILE as FILE
 from rerank.whole_files import written_whole
 
-FILE = "calibration.json"
 CAPTIONS = 256  # unrelated ones, at most
 CHANGES = 8  # of each claim of a prompt
 NONE_MATCHES = 0.5  # the probability that no image reaches when none of them matches

@@ -7,6 +7,7 @@ from pipelines.checkpoints.configs import read_pulled
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.places import cached_folder, check_links
 from pipelines.checkpoints.specs import HUB_NAME, NON_COMMERCIAL, path_of, split_revision
+from pipelines.runtime.terminal import did_you_mean
 from rerank.model.known_models import PUBLIC
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
@@ -63,7 +64,10 @@ def find(name_or_folder: str | Path) -> Spec:
         return Spec(folder.resolve().name, folder, _recorded_licence(folder))
     if HUB_NAME.fullmatch(name):
         return _fetched(name)
-    raise WeightsError(f"no model or folder {name!r}: choose from {', '.join(SPECS)}, or a folder")
+    meant = did_you_mean(name, [*SPECS, *PUBLIC])
+    raise WeightsError(
+        f"no model or folder {name!r}{meant}: choose from {', '.join(SPECS)}, or a folder"
+    )
 
 
 def _fetched(name: str) -> Spec:

@@ -216,15 +216,15 @@ class FakeJury:
         return [Image.open(image) if isinstance(image, Path) else image for image in images]
 
     def calibrated(self, prompt: str, images: Iterable[Image.Image]) -> list[SimpleNamespace]:
-        return [SimpleNamespace(probability=score(image)) for image in images]
+        return [SimpleNamespace(probability=score(image), percentile=99.0) for image in images]
 
     def check(self, prompt: str, images: Iterable[Image.Image]) -> list[SimpleNamespace]:
         """Every word of the prompt is a claim; the first one holds."""
         claims = [
-            SimpleNamespace(claim=SimpleNamespace(text=word), holds=place == 0)
+            SimpleNamespace(claim=SimpleNamespace(text=word, kind="object"), holds=place == 0)
             for place, word in enumerate(prompt.split())
         ]
-        return [SimpleNamespace(results=claims) for _ in images]
+        return [SimpleNamespace(results=claims, corrected=prompt) for _ in images]
 
     def score(self, prompt: str, images: Iterable[Image.Image]) -> list[float]:
         values = [score(image) for image in images]

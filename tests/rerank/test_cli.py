@@ -419,7 +419,7 @@ def test_captions_with_a_byte_order_mark(rerank: Command, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["a", ".", "--calibate"], "no option '--calibate': did you mean --calibrate?"),
+        (["a", ".", "--calibate"], "no option '--calibate' (did you mean --calibrate?)"),
         (["classify", "a.png", "--label", "x", "--templte", "y"], "did you mean --template?"),
         (["a"], "the following arguments are required: IMAGE|FOLDER"),
         (["a", ".", "--csv", "--json"], "not allowed with argument --csv"),

@@ -34,7 +34,16 @@ from ui.page.form import build_form, build_prompt, build_quick  # noqa: E402
 pytestmark = pytest.mark.slow
 
 PATIENCE = 60
-LOCAL = {"init_image", "mask", "keep_rows", "lora", "vae", "embedding", "wildcards"}
+LOCAL = {
+    "init_image",
+    "mask",
+    "keep_rows",
+    "lora",
+    "vae",
+    "embedding",
+    "wildcards",
+    "variations_of",
+}
 WITH_AN_IMAGE = {*EDITS, "init_image_hash", "mask_hash"}
 FAMILIES = {"whole-diffusion": DiffusionSettings, "whole-dalle": DalleSettings}
 

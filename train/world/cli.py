@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.runtime.terminal import Parser, above_zero
 from train.loop import Schedule, Task, train
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ MERGES = Path(__file__).parents[2] / "pipelines/checkpoints/layouts/bpe_simple_v
 DEFAULT_RUN = Path("runs/world")
 
 
-def add_steps(steps: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_steps(steps: argparse._SubParsersAction[Parser]) -> None:
     """Add the steps of the world to `salon-train world`."""
 
     def step(name: str, function: Callable[..., None], help: str) -> argparse.ArgumentParser:
@@ -27,7 +28,7 @@ def add_steps(steps: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         return sub
 
     atlas = step("atlas", _atlas, "install the drawings into the cache and render them")
-    atlas.add_argument("--side", type=int, default=96, help="pixels of a drawing (96)")
+    atlas.add_argument("--side", type=above_zero(int), default=96, help="pixels of a drawing (96)")
     step("things", _things, "write train/world/things.tsv from WordNet and the concepts")
     sub = step("words", _words, "ask the teacher what words without a drawing are near to")
     sub.add_argument("--teacher", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
@@ -53,12 +54,20 @@ def add_steps(steps: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         sub = step(name, _network, f"train the world's {name}")
         sub.set_defaults(network=name)
         sub.add_argument("--run", type=Path, default=DEFAULT_RUN, help="folder of this run")
-        sub.add_argument("--minutes", type=float, help="time budget, over all continuations")
-        sub.add_argument("--steps", type=int, help="number of updates instead of a time budget")
-        sub.add_argument("--rate", type=float, help="learning rate instead of the usual one")
-        sub.add_argument("--batch", type=int, help="batch size instead of the usual one")
+        sub.add_argument(
+            "--minutes", type=above_zero(float), help="time budget, over all continuations"
+        )
+        sub.add_argument(
+            "--steps", type=above_zero(int), help="number of updates instead of a time budget"
+        )
+        sub.add_argument(
+            "--rate", type=above_zero(float), help="learning rate instead of the usual one"
+        )
+        sub.add_argument(
+            "--batch", type=above_zero(int), help="batch size instead of the usual one"
+        )
         sub.add_argument("--precision", choices=("no", "bf16"), default="bf16")
-        sub.add_argument("--threads", type=int, default=1, help="CPU threads (1)")
+        sub.add_argument("--threads", type=above_zero(int), default=1, help="CPU threads (1)")
 
 
 def _atlas(arguments: argparse.Namespace) -> None:

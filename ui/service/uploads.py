@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from gen.run_folder.saving import SUFFIX_OF_FORMAT, write
+from gen.run_folder.saving import SUFFIX_OF_FORMAT, no_room, write
 
 FOLDER = "originals"  # in the run folder
 
@@ -16,6 +16,9 @@ def keep(run_folder: Path, data: bytes, image_format: str) -> Path:
     name = hashlib.sha256(data).hexdigest()[:32] + SUFFIX_OF_FORMAT[image_format.lower()]
     path = run_folder / FOLDER / name
     if not path.is_file():
-        path.parent.mkdir(exist_ok=True)
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise no_room(path, error) from error
         write(path, data)
     return path

@@ -119,6 +119,12 @@ def convert(options: argparse.Namespace) -> None:
             llamagen.convert(source, made, size=options.size, heads=options.heads)
         elif any((source / name).is_file() for name in openai_dvae.FILES):
             openai_dvae.convert(source, made)
+        elif not any(source.rglob("*.flax")) and not any(source.rglob("*.pt")):
+            names = sorted(path.name for path in source.iterdir())[:8]
+            raise WeightsError(
+                f"{source} holds none of the known downloads, but {', '.join(names) or 'nothing'}; "
+                "what is known: --help"
+            )
         else:
             min_dalle.convert(
                 source,

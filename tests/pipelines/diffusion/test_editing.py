@@ -1,5 +1,7 @@
 """Image to image and inpainting: the same images as diffusers', and nothing else is moved."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
+from reduced_models import build, write_configs, write_folder
 
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.diffusion.samplers import make_scheduler
@@ -42,10 +45,10 @@ def encoder_means(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def stock(folder: Path, kind: str) -> Any:
+def stock(folder: Path, kind: str, **parts: Any) -> Any:
     import diffusers
 
-    made = getattr(diffusers, kind).from_pretrained(folder, safety_checker=None)
+    made = getattr(diffusers, kind).from_pretrained(folder, **parts)
     made.set_progress_bar_config(disable=True)
     return made
 
@@ -80,7 +83,7 @@ def ours(pipeline: LatentDiffusion, sampler: str, start: Start) -> list[Image.Im
 def test_image_to_image_is_that_of_diffusers(
     pipeline: LatentDiffusion, tiny_diffusion_folder: Path, strength: float
 ) -> None:
-    pipe = stock(tiny_diffusion_folder, "StableDiffusionImg2ImgPipeline")
+    pipe = stock(tiny_diffusion_folder, "StableDiffusionImg2ImgPipeline", safety_checker=None)
     for sampler in SAMPLERS:
         mine = ours(pipeline, sampler, Start((picture(),), strength))
         theirs = stock_images(pipe, sampler, pipeline, strength=strength)
@@ -94,12 +97,60 @@ def test_image_to_image_is_that_of_diffusers(
 def test_inpainting_is_that_of_diffusers(
     pipeline: LatentDiffusion, tiny_diffusion_folder: Path, strength: float
 ) -> None:
-    pipe = stock(tiny_diffusion_folder, "StableDiffusionInpaintPipeline")
+    pipe = stock(tiny_diffusion_folder, "StableDiffusionInpaintPipeline", safety_checker=None)
     mask = mask_of(16, 8, 48, 40)
     for sampler in SAMPLERS:
         mine = ours(pipeline, sampler, Start((picture(),), strength, mask))
         theirs = stock_images(
             pipe, sampler, pipeline, mask_image=[mask] * 2, strength=strength, width=64, height=64
+        )
+        assert all(differ(a, b) <= 2 for a, b in zip(mine, theirs, strict=True)), sampler
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("encoder_means")
+def test_inpainting_with_nine_channels_is_that_of_diffusers(
+    make_diffusion_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    from diffusers import UNet2DConditionModel
+
+    folder = make_diffusion_folder(tmp_path / "nine")
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        unet = UNet2DConditionModel.from_config({**config, "in_channels": 9})
+    unet.half().save_pretrained(folder / "unet")
+    pipeline = LatentDiffusion.from_pretrained(folder, device="cpu")
+    with pytest.raises(ValueError, match="cannot draw from text alone"):
+        pipeline.begin("a panda", seeds=[1])
+    pipe = stock(folder, "StableDiffusionInpaintPipeline", safety_checker=None)
+    mask = mask_of(16, 8, 48, 40)
+    for sampler, strength in zip(SAMPLERS, (1.0, 0.7) * 3, strict=True):
+        mine = ours(pipeline, sampler, Start((picture(),), strength, mask))
+        theirs = stock_images(
+            pipe, sampler, pipeline, mask_image=[mask] * 2, strength=strength, width=64, height=64
+        )
+        assert all(differ(a, b) <= 2 for a, b in zip(mine, theirs, strict=True)), sampler
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("encoder_means")
+def test_edits_by_xl_are_those_of_diffusers(
+    make_tokenizer: Callable[..., Any], tmp_path: Path
+) -> None:
+    configs = write_configs("sdxl", tmp_path / "configs")
+    folder = write_folder(configs, build(configs), tmp_path / "model", make_tokenizer)
+    pipeline = LatentDiffusion.from_pretrained(folder, device="cpu")
+    change = stock(folder, "StableDiffusionXLImg2ImgPipeline")
+    repaint = stock(folder, "StableDiffusionXLInpaintPipeline")
+    mask = mask_of(16, 8, 48, 40)
+    for sampler in SAMPLERS:
+        mine = ours(pipeline, sampler, Start((picture(),), 0.5))
+        theirs = stock_images(change, sampler, pipeline, strength=0.5)
+        assert all(differ(a, b) <= 2 for a, b in zip(mine, theirs, strict=True)), sampler
+        mine = ours(pipeline, sampler, Start((picture(),), 0.7, mask))
+        theirs = stock_images(
+            repaint, sampler, pipeline, mask_image=[mask] * 2, strength=0.7, width=64, height=64
         )
         assert all(differ(a, b) <= 2 for a, b in zip(mine, theirs, strict=True)), sampler
 
@@ -201,3 +252,19 @@ def test_the_masked_part_is_enlarged_in_the_shape_of_the_model() -> None:
     assert bottom <= 100
     assert start.size == (64, 64)
     assert start.result_size == (200, 100)
+
+
+def test_variations_lie_on_the_arc_between_two_noises(pipeline: LatentDiffusion) -> None:
+    def noise(**settings: Any) -> torch.Tensor:
+        with pipeline.begin("a", seeds=[5], sampler="ddim", **settings) as draft:
+            return draft._open.latents
+
+    own, [base] = noise(), pipeline.begin("a", seeds=[9], sampler="ddim")._open.latents
+    assert torch.equal(noise(base_seed=9, variation=0.0)[0], base)
+    assert torch.equal(noise(base_seed=9, variation=1.0), own)
+    near, far = noise(base_seed=9)[0], noise(base_seed=9, variation=0.5)[0]
+    length = (own.norm() + base.norm()) / 2
+    assert abs(float(far.norm() / length) - 1) < 0.05, "as strong as other noise"
+    angle = (base * own[0]).sum() / (base.norm() * own.norm())
+    turned = (base * near).sum() / (base.norm() * near.norm())
+    assert float(turned.acos() / angle.acos()) == pytest.approx(0.2, abs=0.02)

@@ -1,0 +1,153 @@
+"""What `generate` says before it draws, and what it says of scores when asked."""
+
+import json
+from pathlib import Path
+
+import pytest
+from fake_models import Studio
+
+from gen.cli import main
+from gen.foreseen import NOTES_SHOWN
+from gen.listing import WIDTH, summary
+from gen.run_folder.history import History
+
+
+def notes(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return [line.removeprefix("generate: note: ") for line in capsys.readouterr().err.splitlines()]
+
+
+@pytest.fixture
+def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "outputs"
+
+
+def test_words_without_quotes(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["a", "red", "panda", "--dry-run"]) == 0
+    assert notes(capsys) == [
+        'these are 3 prompts of one word; for one prompt, quote it: "a red panda"'
+    ]
+    assert main(["a panda", "a cat", "--dry-run"]) == main(["panda", "--dry-run"]) == 0
+    assert notes(capsys) == []
+
+
+def test_a_number_as_negative_prompt(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["a panda", "-n", "4", "--dry-run"]) == 0
+    assert notes(capsys)[0].startswith('the negative prompt is "4", a text: for a number of images')
+    assert main(["a panda", "-n", "4 legs", "--dry-run"]) == 0
+    assert notes(capsys) == []
+
+
+def test_unknown_words_are_told_once_and_before_drawing(
+    studio: Studio, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (studio.folder / "fake" / "vocabulary.json").write_text('{"words": ["a"]}')
+    studio.pipeline.on_step = lambda draft: print("drawing")
+    assert main(["a panda", "--candidates", "1"]) == 0
+    said = capsys.readouterr()
+    assert said.err.count("does not know “panda”") == 1
+    assert main(["a panda", "a panda", "--dry-run"]) == 0
+    assert notes(capsys)[0].endswith("(2 prompts)")
+    prompts = [f"a thing{number}" for number in range(NOTES_SHOWN + 3)]
+    assert main([*prompts, "--dry-run"]) == 0
+    assert notes(capsys)[-1] == "3 other notes come with their prompts"
+
+
+def test_dropped_text_is_told_without_loading(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["a panda " + "and a red balloon " * 40, "-m", "stickers-dalle", "--dry-run"]) == 0
+    start = "stickers-dalle reads 32 tokens; this end is dropped: 'and a red"
+    assert any(note.startswith(start) for note in notes(capsys))
+
+
+def test_the_file_tells_what_the_pipeline_drops() -> None:
+    from pipelines import families
+    from pipelines.dalle.networks import load_tokenizer
+    from pipelines.dalle.prompts import dropped_text
+
+    spec = families.shipped()["stickers-dalle"]
+    tokenizer = load_tokenizer(spec.folder / "tokenizer")
+    for prompt in ("a panda", "a red fox " * 12, "größe 熊 🦊 " * 20, "x" * 500, " a  b " * 40):
+        told = families.family_of(spec).dropped_text(spec, prompt)
+        assert told == dropped_text(tokenizer, prompt, spec.context)
+
+
+def test_match_and_claims(studio: Studio, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (studio.folder / "jury" / "calibration.json").write_text("{}")
+    words = ["a panda", "--candidates", "3", "--top-k", "1", "--seed", "1", "--calibrate"]
+    assert main([*words, "--claims", "--json"]) == 0
+    [result] = json.loads(capsys.readouterr().out)["results"]
+    assert 0 <= result["probability"] <= 1
+    assert (result["percentile"], result["fits_best"]) == (99.0, "a panda")
+    assert result["claims"] == [
+        {"kind": "object", "claim": "a", "holds": True},
+        {"kind": "object", "claim": "panda", "holds": False},
+    ]
+    history = History(out)
+    history.refresh()
+    [prompt] = history.prompts()
+    assert prompt.find(result["seed"]).match == pytest.approx(result["probability"])
+    assert main([*words, "--claims"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "likely, above 99 % of others" in lines[1]
+    assert lines[2].strip() == "✓ a  ✗ panda"
+
+
+def test_what_cannot_be_explained_is_said_before_drawing(
+    studio: Studio, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["a panda", "--calibrate"]) == 3
+    assert "has no calibration.json" in capsys.readouterr().err
+    assert main(["a panda", "--claims", "-r", "none"]) == 2
+    assert "need a reranker" in capsys.readouterr().err
+    assert studio.loads == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a panda", "--candidtaes", "4"], "no option '--candidtaes' (did you mean --candidates?)"),
+        (["a panda", "-m", "stickrs"], "no model 'stickrs' (did you mean stickers?)"),
+        (["a panda", "-r", "stickers-clp"], "(did you mean stickers-clip?)"),
+        (["a panda", "--sampler", "eulr"], "did you mean euler"),
+    ],
+)
+def test_what_was_meant(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) in (2, 3)
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_misspelt_setting_in_a_file(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("rows.jsonl").write_text('{"prompt": "a", "guidence": 3}\n')
+    assert main(["-f", "rows.jsonl", "--dry-run"]) == 2
+    assert "'guidence' (did you mean guidance?)" in capsys.readouterr().err
+
+
+def test_the_list_fits_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = list(summary())
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= WIDTH
+    assert main(["--list-models"]) == 0
+    assert capsys.readouterr().out.splitlines() == lines
+    assert main(["--list-models", "all"]) == 0
+    assert "FLUX" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_standard_output_on_a_full_disk(
+    studio: Studio,
+    out: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for words in ([], ["--json"], ["--dry-run"]):
+        with open("/dev/full", "w") as full, monkeypatch.context() as patch:
+            patch.setattr("sys.stdout", full)
+            assert main(["a panda", "--candidates", "2", "--seed", "1", *words]) == 5
+        said = capsys.readouterr().err
+        assert said.startswith("generate: error: cannot write standard output: No space left")
+        assert len(said.splitlines()) == 1
+    assert len(list(out.rglob("*.png"))) == 2  # what was made is kept
