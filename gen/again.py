@@ -42,6 +42,8 @@ def make_again(
     """
     watch = ignore_events if watch is None else watch
     record = metadata.read(path)
+    for line in record.unread:
+        watch(Note(f"{path}: {line}"))
     [(spec, _)] = plan.models
     if record.model_hash != engine.model_hash(spec):
         watch(
@@ -76,6 +78,8 @@ def read_plan(
     request = editing.with_copies(request, (path.parent, path.parent.parent))
     if model is not None:
         request = request.replace(model=model)
+    if not request.prompt:
+        raise InputError(f"{path} does not say its prompt")
     if request.model is None:
         raise InputError(f"{path} does not say where its model is: name the folder with -m FOLDER")
     if request.seed is None:

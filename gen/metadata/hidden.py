@@ -1,9 +1,12 @@
 """Text that some tools hide in the lowest bits of an image's pixels ("stealth png info")."""
 
 import zlib
+from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image
+
+if TYPE_CHECKING:
+    import numpy as np
 
 PIXELS_MAX = 16_000_000  # of an image that is decoded to look
 TEXT_MAX = 4_000_000  # bytes
@@ -26,6 +29,8 @@ def hidden_text(image: Image.Image) -> str | None:
     signatures = SIGNATURES.get(image.mode)
     if signatures is None:
         return None
+    import numpy as np  # here, since whoever looks at no image goes without it
+
     try:
         columns = np.asarray(image).transpose(1, 0, 2)  # (W, H, C)
     except Exception:  # parsers raise whatever they meet in a damaged file
@@ -48,5 +53,7 @@ def hidden_text(image: Image.Image) -> str | None:
         return None
 
 
-def _bytes(bits: np.ndarray, start: int, count: int) -> bytes:
+def _bytes(bits: "np.ndarray", start: int, count: int) -> bytes:
+    import numpy as np
+
     return np.packbits(bits[start : start + 8 * count]).tobytes()

@@ -19,6 +19,7 @@ from rerank.claims.vocabulary import Noun, Vocabulary
 
 Span = tuple[int, int]  # of characters
 MOST_THINGS = 32  # of a prompt; whatever it says of more is left unparsed
+MOST_WORDS = 200  # that are read, of a prompt of any length; the rest is left unparsed
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,10 @@ def read_sentence(text: str, vocabulary: Vocabulary) -> Sentence:
     reader = _Reader(text, vocabulary)
     opening = reader.matcher.first(OPENINGS, 0)
     at = 0 if opening is None else opening[0]
-    while at < len(reader.matcher.words):
+    while at < min(len(reader.matcher.words), MOST_WORDS):
         at = reader.read(at)
+    if at < len(reader.matcher.words):
+        reader.take_nothing((at, len(reader.matcher.words)), {})
     return reader.sentence()
 
 

@@ -115,8 +115,6 @@ def test_quiet_says_nothing(studio: Studio, out: Path, capsys: pytest.CaptureFix
         ["a panda", "-o", "rows.txt"],
         ["a panda", "-o", "/proc/outputs"],
         ["a panda", "-o", "a" * 300],
-        ["a panda", "-m", "a" * 300],
-        ["a panda", "--reranker", "a" * 300],
         ["--again", "nothing.png"],
         ["--again", "rows.txt"],
         ["--again", "nothing.png", "--steps", "3"],
@@ -145,6 +143,16 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert len(said.err.splitlines()) == (2 if "bad.jsonl" in words or "latin.txt" in words else 1)
     assert len(said.err) < 400
     assert sorted(os.listdir()) == before
+    assert studio.loads == []
+
+
+@pytest.mark.parametrize("flag", ["-m", "--reranker"])
+def test_a_name_too_long_for_a_file_is_no_model(
+    flag: str, studio: Studio, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["a panda", flag, "a" * 300]) == 3
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not out.exists()
     assert studio.loads == []
 
 

@@ -24,6 +24,7 @@ def described(record: Metadata) -> dict[str, object]:
         "Unfinished": record.unfinished,
         "Attention": record.attention or None,
         "Versions": ", ".join(f"{name} {number}" for name, number in record.versions.items()),
+        "Not understood": "; ".join(record.unread),
         **record.extra,
     }
     return {**given, **{key: value for key, value in more.items() if value not in (None, "")}}

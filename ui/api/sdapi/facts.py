@@ -131,13 +131,15 @@ def routes(service: Service) -> APIRouter:
         """Return what an image says about itself; nothing is no error."""
         image = open_image(from_base64(body.image))
         try:
-            request = read_any(image).request
+            record = read_any(image)
             _, text = metadata.read_texts(image)
         except Exception:  # others' files hold anything
             return PngInfo(info="", items={}, parameters={})
-        values = {THEIR_NAMES.get(name, name): value for name, value in request.to_json().items()}
+        given = record.request.to_json()
+        values = {THEIR_NAMES.get(name, name): value for name, value in given.items()}
+        unread = {"not understood": "; ".join(record.unread)} if record.unread else {}
         info = "" if text is None else text
-        return PngInfo(info=info, items={"parameters": info}, parameters=values)
+        return PngInfo(info=info, items={"parameters": info, **unread}, parameters=values)
 
     return router
 
