@@ -123,7 +123,7 @@ class Service:
         for name in request.given():
             if name not in served or not self.rules.allow_setting(name):
                 raise InputError(f"{name}: not a setting for visitors of a server")
-        if request.model is None:
+        if request.model is None and self.catalog.named:
             request = request.replace(model=self.catalog.default)
         plan = resolve(_with_uploads(self.catalog.with_files(request), uploads), self.find)
         for _, own in plan.models:
