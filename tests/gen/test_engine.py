@@ -178,7 +178,7 @@ def test_stop_drops_the_micro_batch_in_the_making(studio: Studio, tmp_path: Path
     again = draw(request, tmp_path)
     assert studio.pipeline.drawn == tuple(range(12))
     assert (again.made, again.drawn) == (12, 8)
-    assert len(list(tmp_path.glob("0001-*-r*.png"))) == 2
+    assert len(list(tmp_path.glob("0001-r*-*.png"))) == 2
     assert len(list(tmp_path.glob("candidates/*.png"))) == 10
 
 

@@ -128,10 +128,15 @@ def test_no_file_of_this_machine_is_offered_or_taken(whole: FakeSite) -> None:
     assert not LOCAL & set(offered(families.shipped().values()))
     schemas = json.dumps(ask(whole, "/openapi.json"))
     for name in LOCAL:
-        assert f'"{name}"' not in schemas
-        with pytest.raises(urllib.error.HTTPError) as error:
-            ask(whole, "/v1/images/generations", {"prompt": "a panda", name: some(SETTINGS[name])})
-        assert error.value.code == 400
+        # img2img of the web UI has a field for a mask that is sent, not for a file of this machine.
+        assert name == "mask" or f'"{name}"' not in schemas
+        asked = {"prompt": "a panda", "candidates": 1, name: some(SETTINGS[name])}
+        try:
+            [image] = ask(whole, "/v1/images/generations", asked)["data"]
+        except urllib.error.HTTPError as error:
+            assert error.code == 400  # noqa: PT017 - or an answer without effect
+        else:  # a key that is not known is noted, and has no effect
+            assert getattr(request_in(image["b64_json"]), name) is None
 
 
 def visible(form: Any) -> list[str]:
