@@ -89,15 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, network in NETWORKS.items():
         sub = running(step(name, _network, f"train {network}"))
         sub.set_defaults(network=name)
-        sub.add_argument("--config", choices=CONFIGS, default="small", help="sizes (small)")
-        budget = sub.add_mutually_exclusive_group()
-        budget.add_argument(
-            "--minutes", type=above_zero(float), help="time budget, over all continuations"
-        )
-        budget.add_argument(
-            "--steps", type=above_zero(int), help="number of updates instead of a time budget"
-        )
-        sub.add_argument("--threads", type=above_zero(int), help="CPU threads; default: all cores")
+        _add_budget(sub)
     ship = step("ship", _ship, "put the trained networks into the packages, in half precision")
     running(ship).add_argument("--only", choices=SHIPPED, help="one of them; default: all there")
     from train.world.cli import add_steps
@@ -106,6 +98,18 @@ def _parser() -> argparse.ArgumentParser:
     add_steps(world.add_subparsers(metavar="STEP", required=True))
     step("plan", _plan, "tell the memory that DALL·E's transformer of 12 billion parameters needs")
     return parser
+
+
+def _add_budget(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--config", choices=CONFIGS, default="small", help="sizes (small)")
+    budget = sub.add_mutually_exclusive_group()
+    budget.add_argument(
+        "--minutes", type=above_zero(float), help="time budget, over all continuations"
+    )
+    budget.add_argument(
+        "--steps", type=above_zero(int), help="number of updates instead of a time budget"
+    )
+    sub.add_argument("--threads", type=above_zero(int), help="CPU threads; default: all cores")
 
 
 def _add_previews(previews: argparse.ArgumentParser) -> None:

@@ -22,7 +22,7 @@ from ui.page.form import default_of, examples, field_of  # noqa: E402
 from ui.page.gallery import ON_A_PAGE  # noqa: E402
 from ui.page.variations import nearby  # noqa: E402
 from ui.service.catalog import Catalog  # noqa: E402
-from ui.service.settings import offered  # noqa: E402
+from ui.service.settings import EDITS, offered  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -59,8 +59,9 @@ def test_every_setting_of_a_model_has_a_field_with_its_default(service: Service)
     present = [each for each in models.shipped().values() if each.folder.is_dir()]
     fields = controls(service)
     # A visitor has no business with this machine's files.
-    of_files = {"init_image", "mask", "keep_rows", "lora", "vae", "embedding"}
-    taken = {name for each in present for name in each.settings} - of_files
+    of_files = {"init_image", "mask", "keep_rows", "embedding", "lora"}  # LoRAs have sliders
+    with_an_image = {*EDITS, "init_image_hash", "mask_hash"}
+    taken = {name for each in present for name in each.settings} - of_files - with_an_image
     assert fields.keys() == {"prompt", "model", "seed", "candidates", "top_k"} | taken
     assert {name: fields[name].value for name in spec.defaults} == {
         name: str(value) for name, value in spec.defaults.items()

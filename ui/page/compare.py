@@ -59,6 +59,21 @@ def build(service: Service, visitors: Visitors, form: Form, tab: gr.Tab) -> View
     panel = DrawingPanel(visitors, buttons, status, live, waiting)
     panel.connect()
 
+    _connect(service, panel, view, form, prompt, axes, tab)
+    return view
+
+
+def _connect(
+    service: Service,
+    panel: DrawingPanel,
+    view: View,
+    form: Form,
+    prompt: gr.Textbox,
+    axes: Sequence[Sequence[gr.components.Component]],
+    tab: gr.Tab,
+) -> None:
+    """Have the grid drawn when it is asked for, and shown as it grows."""
+
     def compare(
         visitor: gr.Request,
         asked: str,
@@ -105,7 +120,6 @@ def build(service: Service, visitors: Visitors, form: Form, tab: gr.Tab) -> View
         **QUIET,
     )
     tab.select(watched, None, [*panel.outputs, *view.outputs], concurrency_limit=VISITORS, **QUIET)
-    return view
 
 
 def _batch(service: Service, cells: dict[str, Request], across: Axis, down: Axis) -> Batch:

@@ -71,25 +71,8 @@ def build(service: Service, tab: gr.Tab) -> View:
     wanted = [number, words, model, order, starred]
     turned = [number, model, told, sheet, newer, older, *aside.outputs]
 
-    def turn(
-        page: int, words: str = "", model: str = ALL, order: str = LATEST, starred: bool = False
-    ) -> list[Any]:
-        service.history.refresh()
-        everything = service.history.entries()
-        entries = _sorted(_filtered(service, everything, words, model, starred), order)
-        last = max(0, (len(entries) - 1) // ON_A_PAGE)
-        page = min(max(page, 0), last)
-        shown = entries[page * ON_A_PAGE : (page + 1) * ON_A_PAGE]
-        models = sorted({m for e in everything if isinstance(e, PromptHistory) for m in e.models})
-        return [
-            page,
-            gr.Dropdown([ALL, *models], value=model if model in models else ALL),
-            paragraphs([_told(entries, order)]),
-            _by_day(service, shown) if order == LATEST else _tiles(service, shown),
-            gr.Button(visible=page > 0),
-            gr.Button(visible=page < last),
-            *aside.show(),
-        ]
+    def turn(*asked: Any) -> list[Any]:
+        return [*_turned(service, *asked), *aside.show()]
 
     def choose(event: gr.EventData) -> list[Any]:
         shown = _chosen(service, str(event.name))
@@ -119,6 +102,32 @@ def build(service: Service, tab: gr.Tab) -> View:
     back.click(close, wanted, [listed, opened_one, *turned], **QUIET)
     aside.connect(turn, number, turned)
     return view
+
+
+def _turned(
+    service: Service,
+    page: int,
+    words: str = "",
+    model: str = ALL,
+    order: str = LATEST,
+    starred: bool = False,
+) -> list[Any]:
+    """Return what a page of the gallery shows: its number, models, count, tiles and buttons."""
+    service.history.refresh()
+    everything = service.history.entries()
+    entries = _sorted(_filtered(service, everything, words, model, starred), order)
+    last = max(0, (len(entries) - 1) // ON_A_PAGE)
+    page = min(max(page, 0), last)
+    shown = entries[page * ON_A_PAGE : (page + 1) * ON_A_PAGE]
+    models = sorted({m for e in everything if isinstance(e, PromptHistory) for m in e.models})
+    return [
+        page,
+        gr.Dropdown([ALL, *models], value=model if model in models else ALL),
+        paragraphs([_told(entries, order)]),
+        _by_day(service, shown) if order == LATEST else _tiles(service, shown),
+        gr.Button(visible=page > 0),
+        gr.Button(visible=page < last),
+    ]
 
 
 def _filtered(
