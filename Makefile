@@ -11,8 +11,9 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/generate -f prompts/demo.txt -o $(OUT)
 	@echo "The images are in $(OUT); begin with $(OUT)/sheet.png"
 
+# One process of tests for each core, with one thread each: more threads would wait for one another.
 test: $(VENV)/test.stamp lint
-	$(BIN)/python -m pytest $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(PYTEST)
 
 # A first look, without the page and the trainings; `make test` is what has to pass.
 quick: $(VENV)/test.stamp lint

@@ -1,8 +1,9 @@
 """What can go wrong with a user's wish, as one line that says what, where and how to fix it."""
 
+from pipelines.runtime.terminal import UsageError
 from pipelines.settings import InputError
 
-__all__ = ["InputError", "RoomError"]
+__all__ = ["InputError", "RoomError", "UsageError"]
 
 
 class RoomError(Exception):

@@ -27,6 +27,7 @@ from accelerate.commands.launch import launch_command_parser
 from gen import cli
 from gen.engine import Engine
 from gen.run_folder.folder import RunFolder
+from pipelines.runtime.terminal import Parser
 from train.stickers.vocabulary import COLOURS, GROUNDS, NOUNS, SHAPES
 from ui.service.service import Service
 
@@ -156,14 +157,17 @@ class Reader:
 
     def understand(self, words: list[str], main: Callable[[], object]) -> None:
         """The command knows its flags; what they ask for is not done."""
-        parse = argparse.ArgumentParser.parse_args
 
-        def read_and_stop(*arguments: Any) -> NoReturn:
-            parse(*arguments)
-            raise Understood
+        def stopping(parse: Callable[..., Any]) -> Callable[..., NoReturn]:
+            def read_and_stop(*arguments: Any) -> NoReturn:
+                parse(*arguments)
+                raise Understood
+
+            return read_and_stop
 
         with self.patch.context() as patch:
-            patch.setattr(argparse.ArgumentParser, "parse_args", read_and_stop)
+            for parser in (argparse.ArgumentParser, Parser):
+                patch.setattr(parser, "parse_args", stopping(parser.parse_args))
             patch.setattr(sys, "argv", words)
             with pytest.raises(Understood):
                 main()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gen.engine import Engine
-from gen.errors import InputError, RoomError
+from gen.errors import InputError, RoomError, UsageError
 from gen.models import WeightsError
 from gen.run_folder.folder import RunFolder
 from gen.settings.flags import Parser, add_machine, given_machine
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _serve(_parser().parse_args(argv))
     except KeyboardInterrupt:  # the ordinary end of a server
         return DONE
-    except InputError as error:
+    except (InputError, UsageError) as error:
         return _complain(error, BAD_INPUT)
     except WeightsError as error:
         return _complain(error, BAD_WEIGHTS)

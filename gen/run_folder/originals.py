@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from gen.run_folder.saving import write
+from gen.run_folder.saving import no_room, write
 
 FOLDER = "originals"
 
@@ -15,7 +15,10 @@ def keep(folder: Path, data: bytes, suffix: str) -> Path:
     """
     path = folder / FOLDER / f"{hashlib.sha256(data).hexdigest()}{suffix.lower()}"
     if not path.is_file():
-        path.parent.mkdir(exist_ok=True)
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise no_room(path, error) from error
         write(path, data)
     return path
 

@@ -10,7 +10,7 @@ are named by settings.
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 SYNTAXES = ("a1111", "plain")
 STEP = 1.1
@@ -38,12 +38,14 @@ def parse(prompt: str, syntax: str = "a1111") -> list[Fragment]:
     parts: list[tuple[str, bool]] = []  # a text, and whether a chunk begins in front of it
     opened: dict[str, list[int]] = {"(": [], "[": []}  # the part that each bracket opens before
     closed: dict[str, list[tuple[int, int, float]]] = {"(": [], "[": []}  # from, to, factor
+    goes_on = False  # whether the last part does: no bracket has come since
 
     def close(bracket: str, factor: float) -> None:
         closed[bracket].append((opened[bracket].pop(), len(parts), factor))
 
     for match in _SIGNS.finditer(_NETWORK.sub("", prompt)):
         sign, number = match[0], match[1]
+        went_on, goes_on = goes_on, False
         if sign in opened:
             opened[sign].append(len(parts))
         elif number is not None and opened["("]:
@@ -54,7 +56,14 @@ def parse(prompt: str, syntax: str = "a1111") -> list[Fragment]:
             close("[", 1 / STEP)
         else:
             text = sign[1:] if len(sign) == 2 and sign[0] == "\\" else sign
-            parts += _split_at_breaks(text)
+            goes_on = True
+            if "BREAK" in text:
+                parts += _split_at_breaks(text)
+            elif went_on:
+                before, breaks = parts[-1]
+                parts[-1] = (before + text, breaks)
+            else:
+                parts.append((text, False))
     for bracket, factor in (("(", STEP), ("[", 1 / STEP)):
         while opened[bracket]:
             close(bracket, factor)
@@ -110,5 +119,8 @@ def _joined(fragments: list[Fragment]) -> list[Fragment]:
             groups[-1].append(fragment)
         elif fragment.text or fragment.breaks:
             groups.append([fragment])
-    joined = [replace(each[0], text="".join(part.text for part in each)) for each in groups]
+    joined = [
+        Fragment("".join(part.text for part in each), each[0].weight, each[0].breaks)
+        for each in groups
+    ]
     return joined or [Fragment("")]

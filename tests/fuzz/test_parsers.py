@@ -11,6 +11,9 @@ from hypothesis import HealthCheck, given, seed, settings
 
 PARSERS = all_parsers()
 IN_SUITE = SECONDS < 120
+# Within the suite, on any machine and under coverage, this only finds what grows faster than its
+# input; `make fuzz` holds the limit itself.
+ALLOWED = 10 * LIMIT if IN_SUITE else LIMIT
 PAIRS = 60 if IN_SUITE else None
 BLOCK = 200  # inputs between looks at the clock
 each = pytest.mark.parametrize("parser", PARSERS, ids=lambda parser: parser.name)
@@ -22,9 +25,9 @@ def test_every_input_is_read_in_time(parser: Parser, tmp_path: Path) -> None:
         parser.trial(example, tmp_path)  # what is imported when first needed is not counted
     slow = []
     for long in [*find_cases(parser), *long_inputs(parser, PAIRS)]:
-        if parser.trial(long, tmp_path) > LIMIT:  # perhaps the machine was; twice more shows it
-            took = min(parser.trial(long, tmp_path) for _ in range(2))
-            slow += [(took, long[:40])] if took > LIMIT else []
+        if parser.trial(long, tmp_path) > ALLOWED:  # perhaps the machine was; more tries show it
+            took = min(parser.trial(long, tmp_path) for _ in range(5))
+            slow += [(took, long[:40])] if took > ALLOWED else []
     assert not slow
 
 

@@ -103,5 +103,6 @@ def test_a_damaged_line_says_which_prompt_it_was_about(line: str, number: int | 
 def test_nothing_else_knows_how_the_lines_look() -> None:
     root = Path(gen.__file__).parents[1]
     files = [path for part in ("gen", "ui") for path in (root / part).rglob("*.py")]
-    knowing = {path.name for path in files if '"event"' in path.read_text(encoding="utf-8")}
-    assert knowing == {"events.py"}
+    knowing = {path for path in files if '"event"' in path.read_text(encoding="utf-8")}
+    assert {path.parent.name for path in knowing} == {"run_folder"}
+    assert {path.name for path in knowing} == {"events.py", "choices.py", "searched.py"}

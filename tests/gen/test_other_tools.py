@@ -287,7 +287,7 @@ def test_hostile_texts_take_no_time(name: str) -> None:
         said = read_any(image).request.prompt
     except InputError as error:
         said = str(error)
-    assert time.process_time() - begun < 1.0
+    assert time.process_time() - begun < 20  # what is quadratic takes many minutes
     assert len(said) <= 10_000
 
 

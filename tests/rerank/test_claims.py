@@ -133,25 +133,25 @@ def test_a_damaged_vocabulary_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "milliseconds"),
+    "text",
     [
-        ("," * 10_000, 50),
-        (", " * 5000, 50),
-        (" " * 10_000, 50),
-        ("([" * 5000, 50),
-        ("x" * 10_000, 50),
-        ("bowl of " * 1250, 500),
-        ("left of " * 1250, 500),
-        ("a red ball, a blue ball, " * 400, 5000),
-        ("a, " * 3333, 5000),
+        "," * 10_000,
+        ", " * 5000,
+        " " * 10_000,
+        "([" * 5000,
+        "x" * 10_000,
+        "bowl of " * 1250,
+        "left of " * 1250,
+        "a red ball, a blue ball, " * 400,
+        "a, " * 3333,
     ],
-    ids=lambda value: str(value)[:9],
+    ids=lambda value: value[:9],
 )
-def test_hostile_texts_take_no_time(text: str, milliseconds: int, stickers: Vocabulary) -> None:
+def test_hostile_texts_take_no_time(text: str, stickers: Vocabulary) -> None:
     for vocabulary in (ENGLISH, stickers):
         begun = time.process_time()
         assert len(split(text, vocabulary).claims) < 200
-        assert 1000 * (time.process_time() - begun) < milliseconds
+        assert time.process_time() - begun < 20  # what is quadratic takes minutes
 
 
 def test_more_things_than_anybody_asks_for_are_left_unparsed() -> None:

@@ -55,7 +55,7 @@ def test_two_thousand_choices_take_less_than_a_minute() -> None:
     chosen, rejected, prompts, _ = simulated(2000, width=256)
     began = time.process_time()
     assert learn(chosen, rejected, prompts).wanted >= 0
-    assert time.process_time() - began < 40
+    assert time.process_time() - began < 60
 
 
 def test_the_fit_is_where_the_gradient_of_the_loss_is_nothing() -> None:

@@ -60,6 +60,12 @@ def test_bad_port(port: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "must be a whole number from 1 to 65535" in line
 
 
+def test_an_unknown_flag_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = refused(["--prot", "7"], capsys)
+    assert code == 2
+    assert "no option '--prot' (did you mean --port?)" in line
+
+
 def test_a_file_in_place_of_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("mine")
     code, line = refused(["-o", str(tmp_path / "file")], capsys)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from gen import metadata
+from gen.run_folder import originals
 
 openai = pytest.importorskip("openai", reason="openai is not installed")
 pytestmark = pytest.mark.slow
@@ -68,6 +69,20 @@ def test_an_image_is_changed(client: Any) -> None:
     request = metadata.read_image(opened(answer.data[0])).request
     assert (request.strength, request.steps, request.mask) == (0.5, 4, None)
     assert opened(answer.data[0]).size == (64, 64)
+
+
+def test_an_original_is_kept_once_by_the_hash_that_images_record(client: Any, site: Any) -> None:
+    photo = png(Image.new("RGB", (64, 64), (31, 41, 59)))
+    before = len(list((site.folder / "originals").glob("*")))
+    answers = [
+        client.images.edit(image=photo, prompt=prompt, extra_body={**MORE, "strength": 0.5})
+        for prompt in ("a red star", "a blue star")
+    ]
+    digest = metadata.read_image(opened(answers[0].data[0])).request.init_image_hash
+    copy = originals.find(site.folder, digest)
+    assert copy is not None
+    assert copy.read_bytes() == photo[1]
+    assert len(list((site.folder / "originals").iterdir())) == before + 1
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["its own transparency", "a mask"])

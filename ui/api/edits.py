@@ -14,13 +14,14 @@ from starlette.datastructures import FormData, UploadFile
 
 from gen.errors import InputError
 from gen.metadata.foreign import read_any
+from gen.run_folder.originals import keep
+from gen.run_folder.saving import SUFFIX_OF_FORMAT
 from gen.settings.request import SETTINGS
 from ui.api.answers import ParameterError, client_of, new_router
 from ui.api.image_answers import ImageAnswers, ImagesAnswer
 from ui.api.images import MAX_BYTES, decoded, format_of, open_image
 from ui.api.openai_request import Edit, ParsedRequest, parse
 from ui.service.service import Service
-from ui.service.uploads import keep
 
 MOST_FIELDS = 100
 STRENGTH_OF_VARIATIONS = 0.6
@@ -110,9 +111,10 @@ def _parse(
         first = error.errors()[0]
         param = str(first["loc"][0]) if first["loc"] else "body"
         raise ParameterError(param, f"{param}: {first['msg']}") from error
-    paths = {"init_image": keep(service.folder.path, image, format_of(image, service.reader))}
+    suffix = SUFFIX_OF_FORMAT[format_of(image, service.reader).lower()]
+    paths = {"init_image": keep(service.folder.path, image, suffix)}
     if mask is not None:
-        paths["mask"] = keep(service.folder.path, mask, "PNG")
+        paths["mask"] = keep(service.folder.path, mask, SUFFIX_OF_FORMAT["png"])
     return parse(service, body), paths
 
 

@@ -224,8 +224,12 @@ class _Reader:
         return token
 
     def close(self) -> None:
-        """Read the brace that ends something."""
-        assert self.peek() == "}"
+        """Read the brace that ends something. Raises InputError for anything else there."""
+        if self.peek() != "}":
+            raise InputError(
+                f"prompt: {self.peek()[:40]!r} in the name of a variable: "
+                "a variable is ${name} or ${name=value}"
+            )
         self.place += 1
 
 

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, create_model
 
+from gen.run_folder.originals import keep
+from gen.run_folder.saving import SUFFIX_OF_FORMAT
 from ui.api.answers import ParameterError
 from ui.api.images import format_of, from_base64
 from ui.api.sdapi.request import OWN_FIELDS, TheirFields
 from ui.service.service import Service
-from ui.service.uploads import keep
 
 RESIZE_MODES: Mapping[int, str] = {0: "stretch", 1: "fill", 2: "fit"}
 FILLS: Mapping[int, str] = {0: "blur", 1: "original", 2: "noise"}
@@ -63,4 +64,5 @@ def read_edit(service: Service, body: TheirEdit) -> tuple[dict[str, Any], dict[s
 
 def _kept(service: Service, text: str) -> Path:
     data = from_base64(text)
-    return keep(service.folder.path, data, format_of(data, service.reader))
+    suffix = SUFFIX_OF_FORMAT[format_of(data, service.reader).lower()]
+    return keep(service.folder.path, data, suffix)
