@@ -53,7 +53,6 @@ $(VENV)/test.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[ui,test]"
 	$(BIN)/python -m pip install --quiet --no-deps sd-prompt-reader==1.3.5
-	npm install --silent --no-audit --no-fund --prefix $(VENV)/npm axe-core@4.14.1 || true
 	@touch $@
 
 $(VENV)/docs.stamp: pyproject.toml constraints.txt

@@ -1,17 +1,12 @@
 """What axe-core, the checker of Deque, finds on every tab: nothing."""
 
-import os
-import sys
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 
 import pytest
 
 pytestmark = pytest.mark.slow
 
-AXE = (
-    "npm/node_modules/axe-core/axe.min.js"  # in the virtual environment: `make test` puts it there
-)
 RUN = """axe.run(document, {resultTypes: ['violations']}).then((result) =>
   result.violations.flatMap((each) =>
     each.nodes.map((node) => `${each.id}: ${node.html.slice(0, 200)}`)))"""
@@ -19,10 +14,7 @@ RUN = """axe.run(document, {resultTypes: ['violations']}).then((result) =>
 
 @pytest.fixture(scope="session")
 def axe() -> str:
-    path = Path(os.environ.get("AXE", Path(sys.prefix) / AXE))
-    if not path.is_file():
-        pytest.skip(f"axe-core is not in {path}: npm install --prefix {sys.prefix}/npm axe-core")
-    return path.read_text(encoding="utf-8")
+    return (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 
 
 def violations(page: Any, axe: str) -> list[str]:

@@ -78,6 +78,12 @@ def test_what_the_owner_rules_holds_at_every_door(served: Service) -> None:
         served.plan(Request("a", steps=10))
     assert served.plan(Request("a", steps=9)).count == 16
     assert served.offered(served.models.values()) == ["steps"]
+    served.rules = Rules(models=("other",), delete=False)
+    [(spec, _)] = served.plan(Request("a")).models  # not the default, which nobody may choose
+    assert spec.name == "other"
+    for refused in (lambda: served.delete({}), lambda: served.restore({}), served.empty_deleted):
+        with pytest.raises(InputError, match="delete nothing"):
+            refused()
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def size_settings(service: Service, model: str | None, size: tuple[int, int]) ->
 
 def chosen_specs(service: Service, model: str | None) -> list[Spec]:
     """Return the models that a request names. Raises UnknownModelError."""
-    names = service.catalog.default if model is None else model
+    names = service.default if model is None else model
     return [service.find(name.strip()) for name in names.split(",")]
 
 

@@ -111,7 +111,7 @@ class Form:
         for name, value in zip(self.fields, rest, strict=False):
             kept = default_of(name, chosen) if value in (None, "") else value
             fields.append(field_of(SETTINGS[name], chosen, kept))
-        models = models or [self.service.catalog.default]
+        models = models or [self.service.default]
         return [prompt, models, *fields, *rest[len(self.fields) :]]
 
 
@@ -155,7 +155,7 @@ def build_form(
     first = service.specs([])
     chosen = gr.CheckboxGroup(
         [(described(spec), name) for name, spec in models.items()],
-        value=[service.catalog.default],
+        value=[service.default],
         label="Models",
         info="several take turns: each draws its share of the candidates",
         visible=len(models) > 1,
@@ -191,7 +191,7 @@ def _fits(style: Style, service: Service) -> bool:
 def _connect(form: Form) -> None:
     own = [form.fields[name] for name in form.fields if name in MODEL_SETTINGS]
     names = [name for name in form.fields if name in MODEL_SETTINGS]
-    before = gr.State([form.service.catalog.default])
+    before = gr.State([form.service.default])
 
     def fit(models: list[str], previous: list[str], *values: Any) -> list[Any]:
         chosen, earlier = form.service.specs(models), form.service.specs(previous)

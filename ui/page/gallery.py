@@ -31,10 +31,11 @@ TOOLS = """
     <span class="selected-count" aria-live="polite">0 selected</span>
     <button type="button" class="quiet-button" data-slide>Compare two</button>
     <button type="button" class="quiet-button" data-zip>Download</button>
-    <button type="button" class="quiet-button" data-do="delete">Delete</button>
+    {delete}
   </span>
 </div>
 """
+DELETE = '<button type="button" class="quiet-button" data-do="delete">Delete</button>'
 ON_MANY = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-do]');
@@ -49,6 +50,7 @@ Entry = PromptHistory | Comparison
 
 def build(service: Service, tab: gr.Tab) -> View:
     """Return the prompts, each by its best image, and the view of the one that is chosen."""
+    offered = TOOLS.format(delete=DELETE if service.rules.delete else "")
     with gr.Column(elem_id="gallery-list") as listed:
         with gr.Row(elem_id="gallery-filters"):
             words = gr.Textbox(
@@ -57,7 +59,7 @@ def build(service: Service, tab: gr.Tab) -> View:
             model = gr.Dropdown([ALL], value=ALL, label="Model", elem_id="gallery-model")
             order = gr.Dropdown([LATEST, FIT], value=LATEST, label="Order", elem_id="gallery-order")
             starred = gr.Checkbox(label="Starred only", elem_id="gallery-starred")
-        tools = gr.HTML(TOOLS, js_on_load=ON_MANY, elem_id="gallery-tools")
+        tools = gr.HTML(offered, js_on_load=ON_MANY, elem_id="gallery-tools")
         told = gr.HTML(elem_id="gallery-told")
         sheet = gr.HTML(js_on_load=ON_CLICK, elem_id="gallery-prompts")
         with gr.Row(elem_classes="actions"):
@@ -87,7 +89,7 @@ def build(service: Service, tab: gr.Tab) -> View:
         numbers = [n for name in event.names for n in _numbers(service, str(name))]
         found = [p for n in numbers if (p := service.history.find(n)) is not None]
         files = {p.number: {i.seed: i.file for i in p.images} for p in found}
-        carried(service.folder.delete, files)
+        carried(service.delete, files)
         return turn(*asked)
 
     tab.select(turn, wanted, turned, **QUIET)
@@ -100,7 +102,7 @@ def build(service: Service, tab: gr.Tab) -> View:
     sheet.select(choose, outputs=[listed, opened_one, *view.outputs], **QUIET)
     tools.select(delete, wanted, turned, **QUIET)
     back.click(close, wanted, [listed, opened_one, *turned], **QUIET)
-    aside.connect(turn, number, turned)
+    aside.connect(turn, wanted, turned)
     return view
 
 

@@ -220,13 +220,13 @@ class View:
         deleted: list[Any],
     ) -> list[Any]:
         files = {history.number: {p.seed: p.file for p in images} for history, images in chosen}
-        carried(self.service.folder.delete, files)
+        carried(self.service.delete, files)
         deleted = [*deleted, files]
         return [deleted, _undo(deleted), *self.show(shown)]
 
     def _restore(self, shown: Shown, deleted: list[Any]) -> list[Any]:
         *earlier, last = deleted
-        carried(self.service.folder.restore, last)
+        carried(self.service.restore, last)
         if others := {number: "" for number in last if number not in shown.called}:
             shown = Shown({**shown.called, **others})
         return [earlier, _undo(earlier), *self.show(shown)]

@@ -15,8 +15,9 @@ from typing import Any
 from gen.engine import Engine, Outcome
 from gen.errors import InputError
 from gen.events import Event, Watch, ignore_events
-from gen.models import Spec, WeightsError
+from gen.models import DEFAULT_MODEL, Spec, WeightsError
 from gen.plan import Plan, resolve
+from gen.run_folder.events import Files
 from gen.run_folder.folder import RunFolder
 from gen.run_folder.history import History
 from gen.settings.request import Request
@@ -78,6 +79,12 @@ class Service:
         known = self.catalog.models
         return {name: spec for name, spec in known.items() if self.rules.allow_model(name)}
 
+    @property
+    def default(self) -> str:
+        """The name of the model that draws when none is asked for, of those that visitors may."""
+        name = self.catalog.default
+        return name if self.rules.allow_model(name) else next(iter(self.models), name)
+
     def find(self, name: str) -> Spec:
         """Return the Spec of a model. Raises UnknownModelError for what visitors may not choose."""
         if not self.rules.allow_model(name):
@@ -88,7 +95,8 @@ class Service:
 
     def specs(self, names: Sequence[str]) -> list[Spec]:
         """Return what is known of the chosen models; nothing chosen is the default."""
-        return self.catalog.specs([name for name in names if self.rules.allow_model(name)])
+        allowed = [name for name in names if self.rules.allow_model(name)]
+        return self.catalog.specs([*allowed, *([] if allowed else [self.default])])
 
     def offered(self, models: Iterable[Spec]) -> list[str]:
         """Return the settings of models that visitors may give, in the table's order."""
@@ -97,13 +105,13 @@ class Service:
     def check(self) -> None:
         """Raise WeightsError if the default models are not there; loads nothing."""
         self.engine.reranker_spec()
-        self.engine.model_hash(self.catalog.find(self.catalog.default))
+        self.engine.model_hash(self.find(self.default))
 
     def load(self) -> None:
         """Load the default models, so that the first job does not wait for them."""
 
         def work(job: Job) -> None:
-            self.engine.pipeline(self.catalog.find(self.catalog.default), job.follow)
+            self.engine.pipeline(self.find(self.default), job.follow)
             if self.engine.reranker_spec() is not None:
                 self.engine.load_reranker(job.follow)
 
@@ -123,8 +131,8 @@ class Service:
         for name in request.given():
             if name not in served or not self.rules.allow_setting(name):
                 raise InputError(f"{name}: not a setting for visitors of a server")
-        if request.model is None and self.catalog.named:
-            request = request.replace(model=self.catalog.default)
+        if request.model is None and self.default != DEFAULT_MODEL:
+            request = request.replace(model=self.default)
         plan = resolve(_with_uploads(self.catalog.with_files(request), uploads), self.find)
         for _, own in plan.models:
             for name, most in self.rules.most.items():
@@ -234,6 +242,28 @@ class Service:
     def claims_of(self, number: int, seed: int) -> Claims:
         """Return what the prompt claims and whether it holds in an image that was drawn lately."""
         return self._claims.get((number, seed), ())
+
+    def delete(self, files: Files) -> None:
+        """Move images to where they can be brought back from. Raises InputError and RoomError.
+
+        So do `restore` and `empty_deleted`: InputError where the owner lets no visitor delete.
+        """
+        self._check_may_delete()
+        self.folder.delete(files)
+
+    def restore(self, files: Files) -> None:
+        """Bring deleted images back."""
+        self._check_may_delete()
+        self.folder.restore(files)
+
+    def empty_deleted(self) -> None:
+        """Remove for good what was deleted."""
+        self._check_may_delete()
+        self.folder.empty_deleted()
+
+    def _check_may_delete(self) -> None:
+        if not self.rules.delete:
+            raise InputError("visitors of this server delete nothing")
 
     def token_count(self, prompt: str, spec: Spec) -> int | None:
         """Return how many tokens a loaded model makes of a prompt; None while it is not loaded."""
