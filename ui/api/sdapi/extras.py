@@ -15,7 +15,7 @@ from ui.api.answers import ParameterError, finished, new_router
 from ui.api.images import Form, from_base64, open_image, to_base64
 from ui.api.sdapi.options import client
 from ui.api.sizes import MAX_SIDE
-from ui.service.service import Service, models_present
+from ui.service.service import Service
 
 UPSCALERS: Mapping[str, Image.Resampling | None] = {
     "None": None,
@@ -81,7 +81,7 @@ def routes(service: Service) -> APIRouter:
 
     async def enlarge(text: str, extras: Extras, http: HttpRequest) -> str:
         data, values = await run_in_threadpool(from_base64, text), extras.model_dump()
-        network = networks().get(extras.upscaler_1)
+        network = networks(service).get(extras.upscaler_1)
         if network is not None:
             size, times = await run_in_threadpool(service.reader.read, _wanted, data, values)
             image = await finished(
@@ -95,31 +95,31 @@ def routes(service: Service) -> APIRouter:
     @router.post("/extra-single-image")
     async def one(body: ExtrasOfOne, http: HttpRequest) -> EnlargedImage:
         """Enlarge an image."""
-        info = _info(body)
+        info = _info(body, service)
         return EnlargedImage(html_info=info, image=await enlarge(body.image, body, http))
 
     @router.post("/extra-batch-images")
     async def many(body: ExtrasOfMany, http: HttpRequest) -> EnlargedImages:
         """Enlarge several images."""
-        info = _info(body)
+        info = _info(body, service)
         images = [await enlarge(image.data, body, http) for image in body.imageList]
         return EnlargedImages(html_info=info, images=images)
 
     return router
 
 
-def networks() -> dict[str, Path]:
+def networks(service: Service) -> dict[str, Path]:
     """Return the upscalers that models come with, by name."""
-    own = {spec.upsampler: spec.name for spec in models_present().values() if spec.upsampler}
+    own = {spec.upsampler: spec.name for spec in service.models.values() if spec.upsampler}
     return {f"{name} upsampler": path for path, name in own.items()}
 
 
-def _info(extras: Extras) -> str:
+def _info(extras: Extras, service: Service) -> str:
     """Return what is done. Raises ParameterError for what is not."""
     for name in ("extras_upscaler_2_visibility", "gfpgan_visibility", "codeformer_visibility"):
         if getattr(extras, name):
             raise ParameterError(name, f"{name}: not done by this server: send 0")
-    known = (*UPSCALERS, *networks())
+    known = (*UPSCALERS, *networks(service))
     if extras.upscaler_1 not in known:
         raise ParameterError(
             "upscaler_1", f"upscaler_1 {extras.upscaler_1[:40]}: one of {', '.join(known)}"
