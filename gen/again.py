@@ -62,18 +62,18 @@ def make_again(
 
 
 def read_plan(
-    path: Path, model: str | None = None, files: Mapping[str, Value] | None = None
+    path: Path, model: str | None = None, changes: Mapping[str, Value] | None = None
 ) -> Plan:
     """Plan how to make the image of a file again.
 
-    `model` says where the model is now, if it has moved, `files` where the image and the mask of an
-    edit are; else they are looked for where they were, and in the run folder. Raises InputError if
-    the file does not say how it was made.
+    `model` says where the model is now, if it has moved; `changes` are settings: where the files of
+    an edit are, which else are looked for where they were and in the run folder, and another
+    `upscale`. Raises InputError if the file does not say how it was made.
     """
     record = metadata.read(path)
     request = record.request
-    if files:
-        given: dict[str, Any] = dict(files)
+    if changes:
+        given: dict[str, Any] = dict(changes)
         request = request.replace(**given)
     request = editing.with_copies(request, (path.parent, path.parent.parent))
     if model is not None:
@@ -87,7 +87,10 @@ def read_plan(
     if "," in str(request.model):
         raise InputError(f"{request.model}: an image is made again by one model, not by several")
     plan = resolve(request.replace(candidates=1, top_k=1))
-    if (plan.request.upscale or 1) != record.upscale:  # which older versions said only beside it
+    larger = plan.request.upscale or 1
+    if larger != record.upscale and "upscale" not in (
+        changes or {}
+    ):  # which older versions said only beside it
         plan = resolve(plan.request.replace(upscale=record.upscale))
     return plan
 

@@ -147,13 +147,14 @@ def _draw(
 
 def _again(options: argparse.Namespace) -> int:
     settings = flags.given_settings(options)
-    files = {name: settings.pop(name) for name in editing.FILES if name in settings}
+    may_change = (*editing.FILES, "upscale")
+    changes = {name: settings.pop(name) for name in may_change if name in settings}
     given = [name for name in settings if name != "model"]
     if given or options.prompts or options.flagged_prompts or options.prompts_file is not None:
         what = ", ".join(given) if given else "the prompts"
         raise InputError(f"--again draws what the image says: leave out {what}")
     engine = _engine(options)
-    plan = read_plan(options.again, options.model, files)
+    plan = read_plan(options.again, options.model, changes)
     survey, cancel = Survey(), Cancel()
     survey.count(plan)
     with _folder(options) as folder, _interrupts(cancel), Screen(options, survey) as screen:

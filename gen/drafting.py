@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 # Settings that become something else before a pipeline is asked.
-ELSEWHERE = (*LOADING_SETTINGS, *editing.EDITING_SETTINGS, *second_pass.SETTINGS)
+ELSEWHERE = (*LOADING_SETTINGS, *editing.EDITING_SETTINGS, *second_pass.OWN_SETTINGS)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageOps
 
-from gen import enlarging, metadata
+from gen import enlarging, finding, metadata
 from gen.errors import InputError
 from gen.run_folder import originals
 from gen.settings.request import SETTINGS, Request
@@ -102,8 +102,9 @@ def _check_together(request: Request) -> None:
     for name in EDITING_SETTINGS:
         if request.init_image is None and getattr(request, name) is not None:
             raise InputError(f"{name}: goes with init_image: say which image is changed")
+    finding.check(request)
     for name in (*OF_MASK, "padding"):
-        if request.mask is None and request.extend is None and getattr(request, name) is not None:
+        if not (_masked(request) or request.extend) and getattr(request, name) is not None:
             raise InputError(f"{name}: goes with mask: say which part is drawn anew")
     if request.padding is not None and request.inpaint_area != "masked":
         raise InputError("padding: goes with inpaint_area masked")
@@ -112,7 +113,7 @@ def _check_together(request: Request) -> None:
     if request.keep_rows is not None:
         if request.init_image is None:
             raise InputError("keep_rows: goes with init_image: say which image's rows are kept")
-        for name in ("strength", "mask", "extend"):
+        for name in ("strength", "mask", *finding.SETTINGS, "extend"):
             if getattr(request, name) is not None:
                 raise InputError(f"keep_rows and {name} each say what is kept: give one of them")
 
@@ -128,7 +129,7 @@ def defaults(own: Request, spec: Spec) -> dict[str, Value]:
         return {}
     values: dict[str, Value] = {}
     if own.keep_rows is None:
-        masked = own.mask is not None or own.extend is not None
+        masked = _masked(own) or own.extend is not None
         values["strength"] = STRENGTH_OF_MASKED if masked else STRENGTH
         values |= DEFAULTS_OF_MASK if masked else {}
         values |= {} if own.extend is None else {"mask_fill": "blur"}  # nothing is there yet
@@ -148,6 +149,11 @@ def defaults(own: Request, spec: Spec) -> dict[str, Value]:
     if "resize_mode" in spec.settings:
         values["resize_mode"] = "fill"
     return values
+
+
+def _masked(request: Request) -> bool:
+    """Return whether a part of the image is to be drawn anew, known by now or not."""
+    return request.mask is not None or finding.is_asked(request)
 
 
 def _within(side: float, spec: Spec) -> int:

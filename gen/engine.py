@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gen import editing, enlarging, scoring
+from gen import editing, enlarging, finding, scoring
 from gen.drafting import Drafting, finished_drafts
 from gen.events import Cancel, Finished, Note, Progress, Watch, ignore_events
 from gen.foreseen import dropped
@@ -60,6 +60,8 @@ class Engine(Models):
         checked = "+safety" if self.safety else ""  # what was drawn unchecked is another job
         hashes = {spec.address: self.model_hash(spec) + checked for spec, _ in plan.models}
         job = Job(0) if folder is None else folder.job(plan, hashes, anew=anew)
+        if not job.finished:
+            plan = finding.with_mask(plan, self, None if folder is None else folder.path)
         run = _PromptRun(self, plan, job, folder, watch, cancel, Previews(wanted=previews))
         if job.finished:
             return run.outcome()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from gen import enlarging
 from gen.errors import InputError
-from gen.settings.request import Request
+from gen.settings.request import SETTINGS, Request
 from pipelines.checkpoints.specs import Spec
 from pipelines.diffusion.settings import SecondPassSettings
 from pipelines.settings import Value, settings_of
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from pipelines.editing import SecondPass
     from pipelines.upscale.enlarging import Upscaler
 
-SETTINGS = tuple(settings_of(SecondPassSettings))
+OWN_SETTINGS = tuple(settings_of(SecondPassSettings))
 STRENGTH = 0.5
 REFINED = 0.6  # how much of the best of quick candidates is drawn anew
 QUICK = 4  # so many times fewer steps for those, but not fewer than LEAST
 LEAST = 4
+SMALLEST = SETTINGS["width"].low or 1  # pixels a side
 
 
 def defaults(own: Request, spec: Spec) -> dict[str, Value]:
@@ -45,8 +46,9 @@ def refined(own: Request, spec: Spec) -> Request:
     quick = min(own.steps, max(LEAST, -(-own.steps // QUICK)))
     if own.hires is not None:
         return own.replace(steps=quick)
-    usual = max(spec.defaults["width"], spec.defaults["height"])
-    smaller = min(1.0, usual / max(own.width, own.height))
+    least = max(spec.defaults["width"], spec.defaults["height"])
+    usual = least / max(own.width, own.height)
+    smaller = min(1.0, max(usual, SMALLEST / min(own.width, own.height)))
     multiple = spec.size_multiple
     width, height = (
         max(1, round(side * smaller / multiple)) * multiple for side in (own.width, own.height)
@@ -67,7 +69,7 @@ def refined(own: Request, spec: Spec) -> Request:
 def check(own: Request, spec: Spec) -> None:
     """Raise InputError unless one model can draw a request's images twice."""
     if own.hires is None:
-        for name in SETTINGS:
+        for name in OWN_SETTINGS:
             if getattr(own, name) is not None:
                 raise InputError(f"{name}: goes with hires: say how many times larger, as 2")
         return

@@ -1,6 +1,5 @@
 """How candidates get from nothing to images, told before a model is loaded. Loads no torch."""
 
-import math
 from dataclasses import dataclass
 
 
@@ -21,10 +20,3 @@ class Course:
     looks: tuple[float, ...] = (0.4, 0.65)
     forks: tuple[float, ...] = (0.4, 0.65)
     second: int | None = None  # where the second pass begins, if there is one
-
-
-def second_steps(steps: int, strength: float, most: int) -> tuple[int, int]:
-    """Return how many steps a schedule has of which the last `steps` begin at `strength`, and which
-    is the first of them; as AUTOMATIC1111's web UI counts, whose steps are all taken."""
-    whole = max(steps, min(math.ceil(steps / strength), most))
-    return whole, whole - steps

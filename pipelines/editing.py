@@ -4,6 +4,7 @@
 images in and out; loads no torch.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -107,6 +108,13 @@ class SecondPass:
         """Raise ValueError for a strength out of range."""
         if not 0 < self.strength <= 1:
             raise ValueError(f"strength is {self.strength}; it must be above 0, up to 1")
+
+
+def second_steps(steps: int, strength: float, most: int) -> tuple[int, int]:
+    """Return how many steps a schedule has of which the last `steps` begin at `strength`, and which
+    is the first of them; as AUTOMATIC1111's web UI counts, whose steps are all taken."""
+    whole = max(steps, min(math.ceil(steps / strength), most))
+    return whole, whole - steps
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,11 @@ from pipelines.checkpoints.memory import (
 )
 from pipelines.checkpoints.places import Place, class_of, locate
 from pipelines.checkpoints.specs import SHIPPED, Kind, Spec
-from pipelines.courses import Course, second_steps
+from pipelines.courses import Course
 from pipelines.dalle.settings import DalleSettings
 from pipelines.diffusion.samplers import SAMPLERS
 from pipelines.diffusion.settings import DiffusionSettings
+from pipelines.editing import second_steps
 from pipelines.loading import LoadOptions, Report, ignore_progress
 from pipelines.stock.settings import StockSettings
 

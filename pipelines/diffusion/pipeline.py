@@ -21,7 +21,6 @@ from PIL import Image
 from pipelines.checkpoints import specs
 from pipelines.checkpoints.places import locate
 from pipelines.checkpoints.specs import NO_ADAPTERS, Adapters, Spec
-from pipelines.courses import second_steps
 from pipelines.diffusion import decoding
 from pipelines.diffusion.adapters import add
 from pipelines.diffusion.draft import (
@@ -50,7 +49,7 @@ from pipelines.diffusion.settings import DrawingSettings
 from pipelines.diffusion.spec import read_spec
 from pipelines.diffusion.text import Text
 from pipelines.drafts import check_seeds, draw
-from pipelines.editing import SecondPass, Start
+from pipelines.editing import SecondPass, Start, second_steps
 from pipelines.loading import LoadOptions, Report, ignore_progress
 from pipelines.runtime.devices import choose_device, choose_dtype, compile_networks, set_attention
 from pipelines.runtime.offloading import check_offload, offload_networks

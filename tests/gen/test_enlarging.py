@@ -213,22 +213,23 @@ def test_the_best_of_quick_candidates_are_drawn_again(
     tiny_diffusion_folder: Path, tmp_path: Path
 ) -> None:
     engine = Engine(scorer=bright)
-    asked: dict[str, Any] = {"model": str(tiny_diffusion_folder), "seed": 3, "width": 96}
+    asked: dict[str, Any] = {"model": str(tiny_diffusion_folder), "seed": 3}
+    large = {"width": 128, "height": 96}
     made = generate(
-        "a panda", refine=2, candidates=6, steps=10, engine=engine, outdir=tmp_path, **asked
-    )
-    assert [result.image.size for result in made if result.image] == [(96, 64)] * 2
-    own = made[0].request
-    assert (own.steps, own.width, own.height, own.hires, own.hires_steps) == (4, 64, 40, 1.5, 6)
-    quick = generate(
         "a panda",
+        refine=2,
         candidates=6,
-        top_k=6,
+        steps=10,
         engine=engine,
-        **{**asked, "width": 64},
-        height=40,
-        steps=4,
+        outdir=tmp_path,
+        **asked,
+        **large,
     )
+    assert [result.image.size for result in made if result.image] == [(128, 96)] * 2
+    own = made[0].request
+    assert (own.steps, own.width, own.height, own.hires_steps) == (4, 88, 64, 6)
+    small = {"width": own.width, "height": own.height, "steps": 4}
+    quick = generate("a panda", candidates=6, top_k=6, engine=engine, **asked, **small)
     assert {result.seed for result in made} == {result.seed for result in quick[:2]}
     [plan] = [read_plan(result.path) for result in made[:1] if result.path is not None]
     again = engine.draw(plan).best[0]

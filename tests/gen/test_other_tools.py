@@ -69,11 +69,14 @@ def test_the_cases(name: str) -> None:
 
 
 def test_what_is_not_understood_is_said_and_kept() -> None:
-    text = A1111.replace("Euler a", "DPM++ SDE Karras") + ", Hires upscale: 2, Version: v1.9"
+    text = (
+        A1111.replace("Euler a", "DPM++ SDE Karras")
+        + ", Face restoration: CodeFormer, Version: v1.9"
+    )
     record = from_text(text)
     assert record.unread == (
         "sampler DPM++ SDE Karras: there is none here",
-        "not read: Hires upscale",
+        "not read: Face restoration",
     )
     assert record.extra["Sampler"] == "DPM++ SDE Karras"
     assert (record.request.seed, record.request.schedule) == (42, "trailing")

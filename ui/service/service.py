@@ -34,7 +34,6 @@ from ui.service.stars import Stars
 from ui.service.styles import OWN, Style, read_styles
 
 JOURNAL = "queue.json"  # in the run folder
-LARGEST = 4096  # pixels a side of what a network makes of an upload
 CLAIMS_KEPT = 10_000  # images whose claims are remembered
 Claims = tuple[tuple[str, bool], ...]  # of a prompt, and whether each holds in an image
 NO_UPLOADS: Mapping[str, Path] = MappingProxyType({})
@@ -196,14 +195,8 @@ class Service:
         """
 
         def work(job: Job) -> Image.Image:
-            from pipelines.drafts import to_image, to_pixels
-
-            network = self.engine.upscaler(upscaler, job.follow)
             image = ImageOps.exif_transpose(decode(data, self.reader)).convert("RGB")
-            if max(image.size) * network.scale > LARGEST:
-                most = LARGEST // network.scale
-                raise InputError(f"{network.name} enlarges images of at most {most} pixels a side")
-            return to_image(network.enlarge(to_pixels(image)[None], times)[0])
+            return self.engine.enlarged(image, upscaler, times, job.follow)
 
         return self._submitted(Job(client, work))
 
