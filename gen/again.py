@@ -88,9 +88,8 @@ def read_plan(
         raise InputError(f"{request.model}: an image is made again by one model, not by several")
     plan = resolve(request.replace(candidates=1, top_k=1))
     larger = plan.request.upscale or 1
-    if larger != record.upscale and "upscale" not in (
-        changes or {}
-    ):  # which older versions said only beside it
+    is_told = changes is not None and "upscale" in changes
+    if larger != record.upscale and not is_told:  # older versions said it beside the request alone
         plan = resolve(plan.request.replace(upscale=record.upscale))
     return plan
 
