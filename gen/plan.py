@@ -5,7 +5,7 @@ import itertools
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -179,13 +179,15 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
     seed = draw_seed() if request.seed in (None, RANDOM_SEED) else request.seed
     search = None if request.search == "none" else request.search
     whole = request.replace(seed=seed, candidates=candidates, top_k=top_k, search=search)
+    if whole.prior_candidates is not None and whole.prior_seed is None:
+        whole = whole.replace(prior_seed=seed)
     whole = editing.located(whole)
 
     if request.template is None:
         whole = _with_choices_made(whole)
     adapters = _read_adapters(request)
     whole = whole.replace(**adapters.texts)  # likewise
-    chosen = [replace(s, adapters=adapters) if "lora" in s.settings else s for s in chosen]
+    chosen = [specs.with_adapters(spec, adapters) for spec in chosen]
 
     models = tuple((spec, _for_model(whole, spec)) for spec in chosen)
     for spec, own in models:
@@ -240,7 +242,7 @@ def _names_of_models(text: str) -> list[str]:
 def _read_adapters(request: Request) -> Adapters:
     """Return the files that the request adds to its models."""
     try:
-        return specs.read_adapters(request.lora, request.vae, request.embedding)
+        return specs.read_adapters(request.lora, request.vae, request.embedding, request.prior)
     except ValueError as error:
         raise InputError(str(error)) from error
 

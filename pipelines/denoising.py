@@ -14,8 +14,10 @@ def predict_clean(
     """Predict the clean latents from a network's output, for variance-preserving x_t (B, C, h, w).
 
     x_t = α x_0 + σ ε with α² = ᾱ, σ² = 1 − ᾱ. v: x_0 = α x_t − σ v (Salimans and Ho, arXiv
-    2202.00512, appendix D); ε: x_0 = (x_t − σ ε) / α.
+    2202.00512, appendix D); ε: x_0 = (x_t − σ ε) / α; a sample is x_0 itself.
     """
+    if prediction_type == "sample":
+        return output
     alpha, sigma = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
     if prediction_type == "v_prediction":
         return alpha * x_t - sigma * output

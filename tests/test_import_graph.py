@@ -2,7 +2,7 @@
 
 ui ──▶ gen ──▶ pipelines, rerank        train ──▶ everything; nobody imports train
 rerank ──▶ pipelines.checkpoints, pipelines.runtime, pipelines.images: no more of pipelines
-families ──▶ diffusion, dalle, stock ──▶ drafts, checkpoints ──▶ runtime
+families ──▶ diffusion, dalle, unclip, stock ──▶ drafts, checkpoints ──▶ runtime
 """
 
 import ast
@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "train": {"ui", "gen", "pipelines", "rerank"},
 }
 RERANK_MAY_IMPORT = ("rerank", "pipelines.checkpoints", "pipelines.runtime", "pipelines.images")
-WINGS = ("pipelines.dalle", "pipelines.diffusion", "pipelines.stock")
+WINGS = ("pipelines.dalle", "pipelines.diffusion", "pipelines.stock", "pipelines.unclip")
 SHORT = ("gen", "pipelines", "rerank", "ui", "train")
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "safetensors", "xformers", "gradio"}
 
