@@ -28,7 +28,7 @@ class Texts:
 
 
 class ProjectedDecoder:
-    """Karlo's: the embedding is added to the timestep's, and is four tokens before those of the text.
+    """Karlo's: the embedding is added to the timestep's, and is four tokens before the text's.
 
     Ramesh et al., §2.1. What guidance compares with has been learned.
     """

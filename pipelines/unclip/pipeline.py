@@ -11,18 +11,21 @@ Ramesh et al., Hierarchical Text-Conditional Image Generation with CLIP Latents 
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
+from torch.nn.functional import normalize
 
 from pipelines import decoding
 from pipelines.checkpoints import specs
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.places import locate
 from pipelines.checkpoints.specs import Spec
-from pipelines.drafts import check_seeds, draw, to_image, to_uint8
+from pipelines.denoising import slerp
+from pipelines.drafts import check_seeds, draw, to_image, to_pixels, to_uint8
 from pipelines.loading import LoadOptions, Report, ignore_progress
 from pipelines.runtime.devices import choose_device, choose_dtype, set_attention
 from pipelines.runtime.offloading import check_offload, offload_networks
@@ -35,19 +38,21 @@ from pipelines.unclip.decoders import (
     Texts,
 )
 from pipelines.unclip.draft import UnclipDraft
+from pipelines.unclip.image_prompt import ImagePrompt
 from pipelines.unclip.networks import Parts, load_parts
 from pipelines.unclip.prior import Prior, begin_drawn
 from pipelines.unclip.settings import DrawingSettings
-from pipelines.unclip.spec import SUPER_RES_STEPS, read_spec
+from pipelines.unclip.spec import INVERTIBLE, SUPER_RES_STEPS, read_spec
 from pipelines.unclip.stages import (
     DecoderStage,
+    InversionStage,
     PriorStage,
     Stage,
     State,
     SuperResStage,
     make_steps,
 )
-from pipelines.unclip.text import Reader
+from pipelines.unclip.text import Reader, embedding_of
 
 NO_PRIOR = "has no prior of its own: name the folder of one with --prior, or an image to vary"
 
@@ -125,43 +130,40 @@ class Unclip:
         prompt: str,
         *,
         seeds: Sequence[int],
-        embeddings: torch.Tensor | None = None,
+        images: ImagePrompt | None = None,
         **settings: Unpack[DrawingSettings],
     ) -> UnclipDraft:
         """Start one candidate per seed. What is not given is the model's default.
 
-        pipelines/unclip/settings.py describes the settings. `embeddings` (1, D) or (N, D) take the
-        place of those that the prior would draw. A guidance of at most 1 follows the prompt without
-        comparing it with `negative_prompt`.
+        pipelines/unclip/settings.py describes the settings. With `images` candidates are drawn from
+        their embeddings, not from those that the prior would draw. A guidance of at most 1 follows
+        the prompt without comparing it with `negative_prompt`.
 
         Raises ValueError with the rule for a value that cannot be, TypeError for an unknown name.
         """
         check_seeds(seeds)
         chosen = with_defaults(DrawingSettings, settings, self.spec.defaults)
-        guidance, size = chosen["guidance"], self._check_size(chosen)
+        size = self._check_size(chosen)
         for name in ("guidance", "prior_guidance"):
             if not math.isfinite(chosen[name]):
                 raise ValueError(f"{name} is {chosen[name]}; it must be a finite number")
         negative = chosen.get("negative_prompt", "")
-        reads = chosen.get("decoder_text", embeddings is None)
-        stages: list[Stage] = []
-        if embeddings is None:
-            stages.append(self._prior_stage(prompt, negative, chosen))
-        stages += self._decoding(prompt if reads else "", negative, guidance, size, chosen["steps"])
+        reads = chosen.get("decoder_text", images is None)
+        told = prompt if reads else ""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        scheduler = stages[0].steps.scheduler
-        if embeddings is not None:
-            given = embeddings.to(self.device, torch.float32).expand(len(seeds), -1)
-            state = State(0, generators, scheduler, embeddings=given)
-        else:
-            assert self.prior is not None
-            pool = None
-            if "prior_candidates" in chosen:
-                pool = chosen.get("prior_seed", seeds[0]), chosen["prior_candidates"]
-            drawn = begin_drawn(
-                generators, seeds, self.prior.width, chosen["prior_draws"], pool, self.device
-            )
-            state = State(0, generators, scheduler, drawn=drawn)
+        if images is not None:
+            stages = self._stages_of_images(images, told, negative, size, chosen)
+            given = self._turned(images).expand(len(seeds), -1)
+            state = State(0, generators, stages[0].steps.scheduler, embeddings=given)
+            return UnclipDraft(self, stages, size, seeds, state)
+        first = self._prior_stage(prompt, negative, chosen)
+        pool = None
+        if "prior_candidates" in chosen:
+            pool = chosen.get("prior_seed", seeds[0]), chosen["prior_candidates"]
+        width, draws = first.prior.width, chosen["prior_draws"]
+        drawn = begin_drawn(generators, seeds, width, draws, pool, self.device)
+        state = State(0, generators, first.steps.scheduler, drawn=drawn)
+        stages = [first, *self._decoding(told, negative, size, chosen)]
         return UnclipDraft(self, stages, size, seeds, state)
 
     def __call__(
@@ -224,8 +226,69 @@ class Unclip:
         steps = make_steps(self.prior.scheduler, chosen["prior_steps"], self.device)
         return PriorStage(self.prior, read(prompt), read(negative), chosen["prior_guidance"], steps)
 
+    def _stages_of_images(
+        self,
+        images: ImagePrompt,
+        prompt: str,
+        negative: str,
+        size: tuple[int, int],
+        chosen: dict[str, Any],
+    ) -> list[Stage]:
+        """Return the stages from images; one that words change is led back to its noise first."""
+        if images.toward is None:
+            return self._decoding(prompt, negative, size, chosen)
+        stages = self._decoding(prompt, negative, size, chosen, INVERTIBLE)
+        decoding = stages[0]
+        assert isinstance(decoding, DecoderStage)
+        if len(decoding.steps.times) < 2:
+            raise ValueError("steps is 1; an image is changed by words in 2 or more")
+        own = replace(decoding, guidance=1.0)
+        latents = self._encode(images.images[0], decoding.shape, size)
+        back = decoding.steps.back()
+        return [InversionStage(own, self.embed(images.images[:1]), latents, back), *stages]
+
+    @torch.inference_mode()
+    def _encode(
+        self, image: Image.Image, shape: tuple[int, int, int], size: tuple[int, int]
+    ) -> torch.Tensor:
+        """Return what the UNet would draw of an image: latents (1, C, h, w), or itself, small."""
+        height, width = shape[1:]
+        fitted = ImageOps.fit(image, size if self.vae is not None else (width, height))
+        pixels = to_pixels(fitted)[None].to(self.device) / 127.5 - 1
+        return pixels if self.vae is None else decoding.encode(self.vae, pixels)
+
+    @torch.inference_mode()
+    def _turned(self, images: ImagePrompt) -> torch.Tensor:
+        """Return the embedding (1, D) that is decoded: of one image, between two, or toward words.
+
+        Directions are turned along the arc between them, and lengths go straight from one to the
+        other.
+        """
+        embeddings = self.embed(images.images)
+        first, *others = embeddings.split(1)
+        if images.toward is not None:
+            reader = self.reader
+            if reader is None:
+                raise ValueError(f"{self.spec.name} {NO_PRIOR}")
+            texts = [
+                embedding_of(reader.read(t)).float() for t in (images.toward, images.away_from)
+            ]
+            other = normalize(texts[0], dim=-1) - normalize(texts[1], dim=-1)
+            others = [normalize(other, dim=-1) * first.norm()]
+        if not others:
+            return first
+        [other] = others
+        length = torch.lerp(first.norm(), other.norm(), images.turned)
+        turned = slerp(normalize(first, dim=-1), normalize(other, dim=-1), images.turned)
+        return turned * length
+
     def _decoding(
-        self, prompt: str, negative: str, guidance: float, size: tuple[int, int], steps: int
+        self,
+        prompt: str,
+        negative: str,
+        size: tuple[int, int],
+        chosen: dict[str, Any],
+        scheduler: str | None = None,
     ) -> list[Stage]:
         """Return the stages from an embedding to an image."""
         reader, networks, unet = self.decoder_reader, self._parts.networks, self.unet
@@ -238,13 +301,14 @@ class Unclip:
             factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
             sides = (size[1] // factor, size[0] // factor)
         shape = (unet.config.in_channels, *sides)
-        timing = make_steps(self._parts.schedulers["scheduler"], steps, self.device)
+        config = self._parts.schedulers["scheduler"]
+        timing = make_steps(config, chosen["steps"], self.device, scheduler)
         stages: list[Stage] = [
-            DecoderStage(unet, self.decoder, texts, guidance, shape, timing, enlarges)
+            DecoderStage(unet, self.decoder, texts, chosen["guidance"], shape, timing, enlarges)
         ]
         if enlarges:
-            scheduler = self._parts.schedulers["super_res_scheduler"]
-            timing = make_steps(scheduler, SUPER_RES_STEPS, self.device)
+            config = self._parts.schedulers["super_res_scheduler"]
+            timing = make_steps(config, SUPER_RES_STEPS, self.device)
             first, last = networks["super_res_first"], networks["super_res_last"]
             large = (first.config.in_channels // 2, size[1], size[0])
             stages.append(SuperResStage(first, last, large, timing))

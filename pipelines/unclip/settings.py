@@ -63,8 +63,51 @@ class DrawingSettings(SizedSettings, PriorSettings, total=False):
     ]
 
 
-class UnclipSettings(DrawingSettings, total=False):
-    """All of it: also what is loaded beside a model."""
+class ImagePromptSettings(TypedDict, total=False):
+    """Images in the place of the prompt."""
+
+    image_prompt: Annotated[
+        str | None,
+        Setting(
+            "an image file that is drawn anew from its embedding: the same things, elsewhere",
+            metavar="IMAGE",
+            local=True,
+        ),
+    ]
+    mix_with: Annotated[
+        str | None,
+        Setting("an image file that --image-prompt is mixed with", metavar="IMAGE", local=True),
+    ]
+    mix_at: Annotated[
+        float | None,
+        Setting(
+            "how far a mix is from its first image, or an image from what --toward says; by "
+            "default 0.5, and 0.35 with --toward",
+            "Mix at",
+            low=0,
+            high=1,
+        ),
+    ]
+    toward: Annotated[
+        str | None,
+        Setting("what --image-prompt is changed to, in words; the rest of it stays", "Toward"),
+    ]
+    away_from: Annotated[
+        str | None,
+        Setting("with --toward: what it is now, in words", "Away from", aliases=("from",)),
+    ]
+    image_prompt_hash: Annotated[
+        str | None,
+        Setting("the SHA-256 of the file of --image-prompt", "Image prompt hash", asked=False),
+    ]
+    mix_with_hash: Annotated[
+        str | None,
+        Setting("the SHA-256 of the file of --mix-with", "Mix with hash", asked=False),
+    ]
+
+
+class UnclipSettings(DrawingSettings, ImagePromptSettings, total=False):
+    """All of it: also images in the place of a prompt, and what is loaded beside a model."""
 
     prior: Annotated[
         str | None,

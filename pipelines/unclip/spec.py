@@ -14,9 +14,10 @@ from pipelines.checkpoints.memory import Header, parts_of
 from pipelines.checkpoints.places import Place, class_of, with_facts
 from pipelines.checkpoints.specs import SHIPPED, Spec, folder_licence
 from pipelines.settings import settings_of
-from pipelines.unclip.settings import UnclipSettings
+from pipelines.unclip.settings import ImagePromptSettings, UnclipSettings
 
 SETTINGS = tuple(settings_of(UnclipSettings))
+_OF_IMAGES = frozenset(settings_of(ImagePromptSettings))
 OWN_CLASS = "Unclip"
 CONTEXT = 77  # of all public models
 
@@ -75,8 +76,11 @@ LAYOUTS: Mapping[str, Layout] = {
     OWN_CLASS: Layout(
         {**_TEXT, **_IMAGES, **_PRIOR, "unet": "unet", "scheduler": "scheduler", "vae": "vae"},
         {"steps": 20, "guidance": 3.0, "prior_draws": 2},  # article, §2.2
+        absent=frozenset({"prior"}),
     ),
-    "UnCLIPPipeline": Layout({**_KARLO, **_PRIOR}, _KARLO_DEFAULTS, absent=_FIXED_SIZE),
+    "UnCLIPPipeline": Layout(
+        {**_KARLO, **_PRIOR}, _KARLO_DEFAULTS, absent=_FIXED_SIZE | _OF_IMAGES | {"prior"}
+    ),
     "UnCLIPImageVariationPipeline": Layout(
         {**_KARLO, **_OLD_IMAGES}, _KARLO_DEFAULTS, absent=_FIXED_SIZE
     ),
@@ -98,6 +102,7 @@ LAYOUTS: Mapping[str, Layout] = {
             "text_encoder": "prior_text_encoder",
         },
         _STABLE_DEFAULTS,
+        absent=_OF_IMAGES | {"prior"},
     ),
     "StableUnCLIPImg2ImgPipeline": Layout({**_STABLE, **_OLD_IMAGES}, _STABLE_DEFAULTS),
 }
@@ -120,6 +125,7 @@ SCHEDULERS: Mapping[str, int] = {
 }
 STOCHASTIC = frozenset({"UnCLIPScheduler", "DDPMScheduler", "EulerAncestralDiscreteScheduler"})
 SUPER_RES_STEPS = 7
+INVERTIBLE = "DDIMScheduler"  # which an image can be led back through
 _CONFIGURED = ("tokenizer", "scheduler", "processor")  # what parts without weights end with
 _OF_TRANSFORMERS = ("text_encoder", "image_encoder")
 
@@ -238,10 +244,14 @@ def evaluations(spec: Spec, settings: Mapping[str, Any]) -> tuple[int, int, bool
     """
     places = own_places(spec.folder)
     scheduler = check_scheduler(places["scheduler"])
-    prior = int(settings["prior_steps"])
+    before = int(settings["prior_steps"])
+    if settings.get("image_prompt") is not None:
+        before = 0 if settings.get("toward") is None else int(settings["steps"]) - 1
     enlarging = SUPER_RES_STEPS if "super_res_first" in places else 0
-    total = prior + int(settings["steps"]) + SCHEDULERS[scheduler] + enlarging
-    return prior, total, scheduler in STOCHASTIC
+    decoding = int(settings["steps"]) + SCHEDULERS[scheduler]
+    if settings.get("toward") is not None:
+        scheduler, decoding = INVERTIBLE, int(settings["steps"])
+    return before, before + decoding + enlarging, scheduler in STOCHASTIC
 
 
 def _sizes(places: Mapping[str, Path], layout: Layout) -> dict[str, int]:

@@ -4,6 +4,7 @@ Each stage begins with noise of each candidate's own, takes a step at a time, an
 next. A state is never changed: a step returns a new one.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,11 +19,15 @@ from pipelines.denoising import (
     interpolate,
     join_schedulers,
     predict_clean,
+    slerp,
 )
 from pipelines.unclip.decoders import Decoder, Texts, guide
 from pipelines.unclip.prior import Drawn, Prior
 from pipelines.unclip.spec import STOCHASTIC
 from pipelines.unclip.text import Read, embedding_of
+
+ROWS = ("embeddings", "told", "latents", "clean", "small")  # of a state: a row per candidate
+SPREAD = 0.1  # how far the noise of candidates is turned from that of the image that is changed
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class State:
     latents: torch.Tensor | None = None  # (N, C, h, w) float32
     clean: torch.Tensor | None = None  # (N, C, h, w), predicted by the last step
     small: torch.Tensor | None = None  # (N, 3, H, W), the image that is being enlarged
+    inverted: torch.Tensor | None = None  # (1, C, h, w), of the image that is changed; of no row
 
     def copy(self) -> "State":
         """Return a State whose scheduler and generators can move on without touching this one's."""
@@ -54,14 +60,16 @@ class State:
         def cut(tensor: torch.Tensor | None) -> torch.Tensor | None:
             return None if tensor is None else tensor[list(indices)]
 
-        shape = torch.Size() if self.latents is None else self.latents.shape
-        index = torch.tensor(indices)
-        return State(
-            self.done,
-            [clone_generator(self.generators[i]) for i in indices],
-            copy_scheduler(self.scheduler, index, shape),
-            None if self.drawn is None else self.drawn.rows(indices),
-            *map(cut, self._tensors),
+        scheduler = copy_scheduler(self.scheduler)
+        if self.latents is not None:
+            scheduler = copy_scheduler(scheduler, torch.tensor(indices), self.latents.shape)
+        cut_rows: dict[str, Any] = {name: cut(getattr(self, name)) for name in ROWS}
+        return replace(
+            self,
+            generators=[clone_generator(self.generators[i]) for i in indices],
+            scheduler=scheduler,
+            drawn=None if self.drawn is None else self.drawn.rows(indices),
+            **cut_rows,
         )
 
     def joined(self, other: "State") -> "State":
@@ -70,28 +78,33 @@ class State:
         def both(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None:
             return None if a is None or b is None else torch.cat([a, b])
 
-        shape = torch.Size() if self.latents is None else self.latents.shape
+        scheduler = copy_scheduler(self.scheduler)
+        if self.latents is not None:
+            scheduler = join_schedulers(scheduler, other.scheduler, self.latents.shape)
         drawn, beside = self.drawn, other.drawn
-        return State(
-            self.done,
-            self.generators + other.generators,
-            join_schedulers(self.scheduler, other.scheduler, shape),
-            None if drawn is None or beside is None else drawn.joined(beside),
-            *map(both, self._tensors, other._tensors),
+        rows: dict[str, Any] = {n: both(getattr(self, n), getattr(other, n)) for n in ROWS}
+        return replace(
+            self,
+            generators=self.generators + other.generators,
+            scheduler=scheduler,
+            drawn=None if drawn is None or beside is None else drawn.joined(beside),
+            **rows,
         )
 
-    @property
-    def _tensors(self) -> tuple[torch.Tensor | None, ...]:
-        return self.embeddings, self.told, self.latents, self.clean, self.small
 
-
-class _Steps:
+class Steps:
     """The timesteps of a stage, and the step of its scheduler."""
 
     def __init__(self, scheduler: Any, device: torch.device) -> None:
         self.scheduler = scheduler  # set to its timesteps, untouched
         self.device = device
         self.times = scheduler.timesteps  # on the CPU, for the scheduler
+
+    def back(self) -> "Steps":
+        """Return the steps from an image to its noise, which are one fewer."""
+        steps = Steps(self.scheduler, self.device)
+        steps.times = self.times.flip(0)[:-1]
+        return steps
 
     @cached_property
     def alpha_bars(self) -> list[float]:
@@ -119,7 +132,7 @@ class PriorStage:
     text: Read
     negative: Read
     guidance: float
-    steps: _Steps
+    steps: Steps
 
     def begin(self, state: State) -> State:
         """Return the state as it is: its embeddings are noise already."""
@@ -146,6 +159,43 @@ class PriorStage:
 
 
 @dataclass(frozen=True)
+class InversionStage:
+    """An image is led back to the noise that it comes from, so that what is not changed stays.
+
+    DDIM's steps, taken backwards, without guidance (Song et al., arXiv 2010.02502; Dhariwal and
+    Nichol, arXiv 2105.05233, appendix F). One row, which all candidates begin with.
+    """
+
+    decoding: "DecoderStage"  # of the image's own embedding, without guidance
+    embedding: torch.Tensor  # (1, D), that of the image
+    latents: torch.Tensor  # (1, C, h, w), of the image
+    steps: Steps
+
+    def begin(self, state: State) -> State:
+        """Return the state with the image itself."""
+        return replace(state, inverted=self.latents)
+
+    def step(self, state: State, i: int) -> State:
+        """Return the state one step nearer to noise."""
+        decoding, x = self.decoding, state.inverted
+        assert x is not None
+        later = decoding.steps
+        place = len(later.times) - 1 - i  # of the decoder's step that is undone next
+        told = decoding.decoder.prepare(self.embedding, [torch.Generator().manual_seed(0)])
+        output = decoding.predict(x, later.times[place].to(later.device), told)
+        kind = later.scheduler.config.prediction_type
+        alpha_bar, following = later.alpha_bars[place], later.alpha_bars[place - 1]
+        clean = predict_clean(x, output[:, : decoding.shape[0]], alpha_bar, kind)
+        noise = (x - math.sqrt(alpha_bar) * clean) / math.sqrt(1 - alpha_bar)
+        x = math.sqrt(following) * clean + math.sqrt(1 - following) * noise
+        return replace(state, inverted=x)
+
+    def finish(self, state: State) -> State:
+        """Return the state as it is."""
+        return state
+
+
+@dataclass(frozen=True)
 class DecoderStage:
     """The UNet draws what the embeddings say: latents, or a small image itself."""
 
@@ -154,7 +204,7 @@ class DecoderStage:
     texts: Texts | None  # None where the UNet reads none
     guidance: float
     shape: tuple[int, int, int]  # C, h, w
-    steps: _Steps
+    steps: Steps
     small: bool  # whether an image comes of it that is enlarged next
 
     def begin(self, state: State) -> State:
@@ -162,6 +212,8 @@ class DecoderStage:
         assert state.embeddings is not None
         told = self.decoder.prepare(state.embeddings, state.generators)
         noise = draw_noise(state.generators, self.shape).to(self.steps.device)
+        if state.inverted is not None:
+            noise = torch.cat([slerp(state.inverted, row[None], SPREAD) for row in noise])
         scheduler = copy_scheduler(self.steps.scheduler)
         latents = noise * scheduler.init_noise_sigma
         return replace(state, told=told, latents=latents, scheduler=scheduler)
@@ -204,7 +256,7 @@ class SuperResStage:
     first: Any
     last: Any
     shape: tuple[int, int, int]  # 3, H, W
-    steps: _Steps
+    steps: Steps
 
     def begin(self, state: State) -> State:
         """Return the state with noise, and the small image stretched."""
@@ -236,21 +288,26 @@ class SuperResStage:
         return state
 
 
-Stage = PriorStage | DecoderStage | SuperResStage
+Stage = PriorStage | InversionStage | DecoderStage | SuperResStage
 
 
-def make_steps(config: Mapping[str, Any], steps: int, device: torch.device) -> _Steps:
-    """Return the steps of a scheduler_config.json. Raises ValueError for too few."""
+def make_steps(
+    config: Mapping[str, Any], steps: int, device: torch.device, kind: str | None = None
+) -> Steps:
+    """Return the steps of a scheduler_config.json, or of another `kind` of its numbers.
+
+    Raises ValueError for too few.
+    """
     import diffusers
 
-    kind = getattr(diffusers, str(config["_class_name"]))
-    if kind is diffusers.UnCLIPScheduler and steps < 2:
+    name = str(config["_class_name"]) if kind is None else kind
+    if name == "UnCLIPScheduler" and steps < 2:
         raise ValueError(f"steps is {steps}; this model's scheduler takes 2 or more")
-    scheduler = kind.from_config(dict(config))
+    scheduler = getattr(diffusers, name).from_config(dict(config))
     scheduler.set_timesteps(steps)  # on the CPU: schedulers index tables there without a sync
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)  # else the first step searches for its index
-    return _Steps(scheduler, device)
+    return Steps(scheduler, device)
 
 
 def draw_noise(generators: Sequence[torch.Generator], shape: Sequence[int]) -> torch.Tensor:

@@ -140,9 +140,7 @@ def karlo(make_tokenizer: Tokenizers, root: Path) -> diffusers.UnCLIPPipeline:
         "in_channels": 6,
         "out_channels": 3,
     }
-    proj = UnCLIPTextProjModel(
-        clip_embeddings_dim=WIDTH, time_embed_dim=64, cross_attention_dim=24
-    )
+    proj = UnCLIPTextProjModel(clip_embeddings_dim=WIDTH, time_embed_dim=64, cross_attention_dim=24)
     proj.learned_classifier_free_guidance_embeddings.data += torch.randn(WIDTH)
     return diffusers.UnCLIPPipeline(
         tokenizer=tokenizer,
