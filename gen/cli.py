@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from itertools import tee
 from types import FrameType
 
-from gen import editing
+from gen import editing, image_prompts
 from gen.again import make_again, read_plan
 from gen.choices import export_choices
 from gen.engine import Engine, Outcome, run
@@ -94,6 +94,7 @@ def _checked_rows(options: argparse.Namespace, notes: Notes) -> tuple[Iterable[R
     survey = Survey()
     prompts = [*options.prompts, *options.flagged_prompts]
     if options.prompts_file is None:
+        prompts = prompts or image_prompts.own_prompts(settings)
         if not prompts:
             raise InputError('no prompt: say what to draw, as in generate "a panda"')
         requests = [Request(prompt).with_defaults(settings) for prompt in prompts]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gen import editing
+from gen import editing, image_prompts
 from gen.events import Cancel, Note, Watch
 from gen.memory import BatchSize, held_by_process, peak_of_process
 from gen.models import free_memory, raise_unless_out_of_memory
@@ -70,11 +70,14 @@ def begin(
     pipeline: "Pipeline", request: Request, seeds: Sequence[int], sizes: BatchSize
 ) -> "list[Draft]":
     """Begin a draft of the seeds, or of parts of them; the first is last, to be popped."""
+    elsewhere = (*LOADING_SETTINGS, *editing.EDITING_SETTINGS, *image_prompts.SETTINGS)
     settings: dict[str, Any] = {
         name: value
         for name, value in request.given().items()
-        if name in MODEL_SETTINGS and name not in (*LOADING_SETTINGS, *editing.EDITING_SETTINGS)
+        if name in MODEL_SETTINGS and name not in elsewhere
     }
+    if (images := image_prompts.images(request)) is not None:
+        settings["images"] = images
     if request.init_image is not None:
         settings["start"] = editing.start(request, pipeline.spec)
     try:

@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from gen import editing
+from gen import editing, image_prompts
 from gen.errors import InputError
 from gen.search.paths import NoisePath, read_path
 from gen.search.planning import plan_search
@@ -165,7 +165,7 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
     `find` gives the Spec of a model's name. Raises InputError for a setting that no chosen model
     takes or that breaks a model's own rules, and WeightsError for an unknown model.
     """
-    request = editing.varied(request)
+    request = editing.varied(image_prompts.prompted(request, find))
     if not request.prompt.strip():
         raise InputError("prompt: empty: say what to draw")
     name = families.DEFAULT_MODEL if request.model is None else request.model
@@ -194,6 +194,7 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
         if spec.inpaints and own.init_image is None:
             raise InputError(f"{spec.name} {NEEDS_A_MASK}")
         _check_size(own, request, spec)
+        image_prompts.check(own, spec)
         editing.check(own, spec)
     model = ",".join(str(own.model) for _, own in models)
     shared = _shared_settings([own for _, own in models])

@@ -156,6 +156,8 @@ def _add_setting(group: argparse._ArgumentGroup, setting: Setting) -> None:
     shown, hidden = setting.flags, setting.alias_flags
     if setting.names is not None:
         group.add_argument(*shown, metavar="NAME", help=f"{setting.help}: {setting.rule()}")
+    elif setting.pair:
+        group.add_argument(*shown, nargs=2, metavar="FILE", help=setting.help)
     elif setting.many:
         group.add_argument(
             *shown, action="append", metavar="FILE", help=f"{setting.help}; may be repeated"

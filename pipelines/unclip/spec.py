@@ -61,11 +61,6 @@ class Layout:
     size_multiple: int = 8
     absent: frozenset[str] = frozenset()  # settings
 
-    @property
-    def has_prior(self) -> bool:
-        """Whether a prompt alone is enough."""
-        return "prior" in self.parts
-
 
 _FIXED_SIZE = frozenset({"width", "height"})
 _KARLO_DEFAULTS = {"steps": 25, "guidance": 8.0}
@@ -174,6 +169,7 @@ def read_spec(place: Place) -> Spec:
         max_size=4096,
         licence=folder_licence(folder),
         draws=f"what {place.name} was trained on",
+        lacks_prior="prior" not in layout.parts and inner_prior(folder) is None,
     )
     return with_facts(spec, place)
 
@@ -198,7 +194,7 @@ def all_places(spec: Spec) -> dict[str, Path]:
     places = own_places(spec.folder)
     if "prior" in places:
         return places
-    folder = _prior_folder(spec)
+    folder = spec.adapters.prior or inner_prior(spec.folder)
     if folder is None:
         return places
     kind = class_of(folder)
@@ -209,11 +205,9 @@ def all_places(spec: Spec) -> dict[str, Path]:
     return {part: folder / name for part, name in PRIOR_LAYOUTS[kind].items()} | places
 
 
-def _prior_folder(spec: Spec) -> Path | None:
-    """Return where the prior of a model without one is: as asked, or in its own folder."""
-    if spec.adapters.prior is not None:
-        return spec.adapters.prior
-    inside = spec.folder / "prior"
+def inner_prior(folder: Path) -> Path | None:
+    """Return the folder of a prior that lies in that of a model without one."""
+    inside = folder / "prior"
     return inside if (inside / "model_index.json").is_file() else None
 
 
