@@ -175,13 +175,13 @@ def read_spec(place: Place) -> Spec:
 
 
 def own_places(folder: Path) -> dict[str, Path]:
-    """Return the folders of a model's own parts; some may be those of a model that ships."""
+    """Return the folders of a model's own parts; some may be those of a shipped one beside it."""
     index = read_config(folder / "model_index.json")
     shared = index.get("shared", {})
     if not isinstance(shared, dict) or not all(shared.get(p) in SHIPPED for p in shared):
         raise WeightsError(f"{folder}/model_index.json: shared must name models that ship")
     return {
-        part: SHIPPED[shared[name]] / name if name in shared else folder / name
+        part: (folder.parent / shared[name] if name in shared else folder) / name
         for part, name in LAYOUTS[class_of(folder)].parts.items()
     }
 
