@@ -117,7 +117,7 @@ def test_mixes_and_changes_by_words(
         assert max(ImageChops.difference(alone.image, end).tobytes()) <= 2
     assert run("x", "--mix", *pictures, "--mix-at", 0.5, *words, "-s", 7, "-o", tmp_path / "m") == 0
     [mixed] = (tmp_path / "m").glob("0*.png")
-    assert Image.open(mixed).convert("RGB") == strip[1]
+    assert max(ImageChops.difference(Image.open(mixed).convert("RGB"), strip[1]).tobytes()) <= 2
     toward = ("--toward", "a cat", "--from", "a panda")
     assert run("a cat", "--image-prompt", pictures[0], *toward, *words, "-o", tmp_path / "t") == 0
 
