@@ -83,6 +83,12 @@ def _parser() -> Parser:
         metavar="FOLDER",
         help="where images are saved (default: outputs/ui)",
     )
+    parser.add_argument(
+        "--threads",
+        type=_threads,
+        metavar="N",
+        help="cores of the CPU to keep busy (default: all that this process may use)",
+    )
     return parser
 
 
@@ -92,10 +98,16 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _threads(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= 4096):
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number from 1 to 4096")
+    return int(text)
+
+
 def _serve(options: argparse.Namespace) -> int:
     credentials = read_credentials(options.host)
     with RunFolder(options.outdir) as folder:
-        service = Service(Engine(), folder, fit_size=options.fit_size)
+        service = Service(Engine(threads=options.threads), folder, fit_size=options.fit_size)
         service.check()
         if service.queue.note is not None:
             print(f"generate-ui: note: {service.queue.note}", file=sys.stderr, flush=True)

@@ -251,6 +251,12 @@ def _add_machine(parser: Parser) -> None:
         help="candidates drawn at once (default: what memory allows)",
     )
     group.add_argument(
+        "--threads",
+        type=_whole_number(1, 4096),
+        metavar="N",
+        help="cores of the CPU to keep busy (default: all that this process may use)",
+    )
+    group.add_argument(
         "--safety",
         action="store_true",
         help="load the model's own safety checker; an image that it flags fails, and is named",
