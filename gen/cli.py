@@ -237,19 +237,7 @@ def _print_environment() -> int:
 
 
 def _engine(options: argparse.Namespace) -> Engine:
-    return Engine(
-        options.device,
-        options.dtype,
-        options.attention,
-        flags.given_rerankers(options),
-        options.batch_size,
-        options.safety,
-        options.offload,
-        options.vae_tiling,
-        options.compile,
-        flags.given_aesthetic(options),
-        threads=options.threads,
-    )
+    return Engine(**flags.given_machine(options))
 
 
 def _folder(options: argparse.Namespace) -> RunFolder:

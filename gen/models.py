@@ -89,6 +89,10 @@ class Models:
                 self._pipelines[key] = load_pipeline(spec, self.options, watch)
         return self._pipelines[key]
 
+    def loaded(self, spec: Spec) -> "Pipeline | None":
+        """Return the pipeline of a model if it is in memory."""
+        return self._pipelines.get((spec.folder, spec.adapters))
+
     def refuse_what_it_lacks(self, spec: Spec) -> None:
         """Raise InputError for a wish that only other kinds of models fulfil."""
         if lacking := families.lacking(spec, self.options):
@@ -192,6 +196,14 @@ def use_threads(threads: int | None) -> None:
     from pipelines.runtime import cpu
 
     cpu.use_threads(threads)
+
+
+def weights_size(spec: Spec) -> int | None:
+    """Return the bytes of a model's weights in float32; None where their files are damaged."""
+    try:
+        return families.weights_memory(spec, 4).weights
+    except WeightsError:
+        return None
 
 
 def load_pipeline(spec: Spec, options: LoadOptions, watch: Watch) -> "Pipeline":
