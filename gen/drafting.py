@@ -1,7 +1,8 @@
 """Candidates become finished drafts, as many at once as memory allows."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gen import editing, image_prompts
@@ -19,12 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Drafting:
-    """How candidates are drafted; `batch_size` None is as many at once as memory allows."""
+    """How candidates are drafted; `batch_size` None is as many at once as memory allows.
+
+    Each step is taken within `turn`.
+    """
 
     batch_size: int | None
     on_step: "Callable[[Draft], None]"
     watch: Watch
     cancel: Cancel
+    turn: AbstractContextManager[None] = field(default_factory=nullcontext)
 
 
 def finished_drafts(
@@ -99,7 +104,8 @@ def step_until(draft: "Draft", end: int, how: Drafting) -> bool:
         if how.cancel.stopped:
             return False
         try:
-            draft.step()
+            with how.turn:
+                draft.step()
         except Exception as error:
             raise_unless_out_of_memory(error, candidates=len(draft.seeds))
             return False
