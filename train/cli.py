@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.runtime.limits import wait_politely
 from pipelines.runtime.terminal import Parser, above_zero
 from train.configs import CONFIGS, Config
 from train.loop import Schedule, Task, train
@@ -32,6 +33,7 @@ NETWORKS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one step of the training; returns the exit code."""
+    wait_politely()
     try:
         arguments = _parser().parse_args(argv)
         arguments.run_step(arguments)
@@ -84,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
             "--prompts", type=int, default=60, help="drawn, 4 of each; 0 for none (60)"
         )
     _add_previews(step("previews", _previews, "learn what unfinished images tell a search"))
-    _add_prefer(running(step("prefer", _prefer, "teach a model what somebody prefers, as a LoRA")))
+    _add_prefer(running(step("prefer", _prefer, "teach a model what somebody prefers")))
     running(step("tokenizer", _tokenizer, "learn the tokenizer from captions"))
     for name, network in NETWORKS.items():
         sub = running(step(name, _network, f"train {network}"))
@@ -123,7 +125,7 @@ def _add_previews(previews: argparse.ArgumentParser) -> None:
 
 def _add_prefer(prefer: argparse.ArgumentParser) -> None:
     prefer.add_argument("--choices", type=Path, required=True, help="of generate --choices")
-    prefer.add_argument("-m", "--model", help="of latent diffusion; default: the shipped one")
+    prefer.add_argument("-m", "--model", help="what learns; default: the shipped one")
     prefer.add_argument("--steps", type=int, default=500, help="number of updates (500)")
     prefer.add_argument("--batch-size", type=int, default=8, help="choices in each (8)")
 
@@ -188,19 +190,29 @@ def _previews(arguments: argparse.Namespace) -> None:
 
 
 def _prefer(arguments: argparse.Namespace) -> None:
-    from pipelines.diffusion.pipeline import LatentDiffusion
-    from pipelines.families import DEFAULT_MODEL
+    from pipelines.families import DEFAULT_MODEL, find
+    from pipelines.loading import LoadOptions
     from rerank.learn.choices import read_choices
-    from train.prefer import PreferConfig, PreferTask
 
     choices = read_choices(arguments.choices)
-    pipeline = LatentDiffusion.from_pretrained(
-        arguments.model or DEFAULT_MODEL, dtype="float32", attention="sdpa"
-    )
+    spec = find(arguments.model or DEFAULT_MODEL)
+    options = LoadOptions(dtype="float32", attention="sdpa")
+    task: Task
+    if spec.kind == "latent_diffusion":
+        from pipelines.diffusion.pipeline import LatentDiffusion
+        from train.prefer import PreferConfig, PreferTask
+
+        task = PreferTask(LatentDiffusion.load(spec, options), choices, PreferConfig())
+    elif spec.kind == "dalle":
+        from pipelines.dalle.pipeline import Dalle
+        from train.prefer_tokens import PreferTokensConfig, PreferTokensTask
+
+        task = PreferTokensTask(Dalle.load(spec, options), choices, PreferTokensConfig())
+    else:
+        raise ValueError(f"{spec.name} is drawn by diffusers' own pipeline: it cannot learn here")
     schedule = Schedule(
         batch_size=arguments.batch_size, learning_rate=1e-4, warmup_steps=20, steps=arguments.steps
     )
-    task = PreferTask(pipeline, choices, PreferConfig())
     print(train(task, schedule, arguments.run / "prefer"))
 
 
@@ -249,10 +261,9 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _network(arguments: argparse.Namespace) -> None:
-    import torch
+    from pipelines.runtime.cpu import use_threads
 
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
+    use_threads(arguments.threads)
     config = CONFIGS[arguments.config]
     schedule, make = TASKS[arguments.network]
     task = make(config, arguments.run)

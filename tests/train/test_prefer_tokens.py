@@ -1,0 +1,96 @@
+"""DPO for image tokens: what it computes, that it learns, goes on, and can be drawn with."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from pipelines.dalle.pipeline import Dalle
+from rerank.learn.choices import Choice
+from train.loop import Schedule, train
+from train.prefer_tokens import PreferTokensConfig, PreferTokensTask, log_likelihood
+
+pytestmark = pytest.mark.slow
+SCHEDULE = Schedule(batch_size=4, learning_rate=1e-2, warmup_steps=1, steps=8, ema_decay=0.5)
+
+
+@pytest.fixture
+def choices(tmp_path: Path) -> list[Choice]:
+    made = []
+    for i in range(4):
+        files = tmp_path / f"chosen{i}.png", tmp_path / f"rejected{i}.png"
+        for file in files:  # noise: a random VAE gives plain colours all the same token
+            Image.frombytes("RGB", (32, 32), random.Random(file.name).randbytes(3072)).save(file)
+        made.append(Choice(f"a fox {i}", *files))
+    return made
+
+
+def make(folder: Path, choices: list[Choice]) -> PreferTokensTask:
+    pipeline = Dalle.from_pretrained(folder, "cpu", "float32", "sdpa")
+    return PreferTokensTask(pipeline, choices, PreferTokensConfig())
+
+
+def test_the_likelihood_is_that_of_drawing_token_by_token(tiny_dalle_folder: Path) -> None:
+    pipeline = Dalle.from_pretrained(tiny_dalle_folder, "cpu", "float32", "sdpa")
+    text, codes = pipeline.encode("a panda"), torch.tensor([[5, 60, 0, 33] * 4])
+    total = 0.0
+    with torch.no_grad():
+        for position in range(16):  # what comes behind a token must not matter
+            cut = torch.cat(
+                [codes[:, : position + 1], torch.zeros_like(codes[:, position + 1 :])], 1
+            )
+            logits = pipeline.transformer(text.read, text.present, cut).image[0, position]
+            total += float(logits.double().softmax(-1)[codes[0, position]].log())
+        told = log_likelihood(pipeline.transformer, text, codes)
+    assert told.item() == pytest.approx(total, abs=1e-3)
+
+
+def test_an_unchanged_model_prefers_nothing(tiny_dalle_folder: Path, choices: list[Choice]) -> None:
+    task = make(tiny_dalle_folder, choices)
+    batch = task.batch(random.Random(0), 3, torch.device("cpu"))
+    figures = task(batch, torch.Generator())
+    assert figures["loss"].item() == pytest.approx(0.6931, abs=1e-4)  # log 2
+    figures["loss"].backward()
+    assert all(p.grad is None for p in task.frozen[1].parameters())
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in task.parameters())
+
+
+@pytest.mark.parametrize("text_tokens", [False, True])
+def test_training_learns_goes_on_and_the_result_draws(
+    text_tokens: bool,
+    make_dalle_folder: Callable[..., Path],
+    choices: list[Choice],
+    tmp_path: Path,
+) -> None:
+    model = make_dalle_folder(tmp_path / "model", text_tokens=text_tokens)
+    whole = make(model, choices)
+    folder = train(whole, SCHEDULE, tmp_path / "whole")
+    learned = Dalle.from_pretrained(folder, "cpu", "float32", "sdpa")
+    plain = Dalle.from_pretrained(model, "cpu", "float32", "sdpa")
+    for choice in choices:
+        gains = []
+        for file in (choice.chosen, choice.rejected):
+            codes = plain.tokens(file).view(1, -1)
+            with torch.no_grad():
+                before, after = (
+                    log_likelihood(p.transformer, p.encode(choice.prompt), codes)
+                    for p in (plain, learned)
+                )
+            gains.append((after - before).item())
+        assert gains[0] > gains[1]
+    assert learned("a fox 0", seeds=[1]) != plain("a fox 0", seeds=[1])
+
+    again = make(model, choices)  # begins where the first ended, so does nothing
+    train(again, SCHEDULE, tmp_path / "whole")
+    for one, other in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_image_of_another_size_is_named(tiny_dalle_folder: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    choice = Choice("a fox", tmp_path / "a.png", tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a\.png is not 32x32"):
+        make(tiny_dalle_folder, [choice])

@@ -1,0 +1,134 @@
+"""Teach a model of image tokens what somebody prefers: `salon-train prefer` for the DALL·E path.
+
+Direct preference optimisation (Rafailov et al., arXiv 2305.18290, equation 7): of two images of one
+prompt, the tokens of the chosen one should become likelier than they were, by more than those of
+the rejected one. All weights of the transformer learn; the rest of the model stays as it is, and
+what is saved is a folder that `-m` takes.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch.nn import functional
+
+from pipelines.checkpoints.loading import save_network
+from pipelines.dalle.draft import Text
+from pipelines.dalle.layers import Context, Layer
+from pipelines.dalle.pipeline import Dalle
+from pipelines.dalle.transformer import Transformer
+from rerank.learn.choices import Choice, files_of
+from train.loop import Task
+from train.prefer import SHOWN
+from train.sheets import tile
+
+
+@dataclass(frozen=True)
+class PreferTokensConfig:
+    """How strongly the model may change; `beta` is how dear its old ways are to it."""
+
+    beta: float = 0.1
+
+
+@dataclass(frozen=True)
+class PreferredTokens:
+    """A batch of choices; I image tokens."""
+
+    chosen: torch.Tensor  # (B, I) int64
+    rejected: torch.Tensor  # (B, I) int64
+    weights: torch.Tensor  # (B,)
+    texts: Text  # of B prompts
+
+
+class PreferTokensTask(Task):
+    """Trains the transformer; the discrete VAE and what reads the prompt stay as they are."""
+
+    blocks = (Layer,)
+
+    def __init__(
+        self, pipeline: Dalle, choices: Sequence[Choice], config: PreferTokensConfig
+    ) -> None:
+        super().__init__()
+        if pipeline.transformer.config.rotary:
+            raise ValueError(
+                f"{pipeline.spec.name} reads prompts of any length: it cannot learn yet"
+            )
+        self.choices, self.config = list(choices), config
+        self.transformer = pipeline.transformer
+        before = copy.deepcopy(self.transformer).requires_grad_(False).eval()
+        self.frozen = (pipeline, before)  # a tuple hides them from parameters()
+        self.transformer.requires_grad_(True)
+        self.codes = {file: self._encode(file) for file in files_of(self.choices)}
+        self.texts = {prompt: self._read(prompt) for prompt in {c.prompt for c in choices}}
+
+    def batch(self, rng: random.Random, size: int, device: torch.device) -> PreferredTokens:
+        """Draw choices."""
+        drawn = [rng.choice(self.choices) for _ in range(size)]
+        return PreferredTokens(
+            torch.stack([self.codes[choice.chosen] for choice in drawn]).to(device),
+            torch.stack([self.codes[choice.rejected] for choice in drawn]).to(device),
+            torch.tensor([choice.weight for choice in drawn]).to(device),
+            Text.together([self.texts[choice.prompt] for choice in drawn]),
+        )
+
+    def forward(
+        self, batch: PreferredTokens, generator: torch.Generator
+    ) -> dict[str, torch.Tensor]:
+        """Return the loss, how often the chosen image gains more than the rejected one, and by how
+        much the chosen one has become likelier, in nats. Nothing here is left to chance."""
+        codes = torch.cat([batch.chosen, batch.rejected])
+        text = Text.together([batch.texts] * 2)
+        with torch.no_grad():
+            before = log_likelihood(self.frozen[1].to(codes.device), text, codes)
+        won, lost = (log_likelihood(self.transformer, text, codes) - before).chunk(2)
+        margin = self.config.beta * (won - lost)
+        loss = -(batch.weights * functional.logsigmoid(margin)).sum() / batch.weights.sum()
+        return {"loss": loss, "agrees": (margin > 0).float().mean(), "chosen": won.mean()}
+
+    def sheet(self) -> Image.Image:
+        """Four images of each of some prompts, by the model's own defaults."""
+        pipeline, shown = self.frozen[0], list(self.texts)[:SHOWN]
+        images = []
+        for prompt in shown:
+            with pipeline.begin(prompt, seeds=range(4)) as draft:
+                draft.step(draft.total)
+                images.append(draft.pixels().cpu())
+        captions = [prompt for prompt in shown for _ in range(4)]
+        return tile(torch.cat(images), columns=8, captions=captions)
+
+    def save(self, folder: Path) -> None:
+        """Write the whole model, as `-m` reads it: the old one's files, and the new transformer."""
+        ours = shutil.ignore_patterns("transformer", "previews.json")
+        shutil.copytree(self.frozen[0].spec.folder, folder, ignore=ours, dirs_exist_ok=True)
+        save_network(self.transformer, self.transformer.config, folder / "transformer")
+
+    def _encode(self, file: Path) -> torch.Tensor:
+        """Return the tokens (I,) of an image. Raises ValueError for one of another size."""
+        pipeline = self.frozen[0]
+        side = pipeline.dvae.config.size
+        with Image.open(file) as image:
+            if image.size != (side, side):
+                raise ValueError(f"{file} is not {side}x{side}, as the model draws")
+            return pipeline.tokens(image.convert("RGB")).flatten().cpu().clone()
+
+    def _read(self, prompt: str) -> Text:
+        """Return what the transformer reads of a prompt, as tensors that training may use."""
+        text = self.frozen[0].encode(prompt)
+        context = text.context
+        if context is not None:
+            context = Context(context.states.clone(), context.present.clone())
+        return Text(text.read.clone(), text.present.clone(), context)
+
+
+def log_likelihood(transformer: Transformer, text: Text, codes: torch.Tensor) -> torch.Tensor:
+    """Return (B,) nats: how likely the tokens (B, I) are in the model's eyes, all of them."""
+    logits = transformer(text.read, text.present, codes, text.context).image
+    nats = functional.log_softmax(logits.float(), dim=-1)
+    return nats.gather(-1, codes[..., None]).squeeze(-1).sum(-1)
