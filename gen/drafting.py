@@ -1,10 +1,11 @@
 """Candidates become finished drafts, as many at once as memory allows."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gen import editing, enlarging, second_pass
+from gen import editing, enlarging, image_prompts, second_pass
 from gen.events import Cancel, Note, Watch
 from gen.memory import BatchSize, held_by_process, peak_of_process
 from gen.models import free_memory, raise_unless_out_of_memory
@@ -19,17 +20,26 @@ if TYPE_CHECKING:
 
 
 # Settings that become something else before a pipeline is asked.
-ELSEWHERE = (*LOADING_SETTINGS, *editing.EDITING_SETTINGS, *second_pass.OWN_SETTINGS)
+ELSEWHERE = (
+    *LOADING_SETTINGS,
+    *editing.EDITING_SETTINGS,
+    *image_prompts.SETTINGS,
+    *second_pass.OWN_SETTINGS,
+)
 
 
 @dataclass(frozen=True)
 class Drafting:
-    """How candidates are drafted; `batch_size` None is as many at once as memory allows."""
+    """How candidates are drafted; `batch_size` None is as many at once as memory allows.
+
+    Each step is taken within `turn`.
+    """
 
     batch_size: int | None
     on_step: "Callable[[Draft], None]"
     watch: Watch
     cancel: Cancel
+    turn: AbstractContextManager[None] = field(default_factory=nullcontext)
     upscaler: "Upscaler | None" = None  # the network that enlarges images, if there is one
 
 
@@ -85,6 +95,8 @@ def begin(
         for name, value in request.given().items()
         if name in MODEL_SETTINGS and name not in ELSEWHERE
     }
+    if (images := image_prompts.images(request)) is not None:
+        settings["images"] = images
     if request.init_image is not None:
         settings["start"] = editing.start(request, pipeline.spec)
     if request.hires is not None:
@@ -110,7 +122,8 @@ def step_until(draft: "Draft", end: int, how: Drafting) -> bool:
         if how.cancel.stopped:
             return False
         try:
-            draft.step()
+            with how.turn:
+                draft.step()
         except Exception as error:
             raise_unless_out_of_memory(error, candidates=len(draft.seeds))
             return False

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from pipelines.editing import Start
 
 EDITING_SETTINGS = tuple(settings_of(EditingSettings))
-IMAGES = {"init_image": "init_image_hash", "mask": "mask_hash"}
-FILES = {**IMAGES, "upscale_model": "upscale_model_hash"}
+FILES = {name: f"{name}_hash" for name in (*originals.NAMES, "upscale_model")}
 OF_MASK = ("invert_mask", "mask_blur", "mask_fill", "inpaint_area")
 STRENGTH, STRENGTH_OF_MASKED = 0.75, 1.0
 DEFAULTS_OF_MASK: dict[str, Value] = {
@@ -202,7 +201,7 @@ def notes(own: Request) -> list[str]:
     if own.init_image is None:
         return []
     told = []
-    for name in IMAGES:
+    for name in originals.NAMES:
         if (file := getattr(own, name)) is None:
             continue
         with Image.open(file) as opened:  # which was read before

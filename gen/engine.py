@@ -6,6 +6,7 @@ and the networks are imported when they are first needed.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from gen.run_folder.folder import Job, RunFolder
 from gen.search.prompt_search import found_drafts
 from gen.settings.request import Request
 from gen.settings.vocabulary import doubts
+from gen.turns import ON_CPU
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -122,16 +124,16 @@ class _PromptRun:
         spec = candidates[0].spec
         file = enlarging.needed(candidates[0].request, spec)
         upscaler = None if file is None else self.engine.upscaler(file, self.watch)
-        how = Drafting(
-            self.engine.batch_size, self._tell_progress, self.watch, self.cancel, upscaler
-        )
+        on_cpu = getattr(pipeline.device, "type", None) == "cpu"
+        turn = ON_CPU if on_cpu else nullcontext()
+        batch_size = self.engine.batch_size
+        how = Drafting(batch_size, self._tell_progress, self.watch, self.cancel, turn, upscaler)
         if self.plan.schedules:
             scorer = self.engine.load_scorer(self.watch)
             drafts = found_drafts(
                 pipeline, spec, scorer, self.plan, self.job, self.folder, self.candidates, how
             )
         else:
-            on_cpu = getattr(pipeline.device, "type", None) == "cpu"
             early = on_cpu and not self.engine._has_drawn
             drafts = finished_drafts(pipeline, candidates, how, early=early)
         for draft in drafts:

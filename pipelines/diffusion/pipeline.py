@@ -18,17 +18,17 @@ from typing import Any, Unpack
 import torch
 from PIL import Image
 
+from pipelines import decoding
 from pipelines.checkpoints import specs
 from pipelines.checkpoints.places import locate
 from pipelines.checkpoints.specs import NO_ADAPTERS, Adapters, Spec
-from pipelines.diffusion import decoding
+from pipelines.denoising import copy_scheduler
 from pipelines.diffusion.adapters import add
 from pipelines.diffusion.draft import (
     Condition,
     DiffusionDraft,
     Pass,
     State,
-    copy_scheduler,
     guidance_embedding,
 )
 from pipelines.diffusion.editing import (

@@ -14,7 +14,9 @@ LIMITS: Mapping[str, int] = {
     "width": 2048,
     "height": 2048,
     "steps": 250,
+    "prior_steps": 250,
     "candidates": 128,
+    "prior_candidates": 256,
     "upscale": 4,
 }
 KEYS = ("models", "settings", "delete", "most")
