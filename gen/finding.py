@@ -3,7 +3,7 @@
 import io
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gen.errors import InputError
 from gen.run_folder import originals
@@ -60,7 +60,7 @@ def with_mask(plan: "Plan", engine: "Models", folder: Path | None) -> "Plan":
         raise InputError(f"mask: nothing of {said} is found in {request.init_image}")
     where = engine.scratch() if folder is None else folder
     path = originals.keep(where, _as_png(mask), ".png")
-    changes = {"mask": str(path), "mask_hash": path.stem}
+    changes: dict[str, Any] = {"mask": str(path), "mask_hash": path.stem}
     models = tuple((spec, own.replace(**changes)) for spec, own in plan.models)
     return replace(plan, request=request.replace(**changes), models=models)
 

@@ -50,20 +50,20 @@ class Asked:
 def read(text: str | None, point: str | None, box: str | None) -> Asked:
     """Read the three settings. Raises InputError for what they do not say clearly."""
     words = tuple(Words(part, adds) for part, adds in _parts("mask_text", text))
-    points = tuple(
-        Point(*_numbers("mask_point", part, "x,y"), adds)
-        for part, adds in _parts("mask_point", point)
-    )
-    frames = []
+    points, frames = [], []
+    for part, adds in _parts("mask_point", point):
+        x, y = _numbers("mask_point", part, "x,y")
+        points.append(Point(x, y, adds))
     for part, adds in _parts("mask_box", box):
         left, top, right, bottom = _numbers("mask_box", part, "left,top,right,bottom")
         if left >= right or top >= bottom:
             raise InputError(f"mask_box {part}: is empty: give left,top,right,bottom")
         frames.append(Frame((left, top, right, bottom), adds))
-    for name, parts in (("mask_text", words), ("mask_point", points), ("mask_box", frames)):
+    asked = {"mask_text": words, "mask_point": points, "mask_box": frames}
+    for name, parts in asked.items():
         if parts and not any(part.adds for part in parts):
             raise InputError(f"{name}: only takes away: say what is masked, too")
-    return Asked(words, points, tuple(frames))
+    return Asked(words, tuple(points), tuple(frames))
 
 
 def _parts(name: str, text: str | None) -> list[tuple[str, bool]]:

@@ -155,7 +155,8 @@ def intersection_over_union(found: torch.Tensor, wanted: torch.Tensor) -> torch.
 def measure(task: MasksTask, scenes: int = 500, seed: int = 7) -> dict[str, float]:
     """Return the mean agreement over held-out scenes, for what is there and for what is not."""
     rng = random.Random(seed)
-    there, absent = [], []
+    there: list[float] = []
+    absent: list[float] = []
     for _ in range(0, scenes, 50):
         drawn = [draw_scene(rng, held_out=True) for _ in range(50)]
         questions = [task._question(scene, rng) for scene in drawn]
