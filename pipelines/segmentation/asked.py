@@ -4,6 +4,7 @@ Loads no torch.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.settings import InputError
@@ -50,7 +51,8 @@ class Asked:
 def read(text: str | None, point: str | None, box: str | None) -> Asked:
     """Read the three settings. Raises InputError for what they do not say clearly."""
     words = tuple(Words(part, adds) for part, adds in _parts("mask_text", text))
-    points, frames = [], []
+    points: list[Point] = []
+    frames: list[Frame] = []
     for part, adds in _parts("mask_point", point):
         x, y = _numbers("mask_point", part, "x,y")
         points.append(Point(x, y, adds))
@@ -59,7 +61,11 @@ def read(text: str | None, point: str | None, box: str | None) -> Asked:
         if left >= right or top >= bottom:
             raise InputError(f"mask_box {part}: is empty: give left,top,right,bottom")
         frames.append(Frame((left, top, right, bottom), adds))
-    asked = {"mask_text": words, "mask_point": points, "mask_box": frames}
+    asked: dict[str, Sequence[Words | Point | Frame]] = {
+        "mask_text": words,
+        "mask_point": points,
+        "mask_box": frames,
+    }
     for name, parts in asked.items():
         if parts and not any(part.adds for part in parts):
             raise InputError(f"{name}: only takes away: say what is masked, too")
