@@ -26,6 +26,8 @@ READ = (
     "temperature",
     "token_top_k",
     "token_top_p",
+    "base_seed",
+    "variation",
     "hires",
     "hires_strength",
     "hires_steps",
@@ -158,9 +160,6 @@ def _that_go_together(values: dict[str, Any], notes: list[str]) -> dict[str, Any
         notes.append(str(error))
         del values["schedule"]
         known = {**with_schedule(values)}
-    strength = known.get("hires_strength")
-    if "hires" not in known and strength is not None:
-        notes.append(f"it was made from another image, at strength {strength:g}")
     for name in ("hires_strength", "hires_steps", "hires_upscaler"):
         if "hires" not in known or not known.get(name, 1):
             known.pop(name, None)
