@@ -27,14 +27,21 @@ def defaults(own: Request, spec: Spec, edited: tuple[int, int] | None) -> dict[s
         return {"upscale": files.scale_of(Path(own.upscale_model))}
     if spec.upsampler is None:
         return {}
-    usual = spec.defaults.get("upscale")
-    usual = files.scale_of(spec.upsampler) if usual is None else int(usual)
+    usual = usual_times(spec)
     if edited is None:
         return {"upscale": usual}
     if "width" not in spec.settings:
         return {"upscale": usual if max(edited) > spec.defaults["width"] else 1}
     low = SETTINGS["width"].low
     return {"upscale": usual if min(edited) >= usual * (1 if low is None else low) else 1}
+
+
+def usual_times(spec: Spec) -> int:
+    """Return how many times larger a model's images come out where nobody says so."""
+    if spec.upsampler is None:
+        return 1
+    usual = spec.defaults.get("upscale")
+    return files.scale_of(spec.upsampler) if usual is None else int(usual)
 
 
 def drawn_size(size: tuple[int, int], own: Request, spec: Spec) -> tuple[int, int]:
