@@ -159,7 +159,8 @@ def from_text(text: str) -> Metadata:
     extra = {key: value for key, value in pairs.items() if key not in read}
     edits = [f"{key} {value}" for key, value in extra.items() if key in OF_EDITS]
     others = [k for k in extra if k not in REMARKS and k not in used.values() and k not in OF_EDITS]
-    notes = (f"it was made from another image: {', '.join(edits)}",) if edits else ()
+    notes: tuple[str, ...] = ()
+    notes += (f"it was made from another image: {', '.join(edits)}",) if edits else ()
     notes += (f"not read: {', '.join(others[:UNREAD_MAX])}",) if others else ()
     return replace(record, extra=extra, unread=record.unread + notes)
 
