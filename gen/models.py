@@ -15,6 +15,7 @@ from gen.memory import free_on_host
 from pipelines import families
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.hashes import spec_hash
+from pipelines.checkpoints.lora_folder import names as lora_names
 from pipelines.checkpoints.specs import Adapters, Spec
 from pipelines.families import DEFAULT_MODEL, find, shipped
 from pipelines.loading import LoadOptions
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pipelines.drafts import Pipeline
     from rerank import Reranker
 
-__all__ = ["DEFAULT_MODEL", "Models", "Spec", "WeightsError", "find", "shipped"]
+__all__ = ["DEFAULT_MODEL", "Models", "Spec", "WeightsError", "find", "lora_names", "shipped"]
 
 NO_RERANKER = "none"
 FLAGS = {  # options that not every family understands, as people write them

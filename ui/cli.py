@@ -76,6 +76,12 @@ def _parser() -> Parser:
         help="if no model draws a size that the API is asked for, draw the nearest and enlarge it",
     )
     parser.add_argument(
+        "--lora-dir",
+        type=Path,
+        metavar="FOLDER",
+        help="a folder with the LoRA files that prompts may name, as in <lora:NAME:0.8>",
+    )
+    parser.add_argument(
         "-o",
         "--outdir",
         type=Path,
@@ -95,7 +101,7 @@ def _port(text: str) -> int:
 def _serve(options: argparse.Namespace) -> int:
     credentials = read_credentials(options.host)
     with RunFolder(options.outdir) as folder:
-        service = Service(Engine(), folder, fit_size=options.fit_size)
+        service = Service(Engine(), folder, fit_size=options.fit_size, lora_dir=options.lora_dir)
         service.check()
         if service.queue.note is not None:
             print(f"generate-ui: note: {service.queue.note}", file=sys.stderr, flush=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pipelines.checkpoints import lora_folder
 from pipelines.checkpoints.configs import read_config, read_pulled
 from pipelines.checkpoints.errors import WeightsError
 
@@ -41,6 +42,7 @@ class Lora:
 
     path: Path
     weight: float = 1.0
+    name: str | None = None  # what it is called in a folder of such files, where it was found
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,10 @@ class Adapters:
     @property
     def texts(self) -> dict[str, Any]:
         """The settings that name these files; `read_adapters` reads them."""
-        loras = ",".join(f"{lora.path}:{lora.weight:g}" for lora in self.loras)
+        loras = ",".join(
+            f"{lora.path if lora.name is None else lora.name}:{lora.weight:g}"
+            for lora in self.loras
+        )
         embeddings = ",".join(map(str, self.embeddings))
         return {
             "lora": loras if self.loras else None,
@@ -135,15 +140,19 @@ def split_revision(name: str) -> tuple[str, str | None]:
     return match[1], match[2]
 
 
-def read_adapters(lora: str | None, vae: str | None, embedding: str | None) -> Adapters:
+def read_adapters(
+    lora: str | None, vae: str | None, embedding: str | None, lora_dir: str | None = None
+) -> Adapters:
     """Parse the files of comma-separated texts; a LoRA's weight follows a colon and is 1 by
     default.
 
-    A folder stands for the one file of weights in it, but for a VAE's. Raises ValueError for a
-    weight that is no finite number, and WeightsError for a file that is not there.
+    A folder stands for the one file of weights in it, but for a VAE's. A LoRA that is no file may
+    be a name in `lora_dir`. Raises ValueError for a weight that is no finite number, and
+    WeightsError for a file that is not there.
     """
+    folder = None if lora_dir is None else _existing(lora_dir)
     return Adapters(
-        tuple(_read_lora(part) for part in split_names(lora or "")),
+        tuple(_read_lora(part, folder) for part in split_names(lora or "")),
         None if vae is None else _existing(vae),
         tuple(_file_of(part) for part in split_names(embedding or "")),
     )
@@ -186,17 +195,36 @@ def path_of(name: str) -> Path | None:
         return None
 
 
-def _read_lora(text: str) -> Lora:
+def _read_lora(text: str, folder: Path | None) -> Lora:
     path, colon, number = text.rpartition(":")
     if not colon or path_of(text) is not None:
-        return Lora(_file_of(text))
+        return _lora_of(text, 1.0, folder)
     try:
         weight = float(number)
     except ValueError:
         weight = math.nan
     if not math.isfinite(weight):
         raise ValueError(f"lora {text!r}: behind the colon must be a number, as in {path}:0.8")
-    return Lora(_file_of(path), weight)
+    return _lora_of(path, weight, folder)
+
+
+def _lora_of(name: str, weight: float, folder: Path | None) -> Lora:
+    path = path_of(name)
+    if folder is None and path is None:
+        raise WeightsError(
+            f"{name[:300]} does not exist; where it is a name in a folder of LoRA files, say "
+            "--lora-dir FOLDER"
+        )
+    if folder is None:
+        return Lora(_file_of(name), weight)
+    try:
+        found = lora_folder.find(folder, name)
+    except WeightsError:
+        if path is None:
+            raise
+        return Lora(_file_of(name), weight)
+    own = found.relative_to(folder).as_posix().removesuffix(lora_folder.SUFFIX)
+    return Lora(found, weight, own)
 
 
 def _file_of(name: str) -> Path:

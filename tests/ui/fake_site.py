@@ -26,7 +26,10 @@ class FakeSite:
 
 @contextmanager
 def serve_fakes(
-    folder: Path, credentials: Credentials | None = None, fit_size: bool = False
+    folder: Path,
+    credentials: Credentials | None = None,
+    fit_size: bool = False,
+    lora_dir: Path | None = None,
 ) -> Iterator[FakeSite]:
     """The site on fakes, on a port of its own, saving to `folder`/out."""
     pytest.importorskip("gradio", reason="gradio is not installed")
@@ -36,7 +39,7 @@ def serve_fakes(
         fakes = fake_models.Studio(folder, patch.setattr, patch.setitem)
         for module in ("ui.api.sizes", "ui.page.form", "ui.service.service"):
             patch.setattr(f"{module}.DEFAULT_MODEL", "fake")
-        service = Service(Engine(), out, fit_size=fit_size)
+        service = Service(Engine(), out, fit_size=fit_size, lora_dir=lora_dir)
         with served(service, "127.0.0.1", 0, credentials) as url:
             yield FakeSite(url, folder / "out", service, fakes)
             service.stop()

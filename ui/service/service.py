@@ -14,7 +14,7 @@ from typing import Any
 from gen.engine import Engine, Outcome
 from gen.errors import InputError
 from gen.events import Event, Watch, ignore_events
-from gen.models import DEFAULT_MODEL, Spec, WeightsError, shipped
+from gen.models import DEFAULT_MODEL, Spec, WeightsError, lora_names, shipped
 from gen.plan import Plan, resolve
 from gen.run_folder.folder import RunFolder
 from gen.run_folder.history import History
@@ -65,13 +65,15 @@ class UploadScore:
 class Service:
     """An engine, the run folder that it saves to, and the queue before it.
 
-    With `fit_size`, a size that a model cannot draw is drawn at the nearest and enlarged.
+    With `fit_size`, a size that a model cannot draw is drawn at the nearest and enlarged. In
+    `lora_dir` are the LoRA files that prompts may name; clients learn their names alone.
     """
 
     engine: Engine
     folder: RunFolder
     find: Callable[[str], Spec] = find_served
     fit_size: bool = False
+    lora_dir: Path | None = None
     metrics: Metrics = field(default_factory=Metrics)
     reader: Reader = field(default_factory=Reader)
 
@@ -83,6 +85,11 @@ class Service:
         """Raise WeightsError if the default models are not there; loads nothing."""
         self.engine.reranker_spec()
         self.engine.model_hash(self.find(DEFAULT_MODEL))
+        self.loras()
+
+    def loras(self) -> list[str]:
+        """Return the names of the LoRA files that are served, as they are now."""
+        return [] if self.lora_dir is None else sorted(lora_names(self.lora_dir))
 
     def load(self) -> None:
         """Load the default models, so that the first job does not wait for them."""
@@ -105,7 +112,7 @@ class Service:
         for name in request.given():
             if name not in served:
                 raise InputError(f"{name}: not a setting for visitors of a server")
-        plan = resolve(_with_uploads(request, uploads), self.find)
+        plan = resolve(_with_uploads(request, uploads), self.find, self.lora_dir)
         for _, own in plan.models:
             for name, most in LIMITS.items():
                 value = getattr(own, name)
