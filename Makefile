@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= outputs/demo
 PYTEST ?=  # more options for pytest
 
-.PHONY: demo quick test fuzz attacks kills lint docs clean
+.PHONY: demo quick test fuzz attacks kills lint docs screenshots clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/generate -f prompts/demo.txt -o $(OUT)
@@ -35,6 +35,10 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What the manual shows of the page; needs Chromium.
+screenshots: $(VENV)/test.stamp
+	PYTHONPATH=. $(BIN)/python tests/ui/screenshots.py
 
 docs: $(VENV)/docs.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

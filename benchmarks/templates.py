@@ -1,10 +1,10 @@
-"""How many templates of dynamicprompts mean here what they mean there: `python -m benchmarks.templates
-SOURCE`.
+"""How many templates of dynamicprompts mean here what they mean there.
 
-SOURCE is a checkout of github.com/adieyal/dynamicprompts. Templates are all texts with their signs in
-its tests, and all lines with them in the code of its documents. Of each, all combinations are compared
-with those that the library lists, with the wildcards of its tests. Printed is how many agree, how many
-are refused in a line, by both or by Salon alone, and every one that differs.
+`python -m benchmarks.templates SOURCE`, a checkout of github.com/adieyal/dynamicprompts. Templates are
+all texts with its signs in its tests, and all lines with them in the code of its documents. Of each
+all combinations are compared with those that the library lists, with the wildcards of its tests.
+Printed is how many agree, how many are refused in a line, by both or by Salon alone, and every one
+that differs.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from gen.settings.templates import combinations
 SIGNS = re.compile(r"\{[^{}%]*[|$}]|__[^\s_][^\s]*__|[$%]\{")
 JINJA = re.compile(r"\{%|\{\{")  # another grammar, of a generator that Salon does not have
 NAMES = re.compile(r"__\w+__(\.py)?")  # of Python
+DATA = re.compile(r"[{\s]*[\w\"-]+:")
 WILDCARD = re.compile(r"__([a-z][a-z_/-]*[a-z])(?:\([^)]*\))?__")
 UNKNOWN = ("missing", "invalid_wildcard")
 MOST = 1200  # combinations that are listed
@@ -46,7 +47,9 @@ def main() -> None:
     }
     wildcards = Path(mkdtemp())
     copytree(source / "tests" / "test_data" / "wildcards", wildcards, dirs_exist_ok=True)
-    for name in {name for each in sources.values() for text in each for name in WILDCARD.findall(text)}:
+    for name in {
+        name for each in sources.values() for text in each for name in WILDCARD.findall(text)
+    }:
         path = wildcards / f"{name}.txt"  # of those that documents leave to the reader
         if not [*wildcards.glob(f"{name}.*")] and name not in UNKNOWN:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +106,9 @@ def in_documents(paths: list[Path]) -> list[str]:
         for language, block in re.findall(r"```([^\n]*)\n(.*?)```", text, re.DOTALL):
             if language.strip() == "python" or "import " in block:
                 texts += re.findall(r'"([^"\n]*)"', block)
-            elif language.strip() not in ("json", "yaml") and not re.match(r"[{\s]*[\w\"-]+:", block):
+            elif language.strip() not in ("json", "yaml") and not re.match(
+                r"[{\s]*[\w\"-]+:", block
+            ):
                 texts += _paragraphs(block)
     return _templates(iter(texts))
 
@@ -117,9 +122,7 @@ def _paragraphs(block: str) -> list[str]:
 
 
 def _templates(texts: Iterator[str]) -> list[str]:
-    found = dict.fromkeys(
-        text for text in texts if SIGNS.search(text) and not JINJA.search(text)
-    )
+    found = dict.fromkeys(text for text in texts if SIGNS.search(text) and not JINJA.search(text))
     return [text for text in found if not NAMES.fullmatch(text) or text.strip("_").islower()]
 
 

@@ -5,12 +5,13 @@ import itertools
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from gen import editing
+from gen import editing, image_prompts
 from gen.errors import InputError
 from gen.search.paths import NoisePath, read_path
 from gen.search.planning import plan_search
@@ -29,6 +30,7 @@ from pipelines.settings import Value
 DEFAULT_CANDIDATES = 16
 DEFAULT_TOP_K = 4
 PLANS_KEPT = 256  # by a Survey: some kB each
+NO_FILES: Mapping[str, Path] = MappingProxyType({})
 UNKNOWN_SIZE = 1024  # pixels a side of what a pipeline of diffusers draws by its own default
 
 
@@ -166,15 +168,15 @@ def draw_seed() -> int:
 def resolve(
     request: Request,
     find: Callable[[str], Spec] = families.find,
-    lora_dir: Path | None = None,
+    loras: Mapping[str, Path] = NO_FILES,
 ) -> Plan:
     """Fill in what the request leaves open, from the models' own defaults, and check the rest.
 
-    `find` gives the Spec of a model's name; `lora_dir` is where the LoRA files are that a prompt
-    names, if the request does not say it, and is not recorded. Raises InputError for a setting that
-    no chosen model takes or that breaks a model's own rules, and WeightsError for an unknown model.
+    `find` gives the Spec of a model's name; `loras` are the LoRA files that a prompt may name, if
+    the request names no folder of them. Raises InputError for a setting that no chosen model takes
+    or that breaks a model's own rules, and WeightsError for an unknown model.
     """
-    request = editing.varied(request)
+    request = editing.varied(image_prompts.prompted(request, find))
     if not request.prompt.strip():
         raise InputError("prompt: empty: say what to draw")
     name = families.DEFAULT_MODEL if request.model is None else request.model
@@ -188,17 +190,19 @@ def resolve(
     seed = draw_seed() if request.seed in (None, RANDOM_SEED) else request.seed
     search = None if request.search == "none" else request.search
     whole = request.replace(seed=seed, candidates=candidates, top_k=top_k, search=search)
+    if whole.prior_candidates is not None and whole.prior_seed is None:
+        whole = whole.replace(prior_seed=seed)
     whole = editing.located(whole)
 
     if request.template is None:
         whole = _with_choices_made(whole)
-    folder = str(lora_dir) if request.lora_dir is None and lora_dir else request.lora_dir
-    if folder is not None:
-        whole = _with_networks_of_prompt(whole, chosen, folder)
-    adapters = _read_adapters(whole, folder)
+    known = dict(loras) if whole.lora_dir is None else lora_folder.files(Path(whole.lora_dir))
+    if known or whole.lora_dir is not None:
+        whole = _with_networks_of_prompt(whole, chosen, known)
+    adapters = _read_adapters(whole, known)
     is_searched = any(lora.name is not None for lora in adapters.loras)
     whole = whole.replace(**adapters.texts, lora_dir=whole.lora_dir if is_searched else None)
-    chosen = [replace(s, adapters=adapters) if "lora" in s.settings else s for s in chosen]
+    chosen = [specs.with_adapters(spec, adapters) for spec in chosen]
 
     models = tuple((spec, _for_model(whole, spec)) for spec in chosen)
     for spec, own in models:
@@ -206,6 +210,7 @@ def resolve(
             raise InputError(f"{spec.name} {NEEDS_A_MASK}")
         _check_size(own, request, spec)
         _check_prompt(own, spec)
+        image_prompts.check(own, spec)
         editing.check(own, spec)
     model = ",".join(str(own.model) for _, own in models)
     shared = _shared_settings([own for _, own in models])
@@ -243,7 +248,9 @@ def _with_choices_made(request: Request) -> Request:
     return made.replace(prompt, template=request.prompt)
 
 
-def _with_networks_of_prompt(request: Request, chosen: list[Spec], folder: str) -> Request:
+def _with_networks_of_prompt(
+    request: Request, chosen: list[Spec], loras: Mapping[str, Path]
+) -> Request:
     """Return the request with the LoRA files that its prompt names as a setting."""
     if request.prompt_syntax == "plain":
         return request
@@ -255,7 +262,7 @@ def _with_networks_of_prompt(request: Request, chosen: list[Spec], folder: str) 
         raise InputError(f"prompt: {networks[0].sign}: {takers} takes no LoRA files: take it out")
     for network in networks:
         try:
-            lora_folder.find(Path(folder), network.name)
+            lora_folder.find(loras, network.name)
         except WeightsError as error:
             raise InputError(f"prompt: {network.sign}: {error}") from error
     named = [f"{network.name}:{network.weight:g}" for network in networks]
@@ -272,10 +279,12 @@ def _names_of_models(text: str) -> list[str]:
         raise InputError(f"model: {error}") from error
 
 
-def _read_adapters(request: Request, lora_dir: str | None) -> Adapters:
+def _read_adapters(request: Request, loras: Mapping[str, Path]) -> Adapters:
     """Return the files that the request adds to its models."""
     try:
-        return specs.read_adapters(request.lora, request.vae, request.embedding, lora_dir)
+        return specs.read_adapters(
+            request.lora, request.vae, request.embedding, request.prior, loras
+        )
     except ValueError as error:
         raise InputError(str(error)) from error
 

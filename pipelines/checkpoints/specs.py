@@ -4,8 +4,9 @@ import math
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pipelines.checkpoints import lora_folder
@@ -20,6 +21,7 @@ SHIPPED = {name: CHECKPOINTS / name for name in ("stickers", "stickers-dalle")}
 HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 
+NO_FILES: Mapping[str, Path] = MappingProxyType({})
 MAX_NAMES = 100  # of files or models, in one setting
 MAX_COMMAS = 8  # in the name of a file
 MAX_PATH = 4096  # bytes, as Linux has it
@@ -33,7 +35,7 @@ NON_COMMERCIAL = frozenset(
 ) | {"flux-1-dev-non-commercial-license", "sai-nc-community"}
 
 
-Kind = Literal["latent_diffusion", "dalle", "diffusers"]
+Kind = Literal["latent_diffusion", "dalle", "unclip", "diffusers"]
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,13 @@ class Adapters:
     loras: tuple[Lora, ...] = ()
     vae: Path | None = None  # in place of the model's own
     embeddings: tuple[Path, ...] = ()  # words learned by textual inversion
+    prior: Path | None = None  # the folder of one, for a model without
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """All files, in the order in which they are applied."""
-        vae = () if self.vae is None else (self.vae,)
-        return (*(lora.path for lora in self.loras), *vae, *self.embeddings)
+        others = [path for path in (self.vae, *self.embeddings, self.prior) if path is not None]
+        return (*(lora.path for lora in self.loras), *others)
 
     @property
     def texts(self) -> dict[str, Any]:
@@ -71,6 +74,7 @@ class Adapters:
             "lora": loras if self.loras else None,
             "vae": None if self.vae is None else str(self.vae),
             "embedding": embeddings if self.embeddings else None,
+            "prior": None if self.prior is None else str(self.prior),
         }
 
 
@@ -103,6 +107,7 @@ class Spec:
     # What a single file says instead of its layout's scheduler.
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     inpaints: bool = False  # whether the UNet also reads a mask and the image around it
+    lacks_prior: bool = False  # so that a text alone is not enough: see `Adapters.prior`
 
     @property
     def configs(self) -> Path:
@@ -141,21 +146,33 @@ def split_revision(name: str) -> tuple[str, str | None]:
 
 
 def read_adapters(
-    lora: str | None, vae: str | None, embedding: str | None, lora_dir: str | None = None
+    lora: str | None = None,
+    vae: str | None = None,
+    embedding: str | None = None,
+    prior: str | None = None,
+    known_loras: Mapping[str, Path] = NO_FILES,
 ) -> Adapters:
     """Parse the files of comma-separated texts; a LoRA's weight follows a colon and is 1 by
     default.
 
-    A folder stands for the one file of weights in it, but for a VAE's. A LoRA that is no file may
-    be a name in `lora_dir`. Raises ValueError for a weight that is no finite number, and
-    WeightsError for a file that is not there.
+    A folder stands for the one file of weights in it, but for a VAE's. A LoRA may be called by its
+    name in `known_loras`. Raises ValueError for a weight that is no finite number, and WeightsError
+    for a file that is not there.
     """
-    folder = None if lora_dir is None else _existing(lora_dir)
     return Adapters(
-        tuple(_read_lora(part, folder) for part in split_names(lora or "")),
+        tuple(_read_lora(part, known_loras) for part in split_names(lora or "")),
         None if vae is None else _existing(vae),
         tuple(_file_of(part) for part in split_names(embedding or "")),
+        None if prior is None else _existing(prior),
     )
+
+
+def with_adapters(spec: Spec, adapters: Adapters) -> Spec:
+    """Return the Spec with those of the adapters that its model takes."""
+    names = {"loras": "lora", "vae": "vae", "embeddings": "embedding", "prior": "prior"}
+    left_out = {name for name, setting in names.items() if setting not in spec.settings}
+    kept = {name: getattr(adapters, name) for name in names if name not in left_out}
+    return replace(spec, adapters=Adapters(**kept))
 
 
 def split_names(text: str) -> list[str]:
@@ -195,36 +212,35 @@ def path_of(name: str) -> Path | None:
         return None
 
 
-def _read_lora(text: str, folder: Path | None) -> Lora:
+def _read_lora(text: str, known: Mapping[str, Path]) -> Lora:
     path, colon, number = text.rpartition(":")
     if not colon or path_of(text) is not None:
-        return _lora_of(text, 1.0, folder)
+        return _lora_of(text, 1.0, known)
     try:
         weight = float(number)
     except ValueError:
         weight = math.nan
     if not math.isfinite(weight):
         raise ValueError(f"lora {text!r}: behind the colon must be a number, as in {path}:0.8")
-    return _lora_of(path, weight, folder)
+    return _lora_of(path, weight, known)
 
 
-def _lora_of(name: str, weight: float, folder: Path | None) -> Lora:
+def _lora_of(name: str, weight: float, known: Mapping[str, Path]) -> Lora:
     path = path_of(name)
-    if folder is None and path is None:
+    if not known and path is None:
         raise WeightsError(
             f"{name[:300]} does not exist; where it is a name in a folder of LoRA files, say "
             "--lora-dir FOLDER"
         )
-    if folder is None:
+    if not known:
         return Lora(_file_of(name), weight)
     try:
-        found = lora_folder.find(folder, name)
+        own = lora_folder.find(known, name)
     except WeightsError:
         if path is None:
             raise
         return Lora(_file_of(name), weight)
-    own = found.relative_to(folder).as_posix().removesuffix(lora_folder.SUFFIX)
-    return Lora(found, weight, own)
+    return Lora(known[own], weight, own)
 
 
 def _file_of(name: str) -> Path:

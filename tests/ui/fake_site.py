@@ -26,10 +26,7 @@ class FakeSite:
 
 @contextmanager
 def serve_fakes(
-    folder: Path,
-    credentials: Credentials | None = None,
-    fit_size: bool = False,
-    lora_dir: Path | None = None,
+    folder: Path, credentials: Credentials | None = None, fit_size: bool = False
 ) -> Iterator[FakeSite]:
     """The site on fakes, on a port of its own, saving to `folder`/out."""
     pytest.importorskip("gradio", reason="gradio is not installed")
@@ -37,9 +34,9 @@ def serve_fakes(
 
     with pytest.MonkeyPatch.context() as patch, RunFolder(folder / "out") as out:
         fakes = fake_models.Studio(folder, patch.setattr, patch.setitem)
-        for module in ("ui.api.sizes", "ui.page.form", "ui.service.service"):
+        for module in ("ui.service.catalog",):
             patch.setattr(f"{module}.DEFAULT_MODEL", "fake")
-        service = Service(Engine(), out, fit_size=fit_size, lora_dir=lora_dir)
+        service = Service(Engine(), out, fit_size=fit_size)
         with served(service, "127.0.0.1", 0, credentials) as url:
             yield FakeSite(url, folder / "out", service, fakes)
             service.stop()

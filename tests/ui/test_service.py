@@ -10,9 +10,10 @@ from gen.engine import Engine, Outcome
 from gen.errors import InputError, RoomError
 from gen.run_folder.folder import RunFolder
 from gen.settings.request import Request
+from ui.service.catalog import UnknownModelError
 from ui.service.queue import StoppingError
-from ui.service.service import Service, UnknownModelError
-from ui.service.settings import LIMITS
+from ui.service.rules import LIMITS
+from ui.service.service import Service
 
 PATIENCE = 30
 PANDA = Request("a panda", seed=1, candidates=2, top_k=1)

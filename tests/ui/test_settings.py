@@ -23,12 +23,13 @@ from pipelines.dalle.settings import DalleSettings
 from pipelines.diffusion.settings import DiffusionSettings
 from pipelines.settings import Setting, settings_of
 from rerank.panel import Member, Panel
+from ui.service.service import Service
 from ui.service.settings import EDITS, SERVED, offered
 
 gr = pytest.importorskip("gradio", reason="gradio is not installed")
 
 from ui.page.details import described  # noqa: E402
-from ui.page.form import build_form  # noqa: E402
+from ui.page.form import build_form, build_prompt, build_quick  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -43,8 +44,12 @@ LOCAL = {
     "embedding",
     "wildcards",
     "variations_of",
+    "mix",
+    "image_prompt",
+    "mix_with",
+    "prior",
 }
-WITH_AN_IMAGE = {*EDITS, "init_image_hash", "mask_hash"}
+WITH_AN_IMAGE = {*EDITS, "init_image_hash", "mask_hash", "image_prompt_hash", "mix_with_hash"}
 FAMILIES = {"whole-diffusion": DiffusionSettings, "whole-dalle": DalleSettings}
 
 
@@ -147,11 +152,11 @@ def visible(form: Any) -> list[str]:
 def test_every_visible_field_is_drawn_with(
     models: list[str], whole: FakeSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ui.page.form.DEFAULT_MODEL", models[0])
+    monkeypatch.setattr("ui.service.catalog.DEFAULT_MODEL", models[0])
     chosen = [families.shipped()[name] for name in models]
-    monkeypatch.setattr("ui.page.form.specs_of", lambda _: chosen)
+    monkeypatch.setattr(Service, "specs", lambda self, names: chosen)
     with gr.Blocks():
-        form = build_form()
+        form = build_form(whole.service, build_prompt(), *build_quick(whole.service))
     shown = visible(form)
     taken = {name for name in MODEL_SETTINGS if any(name in spec.settings for spec in chosen)}
     assert set(shown) == {"candidates", "top_k", "seed"} | (taken - LOCAL - WITH_AN_IMAGE)
@@ -247,9 +252,11 @@ def test_loras_that_are_served(
     }
     with pytest.raises(urllib.error.HTTPError, match="400"):
         ask(whole, "/sdapi/v1/txt2img", asked)
-    monkeypatch.setattr(whole.service, "lora_dir", tmp_path / "loras")
+    loras = {"style": tmp_path / "loras" / "sub" / "style.safetensors"}
+    catalog = replace(whole.service.catalog, loras=loras)
+    monkeypatch.setattr(whole.service, "catalog", catalog)
     assert ask(whole, "/sdapi/v1/loras") == [
-        {"name": "sub/style", "alias": "sub/style", "path": "sub/style", "metadata": {}}
+        {"name": "style", "alias": "style", "path": "style", "metadata": {}}
     ]
     own = {"prompt": asked["prompt"], "model": "whole-diffusion", "seed": 1, "candidates": 1}
     images = [
@@ -258,11 +265,11 @@ def test_loras_that_are_served(
     ]
     for image in images:
         request = request_in(image)
-        assert (request.prompt, request.lora) == ("a fox", "sub/style:0.5")
+        assert (request.prompt, request.lora) == ("a fox", "style:0.5")
         assert request.template == "a <lora:style:0.5>fox"
         assert request.lora_dir is None
         assert str(tmp_path).encode() not in base64.b64decode(image)
     with pytest.raises(urllib.error.HTTPError) as error:
         ask(whole, "/v1/images/generations", {**own, "prompt": "a <lora:stile> fox"})
     assert error.value.code == 400
-    assert "no LoRA stile: there is sub/style" in error.value.read().decode()
+    assert "no LoRA stile: there is style" in error.value.read().decode()

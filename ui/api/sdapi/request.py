@@ -27,8 +27,9 @@ from ui.api.body import checked, setting_fields
 from ui.api.images import Form
 from ui.api.sdapi.options import Choice, find_checkpoint
 from ui.api.sizes import MAX_SIDE, can_draw, chosen_specs, fitted_size, nearest_size, size_settings
+from ui.service.rules import LIMITS
 from ui.service.service import Service
-from ui.service.settings import LIMITS, offered
+from ui.service.settings import offered
 
 # What is not done here, with the values that ask for nothing.
 REFUSED: Mapping[str, tuple[Any, ...]] = {
@@ -132,7 +133,7 @@ def parse(
     """
     notes = _other_keys(body)
     chosen, more = _overridden(service, body, choice)
-    refused = (HYPERNETWORK,) if service.lora_dir is not None else (HYPERNETWORK, *LORAS)
+    refused = (HYPERNETWORK,) if service.loras else (HYPERNETWORK, *LORAS)
     values = _values(body, chosen, refused)
     specs = chosen_specs(service, values.get("model"))
     _vary(body, values, specs)
