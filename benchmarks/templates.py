@@ -1,10 +1,10 @@
 """How many templates of dynamicprompts mean here what they mean there.
 
-`python -m benchmarks.templates SOURCE`, a checkout of github.com/adieyal/dynamicprompts. Templates are
-all texts with its signs in its tests, and all lines with them in the code of its documents. Of each
-all combinations are compared with those that the library lists, with the wildcards of its tests.
-Printed is how many agree, how many are refused in a line, by both or by Salon alone, and every one
-that differs.
+`python -m benchmarks.templates SOURCE`, a checkout of github.com/adieyal/dynamicprompts. Templates
+are all texts with its signs in its tests, and all lines with them in the code of its documents. Of
+each all combinations are compared with those that the library lists, with the wildcards of its
+tests. Printed is how many agree, how many are refused in a line, by both or by Salon alone, and
+every one that differs.
 """
 
 import argparse
