@@ -10,7 +10,6 @@ A .json file, or one that begins with `[{`, is read whole: an array of objects, 
 
 import codecs
 import csv
-import json
 import os
 import re
 import shlex
@@ -26,6 +25,7 @@ from typing import Any, BinaryIO
 from gen.errors import InputError
 from gen.settings import a1111_rows, templates
 from gen.settings.request import SETTINGS, Request, find_setting
+from pipelines.checkpoints.configs import parse_json
 from pipelines.settings import Value
 
 LINE_CAP = 64 * 1024  # bytes
@@ -152,9 +152,7 @@ class PromptFile:
                 f"{self.name}: larger than 16 MB: write one JSON object a line, .jsonl"
             )
         try:
-            found = json.loads(data.decode("utf-8-sig"))
-        except RecursionError as error:
-            raise InputError(f"{self.name}: bad JSON: nested too deeply") from error
+            found = parse_json(data, object)
         except ValueError as error:
             raise InputError(f"{self.name}: bad JSON: {error}") from error
         for number, row in enumerate(found if isinstance(found, list) else [found], 1):
@@ -270,9 +268,7 @@ def _read_cells(row: dict[Any, Any]) -> dict[str, Any] | InputError:
 
 def _read_json(text: str) -> dict[str, Any]:
     try:
-        values = json.loads(text)
-    except RecursionError as error:
-        raise InputError("bad JSON: nested too deeply") from error
+        values = parse_json(text, object)
     except ValueError as error:
         raise InputError(f"bad JSON: {error}") from error
     if not isinstance(values, dict):
