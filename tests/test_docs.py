@@ -29,6 +29,7 @@ from gen.engine import Engine
 from gen.run_folder.folder import RunFolder
 from pipelines.runtime.terminal import Parser
 from train.stickers.vocabulary import COLOURS, GROUNDS, NOUNS, SHAPES
+from ui.service.rules import read_rules
 from ui.service.service import Service
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +41,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 PACKAGES = ("gen", "pipelines", "rerank", "ui", "train")
 RUN = ("generate", "rerank")
 SERVER = "http://127.0.0.1:7860"
-LANGUAGES = ("sh", "python", "json", "text")
+LANGUAGES = ("sh", "python", "json", "text", "toml")
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ class Reader:
             text = text.replace(placeholder, real)
         if block.file:
             Path(block.file).write_text(text, encoding="utf-8")
+            if block.language == "toml":
+                read_rules(Path(block.file))
         elif block.language == "python":
             exec(compile(text, "example", "exec"), {"__name__": "__main__"})
         elif block.language == "sh":
@@ -208,11 +211,13 @@ def test_the_examples_work(
     capsys: pytest.CaptureFixture[str],
     tiny_diffusion_folder: Path,
     tiny_clip_folder: Path,
+    tiny_unclip_folder: Path,
 ) -> None:
     (tmp_path / "prompts").symlink_to(ROOT / "prompts")
     monkeypatch.chdir(tmp_path)
     folders = {
         "MODEL_FOLDER": str(tiny_diffusion_folder),
+        "UNCLIP_FOLDER": str(tiny_unclip_folder),  # before what its name ends with
         "CLIP_FOLDER": str(tiny_clip_folder),
     }
     with ExitStack() as stack:

@@ -69,10 +69,15 @@ schema = create_model("Body", **setting_fields(set())).model_json_schema()
 assert schema["properties"]["sparkle"]["description"].startswith("how much it sparkles"), schema
 
 # a field of the page
-from ui.page.form import build_form
+from gen.engine import Engine
+from gen.run_folder.folder import RunFolder
+from ui.page.form import build_form, build_prompt, build_quick
+from ui.service.service import Service
 import gradio
-with gradio.Blocks():
-    field = build_form().fields["sparkle"]
+with RunFolder(Path("out")) as folder, gradio.Blocks():
+    service = Service(Engine(), folder)
+    field = build_form(service, build_prompt(), *build_quick(service)).fields["sparkle"]
+    service.stop()
 assert "sparkles" in f"{field.label} {field.info}", (field.label, field.info)
 
 # the metadata of an image, read back from our own record and from the text of A1111

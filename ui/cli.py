@@ -7,14 +7,19 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from gen.engine import Engine
 from gen.errors import InputError, RoomError, UsageError
 from gen.models import WeightsError
 from gen.run_folder.folder import RunFolder
-from gen.settings.flags import Parser
+from gen.settings.flags import Parser, add_machine, given_machine
 from ui.access.credentials import AUTH, KEY, read_credentials
+from ui.service.catalog import read_catalog
+from ui.service.rules import HELP as RULES_HELP
+from ui.service.rules import Rules, read_rules
 from ui.service.service import Service
+from ui.service.styles import OWN, read_styles
 
 DONE, BAD_INPUT, BAD_WEIGHTS, NO_ROOM = 0, 2, 3, 5
 PORT = 7860
@@ -83,7 +88,44 @@ def _parser() -> Parser:
         metavar="FOLDER",
         help="where images are saved (default: outputs/ui)",
     )
+    _add_what_is_served(parser)
+    add_machine(parser)
     return parser
+
+
+def _add_what_is_served(parser: Parser) -> None:
+    group = parser.add_argument_group("what visitors can choose by name, beside what ships")
+    many: dict[str, Any] = {"action": "append", "default": []}
+    group.add_argument(
+        *("-m", "--model"),
+        **many,
+        metavar="MODEL",
+        dest="models",
+        help="a model, as for generate; the first draws when none is chosen; may be repeated",
+    )
+    group.add_argument(
+        "--models",
+        **many,
+        type=Path,
+        metavar="DIR",
+        dest="model_folders",
+        help="a folder of models: folders of diffusers and .safetensors files; may be repeated",
+    )
+    group.add_argument("--lora", **many, type=Path, metavar="FILE", help="a LoRA; may be repeated")
+    group.add_argument(
+        "--lora-dir", **many, type=Path, metavar="DIR", help="a folder of LoRAs; may be repeated"
+    )
+    group.add_argument("--vae", **many, type=Path, metavar="PATH", help="a VAE; may be repeated")
+    group.add_argument(
+        "--styles",
+        **many,
+        type=Path,
+        metavar="FILE",
+        help="styles in a CSV file, as AUTOMATIC1111's web UI has them; may be repeated",
+    )
+    group.add_argument(
+        "--visitors", type=Path, metavar="FILE", help=f"what visitors may: {RULES_HELP}"
+    )
 
 
 def _port(text: str) -> int:
@@ -94,8 +136,21 @@ def _port(text: str) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     credentials = read_credentials(options.host)
+    rules = Rules() if options.visitors is None else read_rules(options.visitors)
+    catalog = read_catalog(
+        options.models, options.model_folders, options.lora_dir, options.vae, options.lora
+    )
+    if unknown := [name for name in rules.models or () if name not in catalog.models]:
+        raise InputError(f"{options.visitors}: models: there is no {', '.join(unknown)}")
     with RunFolder(options.outdir) as folder:
-        service = Service(Engine(), folder, fit_size=options.fit_size)
+        service = Service(
+            Engine(**given_machine(options)),
+            folder,
+            fit_size=options.fit_size,
+            catalog=catalog,
+            rules=rules,
+            styles=[each for path in (*options.styles, OWN) for each in read_styles(path)],
+        )
         service.check()
         if service.queue.note is not None:
             print(f"generate-ui: note: {service.queue.note}", file=sys.stderr, flush=True)

@@ -16,12 +16,12 @@ from gen.errors import InputError
 from ui.access.middleware import AccessMiddleware, Credentials, own_names
 from ui.api import api
 from ui.api.answers import register
-from ui.page import files, page, sheets
+from ui.page import archive, files, page, sheets, thumbnails
 from ui.service.service import Service
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 V1 = "/v1"  # ends the base URL of OpenAI's clients
-OURS = (V1, "/sdapi", "/pictures", "/sheets")  # where nothing is the page's
+OURS = (V1, "/sdapi", "/pictures", "/sheets", "/thumbnails")  # where nothing is the page's
 GRACE = 2  # seconds that open connections have at the end
 OPEN_FILES = 8192  # connections are files, too
 
@@ -35,6 +35,8 @@ def site(
     app.include_router(api.routes(service))
     app.include_router(files.routes(service))
     app.include_router(sheets.routes(service))
+    app.include_router(thumbnails.routes(service))
+    app.include_router(archive.routes(service))
     _refuse_the_rest(app)
     page.mount(app, service)
     app.state.reader = service.reader

@@ -31,7 +31,7 @@ from gen.run_folder import deleted, events, originals
 from gen.run_folder.choices import ChoiceEvent
 from gen.run_folder.events import Axis, Damaged, Event, Files, Placement, PromptEvent, SavedImage
 from gen.run_folder.fold import fold_what_fits
-from gen.run_folder.manifest import Manifest
+from gen.run_folder.manifest import Manifest, Unreadable
 from gen.run_folder.saving import Export, no_room, write
 from gen.run_folder.searched import CandidatesThinned
 from gen.search.race import Field, Look
@@ -69,6 +69,9 @@ class RunFolder:
         self._last_comparison = 0
         damaged = []
         for place, line in self._manifest:
+            if isinstance(line, Unreadable):
+                damaged.append((json.dumps(line.text), line.reason))
+                continue
             event = events.from_json(line)
             self._remember(place, event)
             if isinstance(event, Damaged):
@@ -111,7 +114,7 @@ class RunFolder:
             job = self._resume(self._number_of[key], plan)
             if job is not None:
                 return job
-        for file in (plan.request.init_image, plan.request.mask):
+        for file in (getattr(plan.request, name) for name in originals.NAMES):
             if file is not None:
                 originals.keep(self.path, Path(file).read_bytes(), Path(file).suffix)
         self._last_number += 1

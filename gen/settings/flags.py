@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import rerank.model.specs
 from gen.errors import InputError
@@ -70,6 +71,23 @@ def given_aesthetic(options: argparse.Namespace) -> tuple[Path, float] | None:
     return Path(file).expanduser(), weight
 
 
+def given_machine(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the flags of `add_machine` as the keywords of `Engine`."""
+    return {
+        "device": options.device,
+        "dtype": options.dtype,
+        "attention": options.attention,
+        "reranker": given_rerankers(options),
+        "batch_size": options.batch_size,
+        "safety": options.safety,
+        "offload": options.offload,
+        "vae_tiling": options.vae_tiling,
+        "compiled": options.compile,
+        "aesthetic": given_aesthetic(options),
+        "threads": options.threads,
+    }
+
+
 def _weighted(flag: str, text: str) -> Weighted:
     try:
         return weighted(text)
@@ -95,7 +113,7 @@ def build_parser() -> Parser:
         setting = SETTINGS[name]
         _add_setting(drawing if name in MODEL_SETTINGS else many, setting)
     _add_saving(parser)
-    _add_machine(parser)
+    add_machine(parser)
     _add_telling(parser)
     return parser
 
@@ -156,6 +174,8 @@ def _add_setting(group: argparse._ArgumentGroup, setting: Setting) -> None:
     shown, hidden = setting.flags, setting.alias_flags
     if setting.names is not None:
         group.add_argument(*shown, metavar="NAME", help=f"{setting.help}: {setting.rule()}")
+    elif setting.pair:
+        group.add_argument(*shown, nargs=2, metavar="FILE", help=setting.help)
     elif setting.many:
         group.add_argument(
             *shown, action="append", metavar="FILE", help=f"{setting.help}; may be repeated"
@@ -204,7 +224,8 @@ def _add_saving(parser: Parser) -> None:
     )
 
 
-def _add_machine(parser: Parser) -> None:
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say where and how networks run, and what ranks."""
     group = parser.add_argument_group("machine")
     group.add_argument(
         "-r",
@@ -249,6 +270,12 @@ def _add_machine(parser: Parser) -> None:
         type=_whole_number(1, 4096),
         metavar="N",
         help="candidates drawn at once (default: what memory allows)",
+    )
+    group.add_argument(
+        "--threads",
+        type=_whole_number(1, 4096),
+        metavar="N",
+        help="cores of the CPU to keep busy (default: all that this process may use)",
     )
     group.add_argument(
         "--safety",

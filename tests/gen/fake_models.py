@@ -198,6 +198,9 @@ class FakePipeline:
     def dropped_text(self, prompt: str) -> str:
         return " ".join(prompt.split()[30:])
 
+    def token_count(self, prompt: str) -> int:
+        return len(prompt.split())
+
 
 class FakeJury:
     """Scores pictures by their brightness."""

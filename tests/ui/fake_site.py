@@ -34,7 +34,7 @@ def serve_fakes(
 
     with pytest.MonkeyPatch.context() as patch, RunFolder(folder / "out") as out:
         fakes = fake_models.Studio(folder, patch.setattr, patch.setitem)
-        for module in ("ui.api.sizes", "ui.page.form", "ui.service.service"):
+        for module in ("ui.service.catalog",):
             patch.setattr(f"{module}.DEFAULT_MODEL", "fake")
         service = Service(Engine(), out, fit_size=fit_size)
         with served(service, "127.0.0.1", 0, credentials) as url:

@@ -2,13 +2,16 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 
 import pytest
 
 from gen import models
 from gen.engine import Engine
+from gen.metadata import parameters
 from gen.models import DEFAULT_MODEL
 from gen.run_folder.folder import RunFolder
+from gen.run_folder.history import History
 from gen.settings.request import SETTINGS, Request
 from pipelines import families
 from pipelines.checkpoints import specs
@@ -16,12 +19,16 @@ from ui.service.service import Service
 
 page = pytest.importorskip("ui.page.page", reason="gradio is not installed")
 
-from ui.page.form import default_of, examples, field_of, specs_of  # noqa: E402
+from ui.page.details import described, facts  # noqa: E402
+from ui.page.form import default_of, examples, field_of  # noqa: E402
 from ui.page.gallery import ON_A_PAGE  # noqa: E402
 from ui.page.variations import nearby  # noqa: E402
+from ui.service.catalog import Catalog  # noqa: E402
 from ui.service.settings import EDITS, offered  # noqa: E402
 
 pytestmark = pytest.mark.slow
+
+SECONDS = 2  # in which the gallery of 10,000 prompts has to open
 
 
 @pytest.fixture
@@ -53,8 +60,8 @@ def test_every_setting_of_a_model_has_a_field_with_its_default(service: Service)
     spec = models.shipped()[DEFAULT_MODEL]
     present = [each for each in models.shipped().values() if each.folder.is_dir()]
     fields = controls(service)
-    # A visitor has no business with this machine's files, and the page edits no images yet.
-    of_files = {"init_image", "mask", "keep_rows", "lora", "vae", "embedding"}
+    # A visitor has no business with this machine's files.
+    of_files = {"init_image", "mask", "keep_rows", "embedding", "lora"}  # LoRAs have sliders
     with_an_image = {*EDITS, "init_image_hash", "mask_hash"}
     taken = {name for each in present for name in each.settings} - of_files - with_an_image
     assert fields.keys() == {"prompt", "model", "seed", "candidates", "top_k"} | taken
@@ -77,14 +84,14 @@ def test_only_models_that_are_there_are_offered(
 
 
 def test_settings_follow_from_the_chosen_models(other: specs.Spec) -> None:
-    both = specs_of([DEFAULT_MODEL, "other"])
+    both = Catalog().specs([DEFAULT_MODEL, "other"])
     assert {"steps", "temperature", "guidance"} <= set(offered(both))
     assert offered([other]) == ["guidance", "temperature"]
     assert default_of("guidance", [other]) == 9
     assert default_of("guidance", both) is None  # each its own
     assert not field_of(SETTINGS["steps"], [other]).visible
     assert field_of(SETTINGS["temperature"], both).value == "0.5"
-    assert specs_of([]) == [models.shipped()[DEFAULT_MODEL]]
+    assert Catalog().specs([]) == [models.shipped()[DEFAULT_MODEL]]
 
 
 def test_fields_follow_when_models_are_chosen_unless_they_were_changed(
@@ -110,13 +117,13 @@ def test_fields_follow_when_models_are_chosen_unless_they_were_changed(
     assert chosen(["other"], [DEFAULT_MODEL, "other"], **changed) == {"guidance": "7"}
 
 
-def test_what_a_hidden_field_holds_is_not_sent(other: specs.Spec) -> None:
+def test_what_a_hidden_field_holds_is_not_sent(service: Service, other: specs.Spec) -> None:
     import gradio as gr
 
-    from ui.page.form import build_form
+    from ui.page.form import build_form, build_prompt, build_quick
 
     with gr.Blocks():
-        form = build_form()
+        form = build_form(service, build_prompt(), *build_quick(service))
     values = ["a panda", ["other"], *[1] * len(form.fields)]
     assert form.asked(values).keys() == {
         *("prompt", "model", "candidates", "top_k", "seed", "guidance", "temperature")
@@ -127,12 +134,14 @@ def test_what_a_hidden_field_holds_is_not_sent(other: specs.Spec) -> None:
     assert form.asked(values) == {"prompt": "a panda", "model": DEFAULT_MODEL}
 
 
-def test_the_examples_are_of_the_models_world(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_are_of_the_models_world(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shipped = replace(models.shipped()[DEFAULT_MODEL], folder=specs.CHECKPOINTS / "stickers")
-    monkeypatch.setattr("ui.page.form.models_present", lambda: {DEFAULT_MODEL: shipped})
-    assert len(examples()) >= 5
+    monkeypatch.setattr(Service, "models", {DEFAULT_MODEL: shipped})
+    assert len(examples(service)) >= 5
     monkeypatch.setattr("ui.page.form.EXAMPLES", ("a large sunflower", "a stained-glass cathedral"))
-    assert examples() == ["a large sunflower"]
+    assert examples(service) == ["a large sunflower"]
 
 
 def test_variations_differ_in_one_setting_and_keep_the_seed(service: Service) -> None:
@@ -152,24 +161,27 @@ def test_a_page_of_a_large_gallery_opens_no_more_than_it_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = []
-    for number in range(1, 2001):
+    for number in range(1, 10_001):
         request = {"prompt": f"panda {number}", "seed": number, "candidates": 1, "top_k": 1}
         rows.append({"event": "prompt", "number": number, "key": str(number), "request": request})
         file = f"{number:04d}-r1-{number}.png"
         rows.append({"event": "picture", "number": number, "seed": number, "file": file})
     (tmp_path / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     looked_at: list[Path | None] = []
-    monkeypatch.setattr("ui.page.gallery.opened", looked_at.append)
+    monkeypatch.setattr("ui.page.thumbnails.opened", looked_at.append)
+    monkeypatch.setattr(History, "path", lambda self, image: Path(__file__))
     with RunFolder(tmp_path) as folder:
         service = Service(Engine(), folder)
         [turn] = {f.fn for f in page.build(service).fns.values() if f.name == "turn"}
-        for asked, number, first in ((0, 0, 2000), (1, 1, 1976), (999, 83, 8), (-1, 0, 2000)):
+        for asked, number, first in ((0, 0, 10_000), (1, 1, 9952), (999, 208, 16), (-1, 0, 10_000)):
             looked_at.clear()
-            shown, told, tiles, *_ = turn(asked)
+            began = perf_counter()
+            shown, _, told, tiles, *_ = turn(asked)
             assert shown == number
-            assert told == "<p>2000 prompts, the latest first</p>"
+            assert told == "<p>10000 prompts, the latest first</p>"
             assert f"panda {first}<" in tiles
             assert f"panda {first + 1}<" not in tiles
+            assert perf_counter() - began < SECONDS
             assert 0 < len(looked_at) <= ON_A_PAGE < 50
 
 
@@ -181,3 +193,13 @@ def test_nothing_is_counted_and_nothing_is_for_other_programs(service: Service) 
     assert drawing
     # the queue behind it serves visitors one by one, in turn
     assert all(function.concurrency_limit > 1 for function in drawing)
+
+
+@pytest.mark.fault("texts inside images", "markup in texts")
+def test_what_an_image_says_is_shown_letter_by_letter() -> None:
+    said = "<script>alert(1)</script> {{x}} ${y}\nSteps: 3, Model: <img src=x onerror=z>, Seed: 1"
+    html = facts(described(parameters.from_text(said)))
+    assert "<script" not in html
+    assert "<img" not in html
+    assert not {"{", "}", "$"} & set(html)
+    assert "&lt;script&gt;" in html

@@ -10,9 +10,10 @@ from gen.engine import Engine, Outcome
 from gen.errors import InputError, RoomError
 from gen.run_folder.folder import RunFolder
 from gen.settings.request import Request
+from ui.service.catalog import UnknownModelError
 from ui.service.queue import StoppingError
-from ui.service.service import Service, UnknownModelError
-from ui.service.settings import LIMITS
+from ui.service.rules import LIMITS
+from ui.service.service import Service
 
 PATIENCE = 30
 PANDA = Request("a panda", seed=1, candidates=2, top_k=1)
@@ -35,6 +36,7 @@ def drawn(service: Service, request: Request) -> Outcome:
     return service.submit(request).future.result(PATIENCE)
 
 
+@pytest.mark.fault("two buttons at once")
 def test_the_jobs_of_many_are_drawn_one_by_one(service: Service, fakes: fake_models.Studio) -> None:
     seeds: list[int] = []
     fakes.pipeline.seconds_per_step = 0.005
@@ -52,6 +54,7 @@ def test_the_jobs_of_many_are_drawn_one_by_one(service: Service, fakes: fake_mod
 
 
 @pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.fault("too much by the API")
 def test_too_much_is_refused_before_it_waits(name: str, service: Service) -> None:
     with pytest.raises(InputError, match=name):
         drawn(service, Request("a panda", **{name: LIMITS[name] + 8}))
@@ -72,6 +75,7 @@ def test_settings_that_are_not_for_visitors(
         drawn(service, Request("a panda", steps=3))
 
 
+@pytest.mark.fault("memory runs out")
 def test_out_of_memory_fails_one_job_and_the_next_one_runs(
     service: Service, fakes: fake_models.Studio
 ) -> None:

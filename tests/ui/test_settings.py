@@ -23,12 +23,13 @@ from pipelines.dalle.settings import DalleSettings
 from pipelines.diffusion.settings import DiffusionSettings
 from pipelines.settings import Setting, settings_of
 from rerank.panel import Member, Panel
+from ui.service.service import Service
 from ui.service.settings import EDITS, SERVED, offered
 
 gr = pytest.importorskip("gradio", reason="gradio is not installed")
 
 from ui.page.details import described  # noqa: E402
-from ui.page.form import build_form  # noqa: E402
+from ui.page.form import build_form, build_prompt, build_quick  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -42,8 +43,12 @@ LOCAL = {
     "embedding",
     "wildcards",
     "variations_of",
+    "mix",
+    "image_prompt",
+    "mix_with",
+    "prior",
 }
-WITH_AN_IMAGE = {*EDITS, "init_image_hash", "mask_hash"}
+WITH_AN_IMAGE = {*EDITS, "init_image_hash", "mask_hash", "image_prompt_hash", "mix_with_hash"}
 FAMILIES = {"whole-diffusion": DiffusionSettings, "whole-dalle": DalleSettings}
 
 
@@ -146,11 +151,11 @@ def visible(form: Any) -> list[str]:
 def test_every_visible_field_is_drawn_with(
     models: list[str], whole: FakeSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ui.page.form.DEFAULT_MODEL", models[0])
+    monkeypatch.setattr("ui.service.catalog.DEFAULT_MODEL", models[0])
     chosen = [families.shipped()[name] for name in models]
-    monkeypatch.setattr("ui.page.form.specs_of", lambda _: chosen)
+    monkeypatch.setattr(Service, "specs", lambda self, names: chosen)
     with gr.Blocks():
-        form = build_form()
+        form = build_form(whole.service, build_prompt(), *build_quick(whole.service))
     shown = visible(form)
     taken = {name for name in MODEL_SETTINGS if any(name in spec.settings for spec in chosen)}
     assert set(shown) == {"candidates", "top_k", "seed"} | (taken - LOCAL - WITH_AN_IMAGE)

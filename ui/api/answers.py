@@ -14,8 +14,9 @@ from starlette.exceptions import HTTPException
 from gen.errors import InputError, RoomError
 from gen.models import WeightsError
 from ui.api.reading_route import ReadingRoute
+from ui.service.catalog import UnknownModelError
 from ui.service.queue import FatalJobError, Job, QueueFullError, StoppingError
-from ui.service.service import Service, UnknownModelError
+from ui.service.service import Service
 
 CLIENT_GONE = 499  # nobody reads it; the number that nginx notes for it
 RESTART_SECONDS = 10

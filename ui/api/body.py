@@ -9,7 +9,8 @@ from gen.errors import InputError
 from gen.settings import MAX_TEXT, Setting
 from gen.settings.request import SETTINGS, find_setting
 from ui.api.answers import ParameterError
-from ui.service.settings import EDITS, LIMITS, SERVED
+from ui.service.rules import LIMITS
+from ui.service.settings import EDITS, SERVED
 
 # 42.0 is 42: not every language that writes JSON tells them apart.
 WHOLE = BeforeValidator(

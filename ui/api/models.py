@@ -8,8 +8,7 @@ from pydantic import BaseModel
 from gen.models import Spec
 from ui.api.answers import new_router
 from ui.api.sizes import sizes
-from ui.service.service import Service, models_present
-from ui.service.settings import offered
+from ui.service.service import Service
 
 
 class ModelInfo(BaseModel):
@@ -40,22 +39,22 @@ def routes(service: Service) -> APIRouter:
     @router.get("/v1/models")
     async def models() -> ModelList:
         """List the models that draw."""
-        return ModelList(data=[_info(spec) for spec in models_present().values()])
+        return ModelList(data=[_info(service, spec) for spec in service.models.values()])
 
     @router.get("/v1/models/{name}")
     async def model(name: str) -> ModelInfo:
         """Return one of them."""
-        return _info(service.find(name))
+        return _info(service, service.find(name))
 
     return router
 
 
-def _info(spec: Spec) -> ModelInfo:
+def _info(service: Service, spec: Spec) -> ModelInfo:
     return ModelInfo(
         id=spec.name,
         draws=spec.draws,
         sizes=sizes(spec),
         licence=spec.licence,
-        settings=offered([spec]),
+        settings=service.offered([spec]),
         defaults=dict(spec.defaults),
     )

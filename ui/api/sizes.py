@@ -2,7 +2,7 @@
 
 import math
 
-from gen.models import DEFAULT_MODEL, Spec
+from gen.models import Spec
 from gen.settings.request import SETTINGS
 from ui.api.answers import ParameterError
 from ui.service.service import Service
@@ -34,7 +34,7 @@ def size_settings(service: Service, model: str | None, size: tuple[int, int]) ->
 
 def chosen_specs(service: Service, model: str | None) -> list[Spec]:
     """Return the models that a request names. Raises UnknownModelError."""
-    names = DEFAULT_MODEL if model is None else model
+    names = service.default if model is None else model
     return [service.find(name.strip()) for name in names.split(",")]
 
 

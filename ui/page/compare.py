@@ -1,28 +1,39 @@
 """One prompt over a grid of two settings: an X/Y sheet."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
 import gradio as gr
 
+from gen.engine import Outcome
 from gen.errors import InputError
+from gen.models import WeightsError
 from gen.plan import draw_seed
 from gen.run_folder.events import Axis
 from gen.settings.request import SETTINGS, Request
-from ui.page.batch import Visitors
+from ui.page.batch import Batch, Visitors
 from ui.page.drawing_panel import VISITORS, DrawingPanel, build_buttons
-from ui.page.form import Form, label_of, specs_of
-from ui.page.markup import text
+from ui.page.form import Form, label_of, taken
+from ui.page.markup import ON_DO
 from ui.page.view import Shown, View, build_view
+from ui.page.wiring import QUIET, complaint
 from ui.service.service import Service
-from ui.service.settings import offered
 
 AXES = (("guidance", "1, 3, 6"), ("steps", "5, 10, 20"))  # at first: across, down
+WHOLE = ("seed", "model", "prompt")  # what can be compared beside the settings of models
+BETWEEN_PROMPTS = "|"  # in the values of an axis of prompts; other values have commas between
+HINT = (
+    '<p class="hint">One prompt over a grid: choose what changes across and down, and the values. '
+    "Prompts are written with | between; {red|blue} in a prompt stands for both. A third setting "
+    "makes one grid for each of its values.</p>"
+)
+CHOICE = re.compile(r"\{([^{}]*\|[^{}]*)\}")
 MOST_CELLS = 48
 
 
-def build(service: Service, visitors: Visitors, form: Form) -> View:
+def build(service: Service, visitors: Visitors, form: Form, tab: gr.Tab) -> View:
     """Build the prompt, the two settings with their values, and the table.
 
     All other settings, and the models, are those of the form.
@@ -38,13 +49,30 @@ def build(service: Service, visitors: Visitors, form: Form) -> View:
                 _build_axis(which, name, values, form)
                 for which, (name, values) in zip(("Across", "Down"), AXES, strict=True)
             ]
+            axes.append(_build_axis("Grids", "", "", form))
             buttons = build_buttons("compare", "Compare")
+            waiting = gr.HTML(js_on_load=ON_DO, elem_id="compare-waiting")
         with gr.Column(scale=3, min_width=320, elem_id="compare-results"):
-            status = gr.HTML(elem_id="compare-status", elem_classes="status")
+            status = gr.HTML(HINT, elem_id="compare-status", elem_classes="status")
             live = gr.HTML(elem_id="compare-live")
             view = build_view(service, "compare")
-    panel = DrawingPanel(visitors, *buttons, status, live)
+    panel = DrawingPanel(visitors, buttons, status, live, waiting)
     panel.connect()
+
+    _connect(service, panel, view, form, prompt, axes, tab)
+    return view
+
+
+def _connect(
+    service: Service,
+    panel: DrawingPanel,
+    view: View,
+    form: Form,
+    prompt: gr.Textbox,
+    axes: Sequence[Sequence[gr.components.Component]],
+    tab: gr.Tab,
+) -> None:
+    """Have the grid drawn when it is asked for, and shown as it grows."""
 
     def compare(
         visitor: gr.Request,
@@ -53,42 +81,66 @@ def build(service: Service, visitors: Visitors, form: Form) -> View:
         x_values: str,
         y_name: str,
         y_values: str,
+        z_name: str,
+        z_values: str,
         *values: Any,
     ) -> Iterator[list[Any]]:
         try:
             across, down = _axis(x_name, x_values), _axis(y_name, y_values)
-            cells = _cells(service, {**form.asked(values), "prompt": asked}, across, down)
-        except InputError as error:
-            raise gr.Error(text(error), duration=None, print_exception=False) from error
-        number, shown_count = service.folder.begin_comparison(), 0
-        updates = view.nothing()
-        for shown, outcomes in panel.drawn(cells, visitor):
-            if len(outcomes) > shown_count:
-                shown_count = len(outcomes)
-                drawn = [outcome.number for outcome in outcomes if outcome.number is not None]
-                service.folder.note_comparison(number, across, down, drawn)
-                updates = _so_far(service, view, number)
+            common = form.asked([asked, *values[1:]])
+            grids = [common]
+            if z_name:
+                grids = [{**common, z_name: value} for value in _axis(z_name, z_values).values]
+            seed = draw_seed()
+            cells = [_cells(service, {"seed": seed, **grid}, across, down) for grid in grids]
+        except (InputError, WeightsError) as error:
+            raise complaint(error) from error
+        for grid in cells:
+            panel.begin(_batch(service, grid, across, down), visitor)
+        yield from watched(visitor)
+
+    def watched(visitor: gr.Request) -> Iterator[list[Any]]:
+        seen = (0, 0)
+        yield [gr.skip()] * (len(panel.outputs) + len(view.outputs))
+        for shown, batch in panel.shown(visitor):
+            updates: list[Any] = [gr.skip()] * len(view.outputs)
+            if seen != (batch.number, len(batch.outcomes)):
+                seen = batch.number, len(batch.outcomes)
+                assert batch.comparison is not None
+                updates = _so_far(service, view, batch.comparison)
             yield [*shown, *updates]
-            updates = [gr.skip()] * len(updates)
 
     gr.on(
-        [panel.generate.click, prompt.submit],
+        [panel.buttons.generate.click, panel.buttons.queue.click, prompt.submit],
         compare,
-        [prompt, *axes[0], *axes[1], *form.controls],
+        [prompt, *axes[0], *axes[1], *axes[2], *form.controls],
         [*panel.outputs, *view.outputs],
         concurrency_limit=VISITORS,
-        show_progress="hidden",
-        api_visibility="private",
+        trigger_mode="multiple",
+        **QUIET,
     )
-    return view
+    tab.select(watched, None, [*panel.outputs, *view.outputs], concurrency_limit=VISITORS, **QUIET)
+
+
+def _batch(service: Service, cells: dict[str, Request], across: Axis, down: Axis) -> Batch:
+    """Return a grid as a batch, which the run folder is told of as it grows."""
+    number = service.folder.begin_comparison()
+
+    def note(outcomes: Sequence[Outcome]) -> None:
+        drawn = [outcome.number for outcome in outcomes if outcome.number is not None]
+        service.folder.note_comparison(number, across, down, drawn)
+
+    return Batch(cells, number, note)
 
 
 def _build_axis(which: str, name: str, values: str, form: Form) -> list[Any]:
-    names = offered(specs_of(form.models.value))
+    service = form.service
+    names = [*service.offered(service.specs(form.models.value)), *WHOLE]
+    choices = [(label_of(each), each) for each in names]
     with gr.Row():
         setting = gr.Dropdown(
-            [(label_of(each), each) for each in (*names, "seed")],
-            value=name if name in names else names[0],
+            choices if name else [("just one", ""), *choices],
+            value=name if name in names or not name else names[0],
             label=which,
             min_width=120,
             elem_id=f"compare-{which.lower()}",
@@ -106,10 +158,42 @@ def _axis(name: str, values: str) -> Axis:
     """Return a setting with its values, which commas part. Raises InputError."""
     if name not in SETTINGS:
         raise InputError(f"{name}: not a setting")
-    read = [SETTINGS[name].read(part.strip()) for part in values.split(",") if part.strip()]
+    if name == "prompt":
+        parts = [made for part in _parted(values) for made in _all_choices(part)]
+    else:
+        parts = values.split(",")
+    read = [SETTINGS[name].read(part.strip()) for part in parts if part.strip()]
     if not read:
         raise InputError(f"{name}: give values, with commas between")
     return Axis(name, tuple(dict.fromkeys(read)))
+
+
+def _parted(values: str) -> list[str]:
+    """Split a text at the signs between prompts, but for those within braces."""
+    parts, depth = [""], 0
+    for sign in values:
+        depth += {"{": 1, "}": -1}.get(sign, 0)
+        if sign == BETWEEN_PROMPTS and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return parts
+
+
+def _all_choices(prompt: str) -> list[str]:
+    """Return a prompt with each choice of its braces, in all combinations. Raises InputError."""
+    done, open_ones = [], [prompt]
+    while open_ones:
+        template = open_ones.pop(0)
+        found = CHOICE.search(template)
+        if found is None:
+            done.append(template)
+            continue
+        for choice in found[1].split("|"):
+            open_ones.append(template[: found.start()] + choice.strip() + template[found.end() :])
+        if len(open_ones) + len(done) > MOST_CELLS:
+            raise InputError(f"prompt: more than {MOST_CELLS} combinations of its choices")
+    return done
 
 
 def _cells(service: Service, asked: dict[str, Any], across: Axis, down: Axis) -> dict[str, Request]:
@@ -119,14 +203,11 @@ def _cells(service: Service, asked: dict[str, Any], across: Axis, down: Axis) ->
     count = len(across.values) * len(down.values)
     if count > MOST_CELLS:
         raise InputError(f"{count} images: at most {MOST_CELLS} are compared at once")
-    common = {k: v for k, v in asked.items() if k not in (across.name, down.name)}
-    request = Request.from_json({**common, "candidates": 1, "top_k": 1})
-    if request.seed is None:
-        request = request.replace(seed=draw_seed())
     cells: dict[str, Request] = {}
     for y, x in product(down.values, across.values):
-        values: dict[str, Any] = {across.name: x, down.name: y}
-        cell = request.replace(**values)
+        values = {**asked, across.name: x, down.name: y, "candidates": 1, "top_k": 1}
+        specs = service.specs(str(values.get("model", "")).split(","))
+        cell = Request.from_json({k: v for k, v in values.items() if taken(k, specs)})
         service.plan(cell)
         cells[f"{across.name} {x}, {down.name} {y}"] = cell
     return cells

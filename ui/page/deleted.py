@@ -1,15 +1,16 @@
 """What was deleted by anybody: kept in the folder, brought back, or removed for good."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
-from gen.errors import RoomError
+from gen.errors import InputError, RoomError
 from gen.run_folder.events import Files
-from ui.page.markup import counted, paragraphs, text
+from ui.page.markup import counted, paragraphs
+from ui.page.wiring import QUIET, complaint
 from ui.service.service import Service
 
 
@@ -37,7 +38,7 @@ class Deleted:
         """Show what is deleted by now, or hide it all if nothing is."""
         self.service.history.refresh()
         deletions = self.service.history.deletions()
-        if not deletions:
+        if not deletions or not self.service.rules.delete:
             return [gr.Column(visible=False), *[gr.skip()] * (len(self.outputs) - 1)]
         count = counted(sum(deletion.count for deletion in deletions), "deleted image")
         latest = counted(deletions[-1].count, "image")
@@ -52,24 +53,25 @@ class Deleted:
             deletions[-1].files,
         ]
 
-    def connect(self, refresh: Callable[..., list[Any]], state: gr.State, outputs: Any) -> None:
-        """Have the buttons work; `refresh` shows from `state` what there is then."""
+    def connect(
+        self, refresh: Callable[..., list[Any]], wanted: Sequence[Component], outputs: Any
+    ) -> None:
+        """Have the buttons work; `refresh` shows what there is then of what is wanted."""
 
-        def bring_back(last: Files, now: Any) -> list[Any]:
-            carried(self.service.folder.restore, last)
-            return refresh(now)
+        def bring_back(last: Files, *now: Any) -> list[Any]:
+            carried(self.service.restore, last)
+            return refresh(*now)
 
-        def empty(now: Any) -> list[Any]:
-            self.service.folder.empty_deleted()
-            return refresh(now)
+        def empty(*now: Any) -> list[Any]:
+            carried(self.service.empty_deleted)
+            return refresh(*now)
 
-        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         asked = [gr.Row(visible=False), gr.Row(visible=True)]
         unasked = [gr.Row(visible=True), gr.Row(visible=False)]
-        self.back.click(bring_back, [self.last, state], outputs, **quiet)
-        self.remove.click(lambda: asked, outputs=[self.ways, self.question], **quiet)
-        self.keep.click(lambda: unasked, outputs=[self.ways, self.question], **quiet)
-        self.sure.click(empty, state, outputs, **quiet)
+        self.back.click(bring_back, [self.last, *wanted], outputs, **QUIET)
+        self.remove.click(lambda: asked, outputs=[self.ways, self.question], **QUIET)
+        self.keep.click(lambda: unasked, outputs=[self.ways, self.question], **QUIET)
+        self.sure.click(empty, wanted, outputs, **QUIET)
 
 
 def build(service: Service) -> Deleted:
@@ -85,9 +87,9 @@ def build(service: Service) -> Deleted:
     return Deleted(service, box, told, ways, back, remove, question, sure, keep, last=gr.State({}))
 
 
-def carried(carry: Callable[[Files], None], files: Files) -> None:
+def carried(carry: Callable[..., None], *files: Files) -> None:
     """Have images moved; what stands in the way is shown as one line."""
     try:
-        carry(files)
-    except RoomError as error:
-        raise gr.Error(text(error), duration=None, print_exception=False) from error
+        carry(*files)
+    except (InputError, RoomError) as error:
+        raise complaint(error) from error

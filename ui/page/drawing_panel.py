@@ -1,8 +1,7 @@
-"""Where prompts are drawn on the page: the button, the line that tells how far it is, the tiles of
-candidates in the making, and the two ways to end early."""
+"""Where prompts are drawn on the page: the button, the line that tells how far it is, the images of
+candidates in the making, the two ways to end early, and what waits behind."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +10,35 @@ from gradio.components import Component
 from PIL import Image
 
 from gen.engine import Outcome
-from gen.errors import InputError, RoomError
+from gen.errors import InputError
 from gen.events import Loading
-from gen.models import WeightsError
-from gen.settings.request import Request
-from ui.page.batch import CandidateStatus, Live, Visitors
-from ui.page.markup import Tile, counted, data_url, paragraphs, percent, text, tiles
+from ui.page.batch import Batch, Live, Visitors
+from ui.page.markup import (
+    Tile,
+    counted,
+    data_url,
+    hero,
+    paragraphs,
+    percent,
+    text,
+    tiles,
+)
+from ui.page.wiring import QUIET, complaint
 
-VISITORS = 32  # whose jobs may stand in the queue at once; each waits in a thread
+VISITORS = 32  # who may look at their jobs at once; each in a thread
 # On a phone the images are below the form.
 SHOW_RESULTS = "() => {{ if (innerWidth < 640) document.getElementById('{}').scrollIntoView() }}"
+
+
+@dataclass(frozen=True)
+class Buttons:
+    """What begins a batch, and what ends it early."""
+
+    generate: gr.Button
+    ending: gr.Row
+    queue: gr.Button
+    finish: gr.Button
+    stop: gr.Button
 
 
 @dataclass(frozen=True)
@@ -28,92 +46,122 @@ class DrawingPanel:
     """The components of a panel."""
 
     visitors: Visitors
-    generate: gr.Button
-    ending: gr.Row
-    finish: gr.Button
-    stop: gr.Button
+    buttons: Buttons
     status: gr.HTML
     live: gr.HTML
+    waiting: gr.HTML
 
     @property
     def outputs(self) -> list[Component]:
-        """The components that `drawn` gives values for."""
-        return [self.generate, self.ending, self.status, self.live]
+        """The components that `shown` gives values for."""
+        return [
+            self.buttons.generate,
+            self.buttons.ending,
+            self.status,
+            self.live,
+            self.waiting,
+        ]
 
-    def drawn(
-        self, requests: Mapping[str, Request], visitor: gr.Request
-    ) -> Iterator[tuple[list[Any], list[Outcome]]]:
-        """Draw requests, by what each is called: again and again what to show, and the outcomes by
-        then. Raises gr.Error with one line in the end if something went wrong."""
-        outcomes: list[Outcome] = []
-        yield self._working(paragraphs(["Getting ready …"]), ""), outcomes
-        candidates, lines = _CandidateTiles(), list[str]()
-        problem = ""
-        batch = self.visitors.begin(visitor, list(requests.values()))
+    def begin(self, batch: Batch, visitor: gr.Request) -> None:
+        """Have a batch drawn behind what the visitor has asked for before. Raises gr.Error."""
         try:
-            with closing(batch.events()) as events:
-                for event in events:
-                    if isinstance(event, Outcome):
-                        outcomes.append(event)
-                        lines += _failures(event)
-                        continue
-                    place = f"{len(outcomes) + 1} of {len(requests)}: " if len(requests) > 1 else ""
-                    status = _progress(event, place)
-                    yield self._working(status, candidates.markup(event)), outcomes
-                    lines += [note for note in event.notes if note not in lines]
-        except (InputError, RoomError, WeightsError) as error:
-            problem = str(error)
-        yield self._idle(paragraphs([_summary(outcomes), *lines])), outcomes
-        if problem:
-            raise gr.Error(text(problem), duration=None, print_exception=False)
+            self.visitors.queue_of(visitor).add(batch)
+        except InputError as error:
+            raise complaint(error) from error
+
+    def shown(self, visitor: gr.Request) -> Iterator[tuple[list[Any], Batch]]:
+        """Yield what to show of the visitor's batches, and the one in question, till all is over.
+
+        Raises gr.Error with one line in the end if something went wrong.
+        """
+        queue = self.visitors.queue_of(visitor)
+        candidates = _Candidates()
+        for batch, waiting in queue.looks(str(visitor.session_hash)):
+            if not batch.is_over:
+                yield self._working(batch, waiting, candidates), batch
+                continue
+            last = queue.is_idle
+            shown = self._idle(batch) if last else self._working(batch, waiting, candidates)
+            yield shown, batch
+            if batch.problem and not batch.is_told:
+                batch.is_told = True
+                if last:
+                    raise complaint(batch.problem)
+                gr.Warning(text(batch.problem), duration=None)
 
     def connect(self) -> None:
-        """Have the two ways to end early work."""
-        for button, end in (
-            (self.finish, self.visitors.finish_now),
-            (self.stop, self.visitors.stop),
-        ):
-            button.click(end, show_progress="hidden", queue=False, api_visibility="private")
+        """Have the two ways to end early work, and what can be done with what waits."""
 
-    def _working(self, status: str, live: str) -> list[Any]:
-        return [gr.Button(visible=False), gr.Row(visible=True), status, live]
+        def finish(visitor: gr.Request) -> None:
+            self.visitors.queue_of(visitor).finish_now()
 
-    def _idle(self, status: str) -> list[Any]:
-        return [gr.Button(visible=True), gr.Row(visible=False), status, ""]
+        def stop(visitor: gr.Request) -> None:
+            self.visitors.queue_of(visitor).stop()
+
+        self.buttons.finish.click(finish, queue=False, **QUIET)
+        self.buttons.stop.click(stop, queue=False, **QUIET)
+        self.waiting.select(self._rearrange, queue=False, **QUIET)
+
+    def _rearrange(self, event: gr.EventData, visitor: gr.Request) -> None:
+        queue = self.visitors.queue_of(visitor)
+        number = int(event.name) if str(event.name).isdecimal() else 0
+        (queue.move_up if event.do == "up" else queue.drop)(number)
+
+    def _working(
+        self, batch: Batch, waiting: Sequence[Batch], candidates: "_Candidates"
+    ) -> list[Any]:
+        live, total = batch.live, len(batch.requests)
+        buttons = [gr.Button(visible=False), gr.Row(visible=True)]
+        if live is None or batch.is_over:
+            return [*buttons, paragraphs(["Getting ready …"]), "", _waiting(waiting)]
+        place = f"{len(batch.outcomes) + 1} of {total}: " if total > 1 else ""
+        return [*buttons, _progress(live, place), candidates.markup(live), _waiting(waiting)]
+
+    def _idle(self, batch: Batch) -> list[Any]:
+        lines = [_summary(batch.outcomes), *_failures(batch.outcomes), *batch.notes]
+        return [gr.Button(visible=True), gr.Row(visible=False), paragraphs(lines), "", ""]
 
 
-def build_buttons(name: str, label: str) -> tuple[gr.Button, gr.Row, gr.Button, gr.Button]:
+def build_buttons(name: str, label: str) -> Buttons:
     """Build the buttons of a panel, in the block that is open; their ids begin with `name`."""
     generate = gr.Button(label, variant="primary", elem_id=f"{name}-generate")
     with gr.Row(visible=False, elem_classes=["actions", "ending"]) as ending:
         finish = gr.Button("Finish now", elem_id=f"{name}-finish")
         stop = gr.Button("Stop", elem_id=f"{name}-stop")
-    return generate, ending, finish, stop
+        queue = gr.Button("Add to queue", elem_id=f"{name}-queue")
+    return Buttons(generate, ending, queue, finish, stop)
 
 
-class _CandidateTiles:
+class _Candidates:
     """The candidates in the making, and those that are finished; each image is encoded once."""
 
     def __init__(self) -> None:
         self._encoded: dict[int, tuple[Image.Image, str]] = {}
 
     def markup(self, live: Live) -> str:
-        """Return all candidates of a prompt, those that nothing is known of as blanks."""
+        """Return the most promising one large, and all of them; blanks where nothing is known."""
         if live.progress is None:
             return ""
-        shown = [
-            self._tile(place, live.statuses.get(place), _captions(live, place))
-            for place in range(live.progress.candidates)
-        ]
-        return tiles(shown, "candidates in the making")
+        shown = [self._tile(live, place) for place in range(live.progress.candidates)]
+        large = shown[max(range(len(shown)), key=lambda place: _promise(live, place))]
+        return hero(large) + tiles(shown, "candidates in the making")
 
-    def _tile(self, place: int, status: CandidateStatus | None, captions: Sequence[str]) -> Tile:
+    def _tile(self, live: Live, place: int) -> Tile:
+        status, captions = live.statuses.get(place), _captions(live, place)
         if status is None or status.image is None:
             return Tile("", captions=captions)
         if place not in self._encoded or self._encoded[place][0] is not status.image:
             self._encoded[place] = status.image, data_url(status.image)
         about = f"candidate {place + 1}: {captions[0]}"
         return Tile(self._encoded[place][1], about, captions, size=status.image.size)
+
+
+def _promise(live: Live, place: int) -> tuple[bool, float, bool, int]:
+    """Return what says how much a candidate is worth looking at: its score, else a preview."""
+    status = live.statuses.get(place)
+    score = None if status is None or status.end is None else status.end.score
+    there = status is not None and status.image is not None
+    return score is not None, 0.0 if score is None else score, there, -place
 
 
 def _captions(live: Live, place: int) -> list[str]:
@@ -165,6 +213,27 @@ def _duration(seconds: float) -> str:
     return f"about {round(seconds / 60)} min"
 
 
+def _waiting(batches: Sequence[Batch]) -> str:
+    """Return the visitor's batches that wait, each with what can be done with it."""
+    rows = []
+    for place, batch in enumerate(batches):
+        prompt = next(iter(batch.requests.values())).prompt
+        more = f" and {len(batch.requests) - 1} more" if len(batch.requests) > 1 else ""
+        up = _button("up", batch.number, "Move up", "↑") if place else ""
+        drop = _button("drop", batch.number, "Take back", "✕")
+        rows.append(f"<li><span>{text(prompt + more)}</span>{up}{drop}</li>")
+    if not rows:
+        return ""
+    return f'<p class="label">Waiting behind this</p><ol class="waiting">{"".join(rows)}</ol>'
+
+
+def _button(do: str, number: int, title: str, sign: str) -> str:
+    return (
+        f'<button type="button" data-do="{do}" data-name="{number}" title="{title}" '
+        f'aria-label="{title}">{sign}</button>'
+    )
+
+
 def _summary(outcomes: Sequence[Outcome]) -> str:
     """Return what came of it, in a line."""
     made = sum(outcome.made for outcome in outcomes)
@@ -174,11 +243,17 @@ def _summary(outcomes: Sequence[Outcome]) -> str:
     if len(outcomes) > 1:
         return f"{counted(made, 'image')}{already}."
     [outcome] = outcomes
+    asked = outcome.plan.count
+    some = f" {made} of {asked} drawn." if made < asked else ""
     return (
-        f"The best {len(outcome.best)} of {counted(made, 'candidate')}{already}. "
+        f"The best {len(outcome.best)} of {counted(made, 'candidate')}{already}.{some} "
         f"Seed {outcome.plan.seed}."
     )
 
 
-def _failures(outcome: Outcome) -> list[str]:
-    return [f"The candidate of seed {r.seed} failed: {r.failed}" for r in outcome.failed]
+def _failures(outcomes: Sequence[Outcome]) -> list[str]:
+    return [
+        f"The candidate of seed {result.seed} failed: {result.failed}"
+        for outcome in outcomes
+        for result in outcome.failed
+    ]

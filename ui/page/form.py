@@ -2,21 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
-from gen.models import DEFAULT_MODEL, Spec, shipped
+from gen.models import Spec
 from gen.plan import DEFAULT_CANDIDATES, DEFAULT_TOP_K, draw_seed
 from gen.settings import Setting, Value
 from gen.settings.request import EXACT_IN_JSON, MODEL_SETTINGS, SETTINGS, Request
 from gen.settings.vocabulary import unknown_words
-from ui.service.service import models_present
-from ui.service.settings import offered
+from ui.page.wiring import QUIET
+from ui.service.catalog import described
+from ui.service.service import Service
+from ui.service.styles import PLACE, Style, apply
 
 LEFT = "default"  # what a field says that is left to each model
 COUNTS: Mapping[str, Value] = {"candidates": DEFAULT_CANDIDATES, "top_k": DEFAULT_TOP_K}
+PLAIN: Mapping[str, str] = {"top_k": "Keep the best", "negative_prompt": "Keep out"}
 EXAMPLES = (
     "a panda to the left of a red balloon",
     "three strawberries on a light blue background",
@@ -31,15 +35,22 @@ EXAMPLES = (
 class Form:
     """The fields that make a request."""
 
+    service: Service
     prompt: gr.Textbox
     models: gr.CheckboxGroup
     fields: Mapping[str, Component]  # of all other settings, by name
+    loras: Mapping[str, gr.Slider]  # by name; 0 leaves it out
+    vae: gr.Dropdown
+    styles: gr.CheckboxGroup
     dice: gr.Button
 
     @property
     def controls(self) -> list[Component]:
         """All components, in the order of `asked`'s and `filled`'s values."""
-        return [self.prompt, self.models, *self.fields.values()]
+        return [
+            *(self.prompt, self.models, *self.fields.values()),
+            *(*self.loras.values(), self.vae, self.styles),
+        ]
 
     def asked(self, values: Sequence[Any]) -> dict[str, Any]:
         """Return the settings that are filled in, but for those of models that are not chosen.
@@ -47,10 +58,20 @@ class Form:
         Raises InputError for a number that is none.
         """
         prompt, models, *rest = values
-        given = dict(zip(self.fields, rest, strict=True))
-        chosen = specs_of(models)
+        given = dict(zip(self.fields, rest, strict=False))
+        more = [*rest[len(self.fields) :], *[None] * (len(self.controls) - len(values))]
+        *weights, given["vae"], styles = more
+        given["lora"] = ",".join(
+            f"{name}:{weight:g}" for name, weight in zip(self.loras, weights, strict=True) if weight
+        )
+        prompt, given["negative_prompt"] = apply(
+            [style for style in self.service.styles if style.name in (styles or ())],
+            prompt,
+            given.get("negative_prompt") or "",
+        )
+        chosen = self.service.specs(models)
         # In the table's order, not that of the clicks: the candidates go to them in turn.
-        named = ",".join(name for name in shipped() if name in models)
+        named = ",".join(name for name in self.service.models if name in models)
         shown = {"prompt": prompt, "model": named} | {
             name: value for name, value in given.items() if taken(name, chosen)
         }
@@ -65,78 +86,123 @@ class Form:
 
         A model that is not here, and how many images are made, stay as they are.
         """
-        if request.model is not None and request.model in models_present():
-            models = [request.model]
+        name = None if request.model is None else self.service.catalog.name_of(request.model)
+        if name in self.service.models:
+            models = [name]
+        chosen = self.service.specs(models)
         given = {k: value for k, value in request.to_json().items() if k not in COUNTS}
         fields = [
-            field_of(SETTINGS[name], specs_of(models), given.get(name))
+            field_of(SETTINGS[name], chosen, given.get(name))
             if name in given or name not in COUNTS
             else gr.skip()
             for name in self.fields
         ]
-        return [request.prompt, list(models), *fields]
+        weights = _weights(request.lora)
+        loras = [gr.Slider(value=weights.get(name, 0)) for name in self.loras]
+        vae = "" if request.vae is None else Path(request.vae).stem
+        return [request.prompt, list(models), *fields, *loras, gr.Dropdown(value=vae), []]
+
+    def restored(self, values: Sequence[Any]) -> list[Any]:
+        """Return what the controls become to hold what a browser kept of them."""
+        prompt, models, *rest = values
+        models = [name for name in models if name in self.service.models]
+        chosen = self.service.specs(models)
+        fields: list[Any] = []
+        for name, value in zip(self.fields, rest, strict=False):
+            kept = default_of(name, chosen) if value in (None, "") else value
+            fields.append(field_of(SETTINGS[name], chosen, kept))
+        models = models or [self.service.default]
+        return [prompt, models, *fields, *rest[len(self.fields) :]]
 
 
-def build_form() -> Form:
-    """Build the form in the block that is open; its models are those that are there."""
-    models = list(models_present().values())
-    first = specs_of([])
-    prompt = gr.Textbox(
+def _weights(lora: object) -> dict[str, float]:
+    """Return the weights of LoRAs by the names of their files, as a request has them."""
+    found = {}
+    for part in str(lora or "").split(","):
+        path, colon, weight = part.rpartition(":")
+        if colon and path:
+            found[Path(path).stem] = float(weight)
+        elif weight:
+            found[Path(weight).stem] = 1.0
+    return found
+
+
+def build_prompt() -> gr.Textbox:
+    """Build the field of the prompt in the block that is open."""
+    return gr.Textbox(
         label=label_of("prompt"),
-        placeholder=SETTINGS["prompt"].help,
+        placeholder="Describe an image, then press Enter",
         max_lines=6,
         autofocus=True,
         elem_id="prompt",
     )
+
+
+def build_quick(service: Service) -> tuple[dict[str, Component], gr.Button]:
+    """Build what is changed most: how many images, the seed, and a new one by chance."""
+    first = service.specs([])
+    fields: dict[str, Component] = {name: field_of(SETTINGS[name], first) for name in COUNTS}
+    fields["seed"] = field_of(SETTINGS["seed"], first)
+    dice = gr.Button("New seed", size="sm", elem_id="dice", elem_classes="quiet")
+    return fields, dice
+
+
+def build_form(
+    service: Service, prompt: gr.Textbox, quick: Mapping[str, Component], dice: gr.Button
+) -> Form:
+    """Build the other settings in the block that is open; the models are those that are there."""
+    models = service.models
+    first = service.specs([])
     chosen = gr.CheckboxGroup(
-        [(f"{spec.name} ({spec.draws})", spec.name) for spec in models],
-        value=[DEFAULT_MODEL],
+        [(described(spec), name) for name, spec in models.items()],
+        value=[service.default],
         label="Models",
-        info="when there are several, they draw the candidates in turn",
+        info="several take turns: each draws its share of the candidates",
         visible=len(models) > 1,
         elem_id="model",
     )
-    fields: dict[str, Component] = {}
-    with gr.Row(elem_classes="counts"):
-        for name in COUNTS:
+    fields = dict(quick)
+    with gr.Row(elem_id="drawing-settings"):
+        for name in service.offered(models.values()):
             fields[name] = field_of(SETTINGS[name], first)
-        with gr.Column(min_width=140, elem_classes="with-button"):
-            fields["seed"] = field_of(SETTINGS["seed"], first)
-            dice = gr.Button("🎲 Roll", size="sm", elem_id="dice")
-    with gr.Accordion("How to draw", open=False), gr.Row():
-        for name in offered(models):
-            fields[name] = field_of(SETTINGS[name], first)
-    form = Form(prompt, chosen, fields, dice)
+    loras, vaes = service.catalog.loras, service.catalog.vaes
+    with gr.Accordion("LoRAs", visible=bool(loras), open=True, elem_id="loras"):
+        sliders = {
+            name: gr.Slider(-1, 2, 0, step=0.05, label=name, info="0 leaves it out")
+            for name in loras
+        }
+    vae = gr.Dropdown(
+        [("the model's own", ""), *vaes], value="", label="VAE", visible=bool(vaes), elem_id="vae"
+    )
+    names = [style.name for style in service.styles if _fits(style, service)]
+    with gr.Accordion("Styles", visible=bool(names), open=False):
+        styles = gr.CheckboxGroup(names, show_label=False, label="Styles", elem_id="styles")
+    form = Form(service, prompt, chosen, fields, sliders, vae, styles, dice)
     _connect(form)
     return form
+
+
+def _fits(style: Style, service: Service) -> bool:
+    """Return whether some model knows the words of a style."""
+    words = style.prompt.replace(PLACE, "")
+    return any(not unknown_words(words, spec.vocabulary) for spec in service.models.values())
 
 
 def _connect(form: Form) -> None:
     own = [form.fields[name] for name in form.fields if name in MODEL_SETTINGS]
     names = [name for name in form.fields if name in MODEL_SETTINGS]
-    before = gr.State([DEFAULT_MODEL])
+    before = gr.State([form.service.default])
 
     def fit(models: list[str], previous: list[str], *values: Any) -> list[Any]:
-        chosen, earlier = specs_of(models), specs_of(previous)
+        chosen, earlier = form.service.specs(models), form.service.specs(previous)
         fields = []
         for name, value in zip(names, values, strict=True):
             touched = taken(name, earlier) and not _is_default(value, default_of(name, earlier))
             fields.append(field_of(SETTINGS[name], chosen, value if touched else None))
         return [models, *fields]
 
-    form.models.change(
-        fit,
-        [form.models, before, *own],
-        [before, *own],
-        show_progress="hidden",
-        api_visibility="private",
-    )
-    form.dice.click(
-        lambda: str(draw_seed()),
-        outputs=form.fields["seed"],
-        show_progress="hidden",
-        api_visibility="private",
-    )
+    form.models.change(fit, [form.models, before, *own], [before, *own], **QUIET)
+    form.dice.click(lambda: str(draw_seed()), outputs=form.fields["seed"], **QUIET)
 
 
 def field_of(setting: Setting, chosen: Sequence[Spec], value: Value | None = None) -> Component:
@@ -187,20 +253,15 @@ def _is_default(shown: Any, default: Value | None) -> bool:
     return shown in (None, "") or (default is not None and str(shown) == str(default))
 
 
-def examples() -> list[str]:
+def examples(service: Service) -> list[str]:
     """Return prompts that a model which is there knows all words of."""
     return [
         prompt
         for prompt in EXAMPLES
-        if any(not unknown_words(prompt, spec.vocabulary) for spec in models_present().values())
+        if any(not unknown_words(prompt, spec.vocabulary) for spec in service.models.values())
     ]
-
-
-def specs_of(models: Sequence[str]) -> list[Spec]:
-    """Return what is known of the chosen models; nothing chosen is the default."""
-    return [shipped()[name] for name in models if name in shipped()] or [shipped()[DEFAULT_MODEL]]
 
 
 def label_of(name: str) -> str:
     """Return the name of a setting for people."""
-    return name.replace("_", " ").capitalize()
+    return PLAIN.get(name, name.replace("_", " ").capitalize())

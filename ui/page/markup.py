@@ -9,24 +9,21 @@ from html import escape
 from PIL import Image
 
 THUMBNAIL = 256  # pixels a side, at most
-FEW_PIXELS = 128  # a side: up to here images are enlarged with their pixels kept sharp
 # Gradio fills templates in with what we give it; braces and dollars are none of its business.
 FOR_TEMPLATES = str.maketrans({"{": "&#123;", "}": "&#125;", "$": "&#36;", "`": "&#96;"})
-# What a click on an image tells: its name.
+# What a click on an image tells: its name; page.js shows it large at once.
 ON_CLICK = """
 element.addEventListener('click', (event) => {
   const tile = event.target.closest('[data-name]');
   if (tile) trigger('select', {name: tile.dataset.name});
 });
 """
-
-
-# Escape presses a button while it can be seen.
-ON_ESCAPE = """
-document.addEventListener('keydown', (event) => {{
-  const button = document.getElementById('{}');
-  if (event.key === 'Escape' && button?.checkVisibility()) button.click();
-}});
+# What a click on a button that does something with a named thing tells: what, and with which.
+ON_DO = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-do]');
+  if (button) trigger('select', {do: button.dataset.do, name: button.dataset.name ?? ''});
+});
 """
 
 
@@ -35,7 +32,8 @@ class Tile:
     """An image on the page: where it comes from, and what is said of it.
 
     `name` makes it a button that tells this name. `source` is a path of this site or a data: URL,
-    "" for an image that is not there yet, None for one that cannot be shown.
+    "" for an image that is not there yet, None for one that cannot be shown. `whole` is the path
+    of the image at its full size, where `source` is a thumbnail.
     """
 
     source: str | None
@@ -44,6 +42,7 @@ class Tile:
     claims: Sequence[tuple[str, bool]] = ()  # and whether each holds
     name: str = ""
     size: tuple[int, int] = (1, 1)  # in pixels, so that its room is kept while it is on its way
+    whole: str = ""
 
 
 def text(value: object) -> str:
@@ -72,13 +71,32 @@ def tile(image: Tile) -> str:
         case source:
             shown = image_tag(source, image.about, image.size)
     captions = "".join(f"<span>{text(caption)}</span>" for caption in image.captions)
-    inner = f'{shown}<span class="captions">{captions}</span>{_claims(image.claims)}'
+    inner = f'{shown}<span class="captions">{captions}</span>{claims_of(image.claims)}'
     if not image.name:
         return f'<div class="tile">{inner}</div>'
-    return f'<button type="button" class="tile" data-name="{text(image.name)}">{inner}</button>'
+    whole = f' data-whole="{text(image.whole)}"' if image.whole else ""
+    return (
+        f'<button type="button" class="tile" data-name="{text(image.name)}"{whole}>{inner}</button>'
+    )
 
 
-def _claims(claims: Sequence[tuple[str, bool]]) -> str:
+def hero(image: Tile) -> str:
+    """Return one image as large as there is room; a click opens it over the whole page."""
+    if not image.source:
+        return '<div class="hero"><span class="missing"></span></div>'
+    width, height = image.size
+    ratio = f"--ratio: {width / height:.4f}"
+    shown = image_tag(image.source, image.about, image.size)
+    if not image.name:
+        return f'<div class="hero" style="{ratio}">{shown}</div>'
+    return (
+        f'<button type="button" class="hero" style="{ratio}" data-open="{text(image.name)}" '
+        f'aria-label="Enlarge: {text(image.about)}">{shown}</button>'
+    )
+
+
+def claims_of(claims: Sequence[tuple[str, bool]]) -> str:
+    """Return claims, each ticked or crossed."""
     return "".join(
         f'<span class="claim {"holds" if holds else "fails"}">'
         f"{'✓' if holds else '✗'} {text(claim)}</span>"
@@ -93,19 +111,24 @@ def thumbnail(image: Image.Image) -> Image.Image:
     return small
 
 
+def encoded(image: Image.Image) -> tuple[bytes, tuple[int, int]]:
+    """Return a thumbnail as a WebP file, and its size."""
+    out, small = io.BytesIO(), thumbnail(image)
+    small.save(out, "webp", quality=90, method=0)
+    return out.getvalue(), small.size
+
+
 def data_url(image: Image.Image) -> str:
     """Return an image as a URL that holds it, no larger than a thumbnail."""
-    out = io.BytesIO()
-    thumbnail(image).save(out, "webp", quality=90, method=0)
-    return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
+    data, _ = encoded(image)
+    return f"data:image/webp;base64,{base64.b64encode(data).decode()}"
 
 
 def image_tag(source: str, about: str, size: tuple[int, int]) -> str:
-    """Return an image's tag; one of few pixels is enlarged with each of them sharp."""
-    kind = "few-pixels" if max(size) <= FEW_PIXELS else ""
+    """Return an image's tag."""
     width, height = size
     return (
-        f'<img class="{kind}" src="{text(source)}" alt="{text(about)}" '
+        f'<img src="{text(source)}" alt="{text(about)}" '
         f'width="{width}" height="{height}" loading="lazy">'
     )
 

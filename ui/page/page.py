@@ -1,7 +1,8 @@
 """The page: drawing, the gallery of what was drawn, ranking other images, comparing settings."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,30 +10,26 @@ import gradio as gr
 from fastapi import FastAPI
 
 from gen.errors import InputError
+from gen.models import WeightsError
 from gen.settings.prompt_file import PromptFile, Row
 from gen.settings.request import Request
 from ui.api.images import MAX_BYTES
-from ui.page import compare, gallery, rank, settings_file
-from ui.page.batch import Visitors
+from ui.page import compare, gallery, rank, settings_file, start
+from ui.page.batch import Batch, Visitors
 from ui.page.drawing_panel import SHOW_RESULTS, VISITORS, DrawingPanel, build_buttons
-from ui.page.form import Form, build_form, examples
-from ui.page.markup import text
+from ui.page.form import Form, build_form, build_prompt, build_quick
+from ui.page.markup import ON_CLICK, ON_DO
+from ui.page.theme import HEADER, SETTINGS_SWITCH, theme
 from ui.page.variations import nearby
 from ui.page.view import Shown, View, build_view
+from ui.page.wiring import QUIET, complaint
 from ui.service.queue import WAITING
 from ui.service.service import Service
 
 STYLE = Path(__file__).parent / "page.css"
-THEME = gr.themes.Default(
-    primary_hue="neutral", neutral_hue="neutral", font=["system-ui", "sans-serif"]
-).set(
-    button_primary_background_fill="*neutral_800",
-    button_primary_background_fill_hover="*neutral_700",
-    button_primary_background_fill_dark="*neutral_200",
-    button_primary_background_fill_hover_dark="*neutral_300",
-    button_primary_text_color_dark="*neutral_900",
-)
-HEADER = "<h1>Salon</h1><p>Draws many candidates of a prompt and shows the best.</p>"
+SCRIPT = Path(__file__).parent / "page.js"
+FORM = "salon-form"  # what a browser keeps of the form
+AT_FIRST = 6  # images of an example, for who has not seen any yet
 MOST_ROWS = 50  # of a prompt file
 # What gradio keeps are uploads: how often it clears them, and how old they get.
 CACHE_SECONDS = (3600, 24 * 3600)
@@ -63,8 +60,9 @@ def mount(app: FastAPI, service: Service) -> None:
         pwa=False,
         mcp_server=False,
         enable_monitoring=False,
-        theme=THEME,
+        theme=theme(),
         css_paths=[STYLE],
+        head=f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>",
     )
 
 
@@ -74,146 +72,223 @@ def build(service: Service) -> gr.Blocks:
     with gr.Blocks(title="Salon", analytics_enabled=False, delete_cache=CACHE_SECONDS) as page:
         gr.HTML(HEADER, elem_id="header")
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab("Draw", id="draw"), gr.Row():
-                with gr.Column(scale=2, min_width=320):
-                    form = build_form()
-                    buttons = build_buttons("draw", "Generate")
-                    with gr.Accordion("Prompts from a file", open=False):
-                        file = gr.File(
-                            label="A prompt a line, with settings as --flag value, or JSON Lines",
-                            file_types=[".txt", ".jsonl"],
-                            height=120,
-                            elem_id="prompt-file",
-                        )
-                        draw_file = gr.Button("Draw the file", size="sm", elem_id="draw-file")
-                    with gr.Accordion("Settings from an image", open=False):
-                        settings_file.build(form)
-                    gr.Examples(
-                        [[prompt] for prompt in examples()],
-                        [form.prompt],
-                        cache_examples=False,
-                        elem_id="examples",
-                    )
-                with gr.Column(scale=3, min_width=320, elem_id="results"):
-                    status = gr.HTML(elem_id="status", elem_classes="status")
-                    live = gr.HTML(elem_id="live")
-                    view = build_view(service, "draw")
+            with gr.Tab("Draw", id="draw"):
+                drawn = _build_drawing(service, drawing)
             with gr.Tab("Gallery", id="gallery") as gallery_tab:
                 shown_before = gallery.build(service, gallery_tab)
+            with gr.Tab("Compare", id="compare") as compare_tab:
+                compared = compare.build(service, comparing, drawn.form, compare_tab)
             with gr.Tab("Rank", id="rank"):
                 rank.build(service)
-            with gr.Tab("Compare", id="compare"):
-                compared = compare.build(service, comparing, form)
-
-        panel = DrawingPanel(drawing, *buttons, status, live)
-        panel.connect()
-        _connect_drawing(service, panel, form, view, file, draw_file)
-        for each in (view, shown_before, compared):
-            _connect_reusing(service, panel, form, view, each, tabs)
-        for visitors in (drawing, comparing):
-            page.unload(visitors.leave)
+        _connect_drawing(service, drawn)
+        for each in (drawn.view, shown_before, compared):
+            _connect_reusing(service, drawn, each, tabs)
+        _connect_loading(page, service, drawn)
     return page
 
 
-def _connect_drawing(
-    service: Service,
-    panel: DrawingPanel,
-    form: Form,
-    view: View,
-    file: gr.File,
-    draw_file: gr.Button,
-) -> None:
+@dataclass(frozen=True)
+class _Drawing:
+    """The components of the tab where prompts are drawn."""
+
+    form: Form
+    panel: DrawingPanel
+    view: View
+    check: gr.HTML
+    start: gr.HTML
+    file: gr.File
+    draw_file: gr.Button
+
+
+def _build_drawing(service: Service, visitors: Visitors) -> _Drawing:
+    with gr.Column(elem_id="composer"):
+        with gr.Row(elem_id="ask"):
+            prompt = build_prompt()
+            with gr.Column(elem_id="go", min_width=160, scale=0):
+                buttons = build_buttons("draw", "Generate")
+        check = gr.HTML(elem_id="prompt-check")
+        with gr.Row(elem_id="quick"):
+            quick, dice = build_quick(service)
+            gr.HTML(SETTINGS_SWITCH, elem_id="settings-switch")
+        status = gr.HTML(elem_id="status", elem_classes="status")
+    with gr.Row(elem_id="workspace"):
+        with gr.Column(elem_id="results", min_width=280):
+            waiting = gr.HTML(js_on_load=ON_DO, elem_id="waiting")
+            live = gr.HTML(elem_id="live")
+            view = build_view(service, "draw")
+            start_screen = gr.HTML(
+                start.start(service, service.specs([])),
+                js_on_load=ON_DO + ON_CLICK,
+                elem_id="start",
+            )
+        with gr.Column(elem_id="settings", scale=0, min_width=320):
+            form = build_form(service, prompt, quick, dice)
+            with gr.Accordion("Prompts from a file", open=False):
+                file = gr.File(
+                    label="A prompt a line, with settings as --flag value, or JSON Lines",
+                    file_types=[".txt", ".jsonl"],
+                    height=120,
+                    elem_id="prompt-file",
+                )
+                draw_file = gr.Button("Draw the file", size="sm", elem_id="draw-file")
+            with gr.Accordion("Settings from an image", open=False):
+                settings_file.build(form)
+    panel = DrawingPanel(visitors, buttons, status, live, waiting)
+    panel.connect()
+    return _Drawing(form, panel, view, check, start_screen, file, draw_file)
+
+
+def _connect_drawing(service: Service, drawn: _Drawing) -> None:
+    form, panel = drawn.form, drawn.panel
+
     def draw(visitor: gr.Request, *values: Any) -> Iterator[list[Any]]:
-        yield from _drawn(panel, view, {"": _request(form, values)}, visitor)
+        yield from _drawn(service, drawn, {"": _request(form, values)}, visitor)
 
     def draw_rows(visitor: gr.Request, path: str | None, *values: Any) -> Iterator[list[Any]]:
-        yield from _drawn(panel, view, _rows(service, form, path, values), visitor)
+        yield from _drawn(service, drawn, _rows(service, form, path, values), visitor)
 
-    outputs = [*panel.outputs, *view.outputs]
+    def begin(visitor: gr.Request, event: gr.EventData, *values: Any) -> Iterator[list[Any]]:
+        """Draw an example, or show images that were drawn lately."""
+        if getattr(event, "do", "") != "draw":
+            number = str(event.name).partition("/")[0]
+            shown = Shown({int(number): ""} if number.isdecimal() else {})
+            yield [gr.skip(), *[gr.skip()] * len(panel.outputs), *drawn.view.show(shown)]
+            return
+        asked = _request(form, [str(event.name), *values[1:]])
+        request = asked.replace(candidates=AT_FIRST, top_k=AT_FIRST)
+        for updates in _drawn(service, drawn, {"": request}, visitor):
+            yield [request.prompt, *updates]
+
+    outputs = [*panel.outputs, *drawn.view.outputs]
+    watched: dict[str, Any] = {
+        **QUIET,
+        "concurrency_limit": VISITORS,
+        "trigger_mode": "multiple",  # also while the last one is still being shown
+    }
+    asking = [panel.buttons.generate.click, panel.buttons.queue.click, form.prompt.submit]
     # First, since gradio begins with the second one when the first one has ended.
-    gr.on(
-        [panel.generate.click, form.prompt.submit],
-        None,
-        js=SHOW_RESULTS.format("results"),
-        api_visibility="private",
-    )
-    gr.on(
-        [panel.generate.click, form.prompt.submit],
-        draw,
-        form.controls,
-        outputs,
-        concurrency_limit=VISITORS,
-        show_progress="hidden",
-        api_visibility="private",
-    )
-    draw_file.click(
-        draw_rows,
-        [file, *form.controls],
-        outputs,
-        concurrency_limit=VISITORS,
-        show_progress="hidden",
-        api_visibility="private",
+    gr.on(asking, None, js=SHOW_RESULTS.format("results"), api_visibility="private")
+    gr.on(asking, draw, form.controls, outputs, **watched)
+    drawn.draw_file.click(draw_rows, [drawn.file, *form.controls], outputs, **watched)
+    drawn.start.select(begin, form.controls, [form.prompt, *outputs], **watched)
+
+    def check(prompt: str, models: list[str]) -> str:
+        return start.checked(prompt, service.specs(models), service)
+
+    for changed in (form.prompt.change, form.models.change):
+        changed(
+            check,
+            [form.prompt, form.models],
+            drawn.check,
+            queue=False,
+            trigger_mode="always_last",
+            **QUIET,
+        )
+    form.models.change(
+        lambda models: start.start(service, service.specs(models)),
+        form.models,
+        drawn.start,
+        **QUIET,
     )
 
 
-def _connect_reusing(
-    service: Service,
-    panel: DrawingPanel,
-    form: Form,
-    view: View,
-    source: View,
-    tabs: gr.Tabs,
-) -> None:
+def _connect_reusing(service: Service, drawn: _Drawing, source: View, tabs: gr.Tabs) -> None:
     """Draw with the settings of an image that is chosen in `source`, or with others near them."""
+    form, panel, view = drawn.form, drawn.panel, drawn.view
 
     def reuse(key: Any, models: list[str]) -> list[Any]:
         request = source.record(key).request
+        gr.Info("The settings of this image are in the form.", duration=5)
         return [gr.Tabs(selected="draw"), *form.filled(request, models)]
 
     def more(visitor: gr.Request, key: Any) -> Iterator[list[Any]]:
         requests = nearby(source.record(key).request, service)
-        for updates in _drawn(panel, view, requests, visitor):
+        for updates in _drawn(service, drawn, requests, visitor):
             yield [gr.Tabs(selected="draw"), *updates]
 
-    source.reuse.click(
-        reuse,
-        [source.chosen, form.models],
-        [tabs, *form.controls],
-        show_progress="hidden",
-        api_visibility="private",
-    )
+    source.reuse.click(reuse, [source.chosen, form.models], [tabs, *form.controls], **QUIET)
     source.more.click(
         more,
         source.chosen,
         [tabs, *panel.outputs, *view.outputs],
         concurrency_limit=VISITORS,
-        show_progress="hidden",
-        api_visibility="private",
+        **QUIET,
+    )
+
+
+def _connect_loading(page: gr.Blocks, service: Service, drawn: _Drawing) -> None:
+    """Show a visitor who comes back what was typed, and what is in the making or was at last."""
+    form = drawn.form
+    kept = gr.BrowserState(None, storage_key=FORM, secret=FORM)
+
+    def restore(values: Any) -> list[Any]:
+        if not isinstance(values, list) or len(values) != len(form.controls):
+            return [gr.skip()] * len(form.controls)
+        try:
+            return form.restored(values)
+        except InputError:
+            return [gr.skip()] * len(form.controls)
+
+    def resume(visitor: gr.Request) -> Iterator[list[Any]]:
+        yield from _watched(drawn, visitor)
+
+    page.load(restore, kept, form.controls, queue=False, **QUIET)
+    page.load(
+        lambda: start.start(service, service.specs([])), None, drawn.start, queue=False, **QUIET
+    )
+    page.load(
+        resume,
+        None,
+        [*drawn.panel.outputs, *drawn.view.outputs],
+        concurrency_limit=VISITORS,
+        **QUIET,
+    )
+    gr.on(
+        [control.change for control in form.controls],
+        None,
+        form.controls,
+        kept,
+        js="(...values) => [values]",
+        **QUIET,
     )
 
 
 def _drawn(
-    panel: DrawingPanel, view: View, requests: dict[str, Request], visitor: gr.Request
+    service: Service, drawn: _Drawing, requests: dict[str, Request], visitor: gr.Request
 ) -> Iterator[list[Any]]:
     """Draw requests, and yield again and again what the page shows."""
-    names = list(requests)
-    shown_count = 0
-    updates = view.nothing()
-    for shown, outcomes in panel.drawn(requests, visitor):
-        if len(outcomes) > shown_count:
-            shown_count = len(outcomes)
-            called = {o.number: name for o, name in zip(outcomes, names, strict=False)}
+    try:
+        for request in requests.values():
+            service.plan(request)
+    except (InputError, WeightsError) as error:
+        raise complaint(error) from error
+    drawn.panel.begin(Batch(requests), visitor)
+    yield from _watched(drawn, visitor)
+
+
+def _watched(drawn: _Drawing, visitor: gr.Request) -> Iterator[list[Any]]:
+    """Yield what the page shows of what the visitor has asked for, until all of it is over."""
+    view, seen = drawn.view, (0, 0)
+    # A generator that yields nothing would empty everything.
+    yield [gr.skip()] * (len(drawn.panel.outputs) + len(view.outputs))
+    for shown, batch in drawn.panel.shown(visitor):
+        updates: list[Any] = [gr.skip()] * len(view.outputs)
+        if seen != (batch.number, len(batch.outcomes)):
+            seen = batch.number, len(batch.outcomes)
+            called = {
+                outcome.number: name
+                for outcome, name in zip(batch.outcomes, batch.requests, strict=False)
+            }
             updates = view.show(Shown({n: name for n, name in called.items() if n is not None}))
         yield [*shown, *updates]
-        updates = [gr.skip()] * len(updates)
 
 
-def _request(form: Form, values: tuple[Any, ...]) -> Request:
+def _request(form: Form, values: Sequence[Any]) -> Request:
     """Return what is asked for; whatever the user can correct is shown as one line."""
     try:
         return Request.from_json(form.asked(values))
     except InputError as error:
-        raise gr.Error(text(error), duration=None, print_exception=False) from error
+        raise complaint(error) from error
 
 
 def _rows(
@@ -238,5 +313,5 @@ def _rows(
         PromptFile(path, settings).check(accept)
     except (InputError, _TooManyRowsError) as error:
         message = str(error).replace(path or "", Path(path or "").name)
-        raise gr.Error(text(message), duration=None, print_exception=False) from error
+        raise complaint(message) from error
     return found

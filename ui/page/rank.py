@@ -11,10 +11,15 @@ from gen.models import WeightsError
 from ui.api.images import decode
 from ui.page.batch import client_of
 from ui.page.drawing_panel import VISITORS
-from ui.page.markup import Tile, counted, data_url, paragraphs, percent, text, tiles
+from ui.page.markup import Tile, counted, data_url, paragraphs, percent, tiles
+from ui.page.wiring import complaint
 from ui.service.service import Service, UploadScore
 
 MAX_UPLOADS = 64
+HINT = (
+    '<p class="hint">Give images from anywhere and a prompt: they come back best first, each with '
+    "how well it fits, and which parts of the prompt it shows.</p>"
+)
 MOST_BYTES = 64_000_000  # of all of them
 
 
@@ -34,14 +39,14 @@ def build(service: Service) -> None:
             )
             button = gr.Button("Rank", variant="primary", elem_id="rank-run")
         with gr.Column(scale=3, min_width=320):
-            status = gr.HTML(elem_id="rank-status", elem_classes="status")
+            status = gr.HTML(HINT, elem_id="rank-status", elem_classes="status")
             ranked = gr.HTML(elem_id="rank-results")
 
     def rank(paths: list[str] | None, asked: str, visitor: gr.Request) -> tuple[str, str]:
         try:
             return _ranked(service, paths or [], asked, client_of(visitor))
         except (InputError, RoomError, WeightsError) as error:
-            raise gr.Error(text(error), duration=None, print_exception=False) from error
+            raise complaint(error) from error
 
     gr.on(
         [button.click, prompt.submit],

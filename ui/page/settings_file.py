@@ -11,7 +11,7 @@ from gen.settings.request import Request
 from ui.api.images import open_image
 from ui.page.details import described, facts
 from ui.page.form import Form
-from ui.page.markup import text
+from ui.page.wiring import QUIET, complaint
 
 
 def build(form: Form) -> None:
@@ -32,7 +32,7 @@ def build(form: Form) -> None:
         try:
             record = read_any(open_image(Path(path).read_bytes()))
         except InputError as error:
-            raise gr.Error(text(error), duration=None, print_exception=False) from error
+            raise complaint(error) from error
         return facts(described(record)), gr.Button(visible=True), record.request
 
     def fill(request: Request | None, models: list[str]) -> list[Any]:
@@ -40,11 +40,5 @@ def build(form: Form) -> None:
             return [gr.skip()] * len(form.controls)
         return form.filled(request, models)
 
-    file.change(read, file, [told, use, found], show_progress="hidden", api_visibility="private")
-    use.click(
-        fill,
-        [found, form.models],
-        form.controls,
-        show_progress="hidden",
-        api_visibility="private",
-    )
+    file.change(read, file, [told, use, found], **QUIET)
+    use.click(fill, [found, form.models], form.controls, **QUIET)

@@ -1,10 +1,11 @@
-"""Images of the history as markup: as tiles, and as the table of a comparison."""
+"""Images of the history as markup: as tiles, large, and as the table of a comparison."""
 
 from gen.run_folder.events import Comparison, SavedImage
 from gen.run_folder.fold import PromptHistory
-from ui.page.files import address, opened
+from ui.page.files import address
 from ui.page.markup import Tile, percent, text, tile
 from ui.page.sheets import label
+from ui.page.thumbnails import thumbnail_of
 from ui.service.service import Service
 
 
@@ -12,13 +13,14 @@ def image_tile(
     service: Service, history: PromptHistory, saved: SavedImage, called: str = ""
 ) -> Tile:
     """Return an image of the history, which tells its key when it is clicked."""
-    image = opened(service.history.path(saved))
+    small = thumbnail_of(service, saved)
     return Tile(
-        None if image is None else address(saved),
+        None if small is None else small.source,
         about=f"{history.request.prompt}, seed {saved.seed}",
         captions=[*([called] if called else []), *_captions(history, saved)],
         name=f"{history.number}/{saved.seed}",
-        size=(1, 1) if image is None else image.size,
+        size=(1, 1) if small is None else small.size,
+        whole="" if small is None else address(saved),
     )
 
 
@@ -31,7 +33,10 @@ def table(service: Service, comparison: Comparison) -> str:
     for y in down.values:
         cells = "".join(f"<td>{_cell(service, next(numbers, None))}</td>" for _ in across.values)
         rows.append(f'<tr><th scope="row">{text(label(down, y))}</th>{cells}</tr>')
-    return f'<div class="grid"><table><tr><td></td>{head}</tr>{"".join(rows)}</table></div>'
+    return (
+        '<div class="grid" tabindex="0" role="region" aria-label="comparison">'
+        f"<table><tr><td></td>{head}</tr>{''.join(rows)}</table></div>"
+    )
 
 
 def _cell(service: Service, number: int | None) -> str:

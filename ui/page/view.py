@@ -1,5 +1,5 @@
-"""What came of prompts, on the page: the best images, the rest behind a click, and of one that is
-chosen everything that is known and can be done."""
+"""What came of prompts, on the page: the best image large, the others beside it, the rest in a
+strip below, and of the one that is chosen everything that is known and can be done."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,14 +16,26 @@ from gen.run_folder.fold import PromptHistory
 from ui.page.deleted import carried
 from ui.page.details import described, facts
 from ui.page.files import address, opened
-from ui.page.markup import ON_CLICK, ON_ESCAPE, counted, image_tag, paragraphs, percent, text, tiles
+from ui.page.markup import (
+    ON_CLICK,
+    Tile,
+    claims_of,
+    counted,
+    hero,
+    paragraphs,
+    percent,
+    text,
+    tiles,
+)
 from ui.page.sheets import COMPARED, SHEETS
 from ui.page.tiles import image_tile, table
+from ui.page.wiring import QUIET, complaint
 from ui.service.service import Service
 
 MOST_TILES = 200
 NONE_MATCHES = 0.5  # the probability below which an image is more likely none of what was asked
 Key = tuple[int, int]  # an image: the number of its prompt, and its seed
+Images = Sequence[tuple[PromptHistory, SavedImage]]
 
 
 @dataclass(frozen=True)
@@ -47,17 +59,17 @@ class View:
     """The components of a view."""
 
     service: Service
+    name: str
     heading: gr.HTML
     best: gr.HTML
-    others: gr.Accordion
     rest: gr.HTML
     detail: gr.Column
     large: gr.HTML
     known: gr.HTML
     reuse: gr.Button
     more: gr.Button
+    star: gr.Button
     delete: gr.Button
-    close: gr.Button
     delete_all: gr.Button
     undo: gr.Button
     shown: gr.State  # Shown
@@ -71,41 +83,59 @@ class View:
             self.shown,
             self.heading,
             self.best,
-            self.others,
             self.rest,
             self.detail,
+            self.chosen,
+            self.large,
+            self.known,
+            self.star,
             self.delete_all,
         ]
 
     def show(self, shown: Shown) -> list[Any]:
-        """Show images."""
+        """Show images, the best of them large."""
         self.service.history.refresh()
         found = [self.service.history.find(number) for number in shown.called]
         histories = [history for history in found if history is not None and history.images]
         best = [(history, saved) for history in histories for saved in history.best]
         rest = [(history, saved) for history in histories for saved in history.rest]
-
-        def tiles_of(images: Sequence[tuple[PromptHistory, SavedImage]], label: str) -> str:
-            made = [
-                image_tile(self.service, history, saved, shown.called[history.number])
-                for history, saved in images[:MOST_TILES]
-            ]
-            return tiles(made, label) if made else ""
-
+        first = next(iter([*best, *rest]), None) if shown.comparison is None else None
+        if shown.comparison is None:
+            beside = self._tiles(shown, best, "the best images")
+        else:
+            beside = table(self.service, shown.comparison)
+        count = f"The other {counted(len(rest), 'candidate')}".replace(" 1 ", " ")
+        strip = f'<p class="label">{count}</p>' + self._tiles(shown, rest, "the other candidates")
         return [
             shown,
             _heading(histories, shown.comparison),
-            tiles_of(best, "the best images")
-            if shown.comparison is None
-            else table(self.service, shown.comparison),
-            gr.Accordion(
-                "The other candidate" if len(rest) == 1 else f"The other {len(rest)} candidates",
-                visible=bool(rest),
-                open=bool(rest) and not best,
-            ),
-            tiles_of(rest, "the other candidates"),
-            gr.Column(visible=False),
-            gr.Button(visible=bool(histories)),
+            beside,
+            strip if rest else "",
+            *self._chosen(first),
+            gr.Button(visible=bool(histories) and self.service.rules.delete),
+        ]
+
+    def _tiles(self, shown: Shown, images: Images, label: str) -> str:
+        made = [
+            image_tile(self.service, history, saved, shown.called[history.number])
+            for history, saved in images[:MOST_TILES]
+        ]
+        return tiles(made, label) if made else ""
+
+    def _chosen(self, image: tuple[PromptHistory, SavedImage] | None) -> list[Any]:
+        """Show one image large, with what is known of it."""
+        if image is None:
+            return [gr.Column(visible=False), None, "", "", gr.skip()]
+        history, saved = image
+        key = history.number, saved.seed
+        known = facts(self._known(history, saved))
+        claims = claims_of(self.service.claims_of(history.number, saved.seed))
+        return [
+            gr.Column(visible=True),
+            key,
+            self._large(history, saved),
+            f"{_fit(saved)}{claims}{known}",
+            _star(key in self.service.stars),
         ]
 
     def nothing(self) -> list[Any]:
@@ -117,37 +147,16 @@ class View:
         for grid in (self.best, self.rest):
             grid.select(
                 self._choose,
-                outputs=[self.chosen, self.detail, self.large, self.known],
-                show_progress="hidden",
-                api_visibility="private",
+                outputs=[self.detail, self.chosen, self.large, self.known, self.star],
+                **QUIET,
             )
-        self.close.click(
-            lambda: gr.Column(visible=False),
-            outputs=self.detail,
-            show_progress="hidden",
-            api_visibility="private",
-        )
+        self.star.click(self._toggle_star, self.chosen, self.star, **QUIET)
+        undone = [self.deleted, self.undo, *self.outputs]
         self.delete.click(
-            self._delete_one,
-            [self.shown, self.chosen, self.deleted],
-            [self.deleted, self.undo, *self.outputs],
-            show_progress="hidden",
-            api_visibility="private",
+            self._delete_one, [self.shown, self.chosen, self.deleted], undone, **QUIET
         )
-        self.delete_all.click(
-            self._delete_all,
-            [self.shown, self.deleted],
-            [self.deleted, self.undo, *self.outputs],
-            show_progress="hidden",
-            api_visibility="private",
-        )
-        self.undo.click(
-            self._restore,
-            [self.shown, self.deleted],
-            [self.deleted, self.undo, *self.outputs],
-            show_progress="hidden",
-            api_visibility="private",
-        )
+        self.delete_all.click(self._delete_all, [self.shown, self.deleted], undone, **QUIET)
+        self.undo.click(self._restore, [self.shown, self.deleted], undone, **QUIET)
 
     def record(self, key: Key | None) -> Metadata:
         """Return what the chosen image says about itself. Raises gr.Error."""
@@ -158,32 +167,34 @@ class View:
                 raise InputError("the file of this image is gone")
             return metadata.read(path)
         except InputError as error:
-            raise gr.Error(text(error), duration=None, print_exception=False) from error
+            raise complaint(error) from error
 
     def _find(self, key: Key | None) -> tuple[PromptHistory, SavedImage]:
         history = None if key is None else self.service.history.find(key[0])
         saved = None if history is None or key is None else history.find(key[1])
         if history is None or saved is None:
-            raise gr.Error("this image is no longer there", duration=5, print_exception=False)
+            raise complaint("this image is no longer there", 5)
         return history, saved
 
-    def _choose(self, event: gr.EventData) -> tuple[Key | None, gr.Column, str, str]:
-        key = _key(event)
+    def _toggle_star(self, key: Key | None) -> gr.Button:
         history, saved = self._find(key)
-        known = facts(self._known(history, saved))
-        return key, gr.Column(visible=True), self._large(history, saved), known
+        return _star(self.service.stars.toggle((history.number, saved.seed)))
+
+    def _choose(self, event: gr.EventData) -> list[Any]:
+        return self._chosen(self._find(_key(event)))
 
     def _large(self, history: PromptHistory, saved: SavedImage) -> str:
         """Return the image as large as there is room, and its file."""
         image = opened(self.service.history.path(saved))
         if image is None:
             return paragraphs([f"{saved.file} is unreadable."])
-        source = text(address(saved))
-        shown = image_tag(address(saved), history.request.prompt, image.size)
+        name, source = f"{history.number}/{saved.seed}", address(saved)
+        shown = hero(Tile(source, history.request.prompt, name=name, size=image.size))
+        width, height = image.size
         return (
-            f'<a class="large" href="{source}" target="_blank">{shown}</a>'
-            f'<p class="links"><a href="{source}" download>Download</a>'
-            f'<a href="{source}" target="_blank">Open</a></p>'
+            f'{shown}<p class="links"><a href="{text(source)}" download>Download</a>'
+            f'<a href="{text(source)}" target="_blank">Open the file</a>'
+            f"<span>{width} × {height}</span></p>"
         )
 
     def _known(self, history: PromptHistory, saved: SavedImage) -> dict[str, object]:
@@ -192,8 +203,6 @@ class View:
             known = {} if path is None else described(metadata.read(path))
         except InputError as error:
             known = {"File": error}
-        if saved.match is not None:
-            known["Match"] = f"{percent(saved.match)} likely to show all of the prompt"
         return known
 
     def _delete_one(self, shown: Shown, key: Key, deleted: list[Any]) -> list[Any]:
@@ -211,13 +220,13 @@ class View:
         deleted: list[Any],
     ) -> list[Any]:
         files = {history.number: {p.seed: p.file for p in images} for history, images in chosen}
-        carried(self.service.folder.delete, files)
+        carried(self.service.delete, files)
         deleted = [*deleted, files]
         return [deleted, _undo(deleted), *self.show(shown)]
 
     def _restore(self, shown: Shown, deleted: list[Any]) -> list[Any]:
         *earlier, last = deleted
-        carried(self.service.folder.restore, last)
+        carried(self.service.restore, last)
         if others := {number: "" for number in last if number not in shown.called}:
             shown = Shown({**shown.called, **others})
         return [earlier, _undo(earlier), *self.show(shown)]
@@ -233,35 +242,45 @@ def _undo(deleted: Sequence[Files]) -> gr.Button:
 
 def build_view(service: Service, name: str) -> View:
     """Build a view in the block that is open; the ids of its parts begin with `name`."""
-    heading = gr.HTML(elem_id=f"{name}-heading", elem_classes="heading")
     undo = gr.Button("Undo", visible=False, size="sm", elem_id=f"{name}-undo")
-    best = gr.HTML(js_on_load=ON_CLICK, elem_id=f"{name}-best")
-    with gr.Column(visible=False, elem_id=f"{name}-detail", elem_classes="detail") as detail:
-        large = gr.HTML(js_on_load=ON_ESCAPE.format(f"{name}-close"), elem_id=f"{name}-picture")
-        with gr.Row(elem_classes="actions"):
-            reuse = gr.Button("Use these settings", size="sm", elem_id=f"{name}-reuse")
-            more = gr.Button("More like this one", size="sm", elem_id=f"{name}-more")
-            delete = gr.Button("Delete", size="sm", elem_id=f"{name}-delete")
-            close = gr.Button("Close", size="sm", elem_id=f"{name}-close")
-        known = gr.HTML(elem_id=f"{name}-known")
-    with gr.Accordion("The other candidates", open=False, visible=False) as others:
-        rest = gr.HTML(js_on_load=ON_CLICK, elem_id=f"{name}-rest")
-    delete_all = gr.Button(
-        "Delete all of these", size="sm", visible=False, elem_id=f"{name}-delete-all"
-    )
+    with gr.Column(elem_classes="view"):
+        heading = gr.HTML(elem_id=f"{name}-heading", elem_classes="heading")
+        with gr.Column(visible=False, elem_id=f"{name}-detail", elem_classes="detail") as detail:
+            large = gr.HTML(elem_id=f"{name}-picture", elem_classes="picture")
+            with gr.Column(elem_classes="beside"):
+                with gr.Row(elem_classes="actions"):
+                    more = gr.Button("Variations", size="sm", elem_id=f"{name}-more")
+                    reuse = gr.Button("Use these settings", size="sm", elem_id=f"{name}-reuse")
+                    star = gr.Button("☆ Star", size="sm", elem_id=f"{name}-star")
+                    delete = gr.Button(
+                        "Delete",
+                        size="sm",
+                        visible=service.rules.delete,
+                        elem_id=f"{name}-delete",
+                    )
+                known = gr.HTML(elem_id=f"{name}-known", elem_classes="known")
+        best = gr.HTML(js_on_load=ON_CLICK, elem_id=f"{name}-best", elem_classes="best")
+        rest = gr.HTML(js_on_load=ON_CLICK, elem_id=f"{name}-rest", elem_classes="strip")
+        delete_all = gr.Button(
+            "Delete all of these",
+            size="sm",
+            visible=False,
+            elem_id=f"{name}-delete-all",
+            elem_classes="quiet",
+        )
     view = View(
         service,
+        name,
         heading,
         best,
-        others,
         rest,
         detail,
         large,
         known,
         reuse,
         more,
+        star,
         delete,
-        close,
         delete_all,
         undo,
         shown=gr.State(Shown()),
@@ -270,6 +289,22 @@ def build_view(service: Service, name: str) -> View:
     )
     view.connect()
     return view
+
+
+def _star(has_one: bool) -> gr.Button:
+    """Return the button of an image that has a star, or has none."""
+    return gr.Button("★ Starred" if has_one else "☆ Star")
+
+
+def _fit(saved: SavedImage) -> str:
+    """Return in one number how well an image fits its prompt, where that is known."""
+    if saved.match is None:
+        return ""
+    likely = percent(saved.match)
+    return (
+        f'<p class="fit" title="how likely it shows all of the prompt"><strong>{likely}</strong> '
+        "likely to show all of it</p>"
+    )
 
 
 def _heading(histories: Sequence[PromptHistory], comparison: Comparison | None) -> str:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,37 +15,26 @@ from typing import Any
 from gen.engine import Engine, Outcome
 from gen.errors import InputError
 from gen.events import Event, Watch, ignore_events
-from gen.models import DEFAULT_MODEL, Spec, WeightsError, shipped
+from gen.models import DEFAULT_MODEL, Spec, WeightsError
 from gen.plan import Plan, resolve
+from gen.run_folder.events import Files
 from gen.run_folder.folder import RunFolder
 from gen.run_folder.history import History
 from gen.settings.request import Request
 from ui.api.images import decode
+from ui.service.catalog import Catalog, UnknownModelError
 from ui.service.metrics import Metrics
 from ui.service.queue import FatalJobError, Job, Queue, QueueFullError, StoppingError
 from ui.service.reading import Reader
-from ui.service.settings import EDITS, LIMITS, SERVED
+from ui.service.rules import Rules
+from ui.service.settings import EDITS, SERVED, offered
+from ui.service.stars import Stars
+from ui.service.styles import OWN, Style, read_styles
 
 JOURNAL = "queue.json"  # in the run folder
+CLAIMS_KEPT = 10_000  # images whose claims are remembered
+Claims = tuple[tuple[str, bool], ...]  # of a prompt, and whether each holds in an image
 NO_UPLOADS: Mapping[str, Path] = MappingProxyType({})
-
-
-class UnknownModelError(InputError):
-    """Not one of the models that are served."""
-
-
-def models_present() -> dict[str, Spec]:
-    """Return the known models whose weights are there, by name."""
-    return {name: spec for name, spec in shipped().items() if spec.folder.is_dir()}
-
-
-def find_served(name: str) -> Spec:
-    """Return the Spec of a known model; no folder of the server's disk is one for visitors."""
-    if name not in shipped():
-        raise UnknownModelError(
-            f"no model {name[:80]!r} is served here: choose from {', '.join(models_present())}"
-        )
-    return shipped()[name]
 
 
 @dataclass(frozen=True)
@@ -70,25 +60,58 @@ class Service:
 
     engine: Engine
     folder: RunFolder
-    find: Callable[[str], Spec] = find_served
     fit_size: bool = False
+    catalog: Catalog = field(default_factory=Catalog)
+    rules: Rules = field(default_factory=Rules)
+    styles: Sequence[Style] = field(default_factory=lambda: read_styles(OWN))
     metrics: Metrics = field(default_factory=Metrics)
     reader: Reader = field(default_factory=Reader)
 
     def __post_init__(self) -> None:
         self.history = History(self.folder.path)
+        self.stars = Stars(self.folder.path)
+        self._claims: OrderedDict[tuple[int, int], Claims] = OrderedDict()
         self.queue = Queue(self.folder.path / JOURNAL)
+
+    @property
+    def models(self) -> dict[str, Spec]:
+        """The models that visitors may choose, by name."""
+        known = self.catalog.models
+        return {name: spec for name, spec in known.items() if self.rules.allow_model(name)}
+
+    @property
+    def default(self) -> str:
+        """The name of the model that draws when none is asked for, of those that visitors may."""
+        name = self.catalog.default
+        return name if self.rules.allow_model(name) else next(iter(self.models), name)
+
+    def find(self, name: str) -> Spec:
+        """Return the Spec of a model. Raises UnknownModelError for what visitors may not choose."""
+        if not self.rules.allow_model(name):
+            raise UnknownModelError(
+                f"no model {name[:80]!r} is served here: choose from {', '.join(self.models)}"
+            )
+        return self.catalog.find(name)
+
+    def specs(self, names: Sequence[str]) -> list[Spec]:
+        """Return what is known of the chosen models; nothing chosen is the default."""
+        allowed = [name for name in names if self.rules.allow_model(name)]
+        return self.catalog.specs([*allowed, *([] if allowed else [self.default])])
+
+    def offered(self, models: Iterable[Spec]) -> list[str]:
+        """Return the settings of models that visitors may give, in the table's order."""
+        return [name for name in offered(models) if self.rules.allow_setting(name)]
 
     def check(self) -> None:
         """Raise WeightsError if the default models are not there; loads nothing."""
         self.engine.reranker_spec()
-        self.engine.model_hash(self.find(DEFAULT_MODEL))
+        self.engine.model_hash(self.find(self.default))
 
     def load(self) -> None:
         """Load the default models, so that the first job does not wait for them."""
 
         def work(job: Job) -> None:
-            self.engine.pipeline(self.find(DEFAULT_MODEL), job.follow)
+            self.engine.pipeline(self.find(self.default), job.follow)
             if self.engine.reranker_spec() is not None:
                 self.engine.load_reranker(job.follow)
 
@@ -101,13 +124,18 @@ class Service:
 
         `uploads` are the files of an edit, by the names of their settings.
         """
-        served = {*SERVED, *EDITS} if uploads else SERVED
+        files = {"lora": self.catalog.loras, "vae": self.catalog.vaes}
+        served = {*SERVED, *(name for name, known in files.items() if known)}
+        if uploads:
+            served |= {*EDITS}
         for name in request.given():
-            if name not in served:
+            if name not in served or not self.rules.allow_setting(name):
                 raise InputError(f"{name}: not a setting for visitors of a server")
-        plan = resolve(_with_uploads(request, uploads), self.find)
+        if request.model is None and self.default != DEFAULT_MODEL:
+            request = request.replace(model=self.default)
+        plan = resolve(_with_uploads(self.catalog.with_files(request), uploads), self.find)
         for _, own in plan.models:
-            for name, most in LIMITS.items():
+            for name, most in self.rules.most.items():
                 value = getattr(own, name)
                 if value is not None and value > most:
                     raise InputError(f"{name} {value}: at most {most} on this server")
@@ -198,11 +226,49 @@ class Service:
         if not paths or outcome.number is None or self.engine.reranker_spec() is None:
             return
         images = self.engine.load_reranker().encode(list(paths.values()), skip_bad=True)
-        matches = self._matches(outcome.plan.request.prompt, images)
+        prompt = outcome.plan.request.prompt
+        checks = self.engine.load_reranker().check(prompt, images)
+        for seed, check in zip(paths, checks, strict=True):
+            claims = tuple((each.claim.text, each.holds) for each in check.results)
+            self._claims[outcome.number, seed] = claims
+        while len(self._claims) > CLAIMS_KEPT:
+            self._claims.popitem(last=False)
+        matches = self._matches(prompt, images)
         if matches is not None:
             pairs = zip(paths, matches, strict=True)
             known = {seed: match for seed, match in pairs if math.isfinite(match)}
             self.folder.note_matches(outcome.number, known)
+
+    def claims_of(self, number: int, seed: int) -> Claims:
+        """Return what the prompt claims and whether it holds in an image that was drawn lately."""
+        return self._claims.get((number, seed), ())
+
+    def delete(self, files: Files) -> None:
+        """Move images to where they can be brought back from. Raises InputError and RoomError.
+
+        So do `restore` and `empty_deleted`: InputError where the owner lets no visitor delete.
+        """
+        self._check_may_delete()
+        self.folder.delete(files)
+
+    def restore(self, files: Files) -> None:
+        """Bring deleted images back."""
+        self._check_may_delete()
+        self.folder.restore(files)
+
+    def empty_deleted(self) -> None:
+        """Remove for good what was deleted."""
+        self._check_may_delete()
+        self.folder.empty_deleted()
+
+    def _check_may_delete(self) -> None:
+        if not self.rules.delete:
+            raise InputError("visitors of this server delete nothing")
+
+    def token_count(self, prompt: str, spec: Spec) -> int | None:
+        """Return how many tokens a loaded model makes of a prompt; None while it is not loaded."""
+        pipeline = self.engine.loaded(spec)
+        return None if pipeline is None else pipeline.token_count(prompt)
 
     def stop(self, seconds: float | None = None) -> bool:
         """End the job in the making after its step; returns when what it has is saved.

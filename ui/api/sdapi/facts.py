@@ -16,7 +16,7 @@ from ui.api.images import from_base64, open_image
 from ui.api.sdapi.extras import UPSCALERS
 from ui.api.sdapi.options import title
 from ui.api.sdapi.request import THEIR_NAMES
-from ui.service.service import Service, models_present
+from ui.service.service import Service
 
 # Lists that are empty here: tools ask for all of them before they draw.
 EMPTY_LISTS = (
@@ -155,7 +155,7 @@ def _add_lists(router: APIRouter, service: Service) -> None:
                 hash=service.engine.model_hash(spec),
                 filename=spec.folder.name,
             )
-            for spec in models_present().values()
+            for spec in service.models.values()
         ]
 
     @router.get("/samplers")

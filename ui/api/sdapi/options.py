@@ -13,7 +13,8 @@ from gen.models import Spec
 from ui.api.answers import ParameterError, client_of, new_router
 from ui.api.body import checked
 from ui.api.sizes import chosen_specs
-from ui.service.service import Service, UnknownModelError, models_present
+from ui.service.catalog import UnknownModelError
+from ui.service.service import Service
 
 CLIENT = "sdapi"  # who is asking, beside the address
 MOST_CLIENTS = 1000  # whose choices are remembered
@@ -73,15 +74,15 @@ def find_checkpoint(service: Service, written: Any) -> str:
     """Return the model of a title, name, file name or hash. Raises UnknownModelError."""
     text = str(written).strip()
     name = text.partition(" [")[0].removesuffix(".safetensors").removesuffix(".ckpt")
-    if name in models_present():
+    if name in service.models:
         return name
-    for present, spec in models_present().items():
+    for present, spec in service.models.items():
         if text and text == service.engine.model_hash(spec):
             return present
-    found = {present.lower(): present for present in models_present()}.get(name.lower())
+    found = {present.lower(): present for present in service.models}.get(name.lower())
     if found is None:
         raise UnknownModelError(
-            f"no model {text[:80]!r} is served here: choose from {', '.join(models_present())}"
+            f"no model {text[:80]!r} is served here: choose from {', '.join(service.models)}"
         )
     return found
 

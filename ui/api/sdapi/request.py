@@ -20,8 +20,9 @@ from ui.api.body import checked, setting_fields
 from ui.api.images import Form
 from ui.api.sdapi.options import Choice, find_checkpoint
 from ui.api.sizes import MAX_SIDE, can_draw, chosen_specs, fitted_size, nearest_size, size_settings
+from ui.service.rules import LIMITS
 from ui.service.service import Service
-from ui.service.settings import LIMITS, offered
+from ui.service.settings import offered
 
 # What is not done here, with the values that ask for nothing.
 REFUSED: Mapping[str, tuple[Any, ...]] = {

@@ -1,0 +1,98 @@
+"""What the page shows before anything is drawn: what the model can draw, examples, and the last
+images of the folder."""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from gen.models import Spec
+from gen.run_folder.fold import PromptHistory
+from gen.settings.vocabulary import unknown_words
+from ui.page.form import examples
+from ui.page.markup import text, tiles
+from ui.page.tiles import image_tile
+from ui.service.service import Service
+
+WORDS = 16  # to click
+LATELY = 12  # images
+
+
+def start(service: Service, chosen: Sequence[Spec]) -> str:
+    """Return what the chosen models draw with words to click, examples, and the last images.
+
+    No model chosen is the default.
+    """
+    chosen = chosen or service.specs([])
+    parts = ['<section class="start">']
+    if lately := _lately(service):
+        parts += ['<p class="label">Drawn lately</p>', lately]
+    parts += map(_draws, chosen)
+    if words := [word for spec in chosen for word in _words(spec.vocabulary)][:WORDS]:
+        buttons = "".join(
+            f'<li><button type="button" class="chip" data-word="{text(word)}">{text(word)}'
+            "</button></li>"
+            for word in dict.fromkeys(words)
+        )
+        parts.append(f'<ul class="chips" aria-label="words that it knows">{buttons}</ul>')
+    if prompts := examples(service):
+        buttons = "".join(
+            f'<li><button type="button" class="example" data-do="draw" data-name="{text(prompt)}">'
+            f"{text(prompt)}</button></li>"
+            for prompt in prompts
+        )
+        parts.append('<p class="label">Draw six of one of these</p>')
+        parts.append(f'<ul class="examples" aria-label="examples">{buttons}</ul>')
+    return "".join([*parts, "</section>"])
+
+
+def checked(prompt: str, chosen: Sequence[Spec], service: Service) -> str:
+    """Return how many tokens a prompt has, and the words that a model was never shown."""
+    if not prompt.strip():
+        return ""
+    lines = []
+    for spec in chosen:
+        count = service.token_count(prompt, spec)
+        if count is not None:
+            over = count > spec.context and not spec.long_prompts
+            more = ", the end is not read" if over else ""
+            name = f"{spec.name}: " if len(chosen) > 1 else ""
+            kind = "warns" if over else "counts"
+            lines.append(
+                f'<span class="{kind}">{text(name)}{count} of {spec.context} tokens{more}</span>'
+            )
+        if words := unknown_words(prompt, spec.vocabulary):
+            marked = ", ".join(f"<mark>{text(word)}</mark>" for word in words)
+            lines.append(
+                f'<span class="warns">{text(spec.name)} was never shown {marked}: it draws '
+                f"{text(spec.draws)}</span>"
+            )
+    return "".join(lines)
+
+
+def _draws(spec: Spec) -> str:
+    return f'<p class="draws"><strong>{text(spec.name)}</strong> draws {text(spec.draws)}.</p>'
+
+
+def _lately(service: Service) -> str:
+    service.history.refresh()
+    prompts: list[PromptHistory] = service.history.prompts()[:LATELY]
+    return (
+        tiles(
+            [image_tile(service, history, history.images[0]) for history in prompts], "drawn lately"
+        )
+        if prompts
+        else ""
+    )
+
+
+@cache
+def _words(path: Path | None) -> tuple[str, ...]:
+    """Return names of things from a vocabulary.json; none if it does not list them."""
+    if path is None:
+        return ()
+    try:
+        nouns = json.loads(path.read_text(encoding="utf-8")).get("nouns", [])
+        return tuple(str(noun["name"]) for noun in nouns)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ()
