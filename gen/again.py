@@ -67,8 +67,8 @@ def read_plan(
     """Plan how to make the image of a file again.
 
     `model` says where the model is now, if it has moved; `changes` are settings: where the files of
-    an edit are, which else are looked for where they were and in the run folder, and another
-    `upscale`. Raises InputError if the file does not say how it was made.
+    an edit and the folder of LoRA files are, which else are looked for where they were and in the
+    run folder, and another `upscale`. Raises InputError if the file does not say how it was made.
     """
     record = metadata.read(path)
     request = record.request
