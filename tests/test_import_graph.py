@@ -26,7 +26,16 @@ MAY_IMPORT = {
 RERANK_MAY_IMPORT = ("rerank", "pipelines.checkpoints", "pipelines.runtime", "pipelines.images")
 WINGS = ("pipelines.dalle", "pipelines.diffusion", "pipelines.stock", "pipelines.unclip")
 SHORT = ("gen", "pipelines", "rerank", "ui", "train")
-HEAVY = {"torch", "diffusers", "transformers", "accelerate", "safetensors", "xformers", "gradio"}
+HEAVY = {
+    "torch",
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "safetensors",
+    "xformers",
+    "gradio",
+    "ray",
+}
 
 
 def modules(folder: str) -> list[Path]:

@@ -85,6 +85,8 @@ def given_machine(options: argparse.Namespace) -> dict[str, Any]:
         "compiled": options.compile,
         "aesthetic": given_aesthetic(options),
         "threads": options.threads,
+        "workers": options.workers,
+        "ray": options.ray,
     }
 
 
@@ -276,6 +278,18 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
         type=_whole_number(1, 4096),
         metavar="N",
         help="cores of the CPU to keep busy (default: all that this process may use)",
+    )
+    group.add_argument(
+        "--workers",
+        type=_whole_number(1, 4096),
+        metavar="N",
+        help="have so many processes draw, on all GPUs or with a share of the cores each; with "
+        "--ray, so many actors",
+    )
+    group.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="have the actors of a Ray cluster draw; local: of one that is begun on this machine",
     )
     group.add_argument(
         "--safety",
