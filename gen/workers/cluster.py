@@ -15,6 +15,7 @@ from gen.workers.processes import answer
 from gen.workers.tasks import Task
 
 LOCAL = "local"
+PLACE_SECONDS = 600  # for the first actor to begin
 
 
 class Cluster:
@@ -39,7 +40,18 @@ class Cluster:
         )
         self._fields = {**fields, "threads": threads}
         self._actors = [self._actor.remote(self._fields) for _ in range(self.size)]
+        self._begun = [actor.begin.remote() for actor in self._actors]
+        self._there: set[int] = set()
+        if not self._ray.wait(self._begun, num_returns=1, timeout=PLACE_SECONDS)[0]:
+            self.close()
+            raise InputError(f"--ray {address}: the cluster has no place for an actor")
         self._running: dict[Any, tuple[int, int]] = {}  # worker and task, by what Ray promises
+
+    def is_there(self, worker: int) -> bool:
+        """Return whether the cluster had a place for an actor, and it has begun."""
+        if worker not in self._there and self._ray.wait([self._begun[worker]], timeout=0)[0]:
+            self._there.add(worker)
+        return worker in self._there
 
     def submit(self, worker: int, number: int, task: Task) -> None:
         """Call an actor."""
@@ -71,7 +83,9 @@ class Cluster:
         """Kill an actor and start another, where the cluster has a place for it."""
         self._ray.kill(self._actors[worker])
         self._running = {p: own for p, own in self._running.items() if own[0] != worker}
+        self._there.discard(worker)
         self._actors[worker] = self._actor.remote(self._fields)
+        self._begun[worker] = self._actors[worker].begin.remote()
 
     def cancel(self, *, finish: bool) -> None:
         """Let actors end what they are at: it is a micro-batch at most."""
@@ -105,6 +119,9 @@ class Actor:
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
         self._models = Models(**fields)
+
+    def begin(self) -> None:
+        """Do nothing, as soon as there is an actor that can."""
 
     def draw(self, number: int, task: Task) -> list[tuple[Any, ...]]:
         """Do a task; returns kinds of reports and what belongs to them, but for the worker."""

@@ -59,6 +59,9 @@ class Crew(Protocol):
 
     size: int
 
+    def is_there(self, worker: int) -> bool:
+        """Return whether a worker can take tasks; one of a cluster may wait for its place."""
+
     def submit(self, worker: int, number: int, task: Task) -> None:
         """Give a worker a task, which reports are going to call by its number."""
 

@@ -98,16 +98,18 @@ class Dispatch:
 
     def _hand_out(self, wanted: int | None) -> None:
         """Give tasks to the workers that have fewest, unless results pile up."""
-        while self._waiting:
-            least = min(self._given, key=len)
-            if len(least) >= QUEUED:
+        there = [i for i in range(self.crew.size) if self.crew.is_there(i)]
+        while self._waiting and there:
+            worker = min(there, key=lambda i: len(self._given[i]))
+            given = self._given[worker]
+            if len(given) >= QUEUED:
                 return
             if self._waiting[0] != wanted and len(self._results) >= AHEAD * self.crew.size:
                 return
-            number, worker = self._waiting.popleft(), self._given.index(least)
-            if not least:
+            number = self._waiting.popleft()
+            if not given:
                 self._began[worker] = self._clock()
-            least.append(number)
+            given.append(number)
             self.crew.submit(worker, number, self._tasks[number])
 
     def _take_in(

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 from gen.events import Cancel, Watch
 from gen.memory import BatchSize, free_on_host
-from gen.models import NO_RERANKER, Models
+from gen.models import NO_RERANKER, Models, count_gpus
 from gen.plan import Candidate, Plan
 from gen.run_folder.folder import Job
 from gen.settings.request import Request
@@ -152,6 +152,5 @@ def _devices(models: Models, workers: int) -> list[str]:
     chosen, *_ = models.choose_machine()
     if not chosen.startswith("cuda") or models.device not in (None, "auto", "cuda"):
         return [chosen] * workers
-    import torch
-
-    return [f"cuda:{i % torch.cuda.device_count()}" for i in range(workers)]
+    gpus = count_gpus()
+    return [f"cuda:{i % gpus}" for i in range(workers)]

@@ -33,6 +33,10 @@ class Processes:
         self._fields = fields
         self._workers = [_start(own) for own in fields]
 
+    def is_there(self, worker: int) -> bool:
+        """Return True: it takes tasks while it starts."""
+        return True
+
     def submit(self, worker: int, number: int, task: Task) -> None:
         """Send a task; that a worker has ended is seen while waiting."""
         with suppress(OSError):
@@ -137,9 +141,10 @@ def work(socket: int) -> None:
     models = Models(**connection.recv())
     tasks: queue.SimpleQueue[tuple[int, Task, Cancel]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, tasks), daemon=True).start()
-    while True:
-        number, task, cancel = tasks.get()
-        connection.send(answer(models, number, task, cancel, connection.send))
+    with suppress(BrokenPipeError, ConnectionResetError):  # nobody waits for it any more
+        while True:
+            number, task, cancel = tasks.get()
+            connection.send(answer(models, number, task, cancel, connection.send))
 
 
 def _listen(connection: Connection, tasks: "queue.SimpleQueue[tuple[int, Task, Cancel]]") -> None:

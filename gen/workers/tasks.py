@@ -10,7 +10,7 @@ from PIL import Image
 from gen import editing, scoring
 from gen.drafting import Drafting, finished_drafts
 from gen.events import Cancel, Watch
-from gen.models import Models
+from gen.models import Models, to_pixels
 from gen.plan import Candidate, Plan
 from gen.result import Result
 from gen.run_folder.folder import Job
@@ -92,11 +92,7 @@ class Drawn:
 
     def pixels(self) -> Any:
         """Return the images as uint8 (M, 3, H, W), for a scorer of the driver."""
-        import torch
-
-        arrays = [self.arrays[seed] for seed in self.seeds if seed in self.arrays]
-        rows = [torch.from_numpy(array.copy()).permute(2, 0, 1) for array in arrays]
-        return torch.stack(rows) if rows else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+        return to_pixels([self.arrays[seed] for seed in self.seeds if seed in self.arrays])
 
 
 Piece = Drawn | Look

@@ -31,11 +31,15 @@ class FakeCrew:
         self.size, self.fate, self.now = size, fate, 0.0
         self.drawn: Counter[int] = Counter()
         self.replaced = self.most_results = 0
+        self.absent: set[int] = set()
         self.cancelled: list[bool] = []
         self.closed = False
         self._due: list[tuple[float, int, int, int, str]] = []  # when, order, worker, task, end
         self._free_at = [0.0] * size
         self._order = 0
+
+    def is_there(self, worker: int) -> bool:
+        return worker not in self.absent
 
     def submit(self, worker: int, number: int, task: Task) -> None:
         seconds, end = self.fate(worker, number)
@@ -207,6 +211,13 @@ def test_a_worker_is_never_given_more_than_two_tasks(task: Task) -> None:
     for _ in range(50):
         dispatch.add(task, ignore_events)
     assert sum(crew.drawn.values()) == QUEUED * 2
+
+
+def test_a_worker_that_waits_for_its_place_holds_nobody_up(task: Task) -> None:
+    dispatch, crew = dispatch_of(3, lambda *_: (1.0, ""))
+    crew.absent = {0, 2}
+    assert results(dispatch, task, 12) == [piece(number) for number in range(12)]
+    assert crew.now == pytest.approx(12.0)
 
 
 def test_random_losses_lose_nothing_and_double_nothing(task: Task) -> None:
