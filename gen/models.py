@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import rerank.model.specs
+from gen import enlarging
 from gen.errors import InputError, RoomError
 from gen.events import Loading, Note, Watch, ignore_events
 from gen.memory import free_on_host
@@ -24,8 +25,10 @@ from rerank import scorers
 from rerank.scorers import Scorer, Weighted
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL import Image
 
+    from gen.plan import Plan
     from pipelines.drafts import Pipeline
     from pipelines.segmentation.finding import Finder
     from pipelines.segmentation.models import Kind
@@ -113,6 +116,14 @@ class Models:
     def loaded(self, spec: Spec) -> "Pipeline | None":
         """Return the pipeline of a model if it is in memory."""
         return self._pipelines.get((spec.folder, spec.adapters))
+
+    def upscaler_for(
+        self, plan: "Plan", spec: Spec, watch: Watch = ignore_events
+    ) -> "Upscaler | None":
+        """Return the upscaler that one model's images of a plan need; None for none."""
+        own = next(request for each, request in plan.models if each.folder == spec.folder)
+        file = enlarging.needed(own, spec)
+        return None if file is None else self.upscaler(file, watch)
 
     def enlarged(
         self, image: "Image.Image", upscaler: Path, times: float, watch: Watch = ignore_events
@@ -278,6 +289,21 @@ def free_memory(device: Any) -> float:
 
     free, _ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def count_gpus() -> int:
+    """Return how many CUDA devices there are."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def to_pixels(arrays: "Sequence[np.ndarray]") -> Any:
+    """Return images, uint8 (H, W, 3) each, as one tensor (N, 3, H, W) for a scorer."""
+    import torch
+
+    rows = [torch.from_numpy(array.copy()).permute(2, 0, 1) for array in arrays]
+    return torch.stack(rows) if rows else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
 
 
 def describe_devices() -> tuple[str, str]:
