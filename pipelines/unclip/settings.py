@@ -81,8 +81,8 @@ class ImagePromptSettings(TypedDict, total=False):
     mix_at: Annotated[
         float | None,
         Setting(
-            "how far a mix is from its first image, or an image from what --toward says; by "
-            "default 0.5, and 0.35 with --toward",
+            "how far a mix is turned from its first image to the second, by default 0.5, or an "
+            "image to what --toward says, by default 0.35",
             "Mix at",
             low=0,
             high=1,

@@ -22,6 +22,7 @@ from pipelines import families
 from pipelines.dalle.settings import DalleSettings
 from pipelines.diffusion.settings import DiffusionSettings
 from pipelines.settings import Setting, settings_of
+from pipelines.unclip.settings import UnclipSettings
 from rerank.panel import Member, Panel
 from ui.service.service import Service
 from ui.service.settings import EDITS, SERVED, offered
@@ -48,8 +49,20 @@ LOCAL = {
     "mix_with",
     "prior",
 }
-WITH_AN_IMAGE = {*EDITS, "init_image_hash", "mask_hash", "image_prompt_hash", "mix_with_hash"}
-FAMILIES = {"whole-diffusion": DiffusionSettings, "whole-dalle": DalleSettings}
+RECORDED = {"prior_seed"}  # and nobody asks for it
+WITH_AN_IMAGE = {
+    *EDITS,
+    *RECORDED,
+    "init_image_hash",
+    "mask_hash",
+    "image_prompt_hash",
+    "mix_with_hash",
+}
+FAMILIES = {
+    "whole-diffusion": DiffusionSettings,
+    "whole-dalle": DalleSettings,
+    "whole-unclip": UnclipSettings,
+}
 
 
 @pytest.fixture
@@ -216,3 +229,22 @@ class Encoded(list):
     """Images as a panel's members take them."""
 
     failed: dict[int, str] = {}  # noqa: RUF012
+
+
+def test_an_image_is_varied_by_its_embedding_where_a_model_can(whole: FakeSite) -> None:
+    openai = pytest.importorskip("openai", reason="openai is not installed")
+    out = io.BytesIO()
+    Image.new("RGB", (40, 30), "navy").save(out, "png")
+    with openai.OpenAI(base_url=f"{whole.url}/v1", api_key="any", max_retries=0) as client:
+        answer = client.images.create_variation(
+            image=("image.png", out.getvalue()),
+            model="whole-unclip",
+            extra_body={"prompt": "a panda", "candidates": 2, "seed": 3, "toward": "a cat"},
+        )
+    request = request_in(answer.data[0].b64_json)
+    assert request.image_prompt is not None
+    assert request.init_image is None
+    assert request.strength is None
+    [settings] = whole.fakes.pipelines["whole-unclip"].settings
+    assert settings["images"].images[0].size == (40, 30)
+    assert settings["images"].toward == "a cat"
