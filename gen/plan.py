@@ -20,6 +20,7 @@ from gen.settings import templates
 from gen.settings.request import MAX_SEED, MODEL_SETTINGS, RANDOM_SEED, SETTINGS, Request
 from pipelines import families
 from pipelines.checkpoints import specs
+from pipelines.checkpoints.places import locate
 from pipelines.checkpoints.specs import Adapters, Spec
 from pipelines.diffusion import prompt_weights
 from pipelines.diffusion.spec import NEEDS_A_MASK
@@ -242,8 +243,9 @@ def _names_of_models(text: str) -> list[str]:
 
 def _read_adapters(request: Request) -> Adapters:
     """Return the files that the request adds to its models."""
+    prior = None if request.prior is None else str(locate(request.prior).path)
     try:
-        return specs.read_adapters(request.lora, request.vae, request.embedding, request.prior)
+        return specs.read_adapters(request.lora, request.vae, request.embedding, prior)
     except ValueError as error:
         raise InputError(str(error)) from error
 

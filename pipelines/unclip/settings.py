@@ -112,7 +112,7 @@ class UnclipSettings(DrawingSettings, ImagePromptSettings, total=False):
     prior: Annotated[
         str | None,
         Setting(
-            "the folder of a prior, for a model that has none: Kandinsky's, or Karlo's",
+            "the folder of a prior, or its name on the hub, for a model that has none",
             metavar="FOLDER",
             local=True,
             loads=True,
