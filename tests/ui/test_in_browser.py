@@ -659,8 +659,8 @@ def test_many_images_of_the_gallery_at_once(browser, quick) -> None:
     page = browser.open(quick.url)
     for seed, prompt in ((610, "a grebe on water"), (620, "a grebe asleep"), (630, "a smew")):
         drawn(page, prompt, seed=seed, candidates=2, top_k=2)
-    page.click("#draw-star")
-    page.wait_for_selector("#draw-star >> text=Starred")
+    page.click("#draw-heart")
+    page.wait_for_selector("#draw-heart >> text=given")
     tab(page, "Gallery")
     page.wait_for_selector("#gallery-prompts h2 >> text=Today")
     page.fill("#gallery-search input, #gallery-search textarea", "GREBE a")
@@ -689,7 +689,7 @@ def test_many_images_of_the_gallery_at_once(browser, quick) -> None:
     page.click("#deleted-back >> text=4 images")
     page.wait_for_selector("#gallery-told >> text=2 prompts")
     page.fill("#gallery-search input, #gallery-search textarea", "")
-    page.check("#gallery-starred input")
+    page.check("#gallery-hearted input")
     page.wait_for_selector("#gallery-told >> text=1 prompt")
     assert "a smew" in page.inner_text("#gallery-prompts")
 
