@@ -13,6 +13,8 @@ from pipelines.diffusion.networks import Reader
 from pipelines.diffusion.prompt_weights import Fragment, parse, plain
 
 REMEMBERED = 8  # encodings
+COMMA = ",</w>"
+MOST_MOVED = 20  # tokens behind a comma, which go to the next chunk together
 COMFYUI = "embedding:"  # what ComfyUI puts in front of them
 NO_WORDS: Mapping[str, tuple[tuple[int, ...], ...]] = {}
 
@@ -143,32 +145,52 @@ class Text:
         return encoder.final_layer_norm(out.hidden_states[-clip_skip])
 
     def _chunks(self, reader: int, prompt: str, syntax: str) -> list[list[Token]]:
-        """Split a prompt's tokens for one encoder into chunks that it can read, at least one."""
+        """Split a prompt's tokens for one encoder into chunks that it can read, at least one.
+
+        As in AUTOMATIC1111's web UI: where all chunks are read, what follows a comma near the end
+        of one goes to the next with what belongs to it, a learned word is not torn, and a break at
+        the end adds no chunk.
+        """
+        room = self.context - 2
         chunks: list[list[Token]] = [[]]
+        comma = self.readers[reader].tokenizer.get_vocab().get(COMMA)
+        last_comma: int | None = None  # where it is in the last chunk
         place = 0
         for fragment in parse(prompt, syntax):
             if fragment.breaks:
                 chunks.append([])
-                place += 1
-            for token in self._tokens(reader, fragment, place):
-                if len(chunks[-1]) == self.context - 2:
-                    chunks.append([])
-                chunks[-1].append(token)
+                last_comma, place = None, place + 1
+            for tokens in self._tokens(reader, fragment, place):
+                left, is_comma = room - len(chunks[-1]), tokens[0].id == comma
+                moved: list[Token] = []
+                near = last_comma is not None and room - last_comma <= MOST_MOVED
+                if last_comma is not None and near and left == 0 and self.long and not is_comma:
+                    moved = chunks[-1][last_comma + 1 :]
+                    del chunks[-1][last_comma + 1 :]
+                if len(tokens) > left:
+                    chunks.append(moved)
+                    last_comma = None
+                if is_comma:
+                    last_comma = len(chunks[-1])
+                chunks[-1] += tokens
             place += len(fragment.text)
-        return chunks
+        return chunks if chunks[-1] or len(chunks) == 1 else chunks[:-1]
 
-    def _tokens(self, reader: int, fragment: Fragment, place: int) -> Iterator[Token]:
-        tokenizer, weight = self.readers[reader].tokenizer, fragment.weight
+    def _tokens(self, reader: int, fragment: Fragment, place: int) -> Iterator[list[Token]]:
+        """Yield the tokens of a fragment: one by one, those of a learned word together."""
+        tokenizer, weight, room = self.readers[reader].tokenizer, fragment.weight, self.context - 2
         for start, text in self._split_at_words(fragment.text):
             learned = self.words.get(text.lower().removeprefix(COMFYUI))
             if learned is not None:
-                yield from (Token(i, weight, place + start) for i in learned[reader])
+                ids = learned[reader]
+                for i in range(0, len(ids), room):
+                    yield [Token(each, weight, place + start) for each in ids[i : i + room]]
                 continue
             encoded = tokenizer(
                 text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
             )
             for i, (offset, _) in zip(encoded.input_ids, encoded.offset_mapping, strict=True):
-                yield Token(i, weight, place + start + offset)
+                yield [Token(i, weight, place + start + offset)]
 
     def _split_at_words(self, text: str) -> Iterator[tuple[int, str]]:
         """Split a text at the words of textual inversion, with where each part begins.

@@ -1,5 +1,6 @@
 """Prompts in chunks and with weights, against the text encoder called by hand."""
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from pipelines.diffusion.pipeline import LatentDiffusion
-from pipelines.diffusion.text import Text
+from pipelines.diffusion.text import MOST_MOVED, Text
 
 pytestmark = pytest.mark.slow
 
@@ -125,3 +126,60 @@ def test_pooled_vector_is_that_of_the_end(
     pooled = text.encode("cat").pooled
     assert pooled is not None
     assert torch.allclose(pooled, expected, atol=1e-6)
+
+
+def ids_of_chunks(text: Text, prompt: str) -> list[list[int]]:
+    return [[token.id for token in chunk] for chunk in text._chunks(0, prompt, "a1111")]
+
+
+def cut_at_commas(ids: list[int], comma: int, room: int, most: int) -> list[list[int]]:
+    """Cut tokens where AUTOMATIC1111's web UI does, from its rule: a full chunk ends behind its
+    last comma, unless that is more than `most` tokens before its end or a comma comes next."""
+    if len(ids) <= room:
+        return [ids]
+    commas = [i for i in range(room) if ids[i] == comma]
+    moves = ids[room] != comma and commas != [] and room - commas[-1] <= most
+    end = commas[-1] + 1 if moves else room
+    return [ids[:end], *cut_at_commas(ids[end:], comma, room, most)]
+
+
+def test_long_prompts_are_cut_at_commas(text: Text) -> None:
+    chance, [comma] = random.Random(3), ids_of(text, ",")
+    moved = 0
+    for _ in range(300):
+        words = [chance.choice(["red"] * chance.randint(1, 12) + [","]) for _ in range(90)]
+        ids = ids_of(text, " ".join(words))
+        expected = cut_at_commas(ids, comma, CONTEXT - 2, MOST_MOVED)
+        assert ids_of_chunks(text, " ".join(words)) == expected
+        moved += any(len(chunk) < CONTEXT - 2 for chunk in expected[:-1])
+    assert moved > 100
+
+
+def test_what_follows_a_comma_stays_together(text: Text) -> None:
+    [comma], [red], [blue] = (ids_of(text, word) for word in (",", "red", "blue"))
+    room = CONTEXT - 2
+    found = ids_of_chunks(text, "red " * (room - 6) + ", " + "blue " * 8)
+    assert found == [[*[red] * (room - 6), comma], [blue] * 8]
+    assert [len(c) for c in ids_of_chunks(text, "red, " + "blue " * room)] == [room, 2]
+    short = Text(text.readers, CONTEXT, CPU, pooled=False)  # reads the first chunk alone
+    assert len(ids_of_chunks(short, "red " * (room - 6) + ", " + "blue " * 8)[0]) == room
+
+
+def test_breaks_at_the_ends_of_a_prompt(text: Text) -> None:
+    red = ids_of(text, "red")
+    assert ids_of_chunks(text, "red BREAK ") == [red]
+    assert ids_of_chunks(text, "BREAK red") == [[], red]
+    assert ids_of_chunks(text, "red BREAK BREAK red") == [red, [], red]
+    assert ids_of_chunks(text, "BREAK") == [[]]
+    assert ids_of_chunks(text, "(red BREAK red:1.2)") == [red, red]  # a word in the web UI
+
+
+def test_a_learned_word_is_not_torn(text: Text) -> None:
+    words = {"style": ((500, 501, 502),), "long": (tuple(range(500, 540)),)}
+    learned = Text(text.readers, CONTEXT, CPU, pooled=False, long=True, words=words)
+    room, red = CONTEXT - 2, ids_of(text, "red")
+    assert ids_of_chunks(learned, "red " * (room - 2) + "style") == [
+        red * (room - 2),
+        [500, 501, 502],
+    ]
+    assert [len(chunk) for chunk in ids_of_chunks(learned, "long")] == [room, 10]
