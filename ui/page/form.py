@@ -21,7 +21,7 @@ from ui.service.styles import PLACE, Style, apply
 
 LEFT = "default"  # what a field says that is left to each model
 COUNTS: Mapping[str, Value] = {"candidates": DEFAULT_CANDIDATES, "top_k": DEFAULT_TOP_K}
-PLAIN: Mapping[str, str] = {"top_k": "Keep the best", "negative_prompt": "Keep out"}
+PLAIN: Mapping[str, str] = {"top_k": "Keep the best"}
 SEARCHING = "begins more candidates than it finishes, and goes on with the best half-way"
 EXAMPLES = (
     "a panda to the left of a red balloon",

@@ -11,6 +11,7 @@ from ui.page.batch import LOOK_SECONDS, client_of
 from ui.page.drawing_panel import VISITORS, loading_line
 from ui.page.markup import ON_DO, paragraphs, text
 from ui.page.wiring import QUIET, complaint
+from ui.service.catalog import in_bytes
 from ui.service.queue import Job
 from ui.service.service import Service
 
@@ -56,7 +57,7 @@ def listed(service: Service) -> str:
     rows = []
     for name, spec in service.in_memory.items():
         size = weights_size(spec)
-        told = name if size is None else f"{name}, {size / 1e6:,.0f} MB"
+        told = name if size is None else f"{name}, {in_bytes(size)}"
         rows.append(
             f'<li><span>{text(told)}</span><button type="button" class="link-button" '
             f'data-do="release" data-name="{text(name)}">Let go</button></li>'
