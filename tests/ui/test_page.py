@@ -2,7 +2,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
 
 import pytest
 
@@ -25,8 +24,6 @@ from ui.service.catalog import Catalog  # noqa: E402
 from ui.service.settings import EDITS, offered  # noqa: E402
 
 pytestmark = pytest.mark.slow
-
-SECONDS = 2  # in which the gallery of 10,000 prompts has to open
 
 
 @pytest.fixture
@@ -173,13 +170,11 @@ def test_a_page_of_a_large_gallery_opens_no_more_than_it_shows(
         [turn] = {f.fn for f in page.build(service).fns.values() if f.name == "turn"}
         for asked, number, first in ((0, 0, 10_000), (1, 1, 9952), (999, 208, 16), (-1, 0, 10_000)):
             looked_at.clear()
-            began = perf_counter()
             shown, _, told, tiles, *_ = turn(asked)
             assert shown == number
             assert told == "<p>10000 prompts, the latest first</p>"
             assert f"panda {first}<" in tiles
             assert f"panda {first + 1}<" not in tiles
-            assert perf_counter() - began < SECONDS
             assert 0 < len(looked_at) <= ON_A_PAGE < 50
 
 
