@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from itertools import tee
 from types import FrameType
 
-from gen import editing
+from gen import editing, image_prompts
 from gen.again import make_again, read_plan
 from gen.choices import export_choices
 from gen.engine import Engine, Outcome, run
@@ -34,6 +34,7 @@ from gen.settings.prompt_file import PromptFile, Row, all_choices
 from gen.settings.request import Request
 from pipelines.checkpoints import hub
 from pipelines.runtime import terminal
+from pipelines.runtime.limits import wait_politely
 from rerank.model.known_models import PUBLIC
 
 DONE, BUG, BAD_INPUT, BAD_WEIGHTS, SOME_FAILED, NO_ROOM, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
@@ -44,6 +45,7 @@ RERANK_WITH = 'rank with it: rerank "a lighthouse" FOLDER'
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
     terminal.prepare_streams()
+    wait_politely()
     warnings.filterwarnings("ignore", module="PIL")  # of what is odd in files that can be read
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -94,6 +96,7 @@ def _checked_rows(options: argparse.Namespace, notes: Notes) -> tuple[Iterable[R
     survey = Survey()
     prompts = [*options.prompts, *options.flagged_prompts]
     if options.prompts_file is None:
+        prompts = prompts or image_prompts.own_prompts(settings)
         if not prompts:
             raise InputError('no prompt: say what to draw, as in generate "a panda"')
         requests = [Request(prompt).with_defaults(settings) for prompt in prompts]

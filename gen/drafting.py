@@ -1,10 +1,11 @@
 """Candidates become finished drafts, as many at once as memory allows."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gen import editing
+from gen import editing, image_prompts
 from gen.events import Cancel, Note, Watch
 from gen.memory import BatchSize, held_by_process, peak_of_process
 from gen.models import free_memory, raise_unless_out_of_memory
@@ -19,12 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Drafting:
-    """How candidates are drafted; `batch_size` None is as many at once as memory allows."""
+    """How candidates are drafted; `batch_size` None is as many at once as memory allows.
+
+    Each step is taken within `turn`.
+    """
 
     batch_size: int | None
     on_step: "Callable[[Draft], None]"
     watch: Watch
     cancel: Cancel
+    turn: AbstractContextManager[None] = field(default_factory=nullcontext)
 
 
 def finished_drafts(
@@ -70,11 +75,14 @@ def begin(
     pipeline: "Pipeline", request: Request, seeds: Sequence[int], sizes: BatchSize
 ) -> "list[Draft]":
     """Begin a draft of the seeds, or of parts of them; the first is last, to be popped."""
+    elsewhere = (*LOADING_SETTINGS, *editing.EDITING_SETTINGS, *image_prompts.SETTINGS)
     settings: dict[str, Any] = {
         name: value
         for name, value in request.given().items()
-        if name in MODEL_SETTINGS and name not in (*LOADING_SETTINGS, *editing.EDITING_SETTINGS)
+        if name in MODEL_SETTINGS and name not in elsewhere
     }
+    if (images := image_prompts.images(request)) is not None:
+        settings["images"] = images
     if request.init_image is not None:
         settings["start"] = editing.start(request, pipeline.spec)
     try:
@@ -96,7 +104,8 @@ def step_until(draft: "Draft", end: int, how: Drafting) -> bool:
         if how.cancel.stopped:
             return False
         try:
-            draft.step()
+            with how.turn:
+                draft.step()
         except Exception as error:
             raise_unless_out_of_memory(error, candidates=len(draft.seeds))
             return False

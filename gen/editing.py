@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipelines.editing import Start
 
 EDITING_SETTINGS = tuple(settings_of(EditingSettings))
-FILES = {"init_image": "init_image_hash", "mask": "mask_hash"}
+FILES = {name: f"{name}_hash" for name in originals.NAMES}
 OF_MASK = ("invert_mask", "mask_blur", "mask_fill", "inpaint_area")
 STRENGTH, STRENGTH_OF_MASKED = 0.75, 1.0
 DEFAULTS_OF_MASK: dict[str, Value] = {
@@ -79,7 +79,7 @@ def located(request: Request) -> Request:
         changes |= {name: str(path), hash_name: found}
     if request.init_image is not None and changes["mask_hash"] == changes["init_image_hash"]:
         raise InputError(f"mask {request.mask}: is the image itself; white is drawn anew")
-    return request if request.init_image is None else request.replace(**changes)
+    return request.replace(**changes)
 
 
 def with_copies(request: Request, folders: Sequence[Path]) -> Request:

@@ -6,6 +6,7 @@ and the networks are imported when they are first needed.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from gen.run_folder.folder import Job, RunFolder
 from gen.search.prompt_search import found_drafts
 from gen.settings.request import Request
 from gen.settings.vocabulary import doubts
+from gen.turns import ON_CPU
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -117,14 +119,16 @@ class _PromptRun:
         """Make, save and score candidates of one model, a micro-batch at a time."""
         if text := pipeline.dropped_text(self.plan.request.prompt):
             self.watch(Note(dropped(candidates[0].spec.name, candidates[0].spec.context, text)))
-        how = Drafting(self.engine.batch_size, self._tell_progress, self.watch, self.cancel)
+        on_cpu = getattr(pipeline.device, "type", None) == "cpu"
+        turn = ON_CPU if on_cpu else nullcontext()
+        batch_size = self.engine.batch_size
+        how = Drafting(batch_size, self._tell_progress, self.watch, self.cancel, turn)
         if self.plan.schedules:
             spec, scorer = candidates[0].spec, self.engine.load_scorer(self.watch)
             drafts = found_drafts(
                 pipeline, spec, scorer, self.plan, self.job, self.folder, self.candidates, how
             )
         else:
-            on_cpu = getattr(pipeline.device, "type", None) == "cpu"
             early = on_cpu and not self.engine._has_drawn
             drafts = finished_drafts(pipeline, candidates, how, early=early)
         for draft in drafts:

@@ -85,8 +85,8 @@ def listing() -> Iterator[str]:
 
 def _public(model: Public, state: str) -> Iterator[str]:
     terms = f"{_named(model.licence)}; {model.permits}"
-    size = f"{model.weights:.3g} GB in half precision"
-    return _entry(model.name, state, model.draws, terms, size)
+    size = () if model.weights is None else (f"{model.weights:.3g} GB in half precision",)
+    return _entry(model.name, state, model.draws, terms, *size)
 
 
 def _entry(name: str, state: str, *facts: str) -> Iterator[str]:

@@ -8,6 +8,8 @@ import os
 import resource
 from pathlib import Path
 
+from pipelines.runtime.limits import free_in_groups
+
 LARGEST = 16  # more at once gain little, and one micro-batch is what a kill can cost
 EARLY = 4  # in the first micro-batch of a process on a CPU: its images are there early
 FIRST_GUESS = 8_000  # bytes per pixel of a candidate: Stable Diffusion 1.5 in float32 needs less
@@ -50,10 +52,7 @@ class BatchSize:
 
 def free_on_host() -> float:
     """Bytes that this process may still take without being killed, as far as it can know."""
-    limits = [_available()]
-    group, used = (_number(Path("/sys/fs/cgroup") / f"memory.{n}") for n in ("max", "current"))
-    if group is not None and used is not None:
-        limits.append(group - used)
+    limits = [_available(), free_in_groups()]
     address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
     if address_space != resource.RLIM_INFINITY:
         limits.append(address_space - _pages(0))
@@ -86,10 +85,3 @@ def _pages(column: int) -> float:
         return float(Path("/proc/self/statm").read_text().split()[column]) * resource.getpagesize()
     except OSError:
         return 0.0
-
-
-def _number(path: Path) -> float | None:
-    try:
-        return float(path.read_text())
-    except (OSError, ValueError):  # no control group, or "max"
-        return None

@@ -18,6 +18,7 @@ from pipelines.checkpoints.hashes import spec_hash
 from pipelines.checkpoints.specs import Adapters, Spec
 from pipelines.families import DEFAULT_MODEL, find, shipped
 from pipelines.loading import LoadOptions
+from pipelines.runtime.limits import wait_politely
 from rerank import scorers
 from rerank.scorers import Scorer, Weighted
 
@@ -44,7 +45,8 @@ class Models:
     ships. `aesthetic` is the file of a head on the first reranker's features, and its weight.
     `scorer` takes the place of both: an object with `score(prompt, images) -> list[float]`, or a
     function like it; it gets a uint8 tensor (N, 3, H, W) of new images, a list of PIL images of
-    earlier ones. The other fields are those of `pipelines.loading.LoadOptions`.
+    earlier ones. `threads` is how many cores of a CPU a network keeps busy, None all that this
+    process may use. The other fields are those of `pipelines.loading.LoadOptions`.
     """
 
     device: str | None = None
@@ -58,6 +60,7 @@ class Models:
     compiled: bool = False
     aesthetic: tuple[Path, float] | None = None
     scorer: Scorer | Callable[[str, Any], list[float]] | None = None
+    threads: int | None = None
     _pipelines: dict[tuple[Path, Adapters], "Pipeline"] = field(default_factory=dict, repr=False)
     _hashes: dict[tuple[Path, Adapters], str] = field(default_factory=dict, repr=False)
     _scorer: Any = field(default=None, repr=False)
@@ -83,6 +86,7 @@ class Models:
             self.refuse_what_it_lacks(spec)
             self._make_room(spec)
             with _loading("the model", watch):
+                use_threads(self.threads)
                 self._pipelines[key] = load_pipeline(spec, self.options, watch)
         self._pipelines[key] = self._pipelines.pop(key)  # the last one used comes last
         return self._pipelines[key]
@@ -197,6 +201,7 @@ class Models:
         if self._scorer is None and self.rerankers:
             watch(Loading("the reranker"))
             with _loading("the reranker", watch):
+                use_threads(self.threads)
                 self._scorer = load_scorer(self)
         return self._scorer
 
@@ -219,6 +224,14 @@ class Models:
             check_offload(self.offload, device)
         name = str(dtype).removeprefix("torch.")
         return str(device), name, free_memory(device), free_on_host()
+
+
+def use_threads(threads: int | None) -> None:
+    """Let networks on the CPU compute in so many threads, which wait without disturbing others."""
+    wait_politely()
+    from pipelines.runtime import cpu
+
+    cpu.use_threads(threads)
 
 
 def weights_size(spec: Spec) -> int | None:

@@ -5,12 +5,12 @@ import itertools
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from gen import editing
+from gen import editing, image_prompts
 from gen.errors import InputError
 from gen.search.paths import NoisePath, read_path
 from gen.search.planning import plan_search
@@ -165,7 +165,7 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
     `find` gives the Spec of a model's name. Raises InputError for a setting that no chosen model
     takes or that breaks a model's own rules, and WeightsError for an unknown model.
     """
-    request = editing.varied(request)
+    request = editing.varied(image_prompts.prompted(request, find))
     if not request.prompt.strip():
         raise InputError("prompt: empty: say what to draw")
     name = families.DEFAULT_MODEL if request.model is None else request.model
@@ -179,19 +179,22 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
     seed = draw_seed() if request.seed in (None, RANDOM_SEED) else request.seed
     search = None if request.search == "none" else request.search
     whole = request.replace(seed=seed, candidates=candidates, top_k=top_k, search=search)
+    if whole.prior_candidates is not None and whole.prior_seed is None:
+        whole = whole.replace(prior_seed=seed)
     whole = editing.located(whole)
 
     if request.template is None:
         whole = _with_choices_made(whole)
     adapters = _read_adapters(request)
     whole = whole.replace(**adapters.texts)  # likewise
-    chosen = [replace(s, adapters=adapters) if "lora" in s.settings else s for s in chosen]
+    chosen = [specs.with_adapters(spec, adapters) for spec in chosen]
 
     models = tuple((spec, _for_model(whole, spec)) for spec in chosen)
     for spec, own in models:
         if spec.inpaints and own.init_image is None:
             raise InputError(f"{spec.name} {NEEDS_A_MASK}")
         _check_size(own, request, spec)
+        image_prompts.check(own, spec)
         editing.check(own, spec)
     model = ",".join(str(own.model) for _, own in models)
     shared = _shared_settings([own for _, own in models])
@@ -240,7 +243,7 @@ def _names_of_models(text: str) -> list[str]:
 def _read_adapters(request: Request) -> Adapters:
     """Return the files that the request adds to its models."""
     try:
-        return specs.read_adapters(request.lora, request.vae, request.embedding)
+        return specs.read_adapters(request.lora, request.vae, request.embedding, request.prior)
     except ValueError as error:
         raise InputError(str(error)) from error
 

@@ -14,6 +14,7 @@ import pipelines.diffusion.memory
 import pipelines.diffusion.spec
 import pipelines.stock.memory
 import pipelines.stock.spec
+import pipelines.unclip.spec
 from pipelines.checkpoints.memory import (
     DrawingMemory,
     Header,
@@ -29,11 +30,12 @@ from pipelines.diffusion.samplers import SAMPLERS
 from pipelines.diffusion.settings import DiffusionSettings
 from pipelines.loading import LoadOptions, Report, ignore_progress
 from pipelines.stock.settings import StockSettings
+from pipelines.unclip.settings import UnclipSettings
 
 DEFAULT_MODEL = next(iter(SHIPPED))
 
 
-class ModelSettings(DiffusionSettings, DalleSettings, StockSettings, total=False):
+class ModelSettings(DiffusionSettings, DalleSettings, UnclipSettings, StockSettings, total=False):
     """The settings of all families."""
 
 
@@ -67,6 +69,12 @@ def _load_dalle(spec: Spec, options: LoadOptions, report: Report) -> Any:
     return Dalle.load(spec, options, report)
 
 
+def _load_unclip(spec: Spec, options: LoadOptions, report: Report) -> Any:
+    from pipelines.unclip.pipeline import Unclip
+
+    return Unclip.load(spec, options, report)
+
+
 def _load_stock(spec: Spec, options: LoadOptions, report: Report) -> Any:
     from pipelines.stock.pipeline import StockPipeline
 
@@ -93,6 +101,11 @@ def _dalle_course(spec: Spec, settings: Mapping[str, Any]) -> Course:
     return Course(grid**2, start=kept * grid, stride=grid, looks=(0.625,), forks=(0.25, 0.5, 0.75))
 
 
+def _unclip_course(spec: Spec, settings: Mapping[str, Any]) -> Course:
+    prior, total, stochastic = pipelines.unclip.spec.evaluations(spec, settings)
+    return Course(total, start=prior, branches=stochastic)
+
+
 # The first family that claims a class has it; the last one claims all the rest.
 FAMILIES = (
     Family(
@@ -115,6 +128,15 @@ FAMILIES = (
         tensors=pipelines.dalle.spec.tensors,
         drawing_memory=_dalle_memory,
         course=_dalle_course,
+    ),
+    Family(
+        kind="unclip",
+        claims=lambda name: name in pipelines.unclip.spec.LAYOUTS,
+        read_spec=pipelines.unclip.spec.read_spec,
+        load=_load_unclip,
+        options=frozenset({"offload"}),
+        tensors=pipelines.unclip.spec.tensors,
+        course=_unclip_course,
     ),
     Family(
         kind="diffusers",

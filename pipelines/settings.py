@@ -44,6 +44,7 @@ class Setting:
     loads: bool = False  # it changes the model while it loads, not how a prompt is drawn
     asked: bool = True  # people say it; else it is only recorded, and has no flag
     many: bool = False  # its flag may be repeated; the texts are joined by commas
+    pair: bool = False  # its flag takes two files at once, joined likewise
     metavar: str = "TEXT"  # what --help calls a text that it takes
     names: Callable[[], Mapping[str, str]] | None = None  # what may be written → its value
     find: Callable[[str], str | None] | None = None  # reads names as other tools write them

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.hashes import files_hash
 from pipelines.runtime import terminal
+from pipelines.runtime.limits import wait_politely
 from rerank import output, scorers
 from rerank.extras import MissingExtraError
 from rerank.flags import parse
@@ -32,6 +33,7 @@ UNFORESEEN = 1
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
+    wait_politely()
     terminal.prepare_streams()  # file names need not be text
     warnings.filterwarnings("ignore", module="PIL")  # of what is odd in files that can be read
     words = list(sys.argv[1:] if argv is None else argv)
@@ -307,7 +309,10 @@ def list_files(arguments: Sequence[Path]) -> list[Path]:
 def _load(options: argparse.Namespace, name: str) -> "Reranker":
     from PIL import Image
 
+    from pipelines.runtime.cpu import use_threads
     from rerank.reranker import Reranker
+
+    use_threads(options.threads)
 
     # The library has its own, lower limit, which becomes one line per file.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)

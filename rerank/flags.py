@@ -203,6 +203,10 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
         "--exact", action="store_true", help="resize bit for bit as PIL does; slower"
     )
     parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: cuda where there is one)")
+    parser.add_argument(
+        "--threads", type=_count, metavar="N",
+        help="cores of the CPU to keep busy (default: all that this process may use)",
+    )  # fmt: skip
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress on a terminal")
     parser.add_argument("--debug", action="store_true", help="show a traceback on errors")
 

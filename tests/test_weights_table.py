@@ -64,7 +64,7 @@ def cells(
         files,
         model.licence,
         model.permits,
-        f"{model.weights:.3g}",
+        None if model.weights is None else f"{model.weights:.3g}",
         ninth,
         model.citation,
         "yes" if model.tried else "no",

@@ -16,7 +16,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 
-from pipelines.diffusion.decoding import solve_latent_rgb, write_latent_rgb
+from pipelines.decoding import solve_latent_rgb, write_latent_rgb
 from train.loop import Task
 from train.sheets import tile
 from train.stickers.renderer import SIZE, render

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.runtime.limits import wait_politely
 from pipelines.runtime.terminal import Parser, above_zero
 from train.configs import CONFIGS, Config
 from train.loop import Schedule, Task, train
@@ -32,6 +33,7 @@ NETWORKS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one step of the training; returns the exit code."""
+    wait_politely()
     try:
         arguments = _parser().parse_args(argv)
         arguments.run_step(arguments)
@@ -259,10 +261,9 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _network(arguments: argparse.Namespace) -> None:
-    import torch
+    from pipelines.runtime.cpu import use_threads
 
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
+    use_threads(arguments.threads)
     config = CONFIGS[arguments.config]
     schedule, make = TASKS[arguments.network]
     task = make(config, arguments.run)

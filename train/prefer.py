@@ -21,7 +21,7 @@ from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from torch.nn import functional
 
-from pipelines.diffusion.decoding import encode
+from pipelines.decoding import encode
 from pipelines.diffusion.draft import Condition
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.diffusion.samplers import make_scheduler

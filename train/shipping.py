@@ -14,10 +14,12 @@ import diffusers
 import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from safetensors.torch import load_file, save_file
+from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
 from pipelines.checkpoints.places import FACTS
 from pipelines.checkpoints.specs import CHECKPOINTS as MODELS
 from pipelines.dalle.spec import DALLE_CLASS
+from pipelines.unclip.spec import OWN_CLASS
 from rerank.model.specs import CHECKPOINTS as RERANKERS
 from train.diffusion import SCHEDULER
 from train.stickers.captions import PLACE_PHRASES, RELATION_PHRASES, phrase
@@ -26,7 +28,12 @@ from train.stickers.scene import draw_scene
 from train.stickers.vocabulary import COLOURS, GROUNDS, NOUNS, NUMBERS, SHAPES, article
 
 # Each checkpoint, and the network that was trained last for it.
-SHIPPED = {"stickers": "diffusion", "stickers-clip": "clip", "stickers-dalle": "dalle"}
+SHIPPED = {
+    "stickers": "diffusion",
+    "stickers-clip": "clip",
+    "stickers-dalle": "dalle",
+    "stickers-unclip": "unclip-decoder",
+}
 
 
 def ship(
@@ -101,10 +108,27 @@ def _write_pipeline(run: Path, model: Path) -> None:
     _write_json(model / "model_index.json", index)
 
 
+def _write_unclip(run: Path, model: Path) -> None:
+    """Lay out a folder for `pipelines.unclip.pipeline`; its VAE is that of `stickers` beside it."""
+    for part in ("prior", "prior_scheduler"):
+        _replace(run / "prior" / "weights" / part, model / part)
+    _replace(run / "unclip-decoder" / "weights" / "unet", model / "unet")
+    _replace(run / "tokenizer", model / "tokenizer")
+    clip = run / "clip" / "weights"
+    CLIPTextModelWithProjection.from_pretrained(clip).save_pretrained(model / "text_encoder")
+    CLIPVisionModelWithProjection.from_pretrained(clip).save_pretrained(model / "image_encoder")
+    (model / "image_processor").mkdir(exist_ok=True)
+    shutil.copy(clip / "preprocessor_config.json", model / "image_processor")
+    DPMSolverMultistepScheduler.from_config(SCHEDULER).save_config(model / "scheduler")
+    index = {"_class_name": OWN_CLASS, "shared": {"vae": "stickers"}}
+    _write_json(model / "model_index.json", index)
+
+
 _WRITE = {
     "stickers": _write_pipeline,
     "stickers-clip": _write_reranker,
     "stickers-dalle": _write_dalle,
+    "stickers-unclip": _write_unclip,
 }
 
 

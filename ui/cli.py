@@ -126,15 +126,6 @@ def _add_what_is_served(parser: Parser) -> None:
     group.add_argument(
         "--visitors", type=Path, metavar="FILE", help=f"what visitors may: {RULES_HELP}"
     )
-    group.add_argument(
-        "--threads", type=_threads, metavar="N", help="threads of the CPU that networks may use"
-    )
-
-
-def _threads(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= 1024):
-        raise argparse.ArgumentTypeError(f"{text}: must be a whole number from 1 to 1024")
-    return int(text)
 
 
 def _port(text: str) -> int:
@@ -145,8 +136,6 @@ def _port(text: str) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     credentials = read_credentials(options.host)
-    if options.threads is not None:
-        os.environ["OMP_NUM_THREADS"] = str(options.threads)  # torch is not imported yet
     rules = Rules() if options.visitors is None else read_rules(options.visitors)
     catalog = read_catalog(
         options.models, options.model_folders, options.lora_dir, options.vae, options.lora

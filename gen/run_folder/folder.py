@@ -111,7 +111,7 @@ class RunFolder:
             job = self._resume(self._number_of[key], plan)
             if job is not None:
                 return job
-        for file in (plan.request.init_image, plan.request.mask):
+        for file in (getattr(plan.request, name) for name in originals.NAMES):
             if file is not None:
                 originals.keep(self.path, Path(file).read_bytes(), Path(file).suffix)
         self._last_number += 1

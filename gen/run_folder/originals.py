@@ -6,6 +6,8 @@ from pathlib import Path
 from gen.run_folder.saving import no_room, write
 
 FOLDER = "originals"
+# The settings that name files whose copies are kept, each beside one with the file's hash.
+NAMES = ("init_image", "mask", "image_prompt", "mix_with")
 
 
 def keep(folder: Path, data: bytes, suffix: str) -> Path:

@@ -84,6 +84,7 @@ def given_machine(options: argparse.Namespace) -> dict[str, Any]:
         "vae_tiling": options.vae_tiling,
         "compiled": options.compile,
         "aesthetic": given_aesthetic(options),
+        "threads": options.threads,
     }
 
 
@@ -173,6 +174,8 @@ def _add_setting(group: argparse._ArgumentGroup, setting: Setting) -> None:
     shown, hidden = setting.flags, setting.alias_flags
     if setting.names is not None:
         group.add_argument(*shown, metavar="NAME", help=f"{setting.help}: {setting.rule()}")
+    elif setting.pair:
+        group.add_argument(*shown, nargs=2, metavar="FILE", help=setting.help)
     elif setting.many:
         group.add_argument(
             *shown, action="append", metavar="FILE", help=f"{setting.help}; may be repeated"
@@ -267,6 +270,12 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
         type=_whole_number(1, 4096),
         metavar="N",
         help="candidates drawn at once (default: what memory allows)",
+    )
+    group.add_argument(
+        "--threads",
+        type=_whole_number(1, 4096),
+        metavar="N",
+        help="cores of the CPU to keep busy (default: all that this process may use)",
     )
     group.add_argument(
         "--safety",

@@ -84,9 +84,18 @@ class RequestSettings(TypedDict, total=False):
         str | None,
         Setting(
             "an image of ours to stay near: its seed becomes --base-seed, and its settings hold "
-            "where no others are given",
+            "where no others are given; any image, with models that draw from embeddings",
             local=True,
             metavar="IMAGE",
+        ),
+    ]
+    mix: Annotated[
+        str | None,
+        Setting(
+            "two image files whose embeddings are mixed, --mix-at 0.5 of the way by default, for "
+            "models that draw from embeddings of images",
+            local=True,
+            pair=True,
         ),
     ]
     wildcards: Annotated[

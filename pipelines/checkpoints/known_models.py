@@ -31,7 +31,7 @@ class Public:
     draws: str
     licence: str | None  # as the hub calls it; None: it names none, or nobody looked
     permits: str  # in a few words; the licence itself holds
-    weights: float  # GB in half precision, counted from the sizes of the networks
+    weights: float | None  # GB in half precision, counted from the sizes of the networks
     defaults: Mapping[str, Any]
     citation: str
     source: str | None = None
@@ -62,6 +62,9 @@ MIN_DALLE_CITATION = (
     "Dayma et al., DALL·E Mini, github.com/borisdayma/dalle-mini; Kuprel, "
     "github.com/kuprel/min-dalle"
 )
+
+KANDINSKY_DEFAULTS = {"width": 512, "height": 512, "steps": 100, "guidance": 4.0}
+KANDINSKY_CITATION = "github.com/ai-forever/Kandinsky-2, after Ramesh et al., arXiv 2204.06125"
 
 PUBLIC = {
     model.name: model
@@ -146,6 +149,42 @@ PUBLIC = {
             weights=33.74,
             defaults={"width": 1024, "height": 1024, "steps": 28, "guidance": 3.5},
             citation="Black Forest Labs, github.com/black-forest-labs/flux",
+        ),
+        Public(
+            name="kakaobrain/karlo-v1-alpha",
+            draws="nearly anything, 256x256, from embeddings as DALL·E 2 does",
+            licence="creativeml-openrail-m",
+            permits=HARMFUL,
+            weights=None,
+            defaults={"steps": 25, "guidance": 8.0},
+            citation="github.com/kakaobrain/karlo, after Ramesh et al., arXiv 2204.06125",
+        ),
+        Public(
+            name="kandinsky-community/kandinsky-2-2-decoder",
+            draws="nearly anything, 512x512; its prior is kandinsky-community/kandinsky-2-2-prior",
+            licence=None,
+            permits=NOT_KNOWN,
+            weights=None,
+            defaults=KANDINSKY_DEFAULTS,
+            citation=KANDINSKY_CITATION,
+        ),
+        Public(
+            name="kandinsky-community/kandinsky-2-1",
+            draws="nearly anything, 512x512; its prior is kandinsky-community/kandinsky-2-1-prior",
+            licence=None,
+            permits=NOT_KNOWN,
+            weights=None,
+            defaults=KANDINSKY_DEFAULTS,
+            citation=KANDINSKY_CITATION,
+        ),
+        Public(
+            name="stabilityai/stable-diffusion-2-1-unclip",
+            draws="variations of images, 768x768",
+            licence="openrail++",
+            permits=HARMFUL,
+            weights=None,
+            defaults={"width": 768, "height": 768, "steps": 20, "guidance": 10.0},
+            citation="Rombach et al., arXiv 2112.10752",
         ),
         Public(
             name="ruDALL-E XL Malevich, version 3",

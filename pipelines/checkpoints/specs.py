@@ -4,7 +4,7 @@ import math
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +32,7 @@ NON_COMMERCIAL = frozenset(
 ) | {"flux-1-dev-non-commercial-license", "sai-nc-community"}
 
 
-Kind = Literal["latent_diffusion", "dalle", "diffusers"]
+Kind = Literal["latent_diffusion", "dalle", "unclip", "diffusers"]
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,13 @@ class Adapters:
     loras: tuple[Lora, ...] = ()
     vae: Path | None = None  # in place of the model's own
     embeddings: tuple[Path, ...] = ()  # words learned by textual inversion
+    prior: Path | None = None  # the folder of one, for a model without
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """All files, in the order in which they are applied."""
-        vae = () if self.vae is None else (self.vae,)
-        return (*(lora.path for lora in self.loras), *vae, *self.embeddings)
+        others = [path for path in (self.vae, *self.embeddings, self.prior) if path is not None]
+        return (*(lora.path for lora in self.loras), *others)
 
     @property
     def texts(self) -> dict[str, Any]:
@@ -66,6 +67,7 @@ class Adapters:
             "lora": loras if self.loras else None,
             "vae": None if self.vae is None else str(self.vae),
             "embedding": embeddings if self.embeddings else None,
+            "prior": None if self.prior is None else str(self.prior),
         }
 
 
@@ -98,6 +100,7 @@ class Spec:
     # What a single file says instead of its layout's scheduler.
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     inpaints: bool = False  # whether the UNet also reads a mask and the image around it
+    lacks_prior: bool = False  # so that a text alone is not enough: see `Adapters.prior`
 
     @property
     def configs(self) -> Path:
@@ -135,7 +138,12 @@ def split_revision(name: str) -> tuple[str, str | None]:
     return match[1], match[2]
 
 
-def read_adapters(lora: str | None, vae: str | None, embedding: str | None) -> Adapters:
+def read_adapters(
+    lora: str | None = None,
+    vae: str | None = None,
+    embedding: str | None = None,
+    prior: str | None = None,
+) -> Adapters:
     """Parse the files of comma-separated texts; a LoRA's weight follows a colon and is 1 by
     default.
 
@@ -146,7 +154,16 @@ def read_adapters(lora: str | None, vae: str | None, embedding: str | None) -> A
         tuple(_read_lora(part) for part in split_names(lora or "")),
         None if vae is None else _existing(vae),
         tuple(_file_of(part) for part in split_names(embedding or "")),
+        None if prior is None else _existing(prior),
     )
+
+
+def with_adapters(spec: Spec, adapters: Adapters) -> Spec:
+    """Return the Spec with those of the adapters that its model takes."""
+    names = {"loras": "lora", "vae": "vae", "embeddings": "embedding", "prior": "prior"}
+    left_out = {name for name, setting in names.items() if setting not in spec.settings}
+    kept = {name: getattr(adapters, name) for name in names if name not in left_out}
+    return replace(spec, adapters=Adapters(**kept))
 
 
 def split_names(text: str) -> list[str]:

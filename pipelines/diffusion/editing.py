@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pipelines.diffusion import decoding
+from pipelines import decoding
+from pipelines.denoising import slerp
 from pipelines.editing import Start
 
 if TYPE_CHECKING:
@@ -72,20 +73,6 @@ def draw_noise(
         return noise
     base = torch.randn(1, *shape, generator=torch.Generator().manual_seed(base_seed))
     return torch.cat([slerp(base, row[None], variation) for row in noise])
-
-
-def slerp(a: torch.Tensor, b: torch.Tensor, t: float) -> torch.Tensor:
-    """Return what is t of the way from a to b along the arc between them (Shoemake, 1985).
-
-    Noise on a straight line between two would be too weak. At 0 and 1 it is a and b, to the bit.
-    """
-    if t in (0, 1):
-        return b if t else a
-    cosine = (a * b).sum() / (a.norm() * b.norm())
-    angle = cosine.clamp(-1, 1).acos()
-    if angle < 1e-3:
-        return torch.lerp(a, b, t)
-    return (((1 - t) * angle).sin() * a + (t * angle).sin() * b) / angle.sin()
 
 
 def first_step(steps: int, strength: float) -> int:

@@ -18,10 +18,10 @@ from typing import Unpack
 import torch
 from PIL import Image
 
+from pipelines import decoding
 from pipelines.checkpoints import specs
 from pipelines.checkpoints.places import locate
 from pipelines.checkpoints.specs import NO_ADAPTERS, Adapters, Spec
-from pipelines.diffusion import decoding
 from pipelines.diffusion.adapters import add
 from pipelines.diffusion.draft import Condition, DiffusionDraft, State, guidance_embedding
 from pipelines.diffusion.editing import (

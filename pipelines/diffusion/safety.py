@@ -14,11 +14,11 @@ from PIL import Image
 from torch.nn.functional import cosine_similarity
 from transformers import CLIPConfig, CLIPImageProcessorPil
 
+from pipelines import decoding
 from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.headers import in_messages, read_headers, weights_files
 from pipelines.checkpoints.loading import building, fill_position_ids, first_line, load_weights
-from pipelines.diffusion import decoding
 
 SPECIAL_CARE = 0.01  # how far a special concept that is near lowers the other thresholds
 

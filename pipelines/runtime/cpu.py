@@ -6,6 +6,7 @@ with one thread. And glibc hands the activations of each step back to the system
 """
 
 import ctypes
+import os
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -14,12 +15,28 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pipelines.runtime.limits import usable_cores
+
 FEW = 2  # rows: the time goes into reading the weights, so each thread reads a part of them
 
 # Options of glibc's mallopt(3), and what they are set to, in bytes.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 KEPT_FREE = 2**28
 LARGEST_KEPT = 2**26  # what is larger goes back to the system when it is freed, as ever
+
+
+def use_threads(threads: int | None = None) -> None:
+    """Let networks compute in so many threads; None is one for each core that may be used.
+
+    Nothing else that the machine is doing changes the number, as that might change the last bits of
+    an image. A smaller number that was set before, and OMP_NUM_THREADS, stay without a wish.
+    """
+    if threads is None:
+        if "OMP_NUM_THREADS" in os.environ:
+            return
+        threads = min(torch.get_num_threads(), usable_cores())
+    if threads != torch.get_num_threads():
+        torch.set_num_threads(threads)
 
 
 def speed_up(networks: Iterable[nn.Module]) -> None:

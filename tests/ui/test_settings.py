@@ -43,8 +43,12 @@ LOCAL = {
     "embedding",
     "wildcards",
     "variations_of",
+    "mix",
+    "image_prompt",
+    "mix_with",
+    "prior",
 }
-WITH_AN_IMAGE = {*EDITS, "init_image_hash", "mask_hash"}
+WITH_AN_IMAGE = {*EDITS, "init_image_hash", "mask_hash", "image_prompt_hash", "mix_with_hash"}
 FAMILIES = {"whole-diffusion": DiffusionSettings, "whole-dalle": DalleSettings}
 
 

@@ -206,6 +206,34 @@ def _dalle(run: Path) -> Task:
     return WorldDalleTask(RECIPE, dvae, *_reader(run), run / "codes")
 
 
+def _prior(run: Path) -> Task:
+    from transformers import CLIPModel, CLIPTokenizer
+
+    from train.world.unclip import PriorConfig, PriorTask
+
+    clip = _trained(run, "clip")
+    tokenizer = CLIPTokenizer.from_pretrained(clip)
+    return PriorTask(PriorConfig(), CLIPModel.from_pretrained(clip), tokenizer, run / "embeddings")
+
+
+def _unclip_decoder(run: Path) -> Task:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPModel, CLIPTokenizer
+
+    from train.world.unclip import DecoderConfig, UnclipDecoderTask
+
+    clip = _trained(run, "clip")
+    return UnclipDecoderTask(
+        DecoderConfig(),
+        AutoencoderKL.from_pretrained(_trained(run, "autoencoder")),
+        CLIPModel.from_pretrained(clip),
+        CLIPTokenizer.from_pretrained(clip),
+        UNet2DConditionModel.from_pretrained(_trained(run, "diffusion") / "unet"),
+        run / "pairs",
+    )
+
+
 def _upsampler(run: Path) -> Task:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
@@ -255,6 +283,14 @@ TASKS: dict[str, tuple[Callable[[Path], Task], Schedule]] = {
     "dalle": (
         _dalle,
         Schedule(32, 2e-3, warmup_steps=100, ema_decay=0.999, minutes=60, save_minutes=10),
+    ),
+    "prior": (
+        _prior,
+        Schedule(128, 2e-3, warmup_steps=100, ema_decay=0.999, minutes=40, save_minutes=5),
+    ),
+    "unclip-decoder": (
+        _unclip_decoder,
+        Schedule(32, 1e-3, warmup_steps=100, ema_decay=0.999, minutes=60, save_minutes=10),
     ),
     "upsampler": (
         _upsampler,

@@ -14,6 +14,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from gen.errors import InputError
 from gen.metadata.foreign import read_any
+from gen.models import DEFAULT_MODEL
 from gen.run_folder.originals import keep
 from gen.run_folder.saving import SUFFIX_OF_FORMAT
 from gen.settings.request import SETTINGS
@@ -101,8 +102,10 @@ def _parse(
         else (files["image"], None)
     )
     values: dict[str, Any] = {name: _value(name, text) for name, text in fields.items()}
+    varied = strength is not None and _draws_from_images(service, values.get("model"))
     if strength is not None:
-        values.setdefault("strength", strength)
+        if not varied:
+            values.setdefault("strength", strength)
         if not fields.get("prompt", "").strip():
             values["prompt"] = service.reader.read(_prompt_of, image)
     try:
@@ -112,10 +115,17 @@ def _parse(
         param = str(first["loc"][0]) if first["loc"] else "body"
         raise ParameterError(param, f"{param}: {first['msg']}") from error
     suffix = SUFFIX_OF_FORMAT[format_of(image, service.reader).lower()]
-    paths = {"init_image": keep(service.folder.path, image, suffix)}
+    kept = keep(service.folder.path, image, suffix)
+    paths = {"image_prompt" if varied else "init_image": kept}
     if mask is not None:
         paths["mask"] = keep(service.folder.path, mask, SUFFIX_OF_FORMAT["png"])
     return parse(service, body), paths
+
+
+def _draws_from_images(service: Service, model: str | None) -> bool:
+    """Tell whether a model varies an image by its embedding, instead of drawing over it."""
+    names = (DEFAULT_MODEL if model is None else model).split(",")
+    return all("image_prompt" in service.find(name).settings for name in names)
 
 
 def _value(name: str, text: str) -> Any:

@@ -10,7 +10,14 @@ from gen.errors import InputError
 from gen.settings.request import MODEL_SETTINGS
 
 # What one job may ask of a server that others wait for.
-LIMITS: Mapping[str, int] = {"width": 2048, "height": 2048, "steps": 250, "candidates": 128}
+LIMITS: Mapping[str, int] = {
+    "width": 2048,
+    "height": 2048,
+    "steps": 250,
+    "prior_steps": 250,
+    "candidates": 128,
+    "prior_candidates": 256,
+}
 KEYS = ("models", "settings", "delete", "most")
 HELP = 'a TOML file: models = ["NAME"], settings = ["steps"], delete = false, [most] steps = 50'
 

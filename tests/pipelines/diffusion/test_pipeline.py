@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.diffusion import decoding, text
-from pipelines.diffusion import draft as latent_diffusion
+from pipelines import decoding, denoising
+from pipelines.diffusion import text
 from pipelines.diffusion.draft import DiffusionDraft as Draft
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.diffusion.samplers import SAMPLERS, make_scheduler
@@ -476,7 +476,7 @@ def test_predicted_clean_latent_is_right(
         def __call__(
             self, x: torch.Tensor, t: torch.Tensor, text: torch.Tensor, **_: Any
         ) -> tuple[torch.Tensor]:
-            (alpha_bar,) = latent_diffusion.interpolate(alphas, t[None])
+            (alpha_bar,) = denoising.interpolate(alphas, t[None])
             alpha, sigma = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
             eps = (x - alpha * answer) / sigma
             if prediction_type == "epsilon":
@@ -502,7 +502,7 @@ def test_predicted_clean_latent_is_right(
 
 def test_alpha_bar_between_timesteps() -> None:
     table = torch.tensor([0.9, 0.5, 0.1])
-    found = latent_diffusion.interpolate(table, torch.tensor([0.0, 0.25, 1.5, 2.0, 2.5]))
+    found = denoising.interpolate(table, torch.tensor([0.0, 0.25, 1.5, 2.0, 2.5]))
     assert found == pytest.approx([0.9, 0.8, 0.3, 0.1, 0.1])
 
 
@@ -684,7 +684,7 @@ def test_scheduler_copies_go_into_deques_and_tuples() -> None:
     shape = torch.Size((3, 1, 2, 2))
     value = torch.arange(3.0)[:, None, None, None].expand(shape)
     scheduler = SimpleNamespace(a=[value, None, (value,)], b=deque([value], maxlen=4), c=value[0])
-    twin = latent_diffusion.copy_scheduler(scheduler, torch.tensor([0, 2]), shape)
+    twin = denoising.copy_scheduler(scheduler, torch.tensor([0, 2]), shape)
     assert twin.a[0][:, 0, 0, 0].tolist() == [0, 2]
     assert twin.a[2][0].shape[0] == twin.b[0].shape[0] == 2
     assert twin.b.maxlen == 4

@@ -41,7 +41,7 @@ def test_sequential_leaves_nothing_on_the_device(
 def test_a_picture_that_is_not_finite_is_tried_in_float32_there_too(
     tiny_diffusion_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipelines.diffusion import decoding
+    from pipelines import decoding
 
     offloaded = LatentDiffusion.from_pretrained(tiny_diffusion_folder, device="cpu")
     offload_networks([offloaded.vae], "sequential", CPU)

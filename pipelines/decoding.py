@@ -3,9 +3,11 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.vq_model import VQModel
 from PIL import Image
 
 from pipelines.checkpoints.configs import read_config
@@ -13,8 +15,12 @@ from pipelines.checkpoints.errors import WeightsError
 from pipelines.drafts import CHUNK_PIXELS, in_chunks, to_image, to_uint8
 from pipelines.runtime.devices import is_out_of_memory
 
+Vae: TypeAlias = (
+    AutoencoderKL | VQModel
+)  # the latter is Kandinsky's MoVQ, which takes latents as they are
 
-def decode(vae: AutoencoderKL, latents: torch.Tensor) -> list[torch.Tensor | None]:
+
+def decode(vae: Vae, latents: torch.Tensor) -> list[torch.Tensor | None]:
     """Decode scaled latents (N, C, h, w) to uint8 images (3, H, W), on the device of the VAE.
 
     Works in chunks that halve when memory runs out; one that does not fit alone is decoded in
@@ -37,7 +43,7 @@ def decode(vae: AutoencoderKL, latents: torch.Tensor) -> list[torch.Tensor | Non
     )
 
 
-def encode(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
+def encode(vae: Vae, images: torch.Tensor) -> torch.Tensor:
     """Encode images (N, 3, H, W) in [-1, 1] to scaled latents (N, C, h, w), float32.
 
     They are the means of what the encoder says, so that the same image is the same latents. One at
@@ -46,7 +52,9 @@ def encode(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
     return torch.cat([_encode_row(vae, image[None]) for image in images])
 
 
-def _encode_row(vae: AutoencoderKL, image: torch.Tensor) -> torch.Tensor:
+def _encode_row(vae: Vae, image: torch.Tensor) -> torch.Tensor:
+    if isinstance(vae, VQModel):
+        return vae.encode(image.to(vae.dtype), return_dict=False)[0].float()
     dtype = vae.dtype
     mean = vae.encode(image.to(dtype), return_dict=False)[0].mean.float()
     if dtype != torch.float32 and not mean.isfinite().all():
@@ -58,12 +66,14 @@ def _encode_row(vae: AutoencoderKL, image: torch.Tensor) -> torch.Tensor:
     return mean * vae.config.scaling_factor
 
 
-def _decode_or_tile(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
+def _decode_or_tile(vae: Vae, latents: torch.Tensor) -> torch.Tensor:
     """Decode rows; one that memory is too short for is decoded in overlapping tiles."""
     try:
         return _decode_rows(vae, latents)
     except Exception as error:
-        if len(latents) > 1 or vae.use_tiling or not is_out_of_memory(error):
+        if len(latents) > 1 or not is_out_of_memory(error):
+            raise
+        if isinstance(vae, VQModel) or vae.use_tiling:
             raise
     vae.enable_tiling()
     try:
@@ -72,12 +82,15 @@ def _decode_or_tile(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
         vae.disable_tiling()
 
 
-def _decode_rows(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
+def _decode_rows(vae: Vae, latents: torch.Tensor) -> torch.Tensor:
+    if isinstance(vae, VQModel):
+        latents = latents.to(vae.dtype)
+        return vae.decode(latents, force_not_quantize=True, return_dict=False)[0].float()
     latents = (latents / vae.config.scaling_factor).to(vae.dtype)
     return vae.decode(latents, return_dict=False)[0].float()
 
 
-def _decode_in_float32(vae: AutoencoderKL, latent: torch.Tensor) -> torch.Tensor | None:
+def _decode_in_float32(vae: Vae, latent: torch.Tensor) -> torch.Tensor | None:
     """Decode one latent (1, C, h, w) to an image (3, H, W), or None if it is not finite in float32
     either."""
     if not latent.isfinite().all():
@@ -157,7 +170,7 @@ def solve_latent_rgb(latents: torch.Tensor, rgb: torch.Tensor) -> LatentRgb:
 
 
 @torch.inference_mode()
-def fit_latent_rgb(vae: AutoencoderKL, device: torch.device, samples: int = 8) -> LatentRgb:
+def fit_latent_rgb(vae: Vae, device: torch.device, samples: int = 8) -> LatentRgb:
     """Fit the map of a VAE that came without one, from how it decodes random patches of colour.
 
     It runs on `device`, wherever its weights lie meanwhile.

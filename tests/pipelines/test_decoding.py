@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
+from pipelines import decoding
 from pipelines.checkpoints.errors import WeightsError
-from pipelines.diffusion import decoding
 from pipelines.diffusion.networks import load_networks
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.families import find

@@ -1,0 +1,168 @@
+"""Variations, mixes and changes by words, from the command to the image and back."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageChops
+
+from gen import InputError, Request, generate, metadata
+from gen.again import make_again, read_plan
+from gen.cli import main
+from gen.engine import Engine
+from gen.plan import resolve
+from pipelines.families import find
+
+pytestmark = pytest.mark.slow
+
+QUICK: dict[str, Any] = {"steps": 2, "prior_steps": 2}
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory, make_tokenizer: Callable[..., Any]) -> str:
+    import sys
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "pipelines" / "unclip"))
+    import tiny
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return str(tiny.write_own(make_tokenizer, tmp_path_factory.mktemp("unclip")))
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    return Engine(device="cpu", reranker="none")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / f"{name}.png" for name in "ab"]
+    for angle, path in enumerate(paths):
+        image = Image.linear_gradient("L").rotate(90 * angle).resize((80, 60)).convert("RGB")
+        image.paste((200, 30, 30), (10, 10 + 20 * angle, 40, 40))
+        image.save(path)
+    return paths
+
+
+def run(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+def test_a_pool_of_embeddings_is_resumed_and_made_again(
+    model: str, engine: Engine, tmp_path: Path
+) -> None:
+    request = Request("a panda", model=model, seed=7, prior_candidates=6, top_k=1, **QUICK)
+    four, two = (
+        generate(request, candidates=n, engine=engine, outdir=tmp_path / str(n), top_k=n)
+        for n in (4, 2)
+    )
+    by_seed = {result.seed: result.open() for result in four}
+    for result in two:
+        assert by_seed[result.seed] == result.open()  # the beginning of the larger run
+    more = generate(request, candidates=4, engine=engine, outdir=tmp_path / "2", top_k=4)
+    assert {result.seed: result.open() for result in more} == by_seed
+    last = next(result for result in four if result.seed == 10)
+    assert last.path is not None
+    assert metadata.read(last.path).request.prior_seed == 7
+    again = make_again(last.path, read_plan(last.path), engine)
+    assert again.difference is not None
+    assert again.difference <= 2
+
+
+def test_variations_of_any_picture(
+    model: str, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    words = ("-m", model, "--candidates", 3, "-k", 2, "-s", 7, "--steps", 2, "-r", "none")
+    assert run("a panda", "--variations-of", pictures[0], *words, "-o", out, "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["made"] == 3
+    assert answer["request"]["image_prompt"] == str(pictures[0].resolve())
+    made = [Image.open(result["file"]).convert("RGB") for result in answer["results"]]
+    assert ImageChops.difference(*made).getbbox() is not None
+
+    # without a prompt that is what the picture says of itself, if it does
+    assert run("--variations-of", pictures[0], *words, "-o", out) == 2
+    assert "no prompt" in capsys.readouterr().err
+    first = answer["results"][0]["file"]
+    assert run("--variations-of", first, *words, "-o", tmp_path / "near", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["request"]["prompt"] == "a panda"
+
+    # the picture is kept: an image is made again when it is gone
+    pictures[0].unlink()
+    assert run("--again", first, "-o", tmp_path / "again", "-r", "none") == 0
+    assert "identical" in (said := capsys.readouterr().out) or "0 of 255" in said
+
+
+def test_mixes_and_changes_by_words(
+    model: str, pictures: list[Path], engine: Engine, tmp_path: Path
+) -> None:
+    rows = tmp_path / "strip.jsonl"
+    mix = ",".join(map(str, pictures))
+    lines = [{"prompt": "a strip", "mix": mix, "mix_at": at, "seed": 7} for at in (0, 0.5, 1)]
+    rows.write_text("\n".join(map(json.dumps, lines)))
+    words = ("-m", model, "--candidates", 1, "--steps", 2, "-r", "none")
+    assert run("-f", rows, *words, "-o", tmp_path / "strip") == 0
+    strip = [Image.open(p).convert("RGB") for p in sorted((tmp_path / "strip").glob("0*.png"))]
+    assert len(strip) == 3
+    for path, end in zip(pictures, (strip[0], strip[2]), strict=True):
+        [alone] = generate(
+            "a strip", variations_of=path, model=model, candidates=1, seed=7, steps=2, engine=engine
+        )
+        assert alone.image is not None
+        assert max(ImageChops.difference(alone.image, end).tobytes()) <= 2
+    assert run("x", "--mix", *pictures, "--mix-at", 0.5, *words, "-s", 7, "-o", tmp_path / "m") == 0
+    [mixed] = (tmp_path / "m").glob("0*.png")
+    assert max(ImageChops.difference(Image.open(mixed).convert("RGB"), strip[1]).tobytes()) <= 2
+    toward = ("--toward", "a cat", "--from", "a panda")
+    assert run("a cat", "--image-prompt", pictures[0], *toward, *words, "-o", tmp_path / "t") == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "rule"),
+    [
+        ({"mix": "A"}, "names two images"),
+        ({"mix": "A,B", "variations_of": "A"}, "is all that names some"),
+        ({"toward": "a cat"}, "toward: goes with image_prompt"),
+        ({"image_prompt": "A", "away_from": "a cat"}, "away_from: goes with toward"),
+        ({"image_prompt": "A", "mix_at": 0.5}, "mix_at: goes with mix, or with toward"),
+        ({"mix": "A,B", "toward": "a cat"}, "each say what an image is changed to"),
+        ({"image_prompt": "A", "prior_candidates": 4}, "an image has one embedding"),
+        ({"image_prompt": "none.png"}, "no such file"),
+        ({"image_prompt": "A", "model": "stickers"}, "not a setting of the chosen model"),
+    ],
+)
+def test_what_says_nothing_is_refused(
+    model: str, pictures: list[Path], settings: dict[str, Any], rule: str
+) -> None:
+    names = {"A": str(pictures[0]), "A,B": ",".join(map(str, pictures))}
+    given = {k: names.get(value, value) for k, value in settings.items()}
+    with pytest.raises(InputError, match=rule):
+        resolve(Request("a panda", **{"model": model, **given}))
+
+
+def test_a_picture_that_is_none_is_refused_before_anything_loads(
+    model: str, tmp_path: Path
+) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(InputError, match="image_prompt"):
+        resolve(Request("a panda", model=model, image_prompt=str(tmp_path / "text.png")))
+
+
+def test_search_looks_when_the_decoder_draws(model: str, engine: Engine) -> None:
+    plan = resolve(
+        Request("a panda", model=model, candidates=8, top_k=2, search="prune", seed=1, steps=4)
+    )
+    [schedule] = plan.schedules
+    prior = find(model).defaults["prior_steps"]
+    assert schedule.start == prior
+    assert all(rung.step > prior for rung in schedule.rungs)
+    brightness = type(
+        "Brightness", (), {"score": lambda _, __, images: [float(i.float().mean()) for i in images]}
+    )
+    outcome = Engine(device="cpu", scorer=brightness()).draw(plan)
+    assert len(outcome.best) == 2
