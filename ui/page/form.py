@@ -64,7 +64,8 @@ class Form:
         given = dict(zip(self.fields, rest, strict=False))
         more = [*rest[len(self.fields) :], *[None] * (len(self.controls) - len(values))]
         *weights, given["vae"], styles, _ = more
-        given["search"] = PRUNE if given.get("search") is True else given.get("search")
+        if isinstance(given.get("search"), bool):
+            given["search"] = PRUNE if given["search"] else None
         given["lora"] = ",".join(
             f"{name}:{weight:g}" for name, weight in zip(self.loras, weights, strict=True) if weight
         )
@@ -82,7 +83,7 @@ class Form:
         return {
             name: SETTINGS[name].read(value) if isinstance(value, str) else value
             for name, value in shown.items()
-            if value not in (None, "", False)
+            if value not in (None, "")
         }
 
     def rerankers_of(self, values: Sequence[Any]) -> list[str]:

@@ -26,7 +26,7 @@ def build(service: Service, models: gr.CheckboxGroup) -> gr.HTML:
     def release(event: gr.EventData, visitor: gr.Request) -> Iterator[str]:
         yield from _watched(service, lambda: service.release(str(event.name), client_of(visitor)))
 
-    watched = {**QUIET, "concurrency_limit": VISITORS}
+    watched = {**QUIET, "concurrency_limit": VISITORS, "trigger_mode": "multiple"}
     models.input(load, models, told, **watched)
     told.select(release, None, told, **watched)
     return told
