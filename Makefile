@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= outputs/demo
 PYTEST ?=  # more options for pytest
 
-.PHONY: demo quick test fuzz attacks kills lint docs screenshots clean
+.PHONY: demo quick test faults fuzz attacks kills lint docs screenshots clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/generate -f prompts/demo.txt -o $(OUT)
@@ -18,6 +18,10 @@ test: $(VENV)/test.stamp lint
 # A first look, without the page and the trainings; `make test` is what has to pass.
 quick: $(VENV)/test.stamp lint
 	$(BIN)/python -m pytest -m "not slow" --ignore=tests/ui --ignore=tests/train $(PYTEST)
+
+# What may go wrong, row by row, with the tests that hold each.
+faults: $(VENV)/test.stamp
+	$(BIN)/python tests/test_faults.py $(PYTEST)
 
 # Every parser of what strangers send, for an hour; `make test` does it for half a minute.
 fuzz: $(VENV)/test.stamp

@@ -21,6 +21,7 @@ from gen.metadata.hidden import hidden_text
 from gen.metadata.record import Metadata
 from gen.metadata.texts import Texts, texts_of_image
 from gen.metadata.understood import MODEL, load_object, name_of, read_keyed
+from pipelines.checkpoints.configs import parse_json
 
 JSON_KEY, TEXT_KEY = "salon", "parameters"
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -104,7 +105,7 @@ def _sources(texts: Mapping[str, str]) -> Iterator[Source]:
 
 
 def _ours(text: str) -> Metadata:
-    return Metadata.from_json(json.loads(text))
+    return Metadata.from_json(parse_json(text))
 
 
 def _object(text: str) -> Metadata:

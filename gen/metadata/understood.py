@@ -1,6 +1,5 @@
 """What other tools say, as a record of ours: what fits is kept, what does not is said."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from gen.errors import InputError
 from gen.metadata.record import Metadata, without_control_characters
 from gen.settings.request import SETTINGS, Request, WithoutPrompt, with_schedule
+from pipelines.checkpoints.configs import parse_json
 from pipelines.diffusion.samplers import SAMPLERS
 from pipelines.settings import Setting, Value
 
@@ -128,11 +128,9 @@ def make_record(values: Mapping[str, Any], unread: Iterable[str] = ()) -> Metada
 def load_object(text: str) -> Mapping[str, Any]:
     """Read a JSON object. Raises InputError."""
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError("its metadata is no sound JSON") from error
-    if not isinstance(values, dict):
-        raise InputError("its metadata is no JSON object")
+        values: dict[str, Any] = parse_json(text)
+    except ValueError as error:
+        raise InputError("its metadata is no JSON object that can be read") from error
     return values
 
 

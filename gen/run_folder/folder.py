@@ -31,7 +31,7 @@ from gen.run_folder import deleted, events, originals
 from gen.run_folder.choices import ChoiceEvent
 from gen.run_folder.events import Axis, Damaged, Event, Files, Placement, PromptEvent, SavedImage
 from gen.run_folder.fold import fold_what_fits
-from gen.run_folder.manifest import Manifest
+from gen.run_folder.manifest import Manifest, Unreadable
 from gen.run_folder.saving import Export, no_room, write
 from gen.run_folder.searched import CandidatesThinned
 from gen.search.race import Field, Look
@@ -69,6 +69,9 @@ class RunFolder:
         self._last_comparison = 0
         damaged = []
         for place, line in self._manifest:
+            if isinstance(line, Unreadable):
+                damaged.append((json.dumps(line.text), line.reason))
+                continue
             event = events.from_json(line)
             self._remember(place, event)
             if isinstance(event, Damaged):

@@ -8,7 +8,7 @@ from gen.run_folder import events
 from gen.run_folder.choices import Choices
 from gen.run_folder.events import Comparison, SavedImage
 from gen.run_folder.fold import Deletion, FolderHistory, PromptHistory
-from gen.run_folder.manifest import records
+from gen.run_folder.manifest import Unreadable, records
 
 
 class History:
@@ -27,7 +27,7 @@ class History:
         """Read on in the manifest."""
         with self._lock:
             for _, end, record in records(self.folder / "manifest.jsonl", self._read):
-                event = events.from_json(record)
+                event = None if isinstance(record, Unreadable) else events.from_json(record)
                 if event is not None:
                     with suppress(KeyError, TypeError, ValueError, AttributeError):
                         self._history.apply(event)

@@ -4,11 +4,24 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from gen.errors import InputError
+from pipelines.checkpoints.configs import parse_json
+
+LONGEST_LINE = 16 * 2**20  # bytes: ten times a ranking of ten thousand candidates
+KEPT = 2000  # bytes of a line that cannot be read
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A line that is no JSON object: how it begins, and why it cannot be read."""
+
+    text: str
+    reason: str
 
 
 class Manifest:
@@ -30,10 +43,8 @@ class Manifest:
         self._lock = Lock()
         self._cut_off_half_a_line()
 
-    def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield every record and where it begins, oldest first; lines that are no JSON objects are
-        passed over.
-        """
+    def __iter__(self) -> Iterator[tuple[int, dict[str, Any] | Unreadable]]:
+        """Yield every record, or what cannot be read, and where it begins, oldest first."""
         return ((start, record) for start, _, record in records(self._path))
 
     def read(self, places: Iterable[int]) -> Iterator[dict[str, Any]]:
@@ -41,7 +52,7 @@ class Manifest:
         with self._path.open("rb") as file:
             for place in places:
                 file.seek(place)
-                yield json.loads(file.readline())
+                yield parse_json(file.readline())
 
     def append(self, record: dict[str, Any]) -> int:
         """Add one record and return where it begins; after an OSError all is as it was before."""
@@ -73,22 +84,29 @@ class Manifest:
             os.ftruncate(self._file, end)
 
 
-def records(path: Path, start: int = 0) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Yield every whole record from byte `start` on, with where it begins and ends, oldest first.
+def records(path: Path, start: int = 0) -> Iterator[tuple[int, int, dict[str, Any] | Unreadable]]:
+    """Yield every whole line from byte `start` on, with where it begins and ends, oldest first.
 
-    Lines that are no JSON objects are passed over; a last line that is still being written is left.
+    A last line that is still being written is left.
     """
     place = start
     with path.open("rb") as file:
         file.seek(start)
-        for line in file:
-            if not line.endswith(b"\n"):
+        while line := file.readline(LONGEST_LINE + 1):
+            size, is_whole = len(line), line.endswith(b"\n")
+            while not is_whole and (more := file.readline(LONGEST_LINE)):  # too long to be held
+                size, is_whole = size + len(more), more.endswith(b"\n")
+            if not is_whole:
                 return
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
-                record = None
-            end = place + len(line)
-            if isinstance(record, dict):
-                yield place, end, record
-            place = end
+            yield place, place + size, _read(line, size)
+            place += size
+
+
+def _read(line: bytes, size: int) -> dict[str, Any] | Unreadable:
+    try:
+        if size > LONGEST_LINE:
+            raise ValueError(f"it has more than {LONGEST_LINE} bytes")
+        record: dict[str, Any] = parse_json(line)
+        return record
+    except ValueError as error:
+        return Unreadable(line[:KEPT].decode("utf-8", "replace").strip(), str(error))

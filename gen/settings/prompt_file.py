@@ -9,7 +9,6 @@ A .json file, or one that begins with `[{`, is read whole: an array of objects, 
 
 import codecs
 import csv
-import json
 import os
 import re
 import shlex
@@ -25,6 +24,7 @@ from typing import Any, BinaryIO
 from gen.errors import InputError
 from gen.settings import templates
 from gen.settings.request import Request, find_setting
+from pipelines.checkpoints.configs import parse_json
 from pipelines.settings import Value
 
 LINE_CAP = 64 * 1024  # bytes
@@ -138,9 +138,7 @@ class PromptFile:
                 f"{self.name}: larger than 16 MB: write one JSON object a line, .jsonl"
             )
         try:
-            found = json.loads(data.decode("utf-8-sig"))
-        except RecursionError as error:
-            raise InputError(f"{self.name}: bad JSON: nested too deeply") from error
+            found = parse_json(data, object)
         except ValueError as error:
             raise InputError(f"{self.name}: bad JSON: {error}") from error
         for number, row in enumerate(found if isinstance(found, list) else [found], 1):
@@ -254,9 +252,7 @@ def _read_cells(row: dict[Any, Any]) -> dict[str, Any] | InputError:
 
 def _read_json(text: str) -> dict[str, Any]:
     try:
-        values = json.loads(text)
-    except RecursionError as error:
-        raise InputError("bad JSON: nested too deeply") from error
+        values = parse_json(text, object)
     except ValueError as error:
         raise InputError(f"bad JSON: {error}") from error
     if not isinstance(values, dict):

@@ -1,6 +1,5 @@
 """What a model with a small world of its own was never shown of a prompt."""
 
-import json
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -9,6 +8,7 @@ from pathlib import Path
 import rerank.model.specs
 from gen import editing
 from gen.plan import Plan
+from pipelines.checkpoints.configs import read_json
 from pipelines.diffusion.embeddings import read_words
 
 
@@ -52,14 +52,9 @@ def unknown_words(prompt: str, path: Path | None) -> list[str]:
 @cache
 def _known_words(path: Path) -> frozenset[str]:
     try:
-        words = json.loads(path.read_text(encoding="utf-8"))["words"]
+        words = read_json(path)["words"]
         return frozenset(str(word).lower() for word in words)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-    ):
+    except (OSError, ValueError, KeyError, TypeError):
         return frozenset()
 
 

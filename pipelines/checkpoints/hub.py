@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from pipelines.checkpoints.configs import PULLED
+from pipelines.checkpoints.configs import PULLED, parse_json
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.specs import hub_folder, split_revision
 
@@ -103,7 +103,7 @@ def look_up(name: str, variant: str | None = None) -> Repository:
     path = f"api/models/{repository}/revision/{quote(wanted, safe='')}?blobs=true"
     with _open(f"{constants.ENDPOINT}/{path}", repository) as answer:
         try:
-            said = json.loads(answer.read(MAX_ANSWER))
+            said = parse_json(answer.read(MAX_ANSWER))
             entries = [_file(entry) for entry in said["siblings"]]
             commit = str(said["sha"])
             licence = _licence(said.get("cardData") or {})

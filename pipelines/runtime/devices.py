@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Iterable
@@ -125,12 +126,11 @@ def _xformers_runs(head_size: int, device: torch.device, dtype: torch.dtype) -> 
     return True
 
 
-# Not every allocator raises a type of its own: these are what the others say.
-_OUT_OF_MEMORY = (
-    "can't allocate memory",
-    "not enough memory",
-    "out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
+# Not every allocator raises a type of its own: these are what the others say. oneDNN says that it
+# cannot create a primitive; where it has none, that is about a primitive's descriptor.
+_OUT_OF_MEMORY = re.compile(
+    "can't allocate memory|not enough memory|out of memory|CUBLAS_STATUS_ALLOC_FAILED"
+    "|could not create a primitive(?! descriptor)"
 )
 
 
@@ -138,5 +138,4 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether a smaller batch might avoid this error: device or host memory ran out."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and any(sign in text for sign in _OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None

@@ -1,6 +1,5 @@
 """How a calibration is made: from images whose captions are known to be right or wrong."""
 
-import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from pipelines.checkpoints.configs import parse_json
 from pipelines.checkpoints.hashes import files_hash
 from rerank.calibration.calibration import (
     CAPTIONS,
@@ -111,10 +111,10 @@ def read_captions(path: Path) -> list[tuple[Path, str, bool]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             file, caption = path.parent / str(row["file"]), str(row["caption"])
             rows.append((file, caption, bool(row.get("matches", True))))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f'{path}:{number}: not like {{"file": "a.png", "caption": "a fox"}}'
             ) from error

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from pipelines.checkpoints.configs import read_json
 from pipelines.checkpoints.errors import WeightsError
 from rerank.calibration import FILE as FILE
 from rerank.whole_files import written_whole
@@ -158,7 +159,7 @@ def write(calibration: Calibration, path: Path) -> None:
 def read(path: Path) -> Calibration:
     """Read what `write` wrote. Raises WeightsError for a file that is missing or no calibration."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         return Calibration(
             weights=str(content["weights"]),
             captions=tuple(map(str, content["captions"])),
@@ -169,7 +170,7 @@ def read(path: Path) -> Calibration:
         raise WeightsError(
             f"{path}: {error.strerror}; `rerank calibrate` makes it from images with captions"
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(
             f"{path}: not a calibration ({type(error).__name__}: {error})"
         ) from error

@@ -5,13 +5,13 @@ colours, grounds, relations, places and counts. Without one, the tables of plain
 Imports no torch.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from pipelines.checkpoints.configs import read_json
 from pipelines.checkpoints.errors import WeightsError
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -164,10 +164,8 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     if not path.is_file():
         return ENGLISH
     try:
-        return _from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (
-        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError
-    ) as error:  # fmt: skip
+        return _from_json(read_json(path))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path}: not a vocabulary ({type(error).__name__}: {error})") from error
 
 

@@ -5,12 +5,13 @@ whose files are relative to it; "weight", 1 by default, says how much the choice
 `generate --choices FILE` writes one from a run folder.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pipelines.checkpoints.configs import parse_json
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ def read_choices(path: Path) -> list[Choice]:
         for number, line in enumerate(file, 1):
             if line.strip():
                 try:
-                    choices.append(_read(json.loads(line), path.parent))
-                except (ValueError, KeyError, TypeError, RecursionError) as error:
+                    choices.append(_read(parse_json(line), path.parent))
+                except (ValueError, KeyError, TypeError) as error:
                     raise ValueError(
                         f"{path}, line {number}: not a choice ({type(error).__name__}: {error}); "
                         'it is {"prompt": …, "chosen": FILE, "rejected": FILE}'

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from pipelines.checkpoints.configs import read_json
 from pipelines.checkpoints.errors import WeightsError
 from rerank.calibration.calibration import Logistic
 
@@ -56,7 +57,7 @@ class PreviewHead:
     def load(cls, path: Path) -> "PreviewHead":
         """Read what `save` wrote. Raises WeightsError for a file that is none."""
         try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             looks = {float(look.pop("share")): _logistic(look) for look in content["looks"]}
             if not looks:
                 raise ValueError("no looks")

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from pipelines.checkpoints.configs import parse_json
 from pipelines.checkpoints.errors import WeightsError
 from rerank.extras import load_extra
 
@@ -97,7 +98,9 @@ class LinearProbe:
             with safe_open(file, framework="numpy") as opened:
                 facts = opened.metadata() or {}
                 weights, biases = opened.get_tensor("weight"), opened.get_tensor("bias")
-            return cls(json.loads(facts["labels"]), weights, biases, float(facts["strength"]))
+            return cls(
+                parse_json(facts["labels"], list[str]), weights, biases, float(facts["strength"])
+            )
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise WeightsError(f"{file}: not a linear probe ({error})") from error
 

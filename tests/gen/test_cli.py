@@ -46,6 +46,7 @@ def test_a_prompt_becomes_pictures_a_sheet_and_a_summary(
     assert Image.open(out / "sheet.png").width > 500
 
 
+@pytest.mark.fault("the same command twice")
 def test_the_same_command_twice_draws_nothing_new(
     studio: Studio, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,6 +128,16 @@ def test_quiet_says_nothing(studio: Studio, out: Path, capsys: pytest.CaptureFix
     ],
     ids=lambda words: " ".join(words)[:40],
 )
+@pytest.mark.fault(
+    "sizes",
+    "steps, counts and guidance",
+    "seeds",
+    "prompts",
+    "prompt files that are none",
+    "encodings of prompt files",
+    "bad rows",
+    "output folders",
+)
 def test_bad_input_is_one_line_and_exit_code_2(
     words: list[str], studio: Studio, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,6 +201,7 @@ def test_a_picture_records_template_and_prompt(studio: Studio, out: Path) -> Non
 
 
 @pytest.mark.parametrize("seed", [0, 2**63 - 1])
+@pytest.mark.fault("seeds")
 def test_extreme_seeds_are_accepted_and_echoed(
     seed: int, studio: Studio, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -197,6 +209,7 @@ def test_extreme_seeds_are_accepted_and_echoed(
     assert f"(seed {seed})" in capsys.readouterr().out
 
 
+@pytest.mark.fault("bad rows")
 def test_every_bad_row_is_listed_and_nothing_is_drawn(
     studio: Studio, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -211,6 +224,7 @@ def test_every_bad_row_is_listed_and_nothing_is_drawn(
     assert not out.exists()
 
 
+@pytest.mark.fault("very few and very many rows")
 def test_a_large_file_of_rows_is_checked_in_little_memory(
     studio: Studio, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -282,6 +296,7 @@ def test_an_unknown_model_is_exit_code_3(
     assert studio.loads == []
 
 
+@pytest.mark.fault("memory runs out")
 def test_short_memory_is_exit_code_5(
     studio: Studio, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -305,6 +320,7 @@ def test_a_bug_is_one_line_too_unless_debugged(
         main(["a panda", "--debug"])
 
 
+@pytest.mark.fault("a full disk")
 def test_a_full_disk_is_exit_code_5_and_leaves_no_half_file(
     studio: Studio, out: Path, tmp_path: Path, generate_in_fork: Callable[..., int]
 ) -> None:
@@ -323,6 +339,7 @@ def test_a_full_disk_is_exit_code_5_and_leaves_no_half_file(
     assert len(list(out.rglob("0001-*.png"))) == 2
 
 
+@pytest.mark.fault("a full disk")
 def test_a_disk_that_fills_up_on_the_way_keeps_what_was_saved(
     studio: Studio, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -345,6 +362,7 @@ def test_a_disk_that_fills_up_on_the_way_keeps_what_was_saved(
     assert studio.pipeline.drawn == (1, 2, 3, 4, 4, 5, 6)
 
 
+@pytest.mark.fault("signals")
 def test_one_interrupt_stops_and_keeps_what_is_finished(
     studio: Studio, out: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -369,6 +387,7 @@ def test_one_interrupt_stops_and_keeps_what_is_finished(
     assert len(studio.pipeline.drawn) == 12
 
 
+@pytest.mark.fault("signals")
 def test_a_second_interrupt_stops_at_once(
     studio: Studio, out: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -383,6 +402,7 @@ def test_a_second_interrupt_stops_at_once(
     assert not list(out.rglob("*.tmp"))
 
 
+@pytest.mark.fault("odd surroundings")
 def test_nobody_reading_does_not_stop_the_run(
     studio: Studio, out: Path, tmp_path: Path, generate_in_fork: Callable[..., int]
 ) -> None:
@@ -480,6 +500,7 @@ print("heavy:", sorted(heavy & set(sys.modules)))
 """
 
 
+@pytest.mark.fault("odd surroundings")
 def test_what_needs_no_model_loads_no_torch_even_in_a_bare_environment() -> None:
     done = subprocess.run(
         [sys.executable, "-c", LIGHT],
@@ -530,3 +551,15 @@ def test_what_was_fetched_can_be_used_as_is_said(
     monkeypatch.setattr(hub, "pull", lambda *_: tmp_path)
     assert main(["--pull", name]) == 0
     assert capsys.readouterr().out.splitlines()[1] == use
+
+
+@pytest.mark.fault("paths in rows")
+def test_ids_of_rows_name_no_files(studio: Studio, out: Path) -> None:
+    ids = ["../../x", "/tmp/x", "a/b", "CON", "x" * 300, ".", "a\\b"]
+    rows = [json.dumps({"prompt": "a panda", "id": each, "seed": 1}) for each in ids]
+    Path("rows.jsonl").write_text("\n".join(rows))
+    before = {*os.listdir()}
+    assert main(["-f", "rows.jsonl", "--candidates", "1", "-q"]) == 0
+    with_one = {"0001-r1-1.png", "candidates", "manifest.jsonl", "sheet.png"}
+    assert {*os.listdir(out)} == with_one  # they ask for the same, so it is drawn once
+    assert {*os.listdir()} ^ before == {"outputs"}

@@ -78,6 +78,7 @@ def test_without_a_jury_the_order_of_making_holds(studio: Studio) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
+@pytest.mark.fault("one seed, every batch and device")
 def test_the_micro_batch_does_not_matter(studio: Studio, batch_size: int) -> None:
     results = generate("a panda", candidates=8, seed=7, engine=Engine(batch_size=batch_size))
     assert [result.seed for result in results] == [
@@ -87,6 +88,7 @@ def test_the_micro_batch_does_not_matter(studio: Studio, batch_size: int) -> Non
 
 
 @pytest.mark.parametrize("where", ["room_in_step", "room_in_begin"])
+@pytest.mark.fault("memory runs out")
 def test_short_memory_halves_the_batch_and_nothing_is_lost(studio: Studio, where: str) -> None:
     setattr(studio.pipeline, where, 3)
     notes: list[object] = []
@@ -116,6 +118,7 @@ def test_a_batch_that_is_halved_goes_on_from_its_step(studio: Studio) -> None:
 
 
 @pytest.mark.parametrize("where", ["room_in_step", "room_in_begin"])
+@pytest.mark.fault("memory runs out")
 def test_memory_short_for_one_candidate_is_an_error_in_words(studio: Studio, where: str) -> None:
     setattr(studio.pipeline, where, 0)
     with pytest.raises(RoomError, match=r"not enough memory .*--width"):
@@ -133,6 +136,7 @@ def test_other_errors_are_not_taken_for_short_memory(studio: Studio) -> None:
         generate("a panda", candidates=4)
 
 
+@pytest.mark.fault("values that are not finite")
 def test_a_picture_that_is_not_finite_fails_alone(studio: Studio, tmp_path: Path) -> None:
     studio.pipeline.broken_seeds = {2}
     outcome = draw(Request("a panda", candidates=4, top_k=4, seed=0), tmp_path)
@@ -143,6 +147,7 @@ def test_a_picture_that_is_not_finite_fails_alone(studio: Studio, tmp_path: Path
     assert (results[-1].seed, results[-1].image, results[-1].rank) == (2, None, None)
 
 
+@pytest.mark.fault("scores that are not finite")
 def test_a_score_that_is_not_a_number_never_wins(studio: Studio, tmp_path: Path) -> None:
     best = generate("a panda", candidates=4, seed=0)[0]
     studio.jury.nan_for = lambda value: value == best.score

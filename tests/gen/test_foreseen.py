@@ -53,6 +53,7 @@ def test_unknown_words_are_told_once_and_before_drawing(
     assert notes(capsys)[-1] == "3 other notes come with their prompts"
 
 
+@pytest.mark.fault("prompts")
 def test_dropped_text_is_told_without_loading(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -137,6 +138,7 @@ def test_the_list_fits_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.fault("a full disk")
 def test_standard_output_on_a_full_disk(
     studio: Studio,
     out: Path,

@@ -86,6 +86,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.fault("files that are no weights")
 def test_row_12_files_that_are_no_weights(
     damage: str, model: Path, jury: Path, refusal: Callable[..., str]
 ) -> None:
@@ -100,6 +101,7 @@ def test_row_12_files_that_are_no_weights(
         assert "file is incomplete (" in said
 
 
+@pytest.mark.fault("one flipped byte")
 def test_row_13_one_flipped_byte(model: Path, refusal: Callable[..., str]) -> None:
     from hashlib import sha256
 
@@ -123,6 +125,7 @@ class Bomb:
         return Path.touch, (self.marker,)
 
 
+@pytest.mark.fault("pickles")
 def test_row_14_pickles_run_nothing(
     model: Path, jury: Path, tmp_path: Path, refusal: Callable[..., str]
 ) -> None:
@@ -165,6 +168,7 @@ def test_row_14_pickles_run_nothing(
         ),
     ],
 )
+@pytest.mark.fault("tensors that do not fit")
 def test_row_15_tensors_that_do_not_fit(
     wrong: Callable[[dict[str, torch.Tensor]], Any],
     reason: str,
@@ -183,6 +187,7 @@ def test_row_15_tensors_that_do_not_fit(
         {"trust_remote_code": True},
     ],
 )
+@pytest.mark.fault("configs that ask for code")
 def test_row_16_configs_that_ask_for_code(
     asks: dict[str, Any], model: Path, jury: Path, tmp_path: Path, refusal: Callable[..., str]
 ) -> None:
@@ -200,6 +205,7 @@ def test_row_16_configs_that_ask_for_code(
     assert not marker.exists()
 
 
+@pytest.mark.fault("parts that do not fit")
 def test_row_17_parts_that_are_missing_or_do_not_fit(
     model: Path, make_dalle_folder: Callable[..., Path], tmp_path: Path, refusal: Callable[..., str]
 ) -> None:
@@ -215,6 +221,7 @@ def test_row_17_parts_that_are_missing_or_do_not_fit(
 
 
 @pytest.mark.parametrize("kind", ["model", "jury"])
+@pytest.mark.fault("a hub out of reach")
 def test_row_18_what_is_not_in_the_cache(
     kind: str,
     model: Path,

@@ -39,6 +39,7 @@ def test_what_the_user_wants_holds_until_memory_is_short() -> None:
     assert sizes.choose(100, 1 * GB) == 20
 
 
+@pytest.mark.fault("memory runs out")
 def test_free_memory_respects_the_address_space_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert free_on_host() > 1e6
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1000, 1000))

@@ -84,6 +84,7 @@ def test_the_commands_settings_hold_where_a_row_is_silent(tmp_path: Path) -> Non
         b"\xef\xbb\xbf# note\r\n\r\na panda\r\na cat",
     ],
 )
+@pytest.mark.fault("encodings of prompt files")
 def test_marks_and_line_ends_of_other_systems(tmp_path: Path, data: bytes) -> None:
     assert [row.request.prompt for row in rows_of(tmp_path, data)] == ["a panda", "a cat"]
 
@@ -107,6 +108,7 @@ def test_marks_and_line_ends_of_other_systems(tmp_path: Path, data: bytes) -> No
         (b"# nothing\n\n", "no prompts"),
     ],
 )
+@pytest.mark.fault("encodings of prompt files", "very few and very many rows")
 def test_a_bad_plain_file(tmp_path: Path, data: bytes, said: str) -> None:
     with pytest.raises(InputError) as caught:
         rows_of(tmp_path, data)
@@ -132,12 +134,14 @@ def test_a_bad_plain_file(tmp_path: Path, data: bytes, said: str) -> None:
         ("{}", "prompt: missing"),
     ],
 )
+@pytest.mark.fault("bad rows", "paths in rows")
 def test_a_bad_json_row(tmp_path: Path, row: str, said: str) -> None:
     with pytest.raises(InputError, match="line 2") as caught:
         rows_of(tmp_path, '{"prompt": "a panda", "id": "first"}\n' + row, "rows.jsonl")
     assert said in str(caught.value)
 
 
+@pytest.mark.fault("bad rows")
 def test_all_bad_rows_are_listed_at_once(tmp_path: Path) -> None:
     text = "\n".join(["a cat"] + ["a dog --seed x"] * 100)
     with pytest.raises(InputError) as caught:
@@ -161,6 +165,7 @@ def test_what_the_caller_refuses_is_a_bad_row_too(tmp_path: Path) -> None:
         PromptFile(str(path)).check(refuse_dogs)
 
 
+@pytest.mark.fault("prompt files that are none")
 def test_a_path_that_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name, said in {"none": "No such file", "": "directory", "pipe": "-f -"}.items():
@@ -171,6 +176,7 @@ def test_a_path_that_is_no_file(tmp_path: Path) -> None:
         PromptFile("a\0b")
 
 
+@pytest.mark.fault("prompt files that are none")
 def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:  # root, who may run the tests, may read everything
         raise PermissionError(13, "Permission denied")
@@ -190,6 +196,7 @@ def test_standard_input_can_be_gone_through_twice(monkeypatch: pytest.MonkeyPatc
     assert [row.request.prompt for row in file] == ["a cat", "a dog"]
 
 
+@pytest.mark.fault("very few and very many rows")
 def test_a_large_file_takes_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "prompts.txt"
     with path.open("wb") as file:

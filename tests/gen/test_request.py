@@ -35,6 +35,7 @@ from pipelines.settings import settings_of
         ("schedule", "fast", "karras"),
     ],
 )
+@pytest.mark.fault("sizes", "steps, counts and guidance", "seeds")
 def test_a_bad_value_is_refused_with_the_rule(name: str, text: str, said: str) -> None:
     with pytest.raises(InputError, match=name) as caught:
         SETTINGS[name].read(text)
@@ -52,6 +53,7 @@ def test_a_value_of_the_wrong_type_is_refused(bad: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**32, 2**53, MAX_SEED, -1])
+@pytest.mark.fault("seeds")
 def test_every_seed_survives_json(seed: int) -> None:
     request = Request("a panda", seed=seed, guidance=0)
     values = json.loads(json.dumps(request.to_json()))
@@ -77,6 +79,7 @@ def test_zero_is_a_value_and_none_is_not() -> None:
         ("a" * 100_000, "100000 characters"),
     ],
 )
+@pytest.mark.fault("prompts")
 def test_a_prompt_that_cannot_be_drawn(prompt: str, said: str) -> None:
     with pytest.raises(InputError) as caught:
         Request(prompt)
@@ -87,6 +90,7 @@ def test_a_prompt_that_cannot_be_drawn(prompt: str, said: str) -> None:
 @pytest.mark.parametrize(
     "prompt", ["熊貓 🐼", "دب", "👩‍🚀", "two\nlines", "a\ttab", "it's 50 % “off”"]
 )
+@pytest.mark.fault("prompts")
 def test_a_prompt_in_any_script(prompt: str) -> None:
     assert Request(prompt).prompt == prompt
 
@@ -112,6 +116,7 @@ def test_other_tools_names_are_known(key: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["output", "outpath_samples", "filename", "__class__", "Prompt"])
+@pytest.mark.fault("paths in rows")
 def test_a_key_that_is_no_setting_is_refused_with_the_known(key: str) -> None:
     with pytest.raises(InputError, match=r"unknown setting.*negative_prompt"):
         Request.from_json({"prompt": "a panda", key: "../../x"})

@@ -104,6 +104,7 @@ def test_the_same_command_again_changes_nothing(
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.fault("the same command twice")
 def test_another_kind_of_file_or_other_weights_are_another_job(
     studio: Studio, tmp_path: Path
 ) -> None:
@@ -190,6 +191,7 @@ def test_an_unfinished_run_without_a_seed_is_finished_with_its_own(
     assert len(list((tmp_path / "out").glob("*-r1-*.png"))) == 6
 
 
+@pytest.mark.fault("output folders")
 def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "elsewhere").mkdir()
@@ -206,6 +208,7 @@ def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "elsewhere") == []
 
 
+@pytest.mark.fault("output folders")
 def test_links_inside_the_folder_lead_nowhere(studio: Studio, tmp_path: Path) -> None:
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     out.mkdir()
@@ -428,6 +431,7 @@ class Killer:
 
 
 @pytest.mark.slow
+@pytest.mark.fault("kill -9")
 def test_a_kill_at_any_moment_loses_nothing_that_was_finished(
     studio: Studio, tmp_path: Path, generate_in_fork: Callable[..., int]
 ) -> None:

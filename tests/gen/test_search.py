@@ -296,6 +296,7 @@ def test_beam_of_fakes_keeps_its_count(studio: Studio, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("search", ["prune", "beam"])
+@pytest.mark.fault("kill -9")
 def test_a_search_killed_at_any_moment_comes_to_the_same(
     studio: Studio, tmp_path: Path, generate_in_fork: Callable[..., int], search: str
 ) -> None:

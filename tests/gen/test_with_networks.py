@@ -46,6 +46,7 @@ def by_seed(results: list[Result]) -> dict[int, np.ndarray]:
         ),
     ],
 )
+@pytest.mark.fault("one seed, every batch and device")
 def test_a_seed_is_a_picture_whatever_the_micro_batch_and_the_device(
     device: str, sizes: tuple[int, ...], tiny_diffusion_folder: Path, tiny_clip_folder: Path
 ) -> None:
@@ -72,6 +73,7 @@ def test_a_seed_is_a_picture_whatever_the_micro_batch_and_the_device(
     assert np.abs(drawn[0][5] - drawn[0][6]).max() > 10 * TOLERANCE
 
 
+@pytest.mark.fault("odd surroundings")
 def test_neither_home_nor_caches_nor_the_clock_are_needed(
     tiny_diffusion_folder: Path, tiny_clip_folder: Path, tmp_path: Path
 ) -> None:
@@ -424,3 +426,51 @@ def test_loading_is_told(tiny_diffusion_folder: Path) -> None:
     loading = [event for event in told if isinstance(event, Loading)]
     assert loading[0].total == 0  # at once, when it is not known yet
     assert loading[-1].loaded == loading[-1].total > loading[1].loaded > 0
+
+
+LITTLE_MEMORY = """
+import resource, sys
+from gen import Engine, generate
+from gen.errors import RoomError
+from gen.events import Note
+
+def draw(candidates, side):
+    results = generate("a panda", model=sys.argv[1], engine=engine, seed=1, steps=1, width=side,
+                       height=side, candidates=candidates, top_k=candidates, watch=watch)
+    print("made", len(results))
+
+def watch(event):
+    if isinstance(event, Note) and "halved" in event.text:
+        print("halved")
+
+engine = Engine("cpu", reranker="none", batch_size=16)
+draw(1, 64)
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+for spare, candidates in ((300e6, 16), (30e6, 16)):
+    resource.setrlimit(resource.RLIMIT_AS, (int(held + spare), resource.RLIM_INFINITY))
+    try:
+        draw(candidates, 256)
+    except RoomError as error:
+        print(error)
+draw(1, 64)
+"""
+
+
+@pytest.mark.fault("memory runs out")
+def test_a_limit_of_memory_halves_the_batch_and_the_next_job_runs(
+    tiny_diffusion_folder: Path,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LITTLE_MEMORY, str(tiny_diffusion_folder)],
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()
+    assert told[0] == "made 1"
+    assert "made 16" in told
+    assert "halved" in told
+    assert told[-2].startswith("not enough memory for one candidate alone: try a smaller --width")
+    assert told[-1] == "made 1"

@@ -95,6 +95,7 @@ def test_large_pictures_are_decoded_few_at_a_time(
     assert sizes == [4, 1, 1]
 
 
+@pytest.mark.fault("values that are not finite")
 def test_a_picture_that_is_not_finite_is_tried_again(
     vae: Any, latents: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +119,7 @@ def test_a_picture_that_is_not_finite_is_tried_again(
     assert (pictures[3].int() - expected[3].int()).abs().max() <= 1
 
 
+@pytest.mark.fault("values that are not finite")
 def test_half_precision_is_decoded_again_in_float32(tiny_diffusion_folder: Path) -> None:
     spec = find(str(tiny_diffusion_folder))
     half = load_networks(spec, torch.device("cpu"), torch.float16).vae
@@ -135,6 +137,7 @@ def test_half_precision_is_decoded_again_in_float32(tiny_diffusion_folder: Path)
     assert all(torch.equal(before[k], v) for k, v in half.state_dict().items())
 
 
+@pytest.mark.fault("values that are not finite")
 def test_what_is_never_finite_is_no_picture(vae: Any, latents: torch.Tensor) -> None:
     latents[2, 0, 0, 0] = float("nan")
     with torch.inference_mode():

@@ -31,6 +31,7 @@ def near(pixel: object, colour: tuple[int, ...]) -> bool:
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.fault("modes, rotation, animation")
 def test_formats_turned_by_exif(format: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -73,6 +74,7 @@ def test_photographs_of_many_megapixels_are_decoded_at_a_fraction(side: int) -> 
             open_image(data)
 
 
+@pytest.mark.fault("image bombs")
 def test_a_jpeg_of_thousands_of_scans_is_refused() -> None:
     data = saved(half_blue(), "JPEG", progressive=True)
     scan = data[data.index(b"\xff\xda") : -2]

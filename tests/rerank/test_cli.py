@@ -85,6 +85,7 @@ def test_json(rerank: Command, folder: Path) -> None:
     assert table["failed"] == []
 
 
+@pytest.mark.fault("damaged images", "folders to rank")
 def test_one_bad_of_512(rerank: Command, tmp_path: Path) -> None:
     for i in range(511):
         Image.new("RGB", (8, 8), (i % 256, i // 256 * 99, 40)).save(tmp_path / f"{i:03}.png")
@@ -114,6 +115,7 @@ def test_nothing_but_bad_ones(rerank: Command, folder: Path) -> None:
     assert (code, output, len(errors)) == (2, "", 2)
 
 
+@pytest.mark.fault("folders to rank")
 def test_empty_folder(rerank: Command, tmp_path: Path) -> None:
     code, output, errors = rerank("a red panda", tmp_path)
     assert (code, output) == (2, "")
@@ -130,6 +132,7 @@ def test_top_k(rerank: Command, folder: Path) -> None:
     assert output.splitlines() == everything.splitlines()[:2]
 
 
+@pytest.mark.fault("folders to rank")
 def test_more_asked_for_than_there_are(rerank: Command, folder: Path) -> None:
     code, output, errors = rerank("a red panda", folder, "-k", 9)
     assert (code, len(output.splitlines())) == (0, 5)
@@ -137,6 +140,7 @@ def test_more_asked_for_than_there_are(rerank: Command, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("k", ["0", "-1", "x", "1.5", "²"])
+@pytest.mark.fault("folders to rank")
 def test_bad_k(rerank: Command, folder: Path, k: str) -> None:
     code, output, errors = rerank("a red panda", folder, f"--top-k={k}")
     assert (code, output) == (2, "")
@@ -150,6 +154,7 @@ def test_empty_prompt(rerank: Command, folder: Path, prompt: str) -> None:
     assert errors[-1].endswith("the text is empty")
 
 
+@pytest.mark.fault("folders to rank")
 def test_equal_images_keep_their_order(rerank: Command, folder: Path) -> None:
     content = (folder / "a.png").read_bytes()
     copies = [folder / f"copy{i}.png" for i in range(7)]
@@ -166,6 +171,7 @@ def test_long_prompt_is_noted(rerank: Command, folder: Path, reranker: Reranker)
     assert errors == [f"rerank: the prompt is longer than 32 tokens: it is scored in {parts} parts"]
 
 
+@pytest.mark.fault("scores that are not finite")
 def test_a_score_that_is_not_finite_is_an_error(
     rerank: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +228,7 @@ def test_debug_shows_where(folder: Path, tmp_path: Path) -> None:
         cli.main(["a red panda", str(folder), "--model", str(tmp_path), "--debug"])
 
 
+@pytest.mark.fault("odd surroundings")
 def test_a_reader_that_leaves_early(folder: Path, tiny_clip_folder: Path) -> None:
     """`rerank … | true`; also that libraries add nothing to the command's output."""
     command = [sys.executable, "-m", "rerank", "a panda", str(folder), "-m", str(tiny_clip_folder)]
@@ -510,6 +517,7 @@ def full_beyond(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("what", ["copy", "sheet", "index", "calibrate"])
+@pytest.mark.fault("a full disk")
 def test_a_full_disk_leaves_nothing_half(
     rerank: Command, folder: Path, tmp_path: Path, what: str
 ) -> None:
@@ -540,6 +548,7 @@ def test_a_full_disk_leaves_nothing_half(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])
+@pytest.mark.fault("a full disk")
 def test_standard_output_on_a_full_disk(
     rerank: Command, folder: Path, form: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -200,10 +200,12 @@ def palette(transparency: int | None) -> Image.Image:
     ],
     ids=lambda value: getattr(value, "mode", None),
 )
+@pytest.mark.fault("modes, rotation, animation")
 def test_colour_modes(image: Image.Image, expected: tuple[int, ...]) -> None:
     assert pixel(image) == expected
 
 
+@pytest.mark.fault("modes, rotation, animation")
 def test_16_bit_png(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 4), 257 * 60, np.uint16)).save(tmp_path / "deep.png")
     assert pixel(Image.open(tmp_path / "deep.png")) == (60, 60, 60)
@@ -215,6 +217,7 @@ def test_modes_without_a_white_are_refused(mode: str) -> None:
         to_rgb(Image.new(mode, (4, 4)))
 
 
+@pytest.mark.fault("modes, rotation, animation")
 def test_exif_turns_a_image_upright(tmp_path: Path, at_224: Preprocessing) -> None:
     lying = photo(300, 224)
     exif = Image.Exif()
@@ -227,6 +230,7 @@ def test_exif_turns_a_image_upright(tmp_path: Path, at_224: Preprocessing) -> No
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp"])
+@pytest.mark.fault("modes, rotation, animation")
 def test_animations_are_judged_by_their_first_frame(tmp_path: Path, suffix: str) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("white", "black")]
     path = tmp_path / f"moving.{suffix}"
@@ -273,6 +277,7 @@ def png_header(width: int, height: int) -> bytes:
         (1, 100_000, "1x100000 pixels is too narrow"),
     ],
 )
+@pytest.mark.fault("image bombs")
 def test_bombs_are_refused_before_decoding(
     tmp_path: Path, at_224: Preprocessing, width: int, height: int, message: str
 ) -> None:
@@ -285,6 +290,7 @@ def test_bombs_are_refused_before_decoding(
 
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt"])
+@pytest.mark.fault("texts inside images")
 def test_text_that_unpacks_to_much_is_refused(
     tmp_path: Path, at_224: Preprocessing, kind: bytes
 ) -> None:
@@ -307,6 +313,7 @@ def encoded(path: Path, **options: object) -> bytes:
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+@pytest.mark.fault("damaged images")
 def test_truncated_files(tmp_path: Path, at_224: Preprocessing, suffix: str) -> None:
     path = tmp_path / f"half.{suffix}"
     content = encoded(path)
@@ -320,6 +327,7 @@ def test_truncated_files(tmp_path: Path, at_224: Preprocessing, suffix: str) -> 
     [b"", b"not an image", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"8BPS\x00\x01" * 50],
     ids=["empty", "text", "svg", "psd"],
 )
+@pytest.mark.fault("damaged images")
 def test_files_that_are_no_images(tmp_path: Path, at_224: Preprocessing, content: bytes) -> None:
     path = tmp_path / "image.png"
     path.write_bytes(content)
@@ -327,6 +335,7 @@ def test_files_that_are_no_images(tmp_path: Path, at_224: Preprocessing, content
         at_224.prepare(path, CPU)
 
 
+@pytest.mark.fault("damaged images")
 def test_formats_beyond_the_list_are_refused(tmp_path: Path, at_224: Preprocessing) -> None:
     path = tmp_path / "image.png"
     encoded(path, format="PPM")

@@ -236,6 +236,7 @@ def test_devices_that_are_not_there(tiny_clip_folder: Path, device: str) -> None
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.fault("one seed, every batch and device")
 def test_gpu_scores_are_those_of_the_cpu(tiny_clip_folder: Path, reranker: Reranker) -> None:
     on_gpu = Reranker.load(tiny_clip_folder, device="cuda")
     for size in SIZES:

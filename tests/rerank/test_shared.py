@@ -22,6 +22,7 @@ PHRASES = (
     "DefaultCPUAllocator: not enough memory",
     "CUDA out of memory. Tried to allocate 9.00 GiB",
     "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)",
+    "could not create a primitive",  # of oneDNN, under a limit of memory
 )
 
 

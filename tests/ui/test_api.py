@@ -184,6 +184,7 @@ def test_two_models_draw_in_turn(client) -> None:
     ],
     ids=lambda value: str(value)[:30],
 )
+@pytest.mark.fault("too much by the API")
 def test_a_bad_value_is_named_at_once(
     body: dict[str, Any], param: str, code: str, quick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,6 +252,7 @@ def test_a_stream_that_fails(client, quick) -> None:
         list(client.images.generate(prompt="a panda", stream=True, extra_body={"seed": 321}))
 
 
+@pytest.mark.fault("memory runs out")
 def test_memory_that_is_short_is_told_once_and_the_next_job_runs(quick) -> None:
     quick.fakes.pipeline.room_in_begin = 0
     calls = []
@@ -287,6 +289,7 @@ def test_a_fault_of_ours_shows_nothing_of_the_inside(quick) -> None:
     assert error.value.code == "bug"
 
 
+@pytest.mark.fault("a client with very many jobs")
 def test_the_queue_is_full(quick, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "WAITING", 0)
     with pytest.raises(openai.RateLimitError) as error:
@@ -296,6 +299,7 @@ def test_the_queue_is_full(quick, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.fault("a client that leaves")
 def test_a_client_that_goes_away_takes_its_job_along(stream: bool, quick) -> None:
     quick.fakes.pipeline.seconds_per_step = 0.02
     steps: list[int] = []
@@ -308,6 +312,7 @@ def test_a_client_that_goes_away_takes_its_job_along(stream: bool, quick) -> Non
     assert 0 < len(steps) < 250
 
 
+@pytest.mark.fault("a client that leaves")
 def test_a_waiting_job_goes_with_its_client(quick) -> None:
     began, go = threading.Event(), threading.Event()
 

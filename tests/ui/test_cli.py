@@ -42,6 +42,7 @@ def test_help_loads_no_gradio_and_no_torch() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "example.org", "localhost.", ""])
+@pytest.mark.fault("an open address without a secret")
 def test_only_this_machine_is_served_without_a_password(
     host: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,6 +129,7 @@ def test_the_command_serves_until_it_is_ended(tmp_path: Path, free_port: int) ->
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("tiny_by_default")
+@pytest.mark.fault("signals")
 def test_sigterm_in_the_middle_of_a_job_saves_it_and_ends(tmp_path: Path, free_port: int) -> None:
     child, told = served(["--port", str(free_port), "-o", str(tmp_path / "out")])
     answers: list[int] = []

@@ -69,6 +69,7 @@ def test_an_image_is_read(form: str, reader: Reader) -> None:
     ],
     ids=["empty", "text", "svg", "gif", "tiff", "bmp", "half a png", "half a jpeg", "half a webp"],
 )
+@pytest.mark.fault("damaged images")
 def test_what_is_none_is_refused(data: bytes, reader: Reader) -> None:
     with pytest.raises(InputError):
         decode(data, reader)
@@ -91,6 +92,7 @@ def test_all_that_counts_survives_the_other_process(reader: Reader) -> None:
 
 
 @pytest.mark.parametrize("size", [(30_000, 30_000), (8_000, 8_000), (2**31 - 1, 1)])
+@pytest.mark.fault("image bombs")
 def test_a_bomb_is_not_decoded(size: tuple[int, int]) -> None:
     tracemalloc.start()
     with pytest.raises(InputError, match="megapixels"):
@@ -100,6 +102,7 @@ def test_a_bomb_is_not_decoded(size: tuple[int, int]) -> None:
     assert peak < 5_000_000
 
 
+@pytest.mark.fault("image bombs")
 def test_a_jpeg_of_very_many_scans(reader: Reader) -> None:
     out = io.BytesIO()
     PANDA.save(out, "jpeg", progressive=True)

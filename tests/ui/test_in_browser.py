@@ -65,6 +65,7 @@ def upload(text: str = TEXT) -> dict[str, Any]:
     return {"name": "a1111.png", "mimeType": "image/png", "buffer": out.getvalue()}
 
 
+@pytest.mark.fault("markup in texts")
 def test_the_best_are_shown_first_and_the_rest_behind_a_click(browser, site) -> None:
     page = browser.open(site.url)
     draw(page, TYPED, seed=SEED, steps=2)
@@ -436,6 +437,7 @@ def test_prompts_from_a_file(browser, quick) -> None:
     assert [caption[:6] for caption in captions] == ["line 1", "line 2"]
 
 
+@pytest.mark.fault("markup in texts")
 def test_ranking_images_from_elsewhere(browser, quick) -> None:
     page = browser.open(quick.url)
     tab(page, "Rank")
@@ -530,6 +532,7 @@ def test_which_model_drew_which_image(browser, quick) -> None:
     assert "fake" not in page.inner_text("#draw-best")
 
 
+@pytest.mark.fault("a damaged image in the folder")
 def test_a_damaged_image_is_marked(browser, quick) -> None:
     page = browser.open(quick.url)
     drawn(page, "a wasp", seed=123)

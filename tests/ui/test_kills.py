@@ -49,6 +49,7 @@ def drawn(folder: Path) -> dict[int, list[Path]]:
     return found
 
 
+@pytest.mark.fault("kill -9")
 def test_kills_lose_nothing_and_draw_nothing_twice(tmp_path: Path, free_port: int) -> None:
     folder, chance = tmp_path / "out", random.Random(0)
     for number in range(1, KILLS + 1):

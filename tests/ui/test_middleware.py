@@ -46,6 +46,7 @@ def basic(user: str, password: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", PATHS)
+@pytest.mark.fault("pages of others")
 def test_other_web_pages_are_refused(path: str, quick: FakeSite) -> None:
     own = urlsplit(quick.url).netloc
     evil = ("http://evil.example", "null", "http://localhost", f"http://{own}.evil.example")
@@ -60,6 +61,7 @@ def test_other_web_pages_are_refused(path: str, quick: FakeSite) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
+@pytest.mark.fault("pages of others")
 def test_names_that_are_not_ours_are_refused(path: str, quick: FakeSite) -> None:
     for host in ("evil.example", "evil.example:7860", "127.0.0.1.evil.example", "a@evil.example"):
         assert ask(quick, "GET", path, {"Host": host})[0] == 403
@@ -84,6 +86,7 @@ def test_names_that_are_not_ours_are_refused(path: str, quick: FakeSite) -> None
         "/gradio_api/proxy=http://127.0.0.1:1/",
     ],
 )
+@pytest.mark.fault("files of the disk")
 def test_no_file_can_be_read(path: str, quick: FakeSite) -> None:
     link = quick.folder / "link.png"
     if not link.is_symlink():
@@ -101,6 +104,7 @@ def test_the_page_may_load_nothing_from_elsewhere(quick: FakeSite) -> None:
     assert headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.fault("bodies and connections")
 def test_a_body_that_is_too_large(quick: FakeSite) -> None:
     path = "/v1/images/generations"
     json_type = {"Content-Type": "application/json"}
@@ -120,6 +124,7 @@ def test_a_body_that_is_too_large(quick: FakeSite) -> None:
         assert connection.recv(64).startswith(b"HTTP/1.1 413")
 
 
+@pytest.mark.fault("bodies and connections")
 def test_a_body_that_does_not_come(quick: FakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(middleware, "BODY_SECONDS", 0.2)
     for path in ("/v1/rerank", "/gradio_api/upload"):
@@ -130,6 +135,7 @@ def test_a_body_that_does_not_come(quick: FakeSite, monkeypatch: pytest.MonkeyPa
             assert connection.recv(64).startswith(b"HTTP/1.1 408")
 
 
+@pytest.mark.fault("bodies and connections")
 def test_many_silent_connections_leave_room_for_others(quick: FakeSite) -> None:
     silent = [connected(quick) for _ in range(400)]
     try:
@@ -139,6 +145,7 @@ def test_many_silent_connections_leave_room_for_others(quick: FakeSite) -> None:
             connection.close()
 
 
+@pytest.mark.fault("bodies and connections")
 def test_an_upload_to_the_page_that_is_too_large(quick: FakeSite) -> None:
     body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
     body += bytes(21_000_000) + b"\r\n--x--\r\n"
@@ -180,6 +187,7 @@ def test_the_limits_hold_behind_the_page(quick: FakeSite) -> None:
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../../../etc/passwd"])
+@pytest.mark.fault("files of the disk")
 def test_no_file_of_the_disk_is_an_upload(path: str, quick: FakeSite) -> None:
     file = {"path": path, "meta": {"_type": "gradio.FileData"}}
     sent = {"draw-file": {"prompt-file": file}, "rank-run": {"rank-files": [file]}}
@@ -189,6 +197,7 @@ def test_no_file_of_the_disk_is_an_upload(path: str, quick: FakeSite) -> None:
         assert "root:" not in json.dumps(answer)
 
 
+@pytest.mark.fault("files of the disk")
 def test_paths_of_images(quick: FakeSite) -> None:
     (quick.folder / "0009-r1-1.png").symlink_to("/etc/passwd")
     (quick.folder / "secret.png").write_bytes(b"secret")
@@ -210,6 +219,7 @@ def test_paths_of_images(quick: FakeSite) -> None:
 
 
 @pytest.mark.parametrize("content", ["multipart/form-data", "multipart/form-data; boundary=", "x"])
+@pytest.mark.fault("bodies and connections")
 def test_uploads_that_are_none(content: str, quick: FakeSite) -> None:
     for path in ("/gradio_api/upload", "/v1/rerank", "/sdapi/v1/png-info"):
         status, _, body = ask(quick, "POST", path, {"Content-Type": content}, b"--y\r\nnothing")

@@ -7,6 +7,7 @@ import pytest
 
 from gen import models
 from gen.engine import Engine
+from gen.metadata import parameters
 from gen.models import DEFAULT_MODEL
 from gen.run_folder.folder import RunFolder
 from gen.run_folder.history import History
@@ -17,6 +18,7 @@ from ui.service.service import Service
 
 page = pytest.importorskip("ui.page.page", reason="gradio is not installed")
 
+from ui.page.details import described, facts  # noqa: E402
 from ui.page.form import default_of, examples, field_of  # noqa: E402
 from ui.page.gallery import ON_A_PAGE  # noqa: E402
 from ui.page.variations import nearby  # noqa: E402
@@ -186,3 +188,13 @@ def test_nothing_is_counted_and_nothing_is_for_other_programs(service: Service) 
     assert drawing
     # the queue behind it serves visitors one by one, in turn
     assert all(function.concurrency_limit > 1 for function in drawing)
+
+
+@pytest.mark.fault("texts inside images", "markup in texts")
+def test_what_an_image_says_is_shown_letter_by_letter() -> None:
+    said = "<script>alert(1)</script> {{x}} ${y}\nSteps: 3, Model: <img src=x onerror=z>, Seed: 1"
+    html = facts(described(parameters.from_text(said)))
+    assert "<script" not in html
+    assert "<img" not in html
+    assert not {"{", "}", "$"} & set(html)
+    assert "&lt;script&gt;" in html

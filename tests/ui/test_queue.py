@@ -30,6 +30,7 @@ def waiting_queue(tmp_path: Path) -> Iterator[tuple[Queue, threading.Event]]:
     jobs.stop()
 
 
+@pytest.mark.fault("a client with very many jobs")
 def test_a_client_with_many_jobs_does_not_starve_one_with_few(waiting_queue) -> None:
     jobs, go = waiting_queue
     order: list[str] = []
@@ -45,6 +46,7 @@ def test_a_client_with_many_jobs_does_not_starve_one_with_few(waiting_queue) -> 
     assert order[4:] == ["many"] * 48
 
 
+@pytest.mark.fault("a client with very many jobs")
 def test_it_is_bounded_for_all_and_for_each(waiting_queue, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs, _ = waiting_queue
     monkeypatch.setattr(queue, "WAITING", 5)
@@ -127,6 +129,7 @@ def test_stopping_finishes_the_running_job_and_refuses_the_others(tmp_path: Path
         jobs.submit(Job("a", lambda _: None))
 
 
+@pytest.mark.fault("a job that ends the process")
 def test_a_job_that_kills_the_process_does_so_twice_at_most(tmp_path: Path) -> None:
     def killed() -> bool:
         """Whether a process of its own, in which the job is asked for, is killed by it."""
@@ -203,6 +206,7 @@ def test_a_step_that_does_not_end_is_not_waited_for(tmp_path: Path) -> None:
     assert jobs.stop(PATIENCE) is True
 
 
+@pytest.mark.fault("a full disk")
 def test_a_full_disk_refuses_jobs_and_keeps_what_was_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

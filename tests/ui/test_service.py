@@ -36,6 +36,7 @@ def drawn(service: Service, request: Request) -> Outcome:
     return service.submit(request).future.result(PATIENCE)
 
 
+@pytest.mark.fault("two buttons at once")
 def test_the_jobs_of_many_are_drawn_one_by_one(service: Service, fakes: fake_models.Studio) -> None:
     seeds: list[int] = []
     fakes.pipeline.seconds_per_step = 0.005
@@ -53,6 +54,7 @@ def test_the_jobs_of_many_are_drawn_one_by_one(service: Service, fakes: fake_mod
 
 
 @pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.fault("too much by the API")
 def test_too_much_is_refused_before_it_waits(name: str, service: Service) -> None:
     with pytest.raises(InputError, match=name):
         drawn(service, Request("a panda", **{name: LIMITS[name] + 8}))
@@ -73,6 +75,7 @@ def test_settings_that_are_not_for_visitors(
         drawn(service, Request("a panda", steps=3))
 
 
+@pytest.mark.fault("memory runs out")
 def test_out_of_memory_fails_one_job_and_the_next_one_runs(
     service: Service, fakes: fake_models.Studio
 ) -> None:

@@ -188,6 +188,7 @@ def test_one_flipped_byte_is_noticed_later(server: FakeHub, cache: Path) -> None
     ("status", "reason"),
     [(401, "log in with hf auth login"), (404, "org/model is not there"), (500, "cannot be had")],
 )
+@pytest.mark.fault("a hub out of reach")
 def test_what_the_hub_refuses(server: FakeHub, cache: Path, status: int, reason: str) -> None:
     server.status = status
     with pytest.raises(WeightsError, match=reason):
@@ -213,6 +214,7 @@ def test_only_pickles(server: FakeHub, cache: Path) -> None:
         hub.look_up("org/model")
 
 
+@pytest.mark.fault("a hub out of reach")
 def test_a_cache_that_is_half_written(server: FakeHub, cache: Path) -> None:
     folder = fetch()
     (folder / "vae" / "config.json").unlink()
@@ -238,6 +240,7 @@ def silent() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("kind", ["offline", "closed", "silent"])
+@pytest.mark.fault("a hub out of reach")
 def test_unreachable_within_bounded_time(
     kind: str, silent: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

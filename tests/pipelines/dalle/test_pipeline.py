@@ -152,6 +152,7 @@ def test_a_candidate_alone_is_the_same_among_sixteen(pipeline: Dalle) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("dtype", "least"), [("float32", 0.99), ("bfloat16", 0.5)])
+@pytest.mark.fault("one seed, every batch and device")
 def test_a_candidate_alone_on_a_gpu(tiny_dalle_folder: Path, dtype: str, least: float) -> None:
     """Kernels round differently for different batches, so some tokens may differ in bfloat16."""
     pipeline = Dalle.from_pretrained(tiny_dalle_folder, device="cuda", dtype=dtype)

@@ -235,6 +235,7 @@ def test_begin_encodes_once_and_remembers(
 # --- noise ---
 
 
+@pytest.mark.fault("one seed, every batch and device")
 def test_noise_of_a_seed_is_the_same_in_every_batch(pipeline: LatentDiffusion) -> None:
     seeds = list(range(16))
     whole = latents_of(pipeline.begin("a", seeds=seeds))
@@ -247,6 +248,7 @@ def test_noise_of_a_seed_is_the_same_in_every_batch(pipeline: LatentDiffusion) -
 
 
 @EVERY_SAMPLER
+@pytest.mark.fault("one seed, every batch and device")
 def test_candidates_do_not_depend_on_the_batch(pipeline: LatentDiffusion, sampler: str) -> None:
     draft = pipeline.begin("a panda", seeds=SEEDS, steps=STEPS, sampler=sampler)
     draft.step(draft.total)
@@ -580,6 +582,7 @@ def test_pictures_are_decoded_once(
     assert difference(draft.images(), [before[0], before[2]]) == 0
 
 
+@pytest.mark.fault("values that are not finite")
 def test_not_a_number_is_no_picture_and_has_a_reason(
     pipeline: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -662,6 +665,7 @@ def test_close_frees_everything(pipeline: LatentDiffusion) -> None:
 # --- loading ---
 
 
+@pytest.mark.fault("half precision on a CPU")
 def test_half_precision_on_a_cpu_warns_and_runs_in_float32(tiny_diffusion_folder: Path) -> None:
     with pytest.warns(UserWarning, match="far slower than float32 on a CPU"):
         pipeline = LatentDiffusion.from_pretrained(tiny_diffusion_folder, "cpu", dtype="float16")

@@ -22,6 +22,7 @@ def test_missing_device_lists_what_there_is(name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", torch.float16])
+@pytest.mark.fault("half precision on a CPU")
 def test_half_precision_on_a_cpu_warns_and_is_float32(dtype: str | torch.dtype) -> None:
     with pytest.warns(UserWarning, match="far slower than float32 on a CPU"):
         assert choose_dtype(CPU, dtype) == torch.float32
@@ -56,5 +57,6 @@ def test_out_of_memory_is_told_from_other_errors() -> None:
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert is_out_of_memory(MemoryError())
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
+    assert not is_out_of_memory(RuntimeError("could not create a primitive descriptor for a pool"))
     assert not is_out_of_memory(ValueError("not enough memory"))
     assert not is_out_of_memory(KeyboardInterrupt())

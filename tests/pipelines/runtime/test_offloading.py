@@ -105,6 +105,7 @@ def test_what_cannot_be(tiny_diffusion_folder: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("choice", ["model", "sequential"])
+@pytest.mark.fault("memory runs out")
 def test_memory_of_a_gpu(tiny_diffusion_folder: Path, choice: str) -> None:
     whole = LatentDiffusion.from_pretrained(tiny_diffusion_folder, "cuda", "float32")
     size = sum(p.nbytes for network in networks(whole) for p in network.parameters())
