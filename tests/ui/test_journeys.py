@@ -45,6 +45,40 @@ def test_rerankers_are_combined_and_a_search_is_asked_for(browser, site) -> None
     assert noted(site.folder, "searched")
 
 
+def test_a_checkpoint_a_lora_and_a_style_of_ones_own(
+    browser, tiny_diffusion_folder: Path, tiny_clip_folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    from ui.server import served
+
+    stem = "unet.mid_block.resnets.0.conv1"
+    up, down = torch.randn(32, 2, 1, 1), torch.randn(2, 32, 3, 3)
+    file = tmp_path / "ink.safetensors"
+    save_file({f"{stem}.lora_B.weight": up, f"{stem}.lora_A.weight": down}, file)
+    styles = tmp_path / "styles.csv"
+    styles.write_text("name,prompt,negative_prompt\nFaded,faded {prompt},bright\n")
+    with RunFolder(tmp_path / "out") as folder:
+        catalog = read_catalog([str(tiny_diffusion_folder)], lora_folders=[tmp_path])
+        engine = Engine(device="cpu", reranker=str(tiny_clip_folder))
+        service = Service(engine, folder, catalog=catalog, styles=read_styles(styles))
+        with served(service, "127.0.0.1", 0) as url:
+            page = browser.open(url)
+            open_settings(page)
+            assert page.is_checked(f"#model label:has-text('{catalog.default}') input")
+            page.fill("#loras input[type=number]", "0.7")
+            page.click("text=Styles")
+            page.check("#styles label:has-text('Faded') input")
+            drawn(page, "a panda", candidates=2, top_k=1, steps=2)
+            [saved] = folder.path.glob("0001-r1-*.png")
+            request = metadata.read(saved).request
+            assert request.lora == f"{file}:0.7"
+            assert (request.prompt, request.negative_prompt) == ("faded a panda", "bright")
+            service.stop()
+
+
+# The fakes below take the place of all models until the end of this file.
+
+
 def test_hearts_and_which_is_better_are_choices(browser, quick) -> None:
     page = browser.open(quick.url)
     drawn(page, "a shrew", seed=70, candidates=3, top_k=3)
@@ -81,34 +115,3 @@ def test_models_are_loaded_when_chosen_and_let_go(browser, quick) -> None:
     draw(page, "a vole", candidates=2, top_k=1)
     page.wait_for_selector("#draw-best .tile img")  # it was loaded again
     assert quick.service.engine.loaded(find("other")) is not None
-
-
-def test_a_checkpoint_a_lora_and_a_style_of_ones_own(
-    browser, tiny_diffusion_folder: Path, tiny_clip_folder: Path, tmp_path: Path
-) -> None:
-    pytest.importorskip("gradio", reason="gradio is not installed")
-    from ui.server import served
-
-    stem = "unet.mid_block.resnets.0.conv1"
-    up, down = torch.randn(32, 2, 1, 1), torch.randn(2, 32, 3, 3)
-    file = tmp_path / "ink.safetensors"
-    save_file({f"{stem}.lora_B.weight": up, f"{stem}.lora_A.weight": down}, file)
-    styles = tmp_path / "styles.csv"
-    styles.write_text("name,prompt,negative_prompt\nFaded,faded {prompt},bright\n")
-    with RunFolder(tmp_path / "out") as folder:
-        catalog = read_catalog([str(tiny_diffusion_folder)], lora_folders=[tmp_path])
-        engine = Engine(device="cpu", reranker=str(tiny_clip_folder))
-        service = Service(engine, folder, catalog=catalog, styles=read_styles(styles))
-        with served(service, "127.0.0.1", 0) as url:
-            page = browser.open(url)
-            open_settings(page)
-            assert page.is_checked(f"#model label:has-text('{catalog.default}') input")
-            page.fill("#loras input[type=number]", "0.7")
-            page.click("text=Styles")
-            page.check("#styles label:has-text('Faded') input")
-            drawn(page, "a panda", candidates=2, top_k=1, steps=2)
-            [saved] = folder.path.glob("0001-r1-*.png")
-            request = metadata.read(saved).request
-            assert request.lora == f"{file}:0.7"
-            assert (request.prompt, request.negative_prompt) == ("faded a panda", "bright")
-            service.stop()
