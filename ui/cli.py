@@ -81,6 +81,12 @@ def _parser() -> Parser:
         help="if no model draws a size that the API is asked for, draw the nearest and enlarge it",
     )
     parser.add_argument(
+        "--lora-dir",
+        type=Path,
+        metavar="FOLDER",
+        help="a folder with the LoRA files that prompts may name, as in <lora:NAME:0.8>",
+    )
+    parser.add_argument(
         "-o",
         "--outdir",
         type=Path,

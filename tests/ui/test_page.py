@@ -58,7 +58,14 @@ def test_every_setting_of_a_model_has_a_field_with_its_default(service: Service)
     present = [each for each in models.shipped().values() if each.folder.is_dir()]
     fields = controls(service)
     # A visitor has no business with this machine's files.
-    of_files = {"init_image", "mask", "keep_rows", "embedding", "lora"}  # LoRAs have sliders
+    of_files = {
+        "init_image",
+        "mask",
+        "keep_rows",
+        "embedding",
+        "lora",
+        "lora_dir",
+    }  # LoRAs have sliders
     with_an_image = {*EDITS, "init_image_hash", "mask_hash"}
     taken = {name for each in present for name in each.settings} - of_files - with_an_image
     assert fields.keys() == {"prompt", "model", "seed", "candidates", "top_k", "search"} | taken

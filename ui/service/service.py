@@ -103,6 +103,11 @@ class Service:
         """Return the settings of models that visitors may give, in the table's order."""
         return [name for name in offered(models) if self.rules.allow_setting(name)]
 
+    @property
+    def loras(self) -> Mapping[str, Path]:
+        """The LoRA files that prompts may name, by their names."""
+        return self.catalog.loras if self.rules.allow_setting("lora") else {}
+
     def check(self) -> None:
         """Raise WeightsError if the default models are not there; loads nothing."""
         self.engine.reranker_spec()
@@ -165,7 +170,8 @@ class Service:
                 raise InputError(f"{name}: not a setting for visitors of a server")
         if request.model is None and self.default != DEFAULT_MODEL:
             request = request.replace(model=self.default)
-        plan = resolve(_with_uploads(self.catalog.with_files(request), uploads), self.find)
+        request = _with_uploads(self.catalog.with_files(request), uploads)
+        plan = resolve(request, self.find, self.loras)
         for _, own in plan.models:
             for name, most in self.rules.most.items():
                 value = getattr(own, name)
