@@ -117,7 +117,7 @@ def _add_what_is_served(parser: Parser) -> None:
         **many,
         type=Path,
         metavar="DIR",
-        help="a folder of LoRAs, which prompts may name too, as in <lora:NAME:0.8>; may be repeated",
+        help="a folder of LoRAs, which prompts may name, as in <lora:NAME:0.8>; may be repeated",
     )
     group.add_argument("--vae", **many, type=Path, metavar="PATH", help="a VAE; may be repeated")
     group.add_argument(
