@@ -23,6 +23,8 @@ from rerank import scorers
 from rerank.scorers import Scorer, Weighted
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from pipelines.drafts import Pipeline
     from rerank import Reranker
 
@@ -263,6 +265,21 @@ def free_memory(device: Any) -> float:
 
     free, _ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def count_gpus() -> int:
+    """Return how many CUDA devices there are."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def to_pixels(arrays: "Sequence[np.ndarray]") -> Any:
+    """Return images, uint8 (H, W, 3) each, as one tensor (N, 3, H, W) for a scorer."""
+    import torch
+
+    rows = [torch.from_numpy(array.copy()).permute(2, 0, 1) for array in arrays]
+    return torch.stack(rows) if rows else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
 
 
 def describe_devices() -> tuple[str, str]:
