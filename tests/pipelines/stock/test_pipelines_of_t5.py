@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from test_more_pipelines import SMALL, bytes_tokenizer, draws_alike, flow, gemma, vae
-from test_pipeline import clip, t5
+from stock_parts import SMALL, bytes_tokenizer, clip, dc_vae, draws_alike, flow, gemma, t5, vae
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from pipelines.checkpoints.errors import WeightsError
@@ -141,12 +140,10 @@ def aura_flow(tokenizer: Any) -> Any:
 
 def sana(tokenizer: Any) -> Any:
     import diffusers
-    from test_more_pipelines import sana_sprint
 
-    sprint = sana_sprint()
     return diffusers.SanaPipeline(
         scheduler=flow(),
-        vae=sprint.vae,
+        vae=dc_vae(),
         text_encoder=gemma(),
         tokenizer=bytes_tokenizer(),
         transformer=diffusers.SanaTransformer2DModel(
