@@ -127,7 +127,7 @@ def _draw(
     blocks: list[sheet.Block] = []
     rows, asked = tee(rows)
     shown = Screen(options, survey, told)
-    with _folder(options) as folder, _interrupts(cancel), shown as screen:
+    with engine, _folder(options) as folder, _interrupts(cancel), shown as screen:
         for note in folder.notes:
             screen.warn(note)
         outcomes = run(
