@@ -159,7 +159,7 @@ def test_every_visible_field_is_drawn_with(
         form = build_form(whole.service, build_prompt(), *build_quick(whole.service))
     shown = visible(form)
     taken = {name for name in MODEL_SETTINGS if any(name in spec.settings for spec in chosen)}
-    assert set(shown) == {"candidates", "top_k", "seed"} | (taken - LOCAL - WITH_AN_IMAGE)
+    assert set(shown) == {"candidates", "top_k", "seed", "search"} | (taken - LOCAL - WITH_AN_IMAGE)
     counts = {"candidates": 2, "top_k": 1}
 
     def drawn(filled: Sequence[str]) -> Request:
@@ -172,6 +172,7 @@ def test_every_visible_field_is_drawn_with(
         assert outcome.made == 2
         return outcome.plan.request
 
+    shown.remove("search")  # which needs networks: see test_journeys
     for name in set(shown) - set(counts) - {"seed"}:
         assert getattr(drawn([name]), name) == some(SETTINGS[name])
     drawn(shown)
