@@ -11,10 +11,12 @@ from gen import editing, metadata
 from gen.engine import Engine
 from gen.errors import InputError
 from gen.events import Cancel, Note, Watch, ignore_events
+from gen.metadata.foreign import FORMATS
 from gen.plan import Plan, resolve
 from gen.result import Result
 from gen.run_folder.folder import RunFolder
 from gen.run_folder.saving import MAX_UPSCALE, upscaled
+from pipelines.images import opened
 from pipelines.settings import Value
 
 
@@ -90,13 +92,13 @@ def read_plan(
 
 
 def _difference(path: Path, image: Image.Image, upscale: int) -> int | None:
-    with Image.open(path, formats=["PNG", "JPEG", "WEBP"]) as file:
-        expected = image.width * upscale, image.height * upscale
-        if upscale > MAX_UPSCALE or file.size != expected:
-            return None
-        try:
+    try:
+        with opened(path, FORMATS) as file:
+            expected = image.width * upscale, image.height * upscale
+            if upscale > MAX_UPSCALE or file.size != expected:
+                return None
             before = file.convert("RGB")
-        except Exception:  # parsers raise whatever they meet in a damaged file
-            return None
+    except Exception:  # parsers raise whatever they meet in a damaged file
+        return None
     now = upscaled(image, upscale) if upscale > 1 else image
     return max(ImageChops.difference(before, now).tobytes())

@@ -1,7 +1,6 @@
 """What the page shows before anything is drawn: what the model can draw, examples, and the last
 images of the folder."""
 
-import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from gen.models import Spec
 from gen.run_folder.fold import PromptHistory
 from gen.settings.vocabulary import unknown_words
+from pipelines.checkpoints.configs import read_json
 from ui.page.form import examples
 from ui.page.markup import text, tiles
 from ui.page.tiles import image_tile
@@ -92,7 +92,7 @@ def _words(path: Path | None) -> tuple[str, ...]:
     if path is None:
         return ()
     try:
-        nouns = json.loads(path.read_text(encoding="utf-8")).get("nouns", [])
+        nouns = read_json(path).get("nouns", [])
         return tuple(str(noun["name"]) for noun in nouns)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ()

@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from gen.run_folder.saving import write
+from pipelines.checkpoints.configs import read_json
 
 FILE = "stars.json"
 Key = tuple[int, int]  # an image: the number of its prompt, and its seed
@@ -38,6 +40,6 @@ class Stars:
 def _read(path: Path) -> set[Key]:
     """Return the keys in a file of stars; none for what is no such file."""
     try:
-        return {(int(number), int(seed)) for number, seed in json.loads(path.read_text("utf-8"))}
+        return {(int(number), int(seed)) for number, seed in read_json(path, list[Any])}
     except (OSError, TypeError, ValueError):
         return set()
