@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= outputs/demo
 PYTEST ?=  # more options for pytest
 
-.PHONY: demo quick test faults fuzz attacks kills lint docs screenshots clean
+.PHONY: demo quick test faults fuzz attacks kills ray lint docs screenshots clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/generate -f prompts/demo.txt -o $(OUT)
@@ -34,6 +34,11 @@ attacks: $(VENV)/test.stamp
 # The server killed fifty times while it draws; `make test` does it twice.
 kills: $(VENV)/test.stamp
 	KILLS=$${KILLS:-50} $(BIN)/python -m pytest tests/ui/test_kills.py $(PYTEST)
+
+# Actors of a Ray cluster of two nodes; Ray is larger than all else that tests need.
+ray: $(VENV)/test.stamp
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[ray]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gen/test_ray.py $(PYTEST)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

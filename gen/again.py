@@ -70,8 +70,8 @@ def read_plan(
     """Plan how to make the image of a file again.
 
     `model` says where the model is now, if it has moved, `files` where the image and the mask of an
-    edit are; else they are looked for where they were, and in the run folder. Raises InputError if
-    the file does not say how it was made.
+    edit and the folder of LoRA files are; else they are looked for where they were, and in the run
+    folder. Raises InputError if the file does not say how it was made.
     """
     request = metadata.read(path).request
     if files:

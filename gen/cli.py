@@ -108,7 +108,12 @@ def _checked_rows(options: argparse.Namespace, notes: Notes) -> tuple[Iterable[R
     if prompts:
         raise InputError("a prompt and a prompt file: give one of them")
     file = PromptFile(options.prompts_file, settings, options.combinatorial)
-    file.check(lambda row: notes.about(survey.add(row.request)))
+
+    def look_at(row: Row) -> None:
+        notes.about(survey.add(row.request))
+        notes.counts.update(row.notes)
+
+    file.check(look_at)
     return file, survey
 
 
@@ -122,7 +127,7 @@ def _draw(
     blocks: list[sheet.Block] = []
     rows, asked = tee(rows)
     shown = Screen(options, survey, told)
-    with _folder(options) as folder, _interrupts(cancel), shown as screen:
+    with engine, _folder(options) as folder, _interrupts(cancel), shown as screen:
         for note in folder.notes:
             screen.warn(note)
         outcomes = run(
@@ -150,7 +155,8 @@ def _draw(
 
 def _again(options: argparse.Namespace) -> int:
     settings = flags.given_settings(options)
-    files = {name: settings.pop(name) for name in editing.FILES if name in settings}
+    moved = (*editing.FILES, "lora_dir")
+    files = {name: settings.pop(name) for name in moved if name in settings}
     given = [name for name in settings if name != "model"]
     if given or options.prompts or options.flagged_prompts or options.prompts_file is not None:
         what = ", ".join(given) if given else "the prompts"

@@ -5,9 +5,10 @@ Nothing here prints: what happens meanwhile is told to `watch`, and a `Cancel` e
 and the networks are imported when they are first needed.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gen import editing, scoring
@@ -20,10 +21,14 @@ from gen.plan import Candidate, Plan, Survey
 from gen.previews import Previews
 from gen.result import Outcome, Result
 from gen.run_folder.folder import Job, RunFolder
-from gen.search.prompt_search import found_drafts
+from gen.search.prompt_search import enter, field_of, found_drafts, place_of
+from gen.search.race import Look
 from gen.settings.request import Request
 from gen.settings.vocabulary import doubts
 from gen.turns import ON_CPU
+from gen.workers.drawing import Drawing, begin, by_model
+from gen.workers.tasks import Drawn, Scores, Step
+from pipelines.checkpoints.specs import Spec
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,9 +40,34 @@ __all__ = ["Engine", "Outcome", "run"]
 
 @dataclass
 class Engine(Models):
-    """The models, loaded when first used, and the recipe. One thread at a time may draw."""
+    """The models, loaded when first used, and the recipe. One thread at a time may draw.
 
+    With `workers`, so many processes draw, on all GPUs or with a share of the cores each; with
+    `ray`, the address of a cluster or "local", actors there. They end with `close`.
+    """
+
+    workers: int | None = None
+    ray: str | None = None
     _has_drawn: bool = field(default=False, repr=False)
+    _drawing: Drawing | None = field(default=None, repr=False)
+
+    def close(self) -> None:
+        """End the workers, if there are any."""
+        if self._drawing is not None:
+            self._drawing.close()
+            self._drawing = None
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def drawing(self) -> Drawing | None:
+        """Return the workers, started when first asked for; None if this process draws."""
+        if self._drawing is None and (self.workers is not None or self.ray is not None):
+            self._drawing = begin(self, self.workers, self.ray)
+        return self._drawing
 
     def draw(
         self,
@@ -59,24 +89,30 @@ class Engine(Models):
         cancel = Cancel() if cancel is None else cancel
         for doubt in doubts(plan, self.reranker_spec()):
             watch(Note(doubt))
-        checked = "+safety" if self.safety else ""  # what was drawn unchecked is another job
-        hashes = {spec.address: self.model_hash(spec) + checked for spec, _ in plan.models}
-        job = Job(0) if folder is None else folder.job(plan, hashes, anew=anew)
+        job = Job(0) if folder is None else folder.job(plan, self.hashes(plan), anew=anew)
         run = _PromptRun(self, plan, job, folder, watch, cancel, Previews(wanted=previews))
         if job.finished:
             return run.outcome()
 
         run.score([result for result in job.results.values() if run.lacks_score(result)])
         missing = run.missing()
-        if missing:
+        if missing and not run.is_scored_elsewhere:
             self.load_scorer(watch)  # what is wrong with it shows now, not after the first images
         run.tell_of_earlier()
-        for spec in {spec.folder: spec for spec, _ in plan.models}.values():
-            own = [candidate for candidate in missing if candidate.spec.folder == spec.folder]
-            if own and not cancel.asked:
+        for spec, own in by_model(plan, missing):
+            if cancel.asked:
+                break
+            if run.drawing is None:
                 run.draw(self.pipeline(spec, watch), own)
+            else:
+                run.draw_elsewhere(run.drawing, spec, own)
         run.rank()
         return run.outcome()
+
+    def hashes(self, plan: Plan) -> dict[str, str]:
+        """Return what tells the weights of a plan's models from others, by model."""
+        checked = "+safety" if self.safety else ""  # what was drawn unchecked is another job
+        return {spec.address: self.model_hash(spec) + checked for spec, _ in plan.models}
 
 
 @dataclass
@@ -96,6 +132,10 @@ class _PromptRun:
     def __post_init__(self) -> None:
         self.candidates = {} if self.job.finished else self.plan.found_in(self.job.searches)
         self.parts = self.engine.scored_parts()
+        self.drawing = self.engine.drawing()
+        if self.plan.schedules and self.engine.scorer is not None:
+            self.drawing = None  # a search asks its scorer all the time, and this one is ours
+        self.is_scored_elsewhere = self.drawing is not None and self.engine.scorer is None
 
     def missing(self) -> list[Candidate]:
         """Return the candidates still to be made, or to be made whole; of a search all or none."""
@@ -126,22 +166,53 @@ class _PromptRun:
         if self.plan.schedules:
             spec, scorer = candidates[0].spec, self.engine.load_scorer(self.watch)
             drafts = found_drafts(
-                pipeline, spec, scorer, self.plan, self.job, self.folder, self.candidates, how
+                pipeline,
+                spec,
+                scorer,
+                self.plan,
+                self.job,
+                partial(self._note_look, spec),
+                self.candidates,
+                how,
             )
         else:
             early = on_cpu and not self.engine._has_drawn
             drafts = finished_drafts(pipeline, candidates, how, early=early)
         for draft in drafts:
-            self._collect(draft, pipeline)
+            self._collect(draft, pipeline.attention)
             self.engine._has_drawn = True
 
-    def _collect(self, draft: "Draft", pipeline: "Pipeline") -> None:
-        """Save a draft's images, then have them scored."""
+    def draw_elsewhere(self, drawing: Drawing, spec: Spec, candidates: Sequence[Candidate]) -> None:
+        """Save what workers make and score of candidates of one model, as it comes."""
+        if self.plan.schedules:
+            enter(self.candidates, self.plan, field_of(self.plan, spec, self.job))
+        has_told = False
+        for piece in drawing.drawn(
+            self.plan, spec, candidates, self.job, self.watch, self._tell_progress, self.cancel
+        ):
+            if isinstance(piece, Look):
+                self._note_look(spec, piece)
+                enter(self.candidates, self.plan, piece.field)
+                continue
+            if piece.dropped and not has_told:
+                self.watch(Note(dropped(spec.name, spec.context, piece.dropped)))
+                has_told = True
+            self._collect(piece, piece.attention, piece.scores)
+
+    def _note_look(self, spec: Spec, look: Look) -> None:
+        if self.folder is not None:
+            total = self.plan.schedules[place_of(self.plan, spec)].total
+            self.folder.note_look(self.job, spec.address, total, look)
+
+    def _collect(
+        self, draft: "Draft | Drawn", attention: str, scores: Scores | None = None
+    ) -> None:
+        """Save a draft's images, then have them scored, unless they are."""
         whole = draft.done == draft.total
         unfinished = None if whole else f"step {draft.done} of {draft.total}"
         try:
             images = draft.images() if whole else draft.preview(exact=True)
-            pixels = draft.pixels() if whole else None
+            pixels = draft.pixels() if whole and scores is None else None
         except Exception as error:
             raise_unless_out_of_memory(error, candidates=1)  # decoding halves by itself
             raise
@@ -159,7 +230,7 @@ class _PromptRun:
                 candidate.request,
                 model=candidate.spec.name,
                 model_hash=self.engine.model_hash(candidate.spec),
-                attention=pipeline.attention,
+                attention=attention,
                 versions=versions(),
                 candidates=self.plan.begun,
                 rerank_model=self.engine.scorer_name(),
@@ -170,16 +241,24 @@ class _PromptRun:
             results.append(self._keep(candidate, image, record))
         self.made += len(draft.seeds)
         self.drawn += len(results)
-        self.score(results, pixels)
+        self.score(results, pixels, scores)
         self.watch(Finished([self.job.results[seed] for seed in draft.seeds]))
         for result in scoring.ranked(self.job.results.values())[self.plan.top_k :]:
             result.image = None  # memory holds no more than what is returned
 
-    def score(self, results: list[Result], pixels: Any = None) -> None:
+    def score(
+        self, results: list[Result], pixels: Any = None, scores: Scores | None = None
+    ) -> None:
         """Score images against the prompt; one without a finite score has failed.
 
-        `pixels` (M, 3, H, W) uint8 are those of the results, where they have just been made.
+        `pixels` (M, 3, H, W) uint8 are those of the results, where they have just been made;
+        `scores` what a worker has found.
         """
+        if scores is not None:
+            for result in results:
+                result.score, result.scores = scores[result.seed]
+            self._take_scores(results)
+            return
         scorer = self.engine.load_scorer(self.watch) if results else None
         if scorer is None:
             return
@@ -188,6 +267,10 @@ class _PromptRun:
             results, pixels = [result for result, _ in there], [image for _, image in there]
         boxes = [editing.masked_box(self.candidates[result.seed]) for result in results]
         scoring.score(scorer, self.plan.words, results, pixels, boxes)
+        self._take_scores(results)
+
+    def _take_scores(self, results: list[Result]) -> None:
+        """Combine and note new scores; a result without a finite one has failed."""
         self._combine()
         for result in results:
             if not scoring.has_score(result):
@@ -244,7 +327,7 @@ class _PromptRun:
             self.folder.fail(self.job, result)
         self.watch(Note(f"the candidate of seed {result.seed} failed: {result.failed}"))
 
-    def _tell_progress(self, draft: "Draft") -> None:
+    def _tell_progress(self, draft: "Draft | Step") -> None:
         """Report how far a draft is; of a search, only as many candidates as come of it."""
         places = [self.candidates[s].index if s in self.candidates else None for s in draft.seeds]
         shown = {i: p for i, p in enumerate(places) if p is not None and p < self.plan.count}
@@ -279,22 +362,35 @@ def run(
     Raises what `Engine.draw` raises.
     """
     cancel = Cancel() if cancel is None else cancel
+    watch = ignore_events if watch is None else watch
     shares_seed = False
-    for request in requests:
-        if request.seed is None and not shares_seed:
-            shares_seed = True
-            if folder is not None:
-                survey.seed = _seed_of_run(folder, survey, watch)
-        plan = survey.resolve(request)
-        yield engine.draw(plan, folder, watch=watch, cancel=cancel, previews=previews)
-        if cancel.asked:
-            return
+
+    def resolved() -> Generator[Plan]:
+        nonlocal shares_seed
+        for request in requests:
+            if request.seed is None and not shares_seed:
+                shares_seed = True
+                if folder is not None:
+                    survey.seed = _seed_of_run(folder, survey, watch)
+            yield survey.resolve(request)
+
+    def has_begun(plan: Plan) -> bool:
+        return folder is not None and folder.has_begun(plan, engine.hashes(plan))
+
+    drawing, plans = engine.drawing(), resolved()
+    if drawing is not None:
+        plans = drawing.ahead(plans, has_begun, watch)
+    with closing(plans):
+        for plan in plans:
+            yield engine.draw(plan, folder, watch=watch, cancel=cancel, previews=previews)
+            if cancel.asked:
+                return
     if folder is not None and shares_seed:
         folder.end_run(survey.fingerprint)
 
 
-def _seed_of_run(folder: RunFolder, survey: Survey, watch: Watch | None) -> int:
+def _seed_of_run(folder: RunFolder, survey: Survey, watch: Watch) -> int:
     seed, resumed = folder.start_run(survey.fingerprint, survey.seed)
-    if resumed and watch is not None:
+    if resumed:
         watch(Note(f"finishing the run in {folder.path} that was begun with seed {seed}"))
     return seed

@@ -3,7 +3,7 @@
 import gc
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ from rerank import scorers
 from rerank.scorers import Scorer, Weighted
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from pipelines.drafts import Pipeline
     from rerank import Reranker
 
@@ -84,10 +86,28 @@ class Models:
         if key not in self._pipelines:
             watch(Loading(spec.name))
             self.refuse_what_it_lacks(spec)
+            self._make_room(spec)
             with _loading("the model", watch):
                 use_threads(self.threads)
                 self._pipelines[key] = load_pipeline(spec, self.options, watch)
+        self._pipelines[key] = self._pipelines.pop(key)  # the last one used comes last
         return self._pipelines[key]
+
+    def _make_room(self, spec: Spec) -> None:
+        """Let go of models on the CPU, those used longest ago first, until another one fits."""
+        needed = weights_size(spec) if self._pipelines else None
+        while needed is not None and self._pipelines and needed > free_on_host():
+            first = next(iter(self._pipelines))
+            if getattr(self._pipelines[first].device, "type", "cpu") != "cpu":
+                return
+            del self._pipelines[first]
+            gc.collect()
+
+    def release(self, spec: Spec) -> None:
+        """Let go of a model's networks, whatever adapters they were loaded with."""
+        for key in [key for key in self._pipelines if key[0] == spec.folder]:
+            del self._pipelines[key]
+        gc.collect()
 
     def loaded(self, spec: Spec) -> "Pipeline | None":
         """Return the pipeline of a model if it is in memory."""
@@ -119,6 +139,24 @@ class Models:
         if self.reranker is None or isinstance(self.reranker, str):
             return [(self.reranker or rerank.model.specs.DEFAULT, 1.0)]
         return list(self.reranker)
+
+    def known_rerankers(self) -> dict[str, Weighted]:
+        """Return by name those of this engine, those that ship, and those in the hub's cache."""
+        known = dict(
+            zip((spec.name for spec in self.reranker_specs()), self.rerankers, strict=True)
+        )
+        for name in (*rerank.model.specs.SPECS, *rerank.model.specs.PUBLIC):
+            with suppress(WeightsError):
+                known.setdefault(rerank.model.specs.find(name).name, (name, 1.0))
+        return known
+
+    def score_with(
+        self, rerankers: Sequence[Weighted], aesthetic: tuple[Path, float] | None = None
+    ) -> None:
+        """Score with these models from here on, and let go of those of before."""
+        if (list(rerankers), aesthetic) != (self.rerankers, self.aesthetic):
+            self.reranker = list(rerankers) or NO_RERANKER
+            self.aesthetic, self._scorer = aesthetic, None
 
     def reranker_specs(self) -> list[rerank.model.specs.Spec]:
         """Return the facts of the rerankers. Raises WeightsError for one that is not there."""
@@ -227,6 +265,21 @@ def free_memory(device: Any) -> float:
 
     free, _ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def count_gpus() -> int:
+    """Return how many CUDA devices there are."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def to_pixels(arrays: "Sequence[np.ndarray]") -> Any:
+    """Return images, uint8 (H, W, 3) each, as one tensor (N, 3, H, W) for a scorer."""
+    import torch
+
+    rows = [torch.from_numpy(array.copy()).permute(2, 0, 1) for array in arrays]
+    return torch.stack(rows) if rows else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
 
 
 def describe_devices() -> tuple[str, str]:

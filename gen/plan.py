@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from gen import editing, image_prompts
@@ -19,15 +20,17 @@ from gen.search.schedule import Schedule
 from gen.settings import templates
 from gen.settings.request import MAX_SEED, MODEL_SETTINGS, RANDOM_SEED, SETTINGS, Request
 from pipelines import families
-from pipelines.checkpoints import specs
+from pipelines.checkpoints import lora_folder, specs
+from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.specs import Adapters, Spec
-from pipelines.diffusion import prompt_weights
+from pipelines.diffusion import prompt_editing, prompt_networks, prompt_weights
 from pipelines.diffusion.spec import NEEDS_A_MASK
 from pipelines.settings import Value
 
 DEFAULT_CANDIDATES = 16
 DEFAULT_TOP_K = 4
 PLANS_KEPT = 256  # by a Survey: some kB each
+NO_FILES: Mapping[str, Path] = MappingProxyType({})
 UNKNOWN_SIZE = 1024  # pixels a side of what a pipeline of diffusers draws by its own default
 
 
@@ -91,12 +94,15 @@ class Plan:
 
     @property
     def words(self) -> str:
-        """The prompt without signs that weigh its words: what images are scored by."""
-        syntax = self.request.prompt_syntax
-        if not any("prompt_syntax" in spec.settings for spec, _ in self.models):
-            syntax = "plain"
-        default = prompt_weights.SYNTAXES[0]
-        return prompt_weights.plain(self.request.prompt, default if syntax is None else syntax)
+        """The prompt without signs that weigh or change its words: what images are scored by.
+
+        Of a prompt that changes these are the words at the end.
+        """
+        steps = [own.steps for spec, own in self.models if "prompt_syntax" in spec.settings]
+        syntax = self.request.prompt_syntax if steps else "plain"
+        syntax = prompt_weights.SYNTAXES[0] if syntax is None else syntax
+        parts = prompt_editing.finals(self.request.prompt, steps[0] if steps else 1, syntax)
+        return " and ".join(prompt_weights.plain(part, syntax) for part in parts)
 
     @property
     def top_k(self) -> int:
@@ -159,11 +165,16 @@ def draw_seed() -> int:
     return secrets.randbelow(2**32)
 
 
-def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Plan:
+def resolve(
+    request: Request,
+    find: Callable[[str], Spec] = families.find,
+    loras: Mapping[str, Path] = NO_FILES,
+) -> Plan:
     """Fill in what the request leaves open, from the models' own defaults, and check the rest.
 
-    `find` gives the Spec of a model's name. Raises InputError for a setting that no chosen model
-    takes or that breaks a model's own rules, and WeightsError for an unknown model.
+    `find` gives the Spec of a model's name; `loras` are the LoRA files that a prompt may name, if
+    the request names no folder of them. Raises InputError for a setting that no chosen model takes
+    or that breaks a model's own rules, and WeightsError for an unknown model.
     """
     request = editing.varied(image_prompts.prompted(request, find))
     if not request.prompt.strip():
@@ -185,8 +196,12 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
 
     if request.template is None:
         whole = _with_choices_made(whole)
-    adapters = _read_adapters(request)
-    whole = whole.replace(**adapters.texts)  # likewise
+    known = dict(loras) if whole.lora_dir is None else lora_folder.files(Path(whole.lora_dir))
+    if known or whole.lora_dir is not None:
+        whole = _with_networks_of_prompt(whole, chosen, known)
+    adapters = _read_adapters(whole, known)
+    is_searched = any(lora.name is not None for lora in adapters.loras)
+    whole = whole.replace(**adapters.texts, lora_dir=whole.lora_dir if is_searched else None)
     chosen = [specs.with_adapters(spec, adapters) for spec in chosen]
 
     models = tuple((spec, _for_model(whole, spec)) for spec in chosen)
@@ -194,6 +209,7 @@ def resolve(request: Request, find: Callable[[str], Spec] = families.find) -> Pl
         if spec.inpaints and own.init_image is None:
             raise InputError(f"{spec.name} {NEEDS_A_MASK}")
         _check_size(own, request, spec)
+        _check_prompt(own, spec)
         image_prompts.check(own, spec)
         editing.check(own, spec)
     model = ",".join(str(own.model) for _, own in models)
@@ -232,6 +248,29 @@ def _with_choices_made(request: Request) -> Request:
     return made.replace(prompt, template=request.prompt)
 
 
+def _with_networks_of_prompt(
+    request: Request, chosen: list[Spec], loras: Mapping[str, Path]
+) -> Request:
+    """Return the request with the LoRA files that its prompt names as a setting."""
+    if request.prompt_syntax == "plain":
+        return request
+    prompt, networks = prompt_networks.taken_out(request.prompt)
+    if not networks:
+        return request
+    if not any("lora" in spec.settings for spec in chosen):
+        takers = ", ".join(spec.name for spec in chosen)
+        raise InputError(f"prompt: {networks[0].sign}: {takers} takes no LoRA files: take it out")
+    for network in networks:
+        try:
+            lora_folder.find(loras, network.name)
+        except WeightsError as error:
+            raise InputError(f"prompt: {network.sign}: {error}") from error
+    named = [f"{network.name}:{network.weight:g}" for network in networks]
+    lora = ",".join([*([] if request.lora is None else [request.lora]), *named])
+    template = request.prompt if request.template is None else request.template
+    return request.replace(prompt.strip(), lora=lora, template=template)
+
+
 def _names_of_models(text: str) -> list[str]:
     """Return the models of a comma-separated list, or what it is instead, which is then refused."""
     try:
@@ -240,10 +279,12 @@ def _names_of_models(text: str) -> list[str]:
         raise InputError(f"model: {error}") from error
 
 
-def _read_adapters(request: Request) -> Adapters:
+def _read_adapters(request: Request, loras: Mapping[str, Path]) -> Adapters:
     """Return the files that the request adds to its models."""
     try:
-        return specs.read_adapters(request.lora, request.vae, request.embedding, request.prior)
+        return specs.read_adapters(
+            request.lora, request.vae, request.embedding, request.prior, loras
+        )
     except ValueError as error:
         raise InputError(str(error)) from error
 
@@ -259,6 +300,13 @@ def _check_size(own: Request, asked: Request, spec: Spec) -> None:
                 f"{name} {value}: must be a multiple of {multiple}, "
                 f"from {SETTINGS[name].low} to {spec.max_size}, for {spec.name}"
             )
+
+
+def _check_prompt(own: Request, spec: Spec) -> None:
+    """Raise InputError for a prompt whose signs ask for more than is drawn."""
+    if "prompt_syntax" in spec.settings:
+        syntax = prompt_weights.SYNTAXES[0] if own.prompt_syntax is None else own.prompt_syntax
+        prompt_editing.check(own.prompt, own.negative_prompt, own.guidance, own.steps, syntax)
 
 
 def _shared_settings(requests: list[Request]) -> dict[str, Value]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL import Image
 
+    from gen.workers.tasks import Step
     from pipelines.drafts import Draft
 
 SHARE = 0.1  # of the time, at most
@@ -21,7 +22,7 @@ class Previews:
         self._spent = 0.0  # seconds on previews so far, and on the last one
         self._last = 0.0
 
-    def take(self, draft: "Draft") -> "Sequence[Image.Image | None] | None":
+    def take(self, draft: "Draft | Step") -> "Sequence[Image.Image | None] | None":
         """Return what a draft's candidates look like by now, None if there is no time for it."""
         start = perf_counter()
         if not self._wanted or self._last > SHARE * (start - self._began) - self._spent:

@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from pipelines.diffusion.pipeline import LatentDiffusion
     from pipelines.drafts import Draft
     from pipelines.families import find, shipped
+    from pipelines.unclip.pipeline import Unclip
 
-__all__ = ["Dalle", "Draft", "LatentDiffusion", "Spec", "WeightsError", "find", "shipped"]
+__all__ = ["Dalle", "Draft", "LatentDiffusion", "Spec", "Unclip", "WeightsError", "find", "shipped"]
 
 MODULES = {
     "Dalle": "dalle.pipeline",
     "Draft": "drafts",
     "LatentDiffusion": "diffusion.pipeline",
     "Spec": "checkpoints.specs",
+    "Unclip": "unclip.pipeline",
     "WeightsError": "checkpoints.errors",
     "find": "families",
     "shipped": "families",

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from transformers import SiglipModel
+from transformers import Siglip2Model, SiglipModel
 
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.hashes import files_hash
@@ -23,7 +23,7 @@ from rerank.model.encoding import Encoder, Progress
 from rerank.model.preprocessing import Preprocessing, read_preprocessing
 from rerank.model.specs import DEFAULT, find
 from rerank.model.texts import TextReader
-from rerank.model.weights import Model, load_model, load_text_reader
+from rerank.model.weights import Model, image_size, load_model, load_text_reader
 from rerank.ranking import Ranked, Ranking, rank
 
 
@@ -85,11 +85,11 @@ class Reranker(Encoder):
         model = load_model(spec.folder)
         processor = spec.processor if processor is None else processor
         folder = spec.folder if processor is None else find(processor).folder
-        size = model.config.vision_config.image_size
+        size, naflex = image_size(model), isinstance(model, Siglip2Model)
         return cls(
             model,
             load_text_reader(folder, model),
-            read_preprocessing(folder, size, exact=exact),
+            read_preprocessing(folder, size, exact=exact, naflex=naflex),
             name=spec.name,
             folder=spec.folder,
             device=chosen,
@@ -262,7 +262,11 @@ class Reranker(Encoder):
     @property
     def bias(self) -> float:
         """What is then added; 0 for CLIP."""
-        return self._model.logit_bias.item() if isinstance(self._model, SiglipModel) else 0.0
+        return (
+            self._model.logit_bias.item()
+            if isinstance(self._model, SiglipModel | Siglip2Model)
+            else 0.0
+        )
 
 
 def _pick_device(device: str | torch.device | None) -> torch.device:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -370,6 +371,19 @@ def make_tokenizer() -> Callable[..., tuple[int, int, int, int]]:
 def make_diffusion_folder() -> Callable[..., Path]:
     """`write_diffusion_folder`, for tests that need another kind than the shared one."""
     return write_diffusion_folder
+
+
+@pytest.fixture(scope="session")
+def tiny_unclip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model that draws from embeddings of images, in our own layout."""
+    import torch
+
+    sys.path.insert(0, str(Path(__file__).parent / "pipelines" / "unclip"))
+    import unclip_models
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return unclip_models.write_own(write_tokenizer, tmp_path_factory.mktemp("tiny-unclip"))
 
 
 @pytest.fixture(scope="session")

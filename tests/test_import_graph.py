@@ -26,7 +26,16 @@ MAY_IMPORT = {
 RERANK_MAY_IMPORT = ("rerank", "pipelines.checkpoints", "pipelines.runtime", "pipelines.images")
 WINGS = ("pipelines.dalle", "pipelines.diffusion", "pipelines.stock", "pipelines.unclip")
 SHORT = ("gen", "pipelines", "rerank", "ui", "train")
-HEAVY = {"torch", "diffusers", "transformers", "accelerate", "safetensors", "xformers", "gradio"}
+HEAVY = {
+    "torch",
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "safetensors",
+    "xformers",
+    "gradio",
+    "ray",
+}
 
 
 def modules(folder: str) -> list[Path]:
@@ -155,7 +164,8 @@ def test_only_the_models_reach_for_the_networks() -> None:
     for path in modules("gen"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         heavy = HEAVY & {name.split(".")[0] for name in imports(ast.walk(tree))}
-        assert not heavy or path.name == "models.py", f"{path.name} imports {heavy}"
+        allowed = {"models.py": HEAVY, "cluster.py": {"ray"}}.get(path.name, set())
+        assert heavy <= allowed, f"{path.name} imports {heavy - allowed}"
 
 
 def test_no_circles_even_within_functions() -> None:

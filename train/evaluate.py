@@ -35,6 +35,8 @@ from pipelines.dalle.networks import load_dvae
 from pipelines.dalle.pipeline import Dalle
 from pipelines.drafts import Pipeline
 from pipelines.families import DEFAULT_MODEL
+from pipelines.unclip.pipeline import Unclip
+from pipelines.unclip.spec import own_places
 from rerank import Reranker
 from train.autoencoder import to_bytes, to_range
 from train.report import (
@@ -283,6 +285,8 @@ def reconstruction(pipeline: Pipeline) -> Callable[[torch.Tensor], torch.Tensor]
     if isinstance(pipeline, Dalle):
         return through_codes(load_dvae(pipeline.spec.folder / "dvae"))
     folder = pipeline.spec.folder / "vae"
+    if isinstance(pipeline, Unclip):
+        folder = own_places(pipeline.spec.folder)["vae"]
     return through_latents(AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval())
 
 
@@ -425,6 +429,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--temperature", type=float)
     parser.add_argument("--token-top-k", type=int)
     parser.add_argument("--token-top-p", type=float)
+    parser.add_argument("--prior-candidates", type=int, help="embeddings to choose from")
     parser.add_argument("--search", help="measure prune, beam or both, against plain runs")
     parser.add_argument("--plot", type=Path, help="with --search: write a plot of it")
     parser.add_argument("--device")

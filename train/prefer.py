@@ -137,7 +137,7 @@ class PreferTask(Task):
         if pipeline.takes_sizes:
             height, width = (side * 8 for side in x_0.shape[2:])
             sizes = torch.tensor([[height, width, 0, 0, height, width]], device=x_0.device)
-        condition = Condition(texts[0], None, 1.0, None, sizes)
+        condition = Condition((texts[0],), (1.0,), None, 1.0, None, sizes)
         output = condition.evaluate(pipeline.unet, x_t, t, texts)
         return (output - target).square().mean(dim=(1, 2, 3))
 

@@ -38,6 +38,7 @@ class Plan:
     temperature: float | None = None
     token_top_k: int | None = None
     token_top_p: float | None = None
+    prior_candidates: int | None = None
 
     def settings(self, taken: Sequence[str]) -> dict[str, Any]:
         """Return what is said of how to draw, as far as a model takes it."""

@@ -14,7 +14,13 @@ import diffusers
 import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from pipelines.checkpoints.places import FACTS
 from pipelines.checkpoints.specs import CHECKPOINTS as MODELS
@@ -115,13 +121,26 @@ def _write_unclip(run: Path, model: Path) -> None:
     _replace(run / "unclip-decoder" / "weights" / "unet", model / "unet")
     _replace(run / "tokenizer", model / "tokenizer")
     clip = run / "clip" / "weights"
-    CLIPTextModelWithProjection.from_pretrained(clip).save_pretrained(model / "text_encoder")
-    CLIPVisionModelWithProjection.from_pretrained(clip).save_pretrained(model / "image_encoder")
+    _write_towers(CLIPModel.from_pretrained(clip), model)
     (model / "image_processor").mkdir(exist_ok=True)
     shutil.copy(clip / "preprocessor_config.json", model / "image_processor")
     DPMSolverMultistepScheduler.from_config(SCHEDULER).save_config(model / "scheduler")
     index = {"_class_name": OWN_CLASS, "shared": {"vae": "stickers"}}
     _write_json(model / "model_index.json", index)
+
+
+def _write_towers(clip: CLIPModel, model: Path) -> None:
+    """Write CLIP's two towers, each with its projection, as networks of their own."""
+    width = {"projection_dim": clip.config.projection_dim}
+    texts = CLIPTextConfig.from_dict({**clip.config.text_config.to_dict(), **width})
+    images = CLIPVisionConfig.from_dict({**clip.config.vision_config.to_dict(), **width})
+    text, image = CLIPTextModelWithProjection(texts), CLIPVisionModelWithProjection(images)
+    text.text_model.load_state_dict(clip.text_model.state_dict())
+    text.text_projection.load_state_dict(clip.text_projection.state_dict())
+    image.vision_model.load_state_dict(clip.vision_model.state_dict())
+    image.visual_projection.load_state_dict(clip.visual_projection.state_dict())
+    text.save_pretrained(model / "text_encoder")
+    image.save_pretrained(model / "image_encoder")
 
 
 _WRITE = {

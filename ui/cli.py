@@ -113,7 +113,11 @@ def _add_what_is_served(parser: Parser) -> None:
     )
     group.add_argument("--lora", **many, type=Path, metavar="FILE", help="a LoRA; may be repeated")
     group.add_argument(
-        "--lora-dir", **many, type=Path, metavar="DIR", help="a folder of LoRAs; may be repeated"
+        "--lora-dir",
+        **many,
+        type=Path,
+        metavar="DIR",
+        help="a folder of LoRAs, which prompts may name, as in <lora:NAME:0.8>; may be repeated",
     )
     group.add_argument("--vae", **many, type=Path, metavar="PATH", help="a VAE; may be repeated")
     group.add_argument(

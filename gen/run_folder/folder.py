@@ -104,6 +104,10 @@ class RunFolder:
         """Note that nothing of the run is missing."""
         self._note(events.RunEnded(fingerprint))
 
+    def has_begun(self, plan: Plan, hashes: Mapping[str, str]) -> bool:
+        """Return whether the prompt has been begun, by this run or an earlier one."""
+        return self._key(plan, hashes) in self._number_of
+
     def job(self, plan: Plan, hashes: Mapping[str, str], *, anew: bool = False) -> Job:
         """Return the prompt's place, with what earlier runs left there; a new one if `anew`.
 

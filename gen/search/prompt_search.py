@@ -1,6 +1,6 @@
 """The search of a prompt in its run folder: what it begins with, notes and comes to."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ from gen import drafting
 from gen.drafting import Drafting
 from gen.errors import InputError
 from gen.plan import Candidate, Plan
-from gen.run_folder.folder import Job, RunFolder
+from gen.run_folder.folder import Job
 from gen.search import looking
 from gen.search.race import Field, Look
 from gen.search.searching import Search
@@ -25,33 +25,28 @@ def found_drafts(
     scorer: Any,
     plan: Plan,
     job: Job,
-    folder: RunFolder | None,
+    note_look: Callable[[Look], None],
     candidates: dict[int, Candidate],
     how: Drafting,
 ) -> "Iterator[Draft]":
     """Search with one model; yields the drafts of what is found, as `finished_drafts` does.
 
-    `candidates` becomes those that are in, by seed. Raises InputError without a scorer.
+    `candidates` becomes those that are in, by seed. `note_look` is told what each look decided,
+    before it is carried out. Raises InputError without a scorer.
     """
     if scorer is None:
         raise InputError("search: needs a reranker, which says what looks best: leave out -r none")
-    model = next(i for i, (each, _) in enumerate(plan.models) if each.folder == spec.folder)
+    model = place_of(plan, spec)
     schedule, request = plan.schedules[model], plan.models[model][1]
-    before = job.searches.get(spec.address)
-    field = plan.first_field(model) if before is None else before
-
-    def enter(field: Field) -> None:
-        candidates.clear()
-        candidates.update({path.seed: plan.found(i, path) for i, path in enumerate(field.paths)})
+    field = field_of(plan, spec, job)
 
     def note(look: Look) -> None:
-        if folder is not None:
-            folder.note_look(job, spec.address, schedule.total, look)
-        enter(look.field)
+        note_look(look)
+        enter(candidates, plan, look.field)
 
     if not field.runners:  # there are more models than images
         return
-    enter(field)
+    enter(candidates, plan, field)
     first = next(iter(candidates.values()))
     search = Search(
         pipeline,
@@ -65,3 +60,20 @@ def found_drafts(
     )
     made = [seed for seed, result in job.results.items() if result.unfinished is None]
     yield from search.found_drafts(field, made)
+
+
+def place_of(plan: Plan, spec: Spec) -> int:
+    """Return which of a plan's models this is."""
+    return next(i for i, (each, _) in enumerate(plan.models) if each.folder == spec.folder)
+
+
+def field_of(plan: Plan, spec: Spec, job: Job) -> Field:
+    """Return what a model's search goes on with: the first field, or that of its last look."""
+    before = job.searches.get(spec.address)
+    return plan.first_field(place_of(plan, spec)) if before is None else before
+
+
+def enter(candidates: dict[int, Candidate], plan: Plan, field: Field) -> None:
+    """Make `candidates` those that are in, by seed."""
+    candidates.clear()
+    candidates.update({path.seed: plan.found(i, path) for i, path in enumerate(field.paths)})

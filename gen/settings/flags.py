@@ -85,6 +85,8 @@ def given_machine(options: argparse.Namespace) -> dict[str, Any]:
         "compiled": options.compile,
         "aesthetic": given_aesthetic(options),
         "threads": options.threads,
+        "workers": options.workers,
+        "ray": options.ray,
     }
 
 
@@ -224,6 +226,27 @@ def _add_saving(parser: Parser) -> None:
     )
 
 
+def _add_workers(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--threads",
+        type=_whole_number(1, 4096),
+        metavar="N",
+        help="cores of the CPU to keep busy (default: all that this process may use)",
+    )
+    group.add_argument(
+        "--workers",
+        type=_whole_number(1, 4096),
+        metavar="N",
+        help="have so many processes draw, on all GPUs or with a share of the cores each; with "
+        "--ray, so many actors",
+    )
+    group.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="have the actors of a Ray cluster draw; local: of one that is begun on this machine",
+    )
+
+
 def add_machine(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say where and how networks run, and what ranks."""
     group = parser.add_argument_group("machine")
@@ -271,12 +294,7 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="candidates drawn at once (default: what memory allows)",
     )
-    group.add_argument(
-        "--threads",
-        type=_whole_number(1, 4096),
-        metavar="N",
-        help="cores of the CPU to keep busy (default: all that this process may use)",
-    )
+    _add_workers(group)
     group.add_argument(
         "--safety",
         action="store_true",

@@ -1,8 +1,9 @@
 """Prompt files: many requests in a text file, every row checked before anything is drawn.
 
-Plain lines hold a prompt, or a prompt and settings as `--flag value`; blank lines and lines that
-begin with `#` are skipped. A file that ends in .jsonl, or whose first row begins with `{"`, holds
-one JSON object a line. Rows are read one at a time, so a file may be far larger than the memory.
+Plain lines hold a prompt, or a prompt and settings as `--flag value`, or `-s 7` where the flag is
+short; blank lines and lines that begin with `#` are skipped. A file that ends in .jsonl, or whose
+first row begins with `{"`, holds one JSON object a line. Rows are read one at a time, so a file may
+be far larger than the memory.
 A .json file, or one that begins with `[{`, is read whole: an array of objects, or one object. In a
 .csv or .tsv file the first line names the columns; an empty cell says nothing.
 """
@@ -22,8 +23,8 @@ from shutil import copyfileobj
 from typing import Any, BinaryIO
 
 from gen.errors import InputError
-from gen.settings import templates
-from gen.settings.request import Request, find_setting
+from gen.settings import a1111_rows, templates
+from gen.settings.request import SETTINGS, Request, find_setting
 from pipelines.checkpoints.configs import parse_json
 from pipelines.settings import Value
 
@@ -31,7 +32,16 @@ LINE_CAP = 64 * 1024  # bytes
 PROBLEMS_SHOWN = 50
 # What rows may say beside settings: a name, and what GenEval's files say of the wished-for scene.
 ANNOTATIONS = ("id", "tag", "include", "exclude")
-FLAG = re.compile(r"(?:^|\s)--(?=[A-Za-z])")
+SHORT_FLAGS = {s.short: s.name for s in SETTINGS.values() if s.short} | {"-S": "seed"}
+_OF_NUMBERS = "".join(f[1] for f, n in SHORT_FLAGS.items() if SETTINGS[n].kind in (int, float))
+_OF_TEXTS = "".join(f[1] for f, n in SHORT_FLAGS.items() if SETTINGS[n].kind is str)
+_NUMBER = r"[+-]?[0-9.]{1,30}"
+# A letter of a number has one behind it, so that "a T -s" is a prompt.
+_FIRST_FLAG = re.compile(
+    rf"(?:^|\s)(?:--[A-Za-z]|-[{_OF_NUMBERS}]\s?{_NUMBER}(?=\s|$)|-[{_OF_TEXTS}](?=[\s0-9]))"
+)
+_SHORT = re.compile(rf"(-[{_OF_NUMBERS}])({_NUMBER})?|(-[{_OF_TEXTS}])([0-9]+)?")
+_QUOTED = re.compile(r'"([^"]+)"((?:\s+-.*)?)')
 LARGEST_JSON = 2**24  # bytes of a file that is read whole
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 SWALLOWING = ("prompt", "negative_prompt")  # take every word up to the next flag
@@ -39,11 +49,15 @@ SWALLOWING = ("prompt", "negative_prompt")  # take every word up to the next fla
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One request of a file, the number of its line, and the id that the row gave itself."""
+    """One request of a file, the number of its line, and the id that the row gave itself.
+
+    `notes` say what of the row has no effect.
+    """
 
     line: int
     request: Request
     id: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 class PromptFile:
@@ -193,8 +207,9 @@ class PromptFile:
             raise InputError("id: must be text or a whole number")
         for annotation in ANNOTATIONS:
             values.pop(annotation, None)
+        values, notes = a1111_rows.mapped(values)
         request = Request.from_json(values).with_defaults(self.settings)
-        return Row(line, request, None if identity is None else str(identity))
+        return Row(line, request, None if identity is None else str(identity), tuple(notes))
 
 
 def all_choices(request: Request) -> list[Request]:
@@ -244,7 +259,8 @@ def _read_cells(row: dict[Any, Any]) -> dict[str, Any] | InputError:
             name = key.strip()
             if text is None or not text.strip():
                 continue
-            values[name] = text if name in ANNOTATIONS else find_setting(name).read(text)
+            is_read_later = name in ANNOTATIONS or name in a1111_rows.KEYS
+            values[name] = text if is_read_later else find_setting(name).read(text)
     except InputError as error:
         return error
     return values
@@ -262,25 +278,45 @@ def _read_json(text: str) -> dict[str, Any]:
 
 def _read_plain(text: str) -> dict[str, Any]:
     """Return the settings of a line such as `a panda --seed 4 --negative_prompt red things`."""
-    flag = FLAG.search(text)
-    if flag is None:
-        return {"prompt": text}
-    prompt, rest = text[: flag.start()].strip(), text[flag.start() :]
-    if len(prompt) > 1 and prompt[0] == prompt[-1] == '"':
-        prompt = prompt[1:-1]
+    prompt, rest = _split_at_flags(text)
     values: dict[str, Any] = {"prompt": prompt} if prompt else {}
-    for name, words in _flags(rest):
-        setting = find_setting(name)
+    for flag, words in _flags(rest):
+        name = flag.lstrip("-").replace("-", "_")
+        if name in a1111_rows.KEYS:
+            values[name] = _one(flag, words or ["true"])
+            continue
+        setting = find_setting(SHORT_FLAGS.get(flag, name))
         if setting.name in values:
             raise InputError(f"{setting.name}: given twice")
         if not words and setting.kind is bool:
             words = ["true"]
-        if not words:
-            raise InputError(f"--{name}: needs a value")
-        if len(words) > 1 and setting.name not in SWALLOWING:
-            raise InputError(f"--{name}: takes one value, not {len(words)}: quote it")
-        values[setting.name] = setting.read(" ".join(words))
+        if flag == "-n" and len(words) == 1 and re.fullmatch("[0-9]{1,9}", words[0]):
+            raise InputError(
+                f"-n {words[0]}: is the negative prompt here; for a number of images say "
+                f"--candidates {words[0]}"
+            )
+        if setting.name in SWALLOWING:
+            words = [" ".join(words)] if words else []
+        values[setting.name] = setting.read(_one(flag, words))
     return values
+
+
+def _one(flag: str, words: list[str]) -> str:
+    if not words:
+        raise InputError(f"{flag}: needs a value")
+    if len(words) > 1:
+        raise InputError(f"{flag}: takes one value, not {len(words)}: quote it")
+    return words[0]
+
+
+def _split_at_flags(text: str) -> tuple[str, str]:
+    """Split a line into its prompt, which may be in quotes, and the flags behind it."""
+    if quoted := _QUOTED.fullmatch(text):
+        return quoted[1], quoted[2]
+    flag = _FIRST_FLAG.search(text)
+    if flag is None:
+        return text, ""
+    return text[: flag.start()].strip(), text[flag.start() :]
 
 
 def _flags(text: str) -> Iterator[tuple[str, list[str]]]:
@@ -289,14 +325,20 @@ def _flags(text: str) -> Iterator[tuple[str, list[str]]]:
         words = shlex.split(text)
     except ValueError as error:
         raise InputError(f"{error}: put text with ' or \" in it between the other kind") from error
-    name = ""
+    flag = ""
     values: list[str] = []
     for word in words:
-        if re.match("--[A-Za-z]", word):
-            if name:
-                yield name, values
-            name, equals, value = word[2:].partition("=")
-            values = [value] if equals else []
+        short = _SHORT.fullmatch(word)
+        if re.match("--[A-Za-z]", word) or short:
+            if flag:
+                yield flag, values
+            if short:
+                flag, value = short[1] or short[3], short[2] or short[4]
+            else:
+                flag, equals, value = word.partition("=")
+                value = value if equals else None
+            values = [] if value is None else [value]
         else:
             values.append(word)
-    yield name, values
+    if flag:
+        yield flag, values

@@ -8,14 +8,16 @@ from pathlib import Path
 import rerank.model.specs
 from gen import editing
 from gen.plan import Plan
+from gen.settings.unread import unread_signs
 from pipelines.checkpoints.configs import read_json
 from pipelines.diffusion.embeddings import read_words
 
 
 def doubts(plan: Plan, reranker: rerank.model.specs.Spec | None) -> Iterator[str]:
-    """One line for each model that does not know all words of the prompt, with the way out, and for
-    what happens to the files of an edit."""
+    """One line for each model that does not know all words of the prompt, with the way out, for
+    signs that are not understood, and for what happens to the files of an edit."""
     yield from editing.notes(plan.request)
+    yield from unread_signs(plan)
     told: set[str] = set()
     for spec in {spec.name: spec for spec, _ in plan.models}.values():
         learned = {

@@ -6,8 +6,10 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
+from pipelines.checkpoints import lora_folder
 from pipelines.checkpoints.configs import read_config, read_pulled
 from pipelines.checkpoints.errors import WeightsError
 
@@ -19,6 +21,7 @@ SHIPPED = {name: CHECKPOINTS / name for name in ("stickers", "stickers-dalle")}
 HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 
+NO_FILES: Mapping[str, Path] = MappingProxyType({})
 MAX_NAMES = 100  # of files or models, in one setting
 MAX_COMMAS = 8  # in the name of a file
 MAX_PATH = 4096  # bytes, as Linux has it
@@ -41,6 +44,7 @@ class Lora:
 
     path: Path
     weight: float = 1.0
+    name: str | None = None  # what it is called in a folder of such files, where it was found
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,10 @@ class Adapters:
     @property
     def texts(self) -> dict[str, Any]:
         """The settings that name these files; `read_adapters` reads them."""
-        loras = ",".join(f"{lora.path}:{lora.weight:g}" for lora in self.loras)
+        loras = ",".join(
+            f"{lora.path if lora.name is None else lora.name}:{lora.weight:g}"
+            for lora in self.loras
+        )
         embeddings = ",".join(map(str, self.embeddings))
         return {
             "lora": loras if self.loras else None,
@@ -143,15 +150,17 @@ def read_adapters(
     vae: str | None = None,
     embedding: str | None = None,
     prior: str | None = None,
+    known_loras: Mapping[str, Path] = NO_FILES,
 ) -> Adapters:
     """Parse the files of comma-separated texts; a LoRA's weight follows a colon and is 1 by
     default.
 
-    A folder stands for the one file of weights in it, but for a VAE's. Raises ValueError for a
-    weight that is no finite number, and WeightsError for a file that is not there.
+    A folder stands for the one file of weights in it, but for a VAE's. A LoRA may be called by its
+    name in `known_loras`. Raises ValueError for a weight that is no finite number, and WeightsError
+    for a file that is not there.
     """
     return Adapters(
-        tuple(_read_lora(part) for part in split_names(lora or "")),
+        tuple(_read_lora(part, known_loras) for part in split_names(lora or "")),
         None if vae is None else _existing(vae),
         tuple(_file_of(part) for part in split_names(embedding or "")),
         None if prior is None else _existing(prior),
@@ -203,17 +212,35 @@ def path_of(name: str) -> Path | None:
         return None
 
 
-def _read_lora(text: str) -> Lora:
+def _read_lora(text: str, known: Mapping[str, Path]) -> Lora:
     path, colon, number = text.rpartition(":")
     if not colon or path_of(text) is not None:
-        return Lora(_file_of(text))
+        return _lora_of(text, 1.0, known)
     try:
         weight = float(number)
     except ValueError:
         weight = math.nan
     if not math.isfinite(weight):
         raise ValueError(f"lora {text!r}: behind the colon must be a number, as in {path}:0.8")
-    return Lora(_file_of(path), weight)
+    return _lora_of(path, weight, known)
+
+
+def _lora_of(name: str, weight: float, known: Mapping[str, Path]) -> Lora:
+    path = path_of(name)
+    if not known and path is None:
+        raise WeightsError(
+            f"{name[:300]} does not exist; where it is a name in a folder of LoRA files, say "
+            "--lora-dir FOLDER"
+        )
+    if not known:
+        return Lora(_file_of(name), weight)
+    try:
+        own = lora_folder.find(known, name)
+    except WeightsError:
+        if path is None:
+            raise
+        return Lora(_file_of(name), weight)
+    return Lora(known[own], weight, own)
 
 
 def _file_of(name: str) -> Path:

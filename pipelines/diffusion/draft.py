@@ -29,9 +29,10 @@ FLAGGED = "the model's own safety checker flagged it; without --safety it is sho
 
 @dataclass(frozen=True)
 class Condition:
-    """The conditioning that all candidates share. One row: dropping some changes nothing."""
+    """What all candidates are told at a step. One row: dropping some changes nothing."""
 
-    text: Encoding
+    texts: tuple[Encoding, ...]  # one, or those that AND joins
+    weights: tuple[float, ...]  # how strongly each text is followed
     negative: Encoding | None  # None draws without comparing
     guidance: float
     embedding: torch.Tensor | None  # (1, K), for a UNet that was distilled to take guidance so
@@ -39,19 +40,27 @@ class Condition:
 
     def predict(self, unet: Any, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Return the UNet's output (B, C, h, w) in float32, guided (Ho and Salimans, arXiv
-        2207.12598)."""
-        B = len(x_t)
+        2207.12598); by several texts as in Liu et al. (arXiv 2206.01714), and by their weighted
+        mean where nothing is compared."""
+        B, M = len(x_t), len(self.texts)
+        encodings = [text for text in self.texts for _ in range(B)]
         if self.negative is None:
-            return self.evaluate(unet, x_t, t, [self.text] * B)
-        encodings = [self.negative] * B + [self.text] * B
-        without, with_text = self.evaluate(unet, torch.cat([x_t, x_t]), t, encodings).chunk(2)
-        return without + self.guidance * (with_text - without)
+            told = self.evaluate(unet, torch.cat([x_t] * M), t, encodings).chunk(M)
+            return told[0] if M == 1 else self._sum(told) / sum(self.weights)
+        rows = torch.cat([x_t] * (M + 1))
+        encodings = [self.negative] * B + encodings
+        without, *each = self.evaluate(unet, rows, t, encodings).chunk(M + 1)
+        return without + self.guidance * self._sum([with_text - without for with_text in each])
+
+    def _sum(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
+        weighted = [weight * each for weight, each in zip(self.weights, rows, strict=True)]
+        return torch.stack(weighted).sum(dim=0) if len(weighted) > 1 else weighted[0]
 
     def evaluate(
         self, unet: Any, x_t: torch.Tensor, t: torch.Tensor, encodings: list[Encoding]
     ) -> torch.Tensor:
         """Run the UNet on rows that each have an encoding."""
-        B, dtype = len(x_t), self.text.hidden.dtype  # asking the UNet walks all its parameters
+        B, dtype = len(x_t), self.texts[0].hidden.dtype  # asking the UNet walks all its parameters
         added = None
         if self.sizes is not None:
             pooled = [encoding.pooled for encoding in encodings if encoding.pooled is not None]
@@ -117,7 +126,7 @@ class DiffusionDraft(Draft):
     def __init__(
         self,
         pipeline: "LatentDiffusion",
-        condition: Condition,
+        conditions: Sequence[Condition],
         size: tuple[int, int],
         stochastic: bool,
         seeds: Sequence[int],
@@ -125,10 +134,13 @@ class DiffusionDraft(Draft):
         start: Start | None = None,
         first: int = 0,
     ) -> None:
-        """Begin with a state; `first` is the place of its first timestep in the scheduler's."""
+        """Begin with a state; `first` is the place of its first timestep in the scheduler's.
+
+        `conditions` are one for each step.
+        """
         super().__init__(seeds, size, pipeline.device, start)
         self._pipeline = pipeline
-        self._condition = condition
+        self._conditions = conditions
         self._size = size
         self._stochastic = stochastic
         self._state: State | None = state
@@ -159,7 +171,8 @@ class DiffusionDraft(Draft):
             t = self._times[i]
             x_t = scheduler.scale_model_input(latents, t)
             read = x_t if given is None else given.read(x_t)
-            output = self._condition.predict(self._pipeline.unet, read, self._timesteps[i])
+            step = min(i // scheduler.order, len(self._conditions) - 1)
+            output = self._conditions[step].predict(self._pipeline.unet, read, self._timesteps[i])
             clean = predict_clean(x_t, output, self._alpha_bars[i], prediction_type)
             latents = scheduler.step(output, t, latents, return_dict=False, **noise)[0]
             if given is not None:

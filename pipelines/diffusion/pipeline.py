@@ -22,6 +22,7 @@ from pipelines import decoding
 from pipelines.checkpoints import specs
 from pipelines.checkpoints.places import locate
 from pipelines.checkpoints.specs import NO_ADAPTERS, Adapters, Spec
+from pipelines.diffusion import prompt_editing
 from pipelines.diffusion.adapters import add
 from pipelines.diffusion.draft import Condition, DiffusionDraft, State, guidance_embedding
 from pipelines.diffusion.editing import (
@@ -32,18 +33,19 @@ from pipelines.diffusion.editing import (
     first_step,
 )
 from pipelines.diffusion.networks import Networks, load_networks
+from pipelines.diffusion.prompt_editing import Moment
 from pipelines.diffusion.prompt_weights import SYNTAXES
 from pipelines.diffusion.safety import SafetyChecker
 from pipelines.diffusion.samplers import SAMPLERS, check_sampler, make_scheduler
 from pipelines.diffusion.settings import DrawingSettings
 from pipelines.diffusion.spec import NEEDS_A_MASK, read_spec
-from pipelines.diffusion.text import Text
+from pipelines.diffusion.text import Encoding, Text
 from pipelines.drafts import check_seeds, draw
 from pipelines.editing import Start
 from pipelines.loading import LoadOptions, Report, ignore_progress
 from pipelines.runtime.devices import choose_device, choose_dtype, compile_networks, set_attention
 from pipelines.runtime.offloading import check_offload, offload_networks
-from pipelines.settings import with_defaults
+from pipelines.settings import InputError, with_defaults
 
 
 class LatentDiffusion:
@@ -174,9 +176,12 @@ class LatentDiffusion:
             raise ValueError(f"no prompt_syntax {syntax!r}; choose from {', '.join(SYNTAXES)}")
         check_sampler(sampler, schedule, steps)
 
+        left_out = 0 if start is None else first_step(steps, start.strength)
+        negative = chosen.get("negative_prompt")
+        told = prompt_editing.moments(prompt, negative, steps - left_out, syntax)
         scheduler = make_scheduler(sampler, schedule, self.scheduler_config)
         scheduler.set_timesteps(steps)  # on the CPU: schedulers index tables there without a sync
-        first = 0 if start is None else first_step(steps, start.strength) * scheduler.order
+        first = left_out * scheduler.order
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(first)  # else the first step searches for its index
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -188,10 +193,10 @@ class LatentDiffusion:
         if start is not None:
             given = encode_start(self, start, noise, generators)
             latents = begin_latents(given, start.strength, scheduler, first)
-        negative, size = chosen.get("negative_prompt"), (width, height)
+        size = (width, height)
         return DiffusionDraft(
             pipeline=self,
-            condition=self._condition(prompt, negative, guidance, size, clip_skip, syntax),
+            conditions=self._conditions(told, guidance, size, clip_skip, syntax),
             size=size,
             stochastic=SAMPLERS[sampler].stochastic,
             seeds=seeds,
@@ -207,13 +212,19 @@ class LatentDiffusion:
         return draw(self.begin(prompt, seeds=seeds, **settings))
 
     def token_count(self, prompt: str) -> int:
-        """Return the number of tokens of a prompt, with the two that begin and end it, uncut."""
-        return self.text.token_count(prompt)
+        """Return the number of tokens of a prompt, with the two that begin and end it, uncut.
+
+        Of one that changes, those that it has at the end; of several, those of the longest.
+        """
+        return max(self.text.token_count(text) for text in self._finals(prompt))
 
     def dropped_text(self, prompt: str) -> str:
         """Return the end of a prompt that is beyond the context and is not read; "" if all of it
         is."""
-        return self.text.dropped(prompt)
+        return next(filter(None, map(self.text.dropped, self._finals(prompt))), "")
+
+    def _finals(self, prompt: str) -> list[str]:
+        return prompt_editing.finals(prompt, self.spec.defaults["steps"])
 
     @property
     def latent_rgb(self) -> decoding.LatentRgb:
@@ -226,32 +237,51 @@ class LatentDiffusion:
             self._latent_rgb = fitted
         return self._latent_rgb
 
+    def _conditions(
+        self,
+        told: Sequence[Moment],
+        guidance: float,
+        size: tuple[int, int],
+        clip_skip: int,
+        syntax: str,
+    ) -> list[Condition]:
+        """Return the conditioning of each step; moments that are alike share theirs."""
+        made = {
+            moment: self._condition(moment, guidance, size, clip_skip, syntax)
+            for moment in dict.fromkeys(told)
+        }
+        return [made[moment] for moment in told]
+
     def _condition(
         self,
-        prompt: str,
-        negative_prompt: str | None,
+        moment: Moment,
         guidance: float,
         size: tuple[int, int],
         clip_skip: int,
         syntax: str,
     ) -> Condition:
-        text = self.text.encode(prompt, clip_skip, syntax)
-        negative = embedding = sizes = None
+        texts = [self.text.encode(part.text, clip_skip, syntax) for part in moment.texts]
+        weights = tuple(part.weight for part in moment.texts)
+        negative: Encoding | None = None
+        embedding = sizes = None
         if self.takes_sizes:
             width, height = size  # as if cut from an image of just this size
             sizes = torch.tensor([[height, width, 0, 0, height, width]], device=self.device)
         embedded = self.unet.config.time_cond_proj_dim
         if embedded is not None:
             embedding = guidance_embedding(guidance - 1, embedded).to(self.device, self.dtype)
-        elif guidance > 1 and negative_prompt is None and self.zeros_for_no_negative:
-            negative = text.zeros()
-        elif guidance > 1:
-            said = "" if negative_prompt is None else negative_prompt
+        elif guidance > 1 and not (moment.negative is None and self.zeros_for_no_negative):
+            said = "" if moment.negative is None else moment.negative
             negative = self.text.encode(said, clip_skip, syntax)
-            length = max(text.hidden.shape[1], negative.hidden.shape[1])
-            text = self.text.stretched(text, length, clip_skip)
+        length = max(e.hidden.shape[1] for e in (*texts, negative) if e is not None)
+        texts = [self.text.stretched(text, length, clip_skip) for text in texts]
+        if negative is not None:
             negative = self.text.stretched(negative, length, clip_skip)
-        return Condition(text, negative, guidance, embedding, sizes)
+        elif embedded is None and guidance > 1:
+            negative = texts[0].zeros()
+        elif len(weights) > 1 and sum(weights) <= 0:
+            raise InputError(prompt_editing.NO_WEIGHT)
+        return Condition(tuple(texts), weights, negative, guidance, embedding, sizes)
 
     def _check(self, seeds: Sequence[int], width: int, height: int, guidance: float) -> None:
         check_seeds(seeds)

@@ -104,6 +104,15 @@ class DiffusionSettings(DrawingSettings, EditingSettings, total=False):
             many=True,
         ),
     ]
+    lora_dir: Annotated[
+        str | None,
+        Setting(
+            "a folder with the LoRA files that prompts name, as in <lora:NAME:0.8>, and --lora",
+            local=True,
+            loads=True,
+            metavar="FOLDER",
+        ),
+    ]
     vae: Annotated[
         str | None,
         Setting(

@@ -8,9 +8,11 @@ its own, and a candidate's images are those of the stock call with the same gene
 
 import importlib
 import inspect
+import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Unpack
 
 import torch
@@ -173,14 +175,26 @@ def _check_kind(folder: Path, kind: Any) -> None:
         raise WeightsError(f"{folder} holds a {kind.__name__}, which makes {what}, not an image")
 
 
+def _class_of_part(library: str, name: str) -> Any:
+    """Return a class of diffusers or transformers, also of a module of one of diffusers' pipelines,
+    as `kolors`; None if there is none."""
+    if library in LIBRARIES:
+        return getattr(importlib.import_module(library), name, None)
+    import diffusers.pipelines
+
+    if not re.fullmatch("[a-z0-9_]{1,60}", library):
+        return None
+    module = getattr(diffusers.pipelines, library, None)
+    found = getattr(module, name, None) if isinstance(module, ModuleType) else None
+    return found if isinstance(found, type) else None
+
+
 def _load_part(folder: Path, part: str, entry: list[Any], dtype: torch.dtype) -> Any:
     """Load one part of a pipeline; None for one that the pipeline does without."""
     if entry == [None, None]:
         return None
     library, class_name = (str(entry[0]), str(entry[-1])) if entry else ("", "")
-    kind = None
-    if library in LIBRARIES:
-        kind = getattr(importlib.import_module(library), class_name, None)
+    kind = _class_of_part(library, class_name)
     if kind is None or not (folder / part).is_dir():
         raise WeightsError(
             f"{folder}: {part} is a {library}.{class_name}, which is not there; parts must be "

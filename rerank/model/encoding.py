@@ -17,7 +17,7 @@ from rerank.model import towers
 from rerank.model.cores import each_core
 from rerank.model.preprocessing import ImageLike, Preprocessing
 from rerank.model.texts import TextReader
-from rerank.model.weights import Model
+from rerank.model.weights import Model, image_size
 
 CPU_BATCH = 16  # images or texts in one pass: what a core's cache holds
 GPU_BATCH = 256
@@ -49,7 +49,7 @@ class Encoder:
         self.name = name
         self.folder = folder
         self.device = device
-        self.image_size: int = model.config.vision_config.image_size
+        self.image_size = image_size(model)
         self.context = reader.context
         self._model = model.to(device)
         if device.type == "cpu":
@@ -168,9 +168,12 @@ class Encoder:
         bad = {i: each for i, each in enumerate(batch) if isinstance(each, Exception)}
         good = {i: each for i, each in enumerate(batch) if isinstance(each, torch.Tensor)}
         rows = self._no_features().new_full((len(batch), self.width), torch.nan)
-        if good:
-            stacked = torch.stack([each.to(self.device) for each in good.values()])
-            rows[list(good)] = self._encode_images(stacked)
+        shapes: dict[torch.Size, list[int]] = {}  # one, but for models that read images of any
+        for i, each in good.items():
+            shapes.setdefault(each.shape, []).append(i)
+        for alike in shapes.values():
+            stacked = torch.stack([good[i].to(self.device) for i in alike])
+            rows[alike] = self._encode_images(stacked)
         return rows, bad
 
     def _encode_images(self, images: torch.Tensor) -> torch.Tensor:

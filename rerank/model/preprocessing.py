@@ -12,6 +12,7 @@ one batch on the device. There are two ways to prepare:
 What files and PIL images may be, and how they become RGB, is in `pipelines.images`.
 """
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,24 +30,52 @@ from rerank.model import open_clip
 
 ImageLike: TypeAlias = Image.Image | str | os.PathLike[str] | bytes | np.ndarray | torch.Tensor
 
+TOLERANCE, LARGEST_SCALE = 1e-5, 100.0  # of SigLIP 2's search for a scale
 JPEG_MARGIN = 4  # times the size that is read, which a JPEG decoded at a fraction still has
 RESAMPLERS = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bicubic"}
+
+
+@dataclass(frozen=True)
+class Patches:
+    """What is read of an image of any shape: at most so many squares, of `size` pixels a side."""
+
+    size: int
+    most: int
+
+    def fit(self, height: int, width: int) -> tuple[int, int]:
+        """Return the largest (height, width) in whole patches, at nearly the image's shape.
+
+        As in SigLIP 2: the scale is found by halving, to within TOLERANCE, and sides go up to whole
+        patches.
+        """
+        low, high = TOLERANCE / 10, LARGEST_SCALE
+        while high - low >= TOLERANCE:
+            middle = (low + high) / 2
+            rows, columns = self._patches(height, middle), self._patches(width, middle)
+            if rows * columns <= self.most:
+                low = middle
+            else:
+                high = middle
+        return self._patches(height, low) * self.size, self._patches(width, low) * self.size
+
+    def _patches(self, side: int, scale: float) -> int:
+        return max(1, math.ceil(side * scale / self.size))
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """The settings of a preprocessor_config.json.
 
-    resize     the shortest edge in pixels, the longer one follows; or (height, width)
-    crop       (height, width) in pixels, cut from the centre; what the model reads
+    resize     the shortest edge in pixels, the longer one follows; or (height, width); or Patches
+    crop       (height, width) in pixels, cut from the centre; what the model reads; None for all
     resample   PIL's filter
     scale      from 0..255 to what mean and std are given in, mostly 1/255
     mean, std  of each of R, G, B
     exact      resize by PIL, bit for bit
     """
 
-    resize: int | tuple[int, int]
-    crop: tuple[int, int]
+    resize: "int | tuple[int, int] | Patches"
+    crop: tuple[int, int] | None
     resample: Image.Resampling
     scale: float
     mean: tuple[float, ...]
@@ -62,7 +91,10 @@ class Preprocessing:
         if isinstance(source, torch.Tensor):
             return self.prepare_batch(source[None], device)[0]
         if isinstance(source, str | os.PathLike | bytes):
-            enough = self.resize if isinstance(self.resize, int) else max(self.resize)
+            enough = self.resize
+            if isinstance(enough, Patches):
+                enough = enough.size * math.isqrt(enough.most)
+            enough = enough if isinstance(enough, int) else max(enough)
             with decoded(source, None if self.exact else JPEG_MARGIN * enough) as image:
                 return self._prepared(image)
         if isinstance(source, np.ndarray):
@@ -122,6 +154,8 @@ class Preprocessing:
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) before the crop."""
+        if isinstance(self.resize, Patches):
+            return self.resize.fit(height, width)
         if not isinstance(self.resize, int):
             return self.resize
         longer = int(self.resize * max(height, width) / min(height, width))
@@ -129,13 +163,17 @@ class Preprocessing:
 
     def _centre(self, height: int, width: int) -> tuple[int, int, int, int]:
         """(top, left, bottom, right) of the crop."""
+        if self.crop is None:
+            return 0, 0, height, width
         top, left = (height - self.crop[0]) // 2, (width - self.crop[1]) // 2
         return top, left, top + self.crop[0], left + self.crop[1]
 
 
-def read_preprocessing(folder: Path, image_size: int, *, exact: bool = False) -> Preprocessing:
+def read_preprocessing(
+    folder: Path, image_size: int, *, exact: bool = False, naflex: bool = False
+) -> Preprocessing:
     """Return the preprocessing of a model folder whose vision tower reads `image_size` pixels a
-    side.
+    side; with `naflex` of one that reads any shape.
 
     Reads preprocessor_config.json, the part of processor_config.json that newer tools write, or
     what OpenCLIP says.
@@ -149,11 +187,13 @@ def read_preprocessing(folder: Path, image_size: int, *, exact: bool = False) ->
             config = config.get("image_processor", {})
         elif path.name == open_clip.CONFIG:
             config = open_clip.read_preprocessing(config)
-        preprocessing = _from_config(config, exact)
+        preprocessing = _from_naflex(config, exact) if naflex else _from_config(config, exact)
     except KeyError as error:
         raise WeightsError(f"{path}: has no {error}") from error
     except (AttributeError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: cannot follow this preprocessing ({error})") from error
+    if preprocessing.crop is None:
+        return preprocessing
     if preprocessing.crop != (image_size, image_size):
         height, width = preprocessing.crop
         raise WeightsError(
@@ -206,11 +246,7 @@ def _resize(images: torch.Tensor, height: int, width: int, mode: str) -> torch.T
 
 def _from_config(config: dict[str, Any], exact: bool) -> Preprocessing:
     """Raise KeyError, TypeError or ValueError for what we cannot follow."""
-    if not config.get("do_resize", True):
-        raise ValueError("do_resize is false")
-    resample = Image.Resampling(config.get("resample", Image.Resampling.BICUBIC))
-    if resample not in RESAMPLERS:
-        raise ValueError(f"resample is {resample.name}")
+    resample = _resample_of(config, Image.Resampling.BICUBIC)
     size = config["size"]
     if isinstance(size, int):  # as old files have it
         size = {"shortest_edge": size}
@@ -220,10 +256,39 @@ def _from_config(config: dict[str, Any], exact: bool) -> Preprocessing:
     crop = config["crop_size"] if crops else size
     if isinstance(crop, int):
         crop = {"height": crop, "width": crop}
+    return _with_values(config, resize, (crop["height"], crop["width"]), resample, exact)
+
+
+def _from_naflex(config: dict[str, Any], exact: bool) -> Preprocessing:
+    """Likewise, of SigLIP 2 for images of any shape."""
+    patches = Patches(config.get("patch_size", 16), config.get("max_num_patches", 256))
+    if not (1 <= patches.size <= 256 and 1 <= patches.most <= 65_536):
+        raise ValueError(f"patch_size is {patches.size}, max_num_patches {patches.most}")
+    half = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    resample = _resample_of(config, Image.Resampling.BILINEAR)
+    return _with_values({**half, **config}, patches, None, resample, exact)
+
+
+def _resample_of(config: dict[str, Any], default: Image.Resampling) -> Image.Resampling:
+    if not config.get("do_resize", True):
+        raise ValueError("do_resize is false")
+    resample = Image.Resampling(config.get("resample", default))
+    if resample not in RESAMPLERS:
+        raise ValueError(f"resample is {resample.name}")
+    return resample
+
+
+def _with_values(
+    config: dict[str, Any],
+    resize: int | tuple[int, int] | Patches,
+    crop: tuple[int, int] | None,
+    resample: Image.Resampling,
+    exact: bool,
+) -> Preprocessing:
     normalised = config.get("do_normalize", True)
     return Preprocessing(
         resize=resize,
-        crop=(crop["height"], crop["width"]),
+        crop=crop,
         resample=resample,
         scale=config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0,
         mean=tuple(config["image_mean"]) if normalised else (0.0, 0.0, 0.0),

@@ -2,7 +2,7 @@
 
 import torch
 from torch.nn.functional import normalize
-from transformers import AltCLIPModel, ChineseCLIPModel, CLIPModel
+from transformers import AltCLIPModel, ChineseCLIPModel, CLIPModel, Siglip2Model
 
 from rerank.model.weights import Model
 
@@ -11,9 +11,22 @@ def image_features(model: Model, pixels: torch.Tensor) -> torch.Tensor:
     """(B, 3, H, W) normalised pixels → (B, D)."""
     if isinstance(model, CLIPModel):
         features = model.visual_projection(class_token(model, pixels))
+    elif isinstance(model, Siglip2Model):
+        features = _of_any_shape(model, pixels)
     else:
         features = model.get_image_features(pixels).pooler_output
     return normalize(features, dim=-1, eps=0)
+
+
+def _of_any_shape(model: Siglip2Model, pixels: torch.Tensor) -> torch.Tensor:
+    """(B, 3, H, W), whose sides are multiples of the patch → (B, D). NaFlex (Dehghani et al., arXiv
+    2307.06304; Tschannen et al., arXiv 2502.14786)."""
+    size = int(model.config.vision_config.patch_size)
+    patches = pixels.unflatten(3, (-1, size)).unflatten(2, (-1, size))  # (B, 3, h, P, w, P)
+    shape = torch.tensor([[patches.shape[2], patches.shape[4]]] * len(pixels))  # on the CPU: read
+    patches = patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # (B, h w, P P 3)
+    mask = torch.ones(patches.shape[:2], dtype=torch.int32, device=pixels.device)
+    return model.get_image_features(patches, mask, shape).pooler_output
 
 
 def text_features(model: Model, ids: torch.Tensor) -> torch.Tensor:

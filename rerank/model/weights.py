@@ -4,6 +4,7 @@
 does not fit exactly is a WeightsError that names it.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +22,8 @@ from transformers import (
     MetaClip2Config,
     MetaClip2Model,
     PreTrainedTokenizerFast,
+    Siglip2Config,
+    Siglip2Model,
     SiglipConfig,
     SiglipModel,
 )
@@ -33,13 +36,18 @@ from pipelines.checkpoints.tokenizer_files import check_tokenizer_files
 from rerank.model import open_clip
 from rerank.model.texts import TextReader
 
-Model: TypeAlias = CLIPModel | SiglipModel | MetaClip2Model | AltCLIPModel | ChineseCLIPModel
-Config: TypeAlias = CLIPConfig | SiglipConfig | MetaClip2Config | AltCLIPConfig | ChineseCLIPConfig
+Model: TypeAlias = (
+    CLIPModel | SiglipModel | Siglip2Model | MetaClip2Model | AltCLIPModel | ChineseCLIPModel
+)
+Config: TypeAlias = (
+    CLIPConfig | SiglipConfig | Siglip2Config | MetaClip2Config | AltCLIPConfig | ChineseCLIPConfig
+)
 
 # By model_type in config.json.
 KINDS: Mapping[str, tuple[Any, Any]] = {
     "clip": (CLIPConfig, CLIPModel),
     "siglip": (SiglipConfig, SiglipModel),
+    "siglip2": (Siglip2Config, Siglip2Model),
     "metaclip_2": (MetaClip2Config, MetaClip2Model),
     "altclip": (AltCLIPConfig, AltCLIPModel),
     "chinese_clip": (ChineseCLIPConfig, ChineseCLIPModel),
@@ -81,6 +89,15 @@ def load_model(folder: Path) -> Model:
     return model.eval().requires_grad_(False)
 
 
+def image_size(model: Model) -> int:
+    """Return the pixels a side of the square that a model reads; of one that reads any shape
+    (NaFlex), of the square with as many patches."""
+    vision = model.config.vision_config
+    if isinstance(model, Siglip2Model):
+        return math.isqrt(vision.num_patches) * int(vision.patch_size)
+    return int(vision.image_size)
+
+
 def load_text_reader(folder: Path, model: Model) -> TextReader:
     """Return the tokenizer of a folder, checked against the model that will read its ids.
 
@@ -90,7 +107,7 @@ def load_text_reader(folder: Path, model: Model) -> TextReader:
     check_tokenizer_files(folder)
     if isinstance(model, CLIPModel):
         reader = _clip_reader(folder, model)
-    elif isinstance(model, SiglipModel):
+    elif isinstance(model, SiglipModel | Siglip2Model):
         reader = _siglip_reader(folder, model)
     else:
         reader = _template_reader(folder, model)
@@ -172,7 +189,7 @@ def _plain_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         raise WeightsError(f"{folder}: cannot read the tokenizer ({_first_line(error)})") from error
 
 
-def _siglip_reader(folder: Path, model: SiglipModel) -> TextReader:
+def _siglip_reader(folder: Path, model: SiglipModel | Siglip2Model) -> TextReader:
     tokenizer = _plain_tokenizer(folder)
     if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
         raise WeightsError(f"{folder}: the tokenizer names no token that ends or fills texts")
@@ -194,10 +211,6 @@ def _read_config(folder: Path) -> Config:
     path = folder / "config.json"
     values = read_config(path)
     kind = values.get("model_type")
-    if kind == "siglip2":
-        raise WeightsError(
-            f"{path}: SigLIP 2 for images of any shape (NaFlex) is not read: take one of fixed size"
-        )
     if not isinstance(kind, str) or kind not in KINDS:
         raise WeightsError(f"{path}: model_type is {kind!r}, not {' or '.join(map(repr, KINDS))}")
     try:

@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from gen.cli import main
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fake_models
+
+collect_ignore = [] if find_spec("ray") else ["test_ray.py"]
 
 
 @pytest.fixture

@@ -153,3 +153,36 @@ def test_standard_output_on_a_full_disk(
         assert said.startswith("generate: error: cannot write standard output: No space left")
         assert len(said.splitlines()) == 1
     assert len(list(out.rglob("*.png"))) == 2  # what was made is kept
+
+
+@pytest.mark.parametrize(
+    ("words", "note"),
+    [
+        (["a fox <lora:x:0.8>"], "<lora:x:0.8> is left out: name the folder of its file with"),
+        (["a fox <hypernet:x:0.8>"], "<hypernet:x:0.8> is left out: hypernetworks are not read"),
+        (["a fox", "-n", "<lora:x>"], "<lora:x> is left out: it has a meaning in the prompt alone"),
+        (["a fox", "-n", "a AND b"], "AND in the negative prompt is drawn as a word"),
+        (["a [red:green:blue] fox"], "[red:green:blue] only weighs its words: a text that changes"),
+        (["a [fox:1.3]"], "[fox:1.3] comes after all 20 steps, so it is not drawn: round brackets"),
+        (["a embedding:fox"], "embedding:fox is drawn as words: add its file with --embedding"),
+        (
+            ["a [fox|cat] AND (owl:1.2)", "-m", "stickers-dalle"],
+            "stickers-dalle reads plain words: AND, [fox|cat], (owl:1.2) has no meaning to it",
+        ),
+    ],
+)
+def test_signs_that_are_not_understood(
+    words: list[str], note: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--dry-run"]) == 0
+    assert sum(line.startswith(note) for line in notes(capsys)) == 1
+    plain = [] if "stickers-dalle" in words else ["--prompt-syntax", "plain"]
+    if plain:
+        assert main([*words, *plain, "--dry-run"]) == 0
+        assert not any(line.startswith(note) for line in notes(capsys))
+
+
+def test_signs_that_are_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    for prompt in ("a (fox:1.2) [on] white", "a [fox|cat] AND [a:b:0.5]", r"a \[fox\] BREAK cat"):
+        assert main([prompt, "--dry-run"]) == 0
+        assert not [line for line in notes(capsys) if "does not know" not in line]

@@ -1,7 +1,6 @@
 """Variations, mixes and changes by words, from the command to the image and back."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,8 @@ QUICK: dict[str, Any] = {"steps": 2, "prior_steps": 2}
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory, make_tokenizer: Callable[..., Any]) -> str:
-    import sys
-
-    sys.path.insert(0, str(Path(__file__).parents[1] / "pipelines" / "unclip"))
-    import tiny
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return str(tiny.write_own(make_tokenizer, tmp_path_factory.mktemp("unclip")))
+def model(tiny_unclip_folder: Path) -> str:
+    return str(tiny_unclip_folder)
 
 
 @pytest.fixture(scope="session")

@@ -50,6 +50,46 @@ a -- b --seed -1
     ]
 
 
+def test_short_flags_behind_a_prompt(tmp_path: Path) -> None:
+    text = """\
+a red star -H 128 -W128 -s 7
+"a moon -s 3" -S1234 -k 2
+"a --b c" --steps 5
+a cat -n red things, -x ones --steps 4
+-p a fox -s 1
+a robot -d2 of a T -s, R-2 -x 5
+"a" cat
+a cat --prompt-syntax plain -s -1
+"""
+    assert [row.request for row in rows_of(tmp_path, text)] == [
+        Request("a red star", height=128, width=128, seed=7),
+        Request("a moon -s 3", seed=1234, top_k=2),
+        Request("a --b c", steps=5),
+        Request("a cat", negative_prompt="red things, -x ones", steps=4),
+        Request("a fox", seed=1),
+        Request("a robot -d2 of a T -s, R-2 -x 5"),
+        Request('"a" cat'),
+        Request("a cat", prompt_syntax="plain", seed=-1),
+    ]
+
+
+def test_what_automatic1111_says(tmp_path: Path) -> None:
+    text = """\
+a red star --batch_size 2 --n_iter 3 --restore_faces false --tiling false --styles ""
+a moon --n_iter 2 --seed 5 --subseed 9 --subseed_strength 0.25
+a sun --do_not_save_grid --outpath_samples ../x --subseed 4 --subseed_strength 0
+"""
+    one, two, three = rows_of(tmp_path, text)
+    assert one.request == Request("a red star", candidates=6)
+    assert two.request == Request("a moon", candidates=2, seed=9, base_seed=5, variation=0.25)
+    assert three.request == Request("a sun")
+    assert three.notes == ("outpath_samples, do_not_save_grid: without effect here",)
+    row = {"prompt": "a sun", "batch_size": 2, "n_iter": 2, "tiling": False}
+    assert rows_of(tmp_path, json.dumps(row), "a.jsonl")[0].request.candidates == 4
+    table = "prompt,batch_size,restore_faces\na sun,3,false"
+    assert rows_of(tmp_path, table, "a.csv")[0].request == Request("a sun", candidates=3)
+
+
 def test_json_lines_and_genevals_annotations(tmp_path: Path) -> None:
     scene = {"tag": "counting", "include": [{"class": "panda", "count": 3}], "exclude": []}
     lines = [
@@ -99,6 +139,13 @@ def test_marks_and_line_ends_of_other_systems(tmp_path: Path, data: bytes) -> No
         (b"a cat --seed x\nb\nc --steps 0", "2 bad rows"),
         (b"a cat --output ../../x", "unknown setting 'output'"),
         (b"a cat --seed 1 2", "takes one value"),
+        (b"a cat -n4", "-n 4: is the negative prompt here; for a number of images say --candida"),
+        (b"a cat -n 4", "-n 4: is the negative prompt here"),
+        (b"a cat -s 1 -k", "-k: needs a value"),
+        (b"a cat --restore_faces", "restore_faces: is not done here"),
+        (b"a cat --batch_size two", "batch_size two: must be a whole number"),
+        (b"a cat --batch_size 2 --candidates 3", "say one of them"),
+        (b"a cat --subseed_strength 0.5", "subseed_strength: give the seed, too"),
         (b"a cat --seed", "needs a value"),
         (b"a cat --seed 1 --seed 2", "given twice"),
         (b"a cat --negative_prompt don't", "line 1: No closing quotation"),

@@ -17,9 +17,13 @@ from transformers import (
     MetaClip2Config,
     MetaClip2Model,
     PreTrainedTokenizerFast,
+    Siglip2Config,
+    Siglip2ImageProcessorPil,
+    Siglip2Model,
 )
 
 from rerank import Reranker, WeightsError
+from rerank.model.preprocessing import Patches
 
 pytestmark = pytest.mark.slow
 
@@ -89,6 +93,63 @@ def test_a_kind_is_equal_to_transformers(kind: str, tmp_path: Path) -> None:
     torch.testing.assert_close(ours, text @ image.T, atol=1e-4, rtol=0)
 
 
+def write_naflex(folder: Path, most: int = 20) -> tuple[Any, Any, PreTrainedTokenizerFast]:
+    """Save SigLIP 2 for images of any shape, small and random; model, processor and tokenizer."""
+    tokenizer = write_tokenizer(folder)
+    processor = Siglip2ImageProcessorPil(patch_size=8, max_num_patches=most)
+    processor.save_pretrained(folder)
+    text = {**TEXT, "vocab_size": 300, "max_position_embeddings": 24, "projection_size": 16}
+    vision = {**TOWER, "patch_size": 8, "num_patches": 16}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Siglip2Model(Siglip2Config(text_config=text, vision_config=vision)).eval()
+        for name, value in model.named_parameters():
+            if value.ndim > 1 and "embedding" not in name:
+                value.data.mul_(3)
+    model.save_pretrained(folder)
+    return model, processor, tokenizer
+
+
+def test_naflex_is_equal_to_transformers(tmp_path: Path) -> None:
+    """Images of many shapes in one call, each read in its own; texts filled up, and no mask."""
+    model, processor, tokenizer = write_naflex(tmp_path)
+    rng = np.random.default_rng(0)
+    sizes = [(32, 32), (64, 48), (30, 40), (200, 20), (7, 90), (48, 64), (640, 480)]
+    coarse = rng.integers(0, 256, (len(sizes), 6, 6, 3), dtype=np.uint8)
+    images = [Image.fromarray(each).resize(size) for each, size in zip(coarse, sizes, strict=True)]
+    ids = []
+    for prompt in PROMPTS:
+        own = [*tokenizer(prompt.lower(), add_special_tokens=False).input_ids, 2]
+        ids.append((own + [1] * 24)[:24])
+    with torch.no_grad():
+        text = model.get_text_features(torch.tensor(ids)).pooler_output
+        image = model.get_image_features(**processor(images, return_tensors="pt")).pooler_output
+    expected = (
+        torch.nn.functional.normalize(text, dim=-1) @ torch.nn.functional.normalize(image, dim=-1).T
+    )
+    reranker = Reranker.load(tmp_path, device="cpu", exact=True)
+    assert reranker.image_size == 32
+    assert expected.std() > 1e-3
+    short = [i for i, prompt in enumerate(PROMPTS) if len(prompt) < 20]  # others are read in parts
+    ours = reranker.similarity([PROMPTS[i] for i in short], images)
+    torch.testing.assert_close(ours, expected[short], atol=1e-4, rtol=0)
+    fast = Reranker.load(tmp_path, device="cpu").similarity([PROMPTS[i] for i in short], images)
+    torch.testing.assert_close(fast, expected[short], atol=0.03, rtol=0)
+    pixels = torch.from_numpy(np.stack([np.array(images[0])] * 2)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(reranker.similarity(["a"], pixels)[0, 0], ours[-1, 0])
+
+
+@pytest.mark.parametrize("most", [1, 4, 20, 256, 1024])
+def test_images_of_any_shape_come_to_their_size(most: int) -> None:
+    from transformers.models.siglip2.image_processing_pil_siglip2 import (
+        get_image_size_for_max_num_patches as theirs,
+    )
+
+    rng = np.random.default_rng(most)
+    for height, width in rng.integers(1, 4000, (60, 2)).tolist():
+        assert Patches(16, most).fit(height, width) == theirs(height, width, 16, most)
+
+
 def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     config_of, model_of, more = MODELS["chinese_clip"]
     write_tokenizer(tmp_path)
@@ -100,7 +161,6 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
         Reranker.load(tmp_path, device="cpu")
     config = json.loads((tmp_path / "config.json").read_text())
     for kind, reason in (
-        ("siglip2", "NaFlex"),
         (["clip"], "model_type is"),
         ("bert", "not 'clip'"),
     ):

@@ -38,7 +38,7 @@ def test_models_are_found_in_folders_and_named_by_their_folders(
     name, spec = next(iter(catalog.found.items()))
     assert catalog.find(name) is spec
     assert catalog.name_of(spec.address) in catalog.found
-    assert "GB" in described(spec)
+    assert " MB" in described(spec)
 
 
 def test_a_model_that_is_named_draws_first(tiny_diffusion_folder: Path) -> None:

@@ -15,6 +15,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
+from person import draw, drawn, fill, open_settings, tab
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -53,38 +54,6 @@ TEXT = (
     "a cat\nNegative prompt: dogs\n"
     "Steps: 9, Sampler: Euler a, CFG scale: 4.5, Seed: 77, Size: 96x96"
 )
-
-
-def fill(page: Any, **fields: object) -> None:
-    """Fill in the form as a person does."""
-    if "steps" in fields:
-        open_settings(page)
-    for name, value in fields.items():
-        page.fill(f"#{name} input, #{name} textarea", str(value))
-
-
-def open_settings(page: Any) -> None:
-    if not page.is_visible("#settings"):
-        page.click("[data-toggle=settings]")
-
-
-def draw(page: Any, prompt: str, **fields: object) -> None:
-    """The same, and press Enter in the prompt."""
-    fill(page, **{"candidates": 5, "top_k": 2, **fields})
-    page.fill("#prompt textarea", prompt)
-    page.press("#prompt textarea", "Enter")
-
-
-def drawn(page: Any, prompt: str, **fields: object) -> None:
-    """The same, and wait for the images."""
-    draw(page, prompt, **fields)
-    page.wait_for_selector(f"#draw-heading >> text={prompt}")
-    page.wait_for_selector("#draw-best .tile img")
-    page.wait_for_selector("#draw-generate:visible")
-
-
-def tab(page: Any, name: str) -> None:
-    page.click(f'role=tab[name="{name}"]')
 
 
 def upload(text: str = TEXT) -> dict[str, Any]:
@@ -662,8 +631,8 @@ def test_many_images_of_the_gallery_at_once(browser, quick) -> None:
     page = browser.open(quick.url)
     for seed, prompt in ((610, "a grebe on water"), (620, "a grebe asleep"), (630, "a smew")):
         drawn(page, prompt, seed=seed, candidates=2, top_k=2)
-    page.click("#draw-star")
-    page.wait_for_selector("#draw-star >> text=Starred")
+    page.click("#draw-heart")
+    page.wait_for_selector("#draw-heart >> text=given")
     tab(page, "Gallery")
     page.wait_for_selector("#gallery-prompts h2 >> text=Today")
     page.fill("#gallery-search input, #gallery-search textarea", "GREBE a")
@@ -692,7 +661,7 @@ def test_many_images_of_the_gallery_at_once(browser, quick) -> None:
     page.click("#deleted-back >> text=4 images")
     page.wait_for_selector("#gallery-told >> text=2 prompts")
     page.fill("#gallery-search input, #gallery-search textarea", "")
-    page.check("#gallery-starred input")
+    page.check("#gallery-hearted input")
     page.wait_for_selector("#gallery-told >> text=1 prompt")
     assert "a smew" in page.inner_text("#gallery-prompts")
 

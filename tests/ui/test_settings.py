@@ -39,6 +39,7 @@ LOCAL = {
     "mask",
     "keep_rows",
     "lora",
+    "lora_dir",
     "vae",
     "embedding",
     "wildcards",
@@ -158,7 +159,7 @@ def test_every_visible_field_is_drawn_with(
         form = build_form(whole.service, build_prompt(), *build_quick(whole.service))
     shown = visible(form)
     taken = {name for name in MODEL_SETTINGS if any(name in spec.settings for spec in chosen)}
-    assert set(shown) == {"candidates", "top_k", "seed"} | (taken - LOCAL - WITH_AN_IMAGE)
+    assert set(shown) == {"candidates", "top_k", "seed", "search"} | (taken - LOCAL - WITH_AN_IMAGE)
     counts = {"candidates": 2, "top_k": 1}
 
     def drawn(filled: Sequence[str]) -> Request:
@@ -171,6 +172,7 @@ def test_every_visible_field_is_drawn_with(
         assert outcome.made == 2
         return outcome.plan.request
 
+    shown.remove("search")  # which needs networks: see test_journeys
     for name in set(shown) - set(counts) - {"seed"}:
         assert getattr(drawn([name]), name) == some(SETTINGS[name])
     drawn(shown)
@@ -216,3 +218,59 @@ class Encoded(list):
     """Images as a panel's members take them."""
 
     failed: dict[int, str] = {}  # noqa: RUF012
+
+
+def test_their_subseed_is_our_variation(whole: FakeSite) -> None:
+    asked = {
+        "prompt": "a fox",
+        "seed": 5,
+        "subseed": 9,
+        "subseed_strength": 0.25,
+        "batch_size": 2,
+        "override_settings": {"sd_model_checkpoint": "whole-diffusion"},
+    }
+    answer = ask(whole, "/sdapi/v1/txt2img", asked)
+    info = json.loads(answer["info"])
+    assert (info["all_seeds"], info["all_subseeds"]) == ([5, 5], [9, 10])
+    assert info["subseed_strength"] == 0.25
+    drawn = request_in(answer["images"][1])
+    assert (drawn.base_seed, drawn.seed, drawn.variation) == (5, 10, 0.25)
+    answer = ask(whole, "/sdapi/v1/txt2img", {**asked, "seed": -1, "subseed": -1})
+    first, second = (request_in(image) for image in answer["images"])
+    assert first.base_seed == second.base_seed != first.seed == second.seed - 1
+
+
+def test_loras_that_are_served(
+    whole: FakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts may name them; clients learn their names, and not where they are."""
+    (tmp_path / "loras" / "sub").mkdir(parents=True)
+    (tmp_path / "loras" / "sub" / "style.safetensors").write_bytes(b"a file")
+    asked = {
+        "prompt": "a <lora:style:0.5>fox",
+        "seed": 1,
+        "override_settings": {"sd_model_checkpoint": "whole-diffusion"},
+    }
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        ask(whole, "/sdapi/v1/txt2img", asked)
+    loras = {"style": tmp_path / "loras" / "sub" / "style.safetensors"}
+    catalog = replace(whole.service.catalog, loras=loras)
+    monkeypatch.setattr(whole.service, "catalog", catalog)
+    assert ask(whole, "/sdapi/v1/loras") == [
+        {"name": "style", "alias": "style", "path": "style", "metadata": {}}
+    ]
+    own = {"prompt": asked["prompt"], "model": "whole-diffusion", "seed": 1, "candidates": 1}
+    images = [
+        ask(whole, "/sdapi/v1/txt2img", asked)["images"][0],
+        ask(whole, "/v1/images/generations", own)["data"][0]["b64_json"],
+    ]
+    for image in images:
+        request = request_in(image)
+        assert (request.prompt, request.lora) == ("a fox", "style:0.5")
+        assert request.template == "a <lora:style:0.5>fox"
+        assert request.lora_dir is None
+        assert str(tmp_path / "loras").encode() not in base64.b64decode(image)
+    with pytest.raises(urllib.error.HTTPError) as error:
+        ask(whole, "/v1/images/generations", {**own, "prompt": "a <lora:stile> fox"})
+    assert error.value.code == 400
+    assert "no LoRA stile: there is style" in error.value.read().decode()

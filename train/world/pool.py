@@ -39,6 +39,7 @@ class Pool:
         known = 0 if folder is None else len(list(folder.glob("*.safetensors")))
         for _ in range(max(FIRST_CHUNKS, known)):
             self.grow()
+        self.used = USES * (len(self.scenes) - FIRST_CHUNKS * CHUNK)  # so that it goes on growing
 
     def grow(self) -> None:
         """Add a chunk.

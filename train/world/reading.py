@@ -53,7 +53,7 @@ class TextReader:
             tokens = self.tokenizer(part, padding=True, truncation=True, return_tensors="pt")
             ids = tokens["input_ids"]
             states = self.text(ids).last_hidden_state
-            things, others = self.reader(states, after_end(ids, self.tokenizer.eos_token_id))
+            things, others, _ = self.reader(states, after_end(ids, self.tokenizer.eos_token_id))
             heads = [each.argmax(1) for each in others.split(tuple(HEADS.values()), 1)]
             for slots, values in zip(
                 things.argmax(2).tolist(), zip(*heads, strict=True), strict=True

@@ -35,9 +35,11 @@ KINDS = {
     "two shapes": 0.05,
     "three": 0.07,
 }
-# Sides of a single thing, in cells, when nothing is said: people want to see it.
-SINGLE_SIDES = (2, 3, 4, 5, 6, 7)
-SINGLE_WEIGHTS = (1, 2, 2, 4, 5, 5)
+# Sides of a single thing, in cells: people want to see it. Only the sides that other scenes have,
+# and one that is large: each is another thing to learn for whoever draws on cells of 8 pixels.
+SINGLE_SIDES = (2, 3, 4, 6)
+SINGLE_WEIGHTS = (1, 3, 4, 6)
+STYLE_WEIGHTS = {"glossy": 3, "flat": 3, "3d": 3, "plain": 3, "blob": 1}
 # Corners of equal things, in cells, for a side; moved as a whole within the image.
 ARRANGEMENTS: dict[int, tuple[tuple[int, tuple[tuple[int, int], ...]], ...]] = {
     2: (
@@ -114,7 +116,8 @@ def draw_scene(
     see."""
     while True:
         kind = rng.choices(tuple(KINDS), tuple(KINDS.values()))[0]
-        style, background = rng.choice(tuple(STYLES)), rng.choice(tuple(BACKGROUNDS))
+        style = rng.choices(tuple(STYLE_WEIGHTS), tuple(STYLE_WEIGHTS.values()))[0]
+        background = rng.choice(tuple(BACKGROUNDS))
         things = _draw_things(rng, kind, nouns)
         if _fits(things, style, background, held_out):
             return compose(rng, kind, things, style, background)

@@ -5,7 +5,7 @@ for. Reading is learned hundreds of captions a second, long before an image towe
 reader that is not kept asks the hidden states which things are told, how many, where, on what and
 in which style, and the pooled feature of CLIP the same. What is left open must be read as open,
 whatever fillers and unknown words stand around it. Words without a drawing are read as their
-nearest things (`train.world.words`).
+nearest things (`train.world.words`), and of every thing its looks (`train.world.looks`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from train.tokenizer import save_tokenizer
 from train.world import words
 from train.world.captions import Speaker
 from train.world.facts import Told, describe
+from train.world.looks import NUMBERS, looks
 from train.world.scene import draw_scene
 from train.world.tokenizer import CONTEXT
 from train.world.vocabulary import (
@@ -63,6 +64,7 @@ class TextConfig:
     first_share: float = 0.6  # of the scenes after that
     near_share: float = 0.15  # of the captions call a thing by a word that has no drawing
     pooled_weight: float = 0.5
+    looks_weight: float = 2.0
 
 
 def build(config: TextConfig, tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
@@ -94,16 +96,18 @@ class Reader(torch.nn.Module):
         self.norm = torch.nn.LayerNorm(width)
         self.parts = torch.nn.Linear(width, PARTS)
         self.others = torch.nn.Linear(width, sum(HEADS.values()))
+        self.looks = torch.nn.Linear(width, NUMBERS)
 
     def forward(self, states: torch.Tensor, absent: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """(B, L, D) states and (B, L) bool, True where no word is, to logits of the things
-        (B, SLOTS, NOTHING + 1) and of all heads (B, sum of classes)."""
+        (B, SLOTS, NOTHING + 1), of all heads (B, sum of classes), and looks (B, SLOTS, NUMBERS)."""
         queries = self.queries.expand(len(states), -1, -1)
         read = self.attention(
             queries, states, states, key_padding_mask=absent, need_weights=True
         )  # faster so
         slots = self.norm(read[0])
-        return whole_things(self.parts(slots[:, :SLOTS])), self.others(slots[:, SLOTS])
+        things = whole_things(self.parts(slots[:, :SLOTS]))
+        return things, self.others(slots[:, SLOTS]), self.looks(slots[:, :SLOTS])
 
 
 def whole_things(parts: torch.Tensor) -> torch.Tensor:
@@ -159,8 +163,8 @@ class TextTask(Task):
     def forward(self, batch: TextBatch, generator: torch.Generator) -> dict[str, torch.Tensor]:
         output = self.text(batch.tokens)
         absent = after_end(batch.tokens, self.tokenizer.eos_token_id)
-        things, others = self.reader(output.last_hidden_state, absent)
-        things, others = things.float(), others.float()
+        read_facts = self.reader(output.last_hidden_state, absent)
+        things, others, seen = (logits.float() for logits in read_facts)
         embeds = functional.normalize(output.text_embeds.float(), dim=-1)
         feature = embeds * embeds.shape[-1] ** 0.5
         again = whole_things(self.pooled(feature).float().view(len(feature), SLOTS, PARTS))
@@ -169,8 +173,13 @@ class TextTask(Task):
         pooled = _thing_loss(again, batch.things) + _head_loss(
             self.pooled_others(feature).float(), batch.others
         )
+        unlike = _looks_loss(seen, batch)
         return {
-            "loss": read + rest + self.config.pooled_weight * pooled,
+            "loss": read
+            + rest
+            + self.config.pooled_weight * pooled
+            + self.config.looks_weight * unlike,
+            "looks": unlike,
             "things": read,
             "others": rest,
             "pooled": pooled,
@@ -191,7 +200,7 @@ class TextTask(Task):
         """Return what is read from a caption, in words."""
         tokens = self.tokenizer([text], truncation=True, return_tensors="pt")["input_ids"]
         states = self.text(tokens.to(self.reader.queries.device)).last_hidden_state
-        things, others = self.reader(states, after_end(tokens, self.tokenizer.eos_token_id))
+        things, others, _ = self.reader(states, after_end(tokens, self.tokenizer.eos_token_id))
         best = [int(number) for number in things[0].argmax(1)]
         names = [THINGS[number].name for number in best if number != NOTHING]
         heads = {
@@ -292,6 +301,16 @@ def _thing_loss(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
 def _head_loss(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     parts = zip(logits.split(tuple(HEADS.values()), 1), wanted.T, strict=True)
     return torch.stack([functional.cross_entropy(each, told) for each, told in parts]).sum()
+
+
+def _looks_loss(seen: torch.Tensor, batch: TextBatch) -> torch.Tensor:
+    """Return the squared error of what the slots see, per number, of those that have a thing; about
+    1 for who sees nothing."""
+    styles = batch.others[:, list(HEADS).index("style")]
+    table = looks().to(seen.device)[styles]  # (B, NOTHING + 1, NUMBERS)
+    error = (seen - batch.things @ table).square().mean(-1)
+    told = 1 - batch.things[..., NOTHING]
+    return (error * told).sum() / told.sum()
 
 
 def things_right(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

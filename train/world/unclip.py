@@ -191,9 +191,9 @@ class DecoderConfig(DiffusionConfig):
 def with_embeddings(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     """Return a UNet that reads the embedding of an image, too; it begins with the same weights."""
     width = unet.config.cross_attention_dim
-    grown = UNet2DConditionModel.from_config(
-        {**unet.config, "encoder_hid_dim": width, "encoder_hid_dim_type": "text_image_proj"}
-    )
+    config = {name: value for name, value in unet.config.items() if not name.startswith("_")}
+    config |= {"encoder_hid_dim": width, "encoder_hid_dim_type": "text_image_proj"}
+    grown = UNet2DConditionModel.from_config(config)
     grown.load_state_dict(unet.state_dict(), strict=False)
     text = grown.encoder_hid_proj.text_proj
     with torch.no_grad():

@@ -3,6 +3,7 @@
 from typing import Any
 
 from gen.engine import Outcome
+from gen.events import Event, Note, Watch
 from gen.result import Result
 from gen.settings.request import seed_to_json
 from ui.api.answers import NoImageError
@@ -30,3 +31,13 @@ def facts_of(result: Result, form: Form) -> dict[str, Any]:
     if result.scores:
         facts["scores"] = dict(result.scores)
     return facts if size == drawn else {**facts, "drawn_size": "{}x{}".format(*drawn)}
+
+
+def noting(notes: list[str]) -> Watch:
+    """Return what adds the engine's notes to a list."""
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Note):
+            notes.append(event.text)
+
+    return watch

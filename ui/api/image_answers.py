@@ -15,10 +15,9 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from gen.engine import Outcome
-from gen.events import Event, Note, Watch
 from ui.api.answers import finished
 from ui.api.body import to_response
-from ui.api.generated import facts_of, images_of
+from ui.api.generated import facts_of, images_of, noting
 from ui.api.images import to_base64
 from ui.api.openai_request import ParsedRequest
 from ui.api.streaming import Partials, events
@@ -82,18 +81,10 @@ class ImageAnswers:
             stream = events(self.service, job, parsed.form, watch, kind)
             return StreamingResponse(stream, media_type="text/event-stream")
         notes = [*parsed.notes]
-        job = await run_in_threadpool(submit, _noting(notes))
+        job = await run_in_threadpool(submit, noting(notes))
         outcome = await finished(self.service, job, http)
         address = f"{http.url.scheme}://{http.url.netloc}/v1/files/"
         return await run_in_threadpool(_images, parsed, outcome, notes, self.url_store, address)
-
-
-def _noting(notes: list[str]) -> Watch:
-    def watch(event: Event) -> None:
-        if isinstance(event, Note):
-            notes.append(event.text)
-
-    return watch
 
 
 def _images(

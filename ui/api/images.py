@@ -10,9 +10,9 @@ from PIL import Image, ImageOps
 
 from gen import metadata
 from gen.errors import InputError
+from gen.images import BadImageError, opened
 from gen.result import Result
 from gen.run_folder.saving import ENCODING
-from pipelines.images import BadImageError, opened
 from ui.service.reading import Reader
 
 FORMATS = ("PNG", "JPEG", "WEBP")  # PIL would also try the parsers of rare and dangerous formats

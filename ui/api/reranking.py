@@ -106,10 +106,8 @@ def _ranked(
                 RankedImage(index=index, score=each.score, probability=each.match, claims=claims)
             )
     ranked.sort(key=lambda image: (-image.score, image.index))
-    reranker = service.engine.reranker_spec()
-    assert reranker is not None
     return RerankAnswer(
-        model=reranker.name,
+        model=service.usual_rerankers[0],
         results=ranked[: body.top_k],
         failed=sorted(failed, key=lambda upload: upload.index),
     )

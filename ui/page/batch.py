@@ -98,6 +98,7 @@ class Batch:
     """Requests of a visitor by what each is called; looked at, and ended early, from any thread."""
 
     requests: Mapping[str, Request]
+    rerankers: Sequence[str] = ()  # by name; none is those that always score
     comparison: int | None = None  # its number, where they are the cells of one
     note: Callable[[Sequence[Outcome]], None] = lambda outcomes: None  # called after each
     number: int = field(default_factory=lambda: next(_numbers))
@@ -127,7 +128,9 @@ class Batch:
     def _draw(self, request: Request, service: Service, client: str) -> bool:
         """Draw one request; False if it was taken back."""
         live = self.live = Live(request)
-        job = service.submit(request, client, live, previews=True, matches=True)
+        job = service.submit(
+            request, client, live, previews=True, matches=True, rerankers=self.rerankers
+        )
         self._job = job
         if self._ended:  # said while it was submitted
             service.queue.drop(job)

@@ -96,7 +96,7 @@ def _connect(
         except (InputError, WeightsError) as error:
             raise complaint(error) from error
         for grid in cells:
-            panel.begin(_batch(service, grid, across, down), visitor)
+            panel.begin(_batch(service, grid, across, down, form.rerankers_of(values)), visitor)
         yield from watched(visitor)
 
     def watched(visitor: gr.Request) -> Iterator[list[Any]]:
@@ -122,7 +122,13 @@ def _connect(
     tab.select(watched, None, [*panel.outputs, *view.outputs], concurrency_limit=VISITORS, **QUIET)
 
 
-def _batch(service: Service, cells: dict[str, Request], across: Axis, down: Axis) -> Batch:
+def _batch(
+    service: Service,
+    cells: dict[str, Request],
+    across: Axis,
+    down: Axis,
+    rerankers: Sequence[str],
+) -> Batch:
     """Return a grid as a batch, which the run folder is told of as it grows."""
     number = service.folder.begin_comparison()
 
@@ -130,7 +136,7 @@ def _batch(service: Service, cells: dict[str, Request], across: Axis, down: Axis
         drawn = [outcome.number for outcome in outcomes if outcome.number is not None]
         service.folder.note_comparison(number, across, down, drawn)
 
-    return Batch(cells, number, note)
+    return Batch(cells, rerankers, number, note)
 
 
 def _build_axis(which: str, name: str, values: str, form: Form) -> list[Any]:

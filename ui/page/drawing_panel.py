@@ -185,7 +185,7 @@ def _progress(live: Live, place: str) -> str:
 
 
 def _line(live: Live) -> str:
-    loading = "" if live.loading is None else _loading(live.loading)
+    loading = loading_line(live.loading)
     if live.ahead:
         first = f"Waiting: {live.ahead} {'job comes' if live.ahead == 1 else 'jobs come'} first"
         return f"{first}. {loading}" if loading else first
@@ -202,7 +202,10 @@ def _line(live: Live) -> str:
     return ", ".join(parts)
 
 
-def _loading(loading: Loading) -> str:
+def loading_line(loading: Loading | None) -> str:
+    """Return what is being loaded, and how far it is; nothing for nothing."""
+    if loading is None:
+        return ""
     share = f" {percent(loading.loaded / loading.total)}" if loading.total else ""
     return f"Loading {loading.model} …{share}"
 

@@ -7,8 +7,8 @@ from fastapi.responses import FileResponse
 from PIL import Image
 from starlette.exceptions import HTTPException
 
+from gen.images import opened as bounded
 from gen.run_folder.events import IMAGE_NAME, SavedImage
-from pipelines.images import opened as bounded
 from ui.api.images import FORMATS
 from ui.service.service import Service
 

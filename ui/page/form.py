@@ -10,6 +10,7 @@ from gradio.components import Component
 
 from gen.models import Spec
 from gen.plan import DEFAULT_CANDIDATES, DEFAULT_TOP_K, draw_seed
+from gen.search.schedule import PRUNE
 from gen.settings import Setting, Value
 from gen.settings.request import EXACT_IN_JSON, MODEL_SETTINGS, SETTINGS, Request
 from gen.settings.vocabulary import unknown_words
@@ -20,7 +21,8 @@ from ui.service.styles import PLACE, Style, apply
 
 LEFT = "default"  # what a field says that is left to each model
 COUNTS: Mapping[str, Value] = {"candidates": DEFAULT_CANDIDATES, "top_k": DEFAULT_TOP_K}
-PLAIN: Mapping[str, str] = {"top_k": "Keep the best", "negative_prompt": "Keep out"}
+PLAIN: Mapping[str, str] = {"top_k": "Keep the best"}
+SEARCHING = "begins more candidates than it finishes, and goes on with the best half-way"
 EXAMPLES = (
     "a panda to the left of a red balloon",
     "three strawberries on a light blue background",
@@ -42,6 +44,7 @@ class Form:
     loras: Mapping[str, gr.Slider]  # by name; 0 leaves it out
     vae: gr.Dropdown
     styles: gr.CheckboxGroup
+    rerankers: gr.CheckboxGroup
     dice: gr.Button
 
     @property
@@ -49,7 +52,7 @@ class Form:
         """All components, in the order of `asked`'s and `filled`'s values."""
         return [
             *(self.prompt, self.models, *self.fields.values()),
-            *(*self.loras.values(), self.vae, self.styles),
+            *(*self.loras.values(), self.vae, self.styles, self.rerankers),
         ]
 
     def asked(self, values: Sequence[Any]) -> dict[str, Any]:
@@ -60,7 +63,9 @@ class Form:
         prompt, models, *rest = values
         given = dict(zip(self.fields, rest, strict=False))
         more = [*rest[len(self.fields) :], *[None] * (len(self.controls) - len(values))]
-        *weights, given["vae"], styles = more
+        *weights, given["vae"], styles, _ = more
+        if isinstance(given.get("search"), bool):
+            given["search"] = PRUNE if given["search"] else None
         given["lora"] = ",".join(
             f"{name}:{weight:g}" for name, weight in zip(self.loras, weights, strict=True) if weight
         )
@@ -81,6 +86,10 @@ class Form:
             if value not in (None, "")
         }
 
+    def rerankers_of(self, values: Sequence[Any]) -> list[str]:
+        """Return the rerankers that are chosen, if all values are given."""
+        return list(values[-1] or ()) if len(values) == len(self.controls) else []
+
     def filled(self, request: Request, models: Sequence[str]) -> list[Any]:
         """Return what the controls become to use a request's settings, while `models` are chosen.
 
@@ -100,7 +109,15 @@ class Form:
         weights = _weights(request.lora)
         loras = [gr.Slider(value=weights.get(name, 0)) for name in self.loras]
         vae = "" if request.vae is None else Path(request.vae).stem
-        return [request.prompt, list(models), *fields, *loras, gr.Dropdown(value=vae), []]
+        return [
+            request.prompt,
+            list(models),
+            *fields,
+            *loras,
+            gr.Dropdown(value=vae),
+            [],
+            gr.skip(),
+        ]
 
     def restored(self, values: Sequence[Any]) -> list[Any]:
         """Return what the controls become to hold what a browser kept of them."""
@@ -112,7 +129,9 @@ class Form:
             kept = default_of(name, chosen) if value in (None, "") else value
             fields.append(field_of(SETTINGS[name], chosen, kept))
         models = models or [self.service.default]
-        return [prompt, models, *fields, *rest[len(self.fields) :]]
+        *more, rerankers = rest[len(self.fields) :]
+        known = [name for name in rerankers or () if name in self.service.rerankers]
+        return [prompt, models, *fields, *more, known or self.service.usual_rerankers]
 
 
 def _weights(lora: object) -> dict[str, float]:
@@ -165,6 +184,7 @@ def build_form(
     with gr.Row(elem_id="drawing-settings"):
         for name in service.offered(models.values()):
             fields[name] = field_of(SETTINGS[name], first)
+    fields["search"] = field_of(SETTINGS["search"], first)
     loras, vaes = service.catalog.loras, service.catalog.vaes
     with gr.Accordion("LoRAs", visible=bool(loras), open=True, elem_id="loras"):
         sliders = {
@@ -177,7 +197,15 @@ def build_form(
     names = [style.name for style in service.styles if _fits(style, service)]
     with gr.Accordion("Styles", visible=bool(names), open=False):
         styles = gr.CheckboxGroup(names, show_label=False, label="Styles", elem_id="styles")
-    form = Form(service, prompt, chosen, fields, sliders, vae, styles, dice)
+    rerankers = gr.CheckboxGroup(
+        list(service.rerankers),
+        value=service.usual_rerankers,
+        label="Ranked by",
+        info="several are combined: each says its own, and the mean ranks",
+        visible=len(service.rerankers) > 1,
+        elem_id="rerankers",
+    )
+    form = Form(service, prompt, chosen, fields, sliders, vae, styles, rerankers, dice)
     _connect(form)
     return form
 
@@ -210,6 +238,8 @@ def field_of(setting: Setting, chosen: Sequence[Spec], value: Value | None = Non
 
     By default it holds what they do when they are not told.
     """
+    if setting.name == "search":
+        return gr.Checkbox(bool(value), label="Search", info=SEARCHING, elem_id="search")
     default = default_of(setting.name, chosen) if value is None else value
     facts: dict[str, Any] = {
         "label": label_of(setting.name),

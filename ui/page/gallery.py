@@ -58,7 +58,7 @@ def build(service: Service, tab: gr.Tab) -> View:
             )
             model = gr.Dropdown([ALL], value=ALL, label="Model", elem_id="gallery-model")
             order = gr.Dropdown([LATEST, FIT], value=LATEST, label="Order", elem_id="gallery-order")
-            starred = gr.Checkbox(label="Starred only", elem_id="gallery-starred")
+            hearted = gr.Checkbox(label="With a heart", elem_id="gallery-hearted")
         tools = gr.HTML(offered, js_on_load=ON_MANY, elem_id="gallery-tools")
         told = gr.HTML(elem_id="gallery-told")
         sheet = gr.HTML(js_on_load=ON_CLICK, elem_id="gallery-prompts")
@@ -70,7 +70,7 @@ def build(service: Service, tab: gr.Tab) -> View:
         back = gr.Button("All prompts", size="sm", elem_id="gallery-back", elem_classes="quiet")
         view = build_view(service, "gallery")
     number = gr.State(0)  # of the page
-    wanted = [number, words, model, order, starred]
+    wanted = [number, words, model, order, hearted]
     turned = [number, model, told, sheet, newer, older, *aside.outputs]
 
     def turn(*asked: Any) -> list[Any]:
@@ -93,7 +93,7 @@ def build(service: Service, tab: gr.Tab) -> View:
         return turn(*asked)
 
     tab.select(turn, wanted, turned, **QUIET)
-    for changed in (words.change, model.input, order.input, starred.input):
+    for changed in (words.change, model.input, order.input, hearted.input):
         changed(
             lambda _, *asked: turn(0, *asked), wanted, turned, trigger_mode="always_last", **QUIET
         )
@@ -112,12 +112,12 @@ def _turned(
     words: str = "",
     model: str = ALL,
     order: str = LATEST,
-    starred: bool = False,
+    hearted: bool = False,
 ) -> list[Any]:
     """Return what a page of the gallery shows: its number, models, count, tiles and buttons."""
     service.history.refresh()
     everything = service.history.entries()
-    entries = _sorted(_filtered(service, everything, words, model, starred), order)
+    entries = _sorted(_filtered(service, everything, words, model, hearted), order)
     last = max(0, (len(entries) - 1) // ON_A_PAGE)
     page = min(max(page, 0), last)
     shown = entries[page * ON_A_PAGE : (page + 1) * ON_A_PAGE]
@@ -133,11 +133,10 @@ def _turned(
 
 
 def _filtered(
-    service: Service, entries: Sequence[Entry], words: str, model: str, starred: bool
+    service: Service, entries: Sequence[Entry], words: str, model: str, hearted: bool
 ) -> list[Entry]:
-    """Return the entries with all words in their prompts, of a model, and with a star."""
+    """Return the entries with all words in their prompts, of a model, and with a heart."""
     wanted = words.lower().split()
-    stars = service.stars.prompts() if starred else set()
 
     def fits(entry: Entry) -> bool:
         histories = _histories(service, entry)
@@ -147,12 +146,16 @@ def _filtered(
         return (
             all(word in prompt for word in wanted)
             and (model == ALL or any(model in history.models for history in histories))
-            and (not starred or any(history.number in stars for history in histories))
+            and (not hearted or any(map(_has_heart, histories)))
         )
 
-    if not wanted and model == ALL and not starred:
+    if not wanted and model == ALL and not hearted:
         return list(entries)
     return [entry for entry in entries if fits(entry)]
+
+
+def _has_heart(history: PromptHistory) -> bool:
+    return any(history.find(seed) is not None for seed in history.choices.hearts)
 
 
 def _histories(service: Service, entry: Entry) -> list[PromptHistory]:

@@ -172,6 +172,66 @@
     dialog.showModal();
     $('.slider-at', dialog).focus();
   };
+
+  // Which of two is better: the winner meets the next one, and the server notes each choice.
+  const compareTwo = (view) => {
+    const all = $$('.tile[data-whole]', view).filter((tile) => tile.dataset.whole);
+    const number = all[0]?.dataset.name.split('/')[0];
+    let [left, right, ...rest] = all.filter((tile) => tile.dataset.name.startsWith(`${number}/`));
+    if (!right) return;
+    const dialog = document.createElement('dialog');
+    dialog.className = 'better';
+    dialog.setAttribute('aria-label', 'Which is better?');
+    dialog.innerHTML = `<form method="dialog"><p class="better-told" aria-live="polite">Which is better?</p>
+      <button type="button" class="quiet-button" data-side="none">Cannot say</button>
+      <button class="quiet-button">Done</button></form>
+      <div class="two"><button type="button" data-side="left"><img></button>
+      <button type="button" data-side="right"><img></button></div>`;
+    const show = () => [[left, 'left'], [right, 'right']].forEach(([tile, side]) => {
+      const image = $(`[data-side=${side}] img`, dialog);
+      image.src = tile.dataset.whole;
+      image.alt = `the ${side} one is better`;
+    });
+    const told = $('.better-told', dialog);
+    const note = async (chosen, rejected) => {
+      const seed = (tile) => tile.dataset.name.split('/')[1];
+      const body = {number: Number(number), chosen: seed(chosen), rejected: seed(rejected)};
+      const answer = await fetch('/v1/choices', {
+        method: 'POST', headers: {'Content-Type': 'application/json'}, body: JSON.stringify(body)});
+      if (!answer.ok) throw new Error((await answer.json()).error?.message ?? answer.statusText);
+    };
+    let busy = false;
+    const choose = async (side) => {
+      if (busy) return;
+      busy = true;
+      const [better, worse] = side === 'right' ? [right, left] : [left, right];
+      try {
+        if (side !== 'none') await note(better, worse);
+      } catch (error) {
+        told.textContent = `Not noted: ${error.message}`;
+        return;
+      } finally {
+        busy = false;
+      }
+      if (!rest.length) { dialog.close(); return; }
+      [left, right] = [better, rest.shift()];
+      told.textContent = `Which is better? ${rest.length + 1} to go`;
+      show();
+    };
+    dialog.addEventListener('click', (event) => {
+      const side = event.target.closest('[data-side]')?.dataset.side;
+      if (side) choose(side);
+    });
+    dialog.addEventListener('keydown', (event) => {
+      const side = {ArrowLeft: 'left', ArrowRight: 'right'}[event.key];
+      if (side) choose(side);
+    });
+    dialog.addEventListener('close', () => dialog.remove());
+    show();
+    $('.gradio-container').append(dialog);
+    dialog.showModal();
+    $('[data-side=left]', dialog).focus();
+  };
   const KEYS = {ArrowLeft: 'back', ArrowRight: 'on', '+': 'in', '=': 'in', '-': 'out'};
 
   document.addEventListener('click', (event) => {
@@ -192,6 +252,8 @@
       zip();
     } else if (hit('[data-slide]')) {
       slide();
+    } else if (hit('[data-better]')) {
+      compareTwo(hit('.view'));
     } else if (hit('[data-open]')) {
       enlarge(hit('[data-open]'));
     } else if (hit('.view .tile[data-name]')) {

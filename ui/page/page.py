@@ -14,7 +14,7 @@ from gen.models import WeightsError
 from gen.settings.prompt_file import PromptFile, Row
 from gen.settings.request import Request
 from ui.api.images import MAX_BYTES
-from ui.page import compare, gallery, rank, settings_file, start
+from ui.page import compare, gallery, in_memory, rank, settings_file, start
 from ui.page.batch import Batch, Visitors
 from ui.page.drawing_panel import SHOW_RESULTS, VISITORS, DrawingPanel, build_buttons
 from ui.page.form import Form, build_form, build_prompt, build_quick
@@ -96,6 +96,7 @@ class _Drawing:
     view: View
     check: gr.HTML
     start: gr.HTML
+    memory: gr.HTML
     file: gr.File
     draw_file: gr.Button
 
@@ -123,6 +124,7 @@ def _build_drawing(service: Service, visitors: Visitors) -> _Drawing:
             )
         with gr.Column(elem_id="settings", scale=0, min_width=320):
             form = build_form(service, prompt, quick, dice)
+            memory = in_memory.build(service, form.models)
             with gr.Accordion("Prompts from a file", open=False):
                 file = gr.File(
                     label="A prompt a line, with settings as --flag value, or JSON Lines",
@@ -135,17 +137,19 @@ def _build_drawing(service: Service, visitors: Visitors) -> _Drawing:
                 settings_file.build(form)
     panel = DrawingPanel(visitors, buttons, status, live, waiting)
     panel.connect()
-    return _Drawing(form, panel, view, check, start_screen, file, draw_file)
+    return _Drawing(form, panel, view, check, start_screen, memory, file, draw_file)
 
 
 def _connect_drawing(service: Service, drawn: _Drawing) -> None:
     form, panel = drawn.form, drawn.panel
 
     def draw(visitor: gr.Request, *values: Any) -> Iterator[list[Any]]:
-        yield from _drawn(service, drawn, {"": _request(form, values)}, visitor)
+        batch = Batch({"": _request(form, values)}, form.rerankers_of(values))
+        yield from _drawn(service, drawn, batch, visitor)
 
     def draw_rows(visitor: gr.Request, path: str | None, *values: Any) -> Iterator[list[Any]]:
-        yield from _drawn(service, drawn, _rows(service, form, path, values), visitor)
+        batch = Batch(_rows(service, form, path, values), form.rerankers_of(values))
+        yield from _drawn(service, drawn, batch, visitor)
 
     def begin(visitor: gr.Request, event: gr.EventData, *values: Any) -> Iterator[list[Any]]:
         """Draw an example, or show images that were drawn lately."""
@@ -156,7 +160,8 @@ def _connect_drawing(service: Service, drawn: _Drawing) -> None:
             return
         asked = _request(form, [str(event.name), *values[1:]])
         request = asked.replace(candidates=AT_FIRST, top_k=AT_FIRST)
-        for updates in _drawn(service, drawn, {"": request}, visitor):
+        batch = Batch({"": request}, form.rerankers_of(values))
+        for updates in _drawn(service, drawn, batch, visitor):
             yield [request.prompt, *updates]
 
     outputs = [*panel.outputs, *drawn.view.outputs]
@@ -203,7 +208,7 @@ def _connect_reusing(service: Service, drawn: _Drawing, source: View, tabs: gr.T
 
     def more(visitor: gr.Request, key: Any) -> Iterator[list[Any]]:
         requests = nearby(source.record(key).request, service)
-        for updates in _drawn(service, drawn, requests, visitor):
+        for updates in _drawn(service, drawn, Batch(requests), visitor):
             yield [gr.Tabs(selected="draw"), *updates]
 
     source.reuse.click(reuse, [source.chosen, form.models], [tabs, *form.controls], **QUIET)
@@ -236,6 +241,7 @@ def _connect_loading(page: gr.Blocks, service: Service, drawn: _Drawing) -> None
     page.load(
         lambda: start.start(service, service.specs([])), None, drawn.start, queue=False, **QUIET
     )
+    page.load(lambda: in_memory.listed(service), None, drawn.memory, queue=False, **QUIET)
     page.load(
         resume,
         None,
@@ -254,15 +260,15 @@ def _connect_loading(page: gr.Blocks, service: Service, drawn: _Drawing) -> None
 
 
 def _drawn(
-    service: Service, drawn: _Drawing, requests: dict[str, Request], visitor: gr.Request
+    service: Service, drawn: _Drawing, batch: Batch, visitor: gr.Request
 ) -> Iterator[list[Any]]:
-    """Draw requests, and yield again and again what the page shows."""
+    """Draw a batch, and yield again and again what the page shows."""
     try:
-        for request in requests.values():
+        for request in batch.requests.values():
             service.plan(request)
     except (InputError, WeightsError) as error:
         raise complaint(error) from error
-    drawn.panel.begin(Batch(requests), visitor)
+    drawn.panel.begin(batch, visitor)
     yield from _watched(drawn, visitor)
 
 

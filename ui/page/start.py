@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from pydantic_core import from_json
+
 from gen.models import Spec
 from gen.run_folder.fold import PromptHistory
 from gen.settings.vocabulary import unknown_words
-from pipelines.checkpoints.configs import read_json
 from ui.page.form import examples
 from ui.page.markup import text, tiles
 from ui.page.tiles import image_tile
@@ -92,7 +93,7 @@ def _words(path: Path | None) -> tuple[str, ...]:
     if path is None:
         return ()
     try:
-        nouns = read_json(path).get("nouns", [])
+        nouns = from_json(path.read_bytes()).get("nouns", [])
         return tuple(str(noun["name"]) for noun in nouns)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ()

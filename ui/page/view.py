@@ -11,6 +11,7 @@ from gradio.components import Component
 from gen import metadata
 from gen.errors import InputError
 from gen.metadata import Metadata
+from gen.run_folder.choices import ImageHearted
 from gen.run_folder.events import Comparison, Files, SavedImage
 from gen.run_folder.fold import PromptHistory
 from ui.page.deleted import carried
@@ -33,6 +34,9 @@ from ui.page.wiring import QUIET, complaint
 from ui.service.service import Service
 
 MOST_TILES = 200
+# page.js shows two at a time, and tells the server each choice.
+BETTER = '<button type="button" class="link-button" data-better>Which is better?</button>'
+NO_HEART = "♡ Heart"
 NONE_MATCHES = 0.5  # the probability below which an image is more likely none of what was asked
 Key = tuple[int, int]  # an image: the number of its prompt, and its seed
 Images = Sequence[tuple[PromptHistory, SavedImage]]
@@ -68,7 +72,7 @@ class View:
     known: gr.HTML
     reuse: gr.Button
     more: gr.Button
-    star: gr.Button
+    heart: gr.Button
     delete: gr.Button
     delete_all: gr.Button
     undo: gr.Button
@@ -88,7 +92,7 @@ class View:
             self.chosen,
             self.large,
             self.known,
-            self.star,
+            self.heart,
             self.delete_all,
         ]
 
@@ -134,8 +138,8 @@ class View:
             gr.Column(visible=True),
             key,
             self._large(history, saved),
-            f"{_fit(saved)}{claims}{known}",
-            _star(key in self.service.stars),
+            f"{_fit(saved)}{_parts(saved)}{claims}{known}",
+            _heart(saved.seed in history.choices.hearts),
         ]
 
     def nothing(self) -> list[Any]:
@@ -147,10 +151,10 @@ class View:
         for grid in (self.best, self.rest):
             grid.select(
                 self._choose,
-                outputs=[self.detail, self.chosen, self.large, self.known, self.star],
+                outputs=[self.detail, self.chosen, self.large, self.known, self.heart],
                 **QUIET,
             )
-        self.star.click(self._toggle_star, self.chosen, self.star, **QUIET)
+        self.heart.click(self._toggle_heart, self.chosen, self.heart, **QUIET)
         undone = [self.deleted, self.undo, *self.outputs]
         self.delete.click(
             self._delete_one, [self.shown, self.chosen, self.deleted], undone, **QUIET
@@ -176,9 +180,12 @@ class View:
             raise complaint("this image is no longer there", 5)
         return history, saved
 
-    def _toggle_star(self, key: Key | None) -> gr.Button:
+    def _toggle_heart(self, key: Key | None) -> gr.Button:
         history, saved = self._find(key)
-        return _star(self.service.stars.toggle((history.number, saved.seed)))
+        hearted = saved.seed not in history.choices.hearts
+        self.service.folder.note_choice(ImageHearted(history.number, saved.seed, hearted))
+        self.service.history.refresh()
+        return _heart(hearted)
 
     def _choose(self, event: gr.EventData) -> list[Any]:
         return self._chosen(self._find(_key(event)))
@@ -251,7 +258,7 @@ def build_view(service: Service, name: str) -> View:
                 with gr.Row(elem_classes="actions"):
                     more = gr.Button("Variations", size="sm", elem_id=f"{name}-more")
                     reuse = gr.Button("Use these settings", size="sm", elem_id=f"{name}-reuse")
-                    star = gr.Button("☆ Star", size="sm", elem_id=f"{name}-star")
+                    heart = gr.Button(NO_HEART, size="sm", elem_id=f"{name}-heart")
                     delete = gr.Button(
                         "Delete",
                         size="sm",
@@ -279,7 +286,7 @@ def build_view(service: Service, name: str) -> View:
         known,
         reuse,
         more,
-        star,
+        heart,
         delete,
         delete_all,
         undo,
@@ -291,9 +298,9 @@ def build_view(service: Service, name: str) -> View:
     return view
 
 
-def _star(has_one: bool) -> gr.Button:
-    """Return the button of an image that has a star, or has none."""
-    return gr.Button("★ Starred" if has_one else "☆ Star")
+def _heart(has_one: bool) -> gr.Button:
+    """Return the button of an image that has a heart, or has none."""
+    return gr.Button("♥ Heart given" if has_one else NO_HEART)
 
 
 def _fit(saved: SavedImage) -> str:
@@ -305,6 +312,12 @@ def _fit(saved: SavedImage) -> str:
         f'<p class="fit" title="how likely it shows all of the prompt"><strong>{likely}</strong> '
         "likely to show all of it</p>"
     )
+
+
+def _parts(saved: SavedImage) -> str:
+    """Return what each of several rerankers says."""
+    parts = "".join(f"<li>{text(name)} {each:.3f}</li>" for name, each in saved.scores.items())
+    return f'<ul class="parts" aria-label="what each reranker says">{parts}</ul>' if parts else ""
 
 
 def _heading(histories: Sequence[PromptHistory], comparison: Comparison | None) -> str:
@@ -321,11 +334,12 @@ def _heading(histories: Sequence[PromptHistory], comparison: Comparison | None) 
     matches = [p.match for p in history.images if p.match is not None]
     if matches and max(matches) < NONE_MATCHES:
         lines.append("The reranker doubts that any of them shows all of that.")
-    return paragraphs(lines) + _link(f"{SHEETS}{history.number}.png", "Contact sheet")
+    better = BETTER if len(history.images) > 1 else ""
+    return paragraphs(lines) + _link(f"{SHEETS}{history.number}.png", "Contact sheet", better)
 
 
-def _link(sheet: str, name: str) -> str:
-    return f'<p class="links"><a href="{sheet}" download>{name}</a></p>'
+def _link(sheet: str, name: str, more: str = "") -> str:
+    return f'<p class="links"><a href="{sheet}" download>{name}</a>{more}</p>'
 
 
 def _key(event: gr.EventData) -> Key | None:

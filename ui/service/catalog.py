@@ -112,7 +112,12 @@ def described(spec: Spec) -> str:
         return f"{spec.name} ({spec.draws})"
     room = "" if size < free_on_host() else "; does not fit into memory"
     licence = f", {spec.licence}" if len(spec.licence) < 40 else ""
-    return f"{spec.name} ({spec.draws}; {size / 1e9:.2g} GB{licence}{room})"
+    return f"{spec.name} ({spec.draws}; {in_bytes(size)}{licence}{room})"
+
+
+def in_bytes(size: int) -> str:
+    """Return a size as people say it."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
 def _of(files: Mapping[str, Path], name: str, kind: str) -> Path:

@@ -28,7 +28,6 @@ from ui.service.queue import FatalJobError, Job, Queue, QueueFullError, Stopping
 from ui.service.reading import Reader
 from ui.service.rules import Rules
 from ui.service.settings import EDITS, SERVED, offered
-from ui.service.stars import Stars
 from ui.service.styles import OWN, Style, read_styles
 
 JOURNAL = "queue.json"  # in the run folder
@@ -68,8 +67,10 @@ class Service:
     reader: Reader = field(default_factory=Reader)
 
     def __post_init__(self) -> None:
+        # What scores when nobody chooses, and what can be chosen.
+        self._usual, self._head = self.engine.rerankers, self.engine.aesthetic
+        self.rerankers = {} if self.engine.scorer is not None else self.engine.known_rerankers()
         self.history = History(self.folder.path)
-        self.stars = Stars(self.folder.path)
         self._claims: OrderedDict[tuple[int, int], Claims] = OrderedDict()
         self.queue = Queue(self.folder.path / JOURNAL)
 
@@ -102,6 +103,11 @@ class Service:
         """Return the settings of models that visitors may give, in the table's order."""
         return [name for name in offered(models) if self.rules.allow_setting(name)]
 
+    @property
+    def loras(self) -> Mapping[str, Path]:
+        """The LoRA files that prompts may name, by their names."""
+        return self.catalog.loras if self.rules.allow_setting("lora") else {}
+
     def check(self) -> None:
         """Raise WeightsError if the default models are not there; loads nothing."""
         self.engine.reranker_spec()
@@ -119,6 +125,37 @@ class Service:
         self.queue.submit(job)
         job.future.result()
 
+    @property
+    def usual_rerankers(self) -> list[str]:
+        """The names of those that score when nobody chooses."""
+        return [name for name, each in self.rerankers.items() if each in self._usual]
+
+    @property
+    def in_memory(self) -> dict[str, Spec]:
+        """The models that visitors may choose and that are loaded, by name."""
+        return {n: spec for n, spec in self.models.items() if self.engine.loaded(spec) is not None}
+
+    def load_models(self, names: Sequence[str], client: str = "") -> Job:
+        """Have models loaded in their turn. Raises InputError as `submit` does."""
+        specs = self.specs(names)
+
+        def work(job: Job) -> None:
+            for spec in specs:
+                self.engine.pipeline(spec, job.follow)
+
+        return self._submitted(Job(client, work))
+
+    def release(self, name: str, client: str = "") -> Job:
+        """Have a model let go of in its turn. Raises InputError as `submit` does."""
+        spec = self.find(name)
+        return self._submitted(Job(client, lambda job: self.engine.release(spec)))
+
+    def _score_with(self, names: Sequence[str]) -> None:
+        """Have the rerankers of these names score; none is those that always do."""
+        chosen = [self.rerankers[name] for name in names if name in self.rerankers] or self._usual
+        own = chosen[:1] == self._usual[:1]  # the features that the aesthetic head was made for
+        self.engine.score_with(chosen, self._head if own else None)
+
     def plan(self, request: Request, uploads: Mapping[str, Path] = NO_UPLOADS) -> Plan:
         """Resolve a request; raises InputError for what cannot or may not be drawn here.
 
@@ -133,7 +170,8 @@ class Service:
                 raise InputError(f"{name}: not a setting for visitors of a server")
         if request.model is None and self.default != DEFAULT_MODEL:
             request = request.replace(model=self.default)
-        plan = resolve(_with_uploads(self.catalog.with_files(request), uploads), self.find)
+        request = _with_uploads(self.catalog.with_files(request), uploads)
+        plan = resolve(request, self.find, self.loras)
         for _, own in plan.models:
             for name, most in self.rules.most.items():
                 value = getattr(own, name)
@@ -149,11 +187,13 @@ class Service:
         previews: bool = False,
         matches: bool = False,
         uploads: Mapping[str, Path] = NO_UPLOADS,
+        rerankers: Sequence[str] = (),
     ) -> Job:
         """Have a prompt drawn, scored and saved in its turn; the job's future gets the Outcome.
 
-        With `matches` the run folder is told how likely each image matches. `watch` is called in
-        the queue's thread. Raises InputError, of which QueueFullError, StoppingError,
+        `rerankers` are names of `self.rerankers`; none is those that always score. With `matches`
+        the run folder is told how likely each image matches. `watch` is called in the queue's
+        thread. Raises InputError, of which QueueFullError, StoppingError,
         FatalJobError and UnknownModelError are kinds; the future may raise WeightsError and
         RoomError too.
         """
@@ -164,6 +204,7 @@ class Service:
                 job.follow(event)
                 watch(event)
 
+            self._score_with(rerankers)
             outcome = self.engine.draw(
                 plan, self.folder, watch=tell, cancel=job.cancel, previews=previews
             )
@@ -181,13 +222,14 @@ class Service:
 
         Raises InputError as `submit` does.
         """
-        if self.engine.reranker_spec() is None:
+        if not self._usual:
             raise InputError("this server has no reranker")
         return self._submitted(Job(client, partial(self._score_uploads, prompt, files, closely)))
 
     def _score_uploads(
         self, prompt: str, files: Sequence[bytes], closely: bool, job: Job
     ) -> list[UploadScore]:
+        self._score_with(())
         reranker = self.engine.load_reranker(job.follow)
         prepared, found = [], {}
         for index, data in enumerate(files):  # one at a time: decoded they can be very large

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipelines.unclip.pipeline import Unclip
 
-sys.path.insert(0, str(Path(__file__).parent))  # for tiny
+sys.path.insert(0, str(Path(__file__).parent))  # for unclip_models
 
 
 def saved(stock: Any, folder: Path) -> Any:
@@ -26,8 +26,8 @@ def saved(stock: Any, folder: Path) -> Any:
 def layouts(
     tmp_path_factory: pytest.TempPathFactory, make_tokenizer: Callable[..., Any]
 ) -> Callable[[str], tuple[Any, Path]]:
-    """Return diffusers' own pipeline and its folder by a name in `tiny`, made when first asked."""
-    import tiny
+    """Return diffusers' own pipeline and its folder by a name in `unclip_models`, made once."""
+    import unclip_models
 
     root = tmp_path_factory.mktemp("unclip")
     made: dict[str, tuple[Any, Path]] = {}
@@ -37,7 +37,7 @@ def layouts(
             alone = name in ("kandinsky_21", "kandinsky_22")
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                stock = getattr(tiny, name)(*(() if alone else (make_tokenizer, root)))
+                stock = getattr(unclip_models, name)(*(() if alone else (make_tokenizer, root)))
             made[name] = saved(stock, root / name), root / name
         return made[name]
 
@@ -45,19 +45,8 @@ def layouts(
 
 
 @pytest.fixture(scope="session")
-def own_folder(
-    tmp_path_factory: pytest.TempPathFactory, make_tokenizer: Callable[..., Any]
-) -> Path:
-    import tiny
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return tiny.write_own(make_tokenizer, tmp_path_factory.mktemp("own-unclip"))
-
-
-@pytest.fixture(scope="session")
-def own(own_folder: Path) -> Unclip:
-    return Unclip.from_pretrained(own_folder, device="cpu")
+def own(tiny_unclip_folder: Path) -> Unclip:
+    return Unclip.from_pretrained(tiny_unclip_folder, device="cpu")
 
 
 @pytest.fixture(scope="session")

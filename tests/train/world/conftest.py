@@ -4,13 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from train.world import atlas, judge, renderer
+from train.world import atlas, judge, looks, renderer
 from train.world.vocabulary import NUMBER, STYLES
 
 
 def _forget() -> None:
     renderer.kept_pixels.cache_clear()
     judge._drawings.cache_clear()
+    looks.looks.cache_clear()
 
 
 @pytest.fixture(autouse=True)

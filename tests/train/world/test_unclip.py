@@ -17,7 +17,8 @@ from train import diffusion, shipping
 from train.clip import SIZE
 from train.loop import Schedule, read_log, train
 from train.tokenizer import save_tokenizer
-from train.world import scene, unclip
+from train.world import scene, unclip, unclip_quality
+from train.world.renderer import render
 from train.world.tokenizer import learn
 
 pytestmark = pytest.mark.slow
@@ -162,3 +163,24 @@ def test_what_is_trained_draws(
     [varied] = draw(pipeline.begin("", seeds=[1], images=ImagePrompt((image,)), steps=2))
     assert varied is not None
     assert varied.size == (64, 64)
+
+
+def test_what_a_model_is_worth_is_printed(
+    few: list[int],
+    tiny_unclip_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(unclip_quality.draw_told, "__defaults__", (few, 0))
+    scenes, _ = unclip_quality.draw_told(6)
+    same, moved = unclip_quality.kept_things(scenes, render(scenes))
+    assert same == [True] * 6  # the judge finds in the true images what is there
+    assert not any(moved)
+    same, _ = unclip_quality.kept_things(scenes, torch.zeros(6, 3, 64, 64, dtype=torch.uint8))
+    assert not any(same)
+
+    assert unclip_quality.main(["-m", str(tiny_unclip_folder), "--scenes", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "cosine with the true image: prior" in said
+    assert "variations: same things" in said
+    assert "mixes at 1" in said

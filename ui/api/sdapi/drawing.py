@@ -16,7 +16,7 @@ from gen.engine import Outcome
 from gen.metadata import parameters
 from ui.api.answers import finished, new_router
 from ui.api.body import to_response
-from ui.api.generated import images_of
+from ui.api.generated import images_of, noting
 from ui.api.images import Form, to_base64
 from ui.api.sdapi.editing import ImageToImage, read_edit
 from ui.api.sdapi.options import Choices, client
@@ -100,25 +100,32 @@ async def _draw(
     """Draw what a body asks for; `read` returns settings and files of an edit."""
     asking = client(http)
 
+    notes: list[str] = []
+
     def submit() -> tuple[ParsedRequest, Job]:
         edit, uploads = read()
         parsed = parse(service, body, choices.of(asking), edit)
-        job = service.submit(parsed.request, asking, previews=True, uploads=uploads)
+        watch = noting(notes)
+        job = service.submit(parsed.request, asking, watch, previews=True, uploads=uploads)
         choices.keep(asking, parsed.choice)
         return parsed, job
 
     parsed, job = await run_in_threadpool(submit)
     outcome: Outcome = await finished(service, job, http)
-    return await run_in_threadpool(_answer, body, parsed, outcome)
+    return await run_in_threadpool(_answer, body, parsed, outcome, [*parsed.notes, *notes])
 
 
-def _answer(body: TheirFields, parsed: ParsedRequest, outcome: Outcome) -> Response:
+def _answer(
+    body: TheirFields, parsed: ParsedRequest, outcome: Outcome, notes: list[str]
+) -> Response:
     results = sorted(images_of(outcome), key=lambda result: result.index)
     records = [metadata.read(result.path) for result in results if result.path is not None]
     first, request = records[0], outcome.plan.request
     image = results[0].open()
     width, height = parsed.form.size or ((0, 0) if image is None else image.size)
-    seeds, count = [result.seed for result in results], len(results)
+    own, count = [result.seed for result in results], len(results)
+    is_varied = request.variation is not None  # their seed is then our base, and their subseed ours
+    seeds = [request.base_seed] * count if is_varied else own
     info = {
         "prompt": request.prompt,
         "all_prompts": [request.prompt] * count,
@@ -126,9 +133,9 @@ def _answer(body: TheirFields, parsed: ParsedRequest, outcome: Outcome) -> Respo
         "all_negative_prompts": [request.negative_prompt or ""] * count,
         "seed": seeds[0],
         "all_seeds": seeds,
-        "subseed": seeds[0],
-        "all_subseeds": seeds,
-        "subseed_strength": 0,
+        "subseed": own[0],
+        "all_subseeds": own,
+        "subseed_strength": request.variation if is_varied else 0,
         "width": width,
         "height": height,
         "sampler_name": request.sampler,
@@ -143,7 +150,7 @@ def _answer(body: TheirFields, parsed: ParsedRequest, outcome: Outcome) -> Respo
         "index_of_first_image": 0,
         "infotexts": [parameters.to_text(record) for record in records],
         "scores": [result.score for result in results],
-        "notes": list(parsed.notes),
+        "notes": notes,
     }
     sent = [] if body.send_images is False else results
     images = [to_base64(parsed.form.encode_result(result)) for result in sent]

@@ -22,7 +22,6 @@ from ui.service.service import Service
 EMPTY_LISTS = (
     "sd-vae",
     "latent-upscale-modes",
-    "loras",
     "hypernetworks",
     "face-restorers",
     "realesrgan-models",
@@ -84,6 +83,15 @@ class SchedulerItem(BaseModel):
     need_inner_model: bool = False
 
 
+class LoraItem(BaseModel):
+    """A LoRA file that prompts may name, by its name in the server's folder."""
+
+    name: str
+    alias: str
+    path: str
+    metadata: dict[str, str] = {}
+
+
 class Upscaler(BaseModel):
     """A way to enlarge images."""
 
@@ -119,6 +127,7 @@ def routes(service: Service) -> APIRouter:
     """Return the paths that draw nothing."""
     router = new_router()
     _add_lists(router, service)
+    _add_networks(router, service)
     for name in EMPTY_LISTS:
         router.get(f"/{name}", operation_id=f"list_{name}")(_nothing)
     for name in REFRESHED:
@@ -142,6 +151,18 @@ def routes(service: Service) -> APIRouter:
         return PngInfo(info=info, items={"parameters": info, **unread}, parameters=values)
 
     return router
+
+
+def _add_networks(router: APIRouter, service: Service) -> None:
+    @router.get("/loras")
+    def loras() -> list[LoraItem]:
+        """List the LoRA files that prompts may name, as in `<lora:NAME:0.8>`."""
+        return [LoraItem(name=name, alias=name, path=name) for name in service.loras]
+
+    @router.get("/embeddings")
+    async def embeddings() -> Embeddings:
+        """List the learned words."""
+        return Embeddings()
 
 
 def _add_lists(router: APIRouter, service: Service) -> None:
@@ -178,11 +199,6 @@ def _add_lists(router: APIRouter, service: Service) -> None:
     async def upscalers() -> list[Upscaler]:
         """List the ways to enlarge images; the first is none, as tools expect."""
         return [Upscaler(name=name) for name in UPSCALERS]
-
-    @router.get("/embeddings")
-    async def embeddings() -> Embeddings:
-        """List the learned words."""
-        return Embeddings()
 
     @router.get("/scripts")
     async def scripts() -> Scripts:

@@ -13,8 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from gen.errors import InputError
 from gen.models import Spec
+from gen.plan import draw_seed
 from gen.settings import SAMPLERS
-from gen.settings.request import MODEL_SETTINGS, Request, find_setting, with_schedule
+from gen.settings.request import (
+    MODEL_SETTINGS,
+    RANDOM_SEED,
+    Request,
+    find_setting,
+    with_schedule,
+)
 from ui.api.answers import ParameterError
 from ui.api.body import checked, setting_fields
 from ui.api.images import Form
@@ -27,7 +34,6 @@ from ui.service.settings import offered
 # What is not done here, with the values that ask for nothing.
 REFUSED: Mapping[str, tuple[Any, ...]] = {
     "enable_hr": (False,),
-    "subseed_strength": (0,),
     "seed_resize_from_h": (0, -1),
     "seed_resize_from_w": (0, -1),
     "styles": ([],),
@@ -46,6 +52,7 @@ IDLE = (
     *("subseed", "denoising_strength", "refiner_switch_at", "script_args", "s_tmax", "s_tmin"),
     *("sampler_index", "save_images", "comments", "force_task_id", "disable_extra_networks"),
     *("url", "auth"),  # of SillyTavern's own
+    "subseed_strength",  # which `_vary` reads
 )
 IDLE_BEGINNINGS = ("hr_", "firstphase_", "do_not_save_")
 REFUSED_OPTIONS: Mapping[str, tuple[Any, ...]] = {
@@ -54,7 +61,7 @@ REFUSED_OPTIONS: Mapping[str, tuple[Any, ...]] = {
     "forge_additional_modules": ([],),
     "eta_noise_seed_delta": (0,),
 }
-EXTRA_NETWORKS = ("<lora:", "<lyco:", "<hypernet:")
+HYPERNETWORK, LORAS = "<hypernet:", ("<lora:", "<lyco:")
 NO_EDIT: Mapping[str, Any] = MappingProxyType({})
 MOST_NOTED = 10  # keys that are not known
 
@@ -126,8 +133,10 @@ def parse(
     """
     notes = _other_keys(body)
     chosen, more = _overridden(service, body, choice)
-    values = _values(body, chosen)
+    refused = (HYPERNETWORK,) if service.loras else (HYPERNETWORK, *LORAS)
+    values = _values(body, chosen, refused)
     specs = chosen_specs(service, values.get("model"))
+    _vary(body, values, specs)
     notes += more + _fit_sampler(values, specs) + _drop_foreign(values, specs)
     form, more = _fit_size(service, body, values, specs)
     restored = body.override_settings_restore_afterwards is not False
@@ -137,8 +146,8 @@ def parse(
     )
 
 
-def _values(body: TheirFields, choice: Choice) -> dict[str, Any]:
-    """Return the settings that the body gives, by our names."""
+def _values(body: TheirFields, choice: Choice, refused: tuple[str, ...]) -> dict[str, Any]:
+    """Return the settings that the body gives, by our names; `refused` are signs of prompts."""
     count = body.batch_size * body.n_iter
     if count > LIMITS["candidates"]:
         most = LIMITS["candidates"]
@@ -151,7 +160,7 @@ def _values(body: TheirFields, choice: Choice) -> dict[str, Any]:
             value = (body.model_extra or {}).get("sampler_index")
         if value not in (None, ""):
             values[name] = _checked(name, field, value)
-    for network in EXTRA_NETWORKS:
+    for network in refused:
         if network in values.get("prompt", "").lower():
             raise ParameterError("prompt", f"prompt: {network}…> is not served: take it out")
     if choice.model is not None:
@@ -217,6 +226,26 @@ def _is_off(arguments: Any) -> bool:
     if isinstance(arguments, dict):
         return not arguments or arguments.get("enabled", arguments.get("enable")) is False
     return not arguments or (isinstance(arguments, list) and all(map(_is_off, arguments)))
+
+
+def _vary(body: TheirFields, values: dict[str, Any], specs: list[Spec]) -> None:
+    """Settle on the noise between that of their seed and that of their subseed.
+
+    Ours lies between that of `base_seed`, which is their seed, and that of `seed`.
+    """
+    extra = body.model_extra or {}
+    strength, subseed = extra.get("subseed_strength"), extra.get("subseed")
+    if strength in (None, 0):
+        return
+    values["variation"] = _checked("variation", "subseed_strength", strength)
+    if "variation" not in offered(specs):
+        takers = ", ".join(spec.name for spec in specs)
+        raise ParameterError(
+            "subseed_strength", f"subseed_strength: {takers} has no noise to vary: send 0"
+        )
+    base = values.get("seed", RANDOM_SEED)
+    values["base_seed"] = draw_seed() if base == RANDOM_SEED else base
+    values["seed"] = _checked("seed", "subseed", RANDOM_SEED if subseed is None else subseed)
 
 
 def _fit_sampler(values: dict[str, Any], specs: list[Spec]) -> list[str]:
