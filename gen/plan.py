@@ -22,6 +22,7 @@ from gen.settings.request import MAX_SEED, MODEL_SETTINGS, RANDOM_SEED, SETTINGS
 from pipelines import families
 from pipelines.checkpoints import lora_folder, specs
 from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.places import locate
 from pipelines.checkpoints.specs import Adapters, Spec
 from pipelines.diffusion import prompt_editing, prompt_networks, prompt_weights
 from pipelines.diffusion.spec import NEEDS_A_MASK
@@ -281,10 +282,9 @@ def _names_of_models(text: str) -> list[str]:
 
 def _read_adapters(request: Request, loras: Mapping[str, Path]) -> Adapters:
     """Return the files that the request adds to its models."""
+    prior = None if request.prior is None else str(locate(request.prior).path)
     try:
-        return specs.read_adapters(
-            request.lora, request.vae, request.embedding, request.prior, loras
-        )
+        return specs.read_adapters(request.lora, request.vae, request.embedding, prior, loras)
     except ValueError as error:
         raise InputError(str(error)) from error
 

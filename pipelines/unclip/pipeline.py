@@ -98,16 +98,16 @@ class Unclip:
     ) -> "Unclip":
         """Load a diffusers folder of Karlo, Kandinsky 2.1 or 2.2, or Stable unCLIP.
 
-        `prior` is the folder of a prior for those that have none. `device`, `dtype`, `attention`,
-        `offload` and `progress` are as in `LatentDiffusion.from_pretrained`.
+        `prior` is the folder of a prior, or its name on the hub, for those that have none.
+        `device`, `dtype`, `attention`, `offload` and `progress` are as in
+        `LatentDiffusion.from_pretrained`.
 
         Raises WeightsError for weights that are incomplete, damaged or do not fit together, and
         ValueError for an unavailable device, dtype, attention or offload.
         """
-        spec = specs.with_adapters(
-            read_spec(locate(str(folder))),
-            specs.read_adapters(prior=None if prior is None else str(prior)),
-        )
+        place = None if prior is None else str(locate(str(prior)).path)
+        adapters = specs.read_adapters(prior=place)
+        spec = specs.with_adapters(read_spec(locate(str(folder))), adapters)
         return cls.load(spec, LoadOptions(device, dtype, attention, offload=offload), progress)
 
     @classmethod

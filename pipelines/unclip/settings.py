@@ -81,8 +81,8 @@ class ImagePromptSettings(TypedDict, total=False):
     mix_at: Annotated[
         float | None,
         Setting(
-            "how far a mix is from its first image, or an image from what --toward says; by "
-            "default 0.5, and 0.35 with --toward",
+            "how far a mix is turned from its first image to the second, by default 0.5, or an "
+            "image to what --toward says, by default 0.35",
             "Mix at",
             low=0,
             high=1,
@@ -112,7 +112,7 @@ class UnclipSettings(DrawingSettings, ImagePromptSettings, total=False):
     prior: Annotated[
         str | None,
         Setting(
-            "the folder of a prior, for a model that has none: Kandinsky's, or Karlo's",
+            "the folder of a prior, or its name on the hub, for a model that has none",
             metavar="FOLDER",
             local=True,
             loads=True,

@@ -1,6 +1,7 @@
 """Variations, mixes and changes by words, from the command to the image and back."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from gen.again import make_again, read_plan
 from gen.cli import main
 from gen.engine import Engine
 from gen.plan import resolve
+from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.hashes import spec_hash
 from pipelines.families import find
 
 pytestmark = pytest.mark.slow
@@ -157,3 +160,23 @@ def test_search_looks_when_the_decoder_draws(model: str, engine: Engine) -> None
     )
     outcome = Engine(device="cpu", scorer=brightness()).draw(plan)
     assert len(outcome.best) == 2
+
+
+def test_a_prior_may_be_elsewhere(model: str, tmp_path: Path) -> None:
+    """As Kandinsky's are; what it is counts as the weights of the model."""
+    folder = shutil.copytree(model, tmp_path / "decoder")
+    index = {"_class_name": "StableUnCLIPImg2ImgPipeline"}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    for old, new in (("image_processor", "feature_extractor"), ("prior_scheduler", "other")):
+        (folder / old).rename(folder / new)
+    for part in ("image_normalizer", "image_noising_scheduler"):
+        (folder / part).mkdir()
+    with pytest.raises(InputError, match="has no prior: name the folder of one with --prior"):
+        resolve(Request("a panda", model=str(folder)))
+    [(spec, _)] = resolve(Request("a panda", model=str(folder), prior=model)).models
+    assert spec.adapters.prior == Path(model).resolve()
+    [(alone, _)] = resolve(Request("a", model="stickers")).models
+    assert alone.adapters.prior is None
+    assert spec_hash(spec) != spec_hash(find(str(folder)))
+    with pytest.raises(WeightsError, match="no model 'nowhere'"):
+        resolve(Request("a panda", model=str(folder), prior="nowhere"))

@@ -1,6 +1,6 @@
 """Actors of a Ray cluster draw what one process draws, also when an actor or its node is lost.
 
-Collected where Ray is installed, as `make ray` does: it is larger than all other extras together.
+`make ray` installs Ray, which is larger than all other extras together, and runs these.
 """
 
 import json
