@@ -11,9 +11,11 @@ from gen import editing, metadata
 from gen.engine import Engine
 from gen.errors import InputError
 from gen.events import Cancel, Note, Watch, ignore_events
+from gen.metadata.foreign import FORMATS
 from gen.plan import Plan, resolve
 from gen.result import Result
 from gen.run_folder.folder import RunFolder
+from pipelines.images import opened
 from pipelines.settings import Value
 
 
@@ -95,11 +97,11 @@ def read_plan(
 
 
 def _difference(path: Path, image: Image.Image) -> int | None:
-    with Image.open(path, formats=["PNG", "JPEG", "WEBP"]) as file:
-        if file.size != image.size:
-            return None
-        try:
+    try:
+        with opened(path, FORMATS) as file:
+            if file.size != image.size:
+                return None
             before = file.convert("RGB")
-        except Exception:  # parsers raise whatever they meet in a damaged file
-            return None
+    except Exception:  # parsers raise whatever they meet in a damaged file
+        return None
     return max(ImageChops.difference(before, image).tobytes())

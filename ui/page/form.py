@@ -87,8 +87,9 @@ class Form:
         }
 
     def rerankers_of(self, values: Sequence[Any]) -> list[str]:
-        """Return the rerankers that are chosen, if all values are given."""
-        return list(values[-1] or ()) if len(values) == len(self.controls) else []
+        """Return the rerankers that are chosen, if all values are given; none is the usual ones."""
+        is_chosen = self.service.chooses_rerankers and len(values) == len(self.controls)
+        return list(values[-1] or ()) if is_chosen else []
 
     def filled(self, request: Request, models: Sequence[str]) -> list[Any]:
         """Return what the controls become to use a request's settings, while `models` are chosen.
@@ -202,7 +203,7 @@ def build_form(
         value=service.usual_rerankers,
         label="Ranked by",
         info="several are combined: each says its own, and the mean ranks",
-        visible=len(service.rerankers) > 1,
+        visible=service.chooses_rerankers,
         elem_id="rerankers",
     )
     form = Form(service, prompt, chosen, fields, sliders, vae, styles, rerankers, dice)

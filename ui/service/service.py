@@ -133,6 +133,12 @@ class Service:
         return [name for name, each in self.rerankers.items() if each in self._usual]
 
     @property
+    def chooses_rerankers(self) -> bool:
+        """Whether visitors may choose what ranks; workers load what ranks once, for all."""
+        alone = self.engine.workers is None and self.engine.ray is None
+        return alone and len(self.rerankers) > 1
+
+    @property
     def in_memory(self) -> dict[str, Spec]:
         """The models that visitors may choose and that are loaded, by name."""
         return {n: spec for n, spec in self.models.items() if self.engine.loaded(spec) is not None}
