@@ -185,7 +185,8 @@ def build_form(
     with gr.Row(elem_id="drawing-settings"):
         for name in service.offered(models.values()):
             fields[name] = field_of(SETTINGS[name], first)
-    fields["search"] = field_of(SETTINGS["search"], first)
+    for name in ("search", "upscale"):
+        fields[name] = field_of(SETTINGS[name], first)
     loras, vaes = service.catalog.loras, service.catalog.vaes
     with gr.Accordion("LoRAs", visible=bool(loras), open=True, elem_id="loras"):
         sliders = {

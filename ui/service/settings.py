@@ -12,11 +12,9 @@ _ASKED = tuple(name for name, each in SETTINGS.items() if each.asked and not eac
 # What goes with an image that a visitor has uploaded, and what is asked for without one.
 EDITS = tuple(name for name in _ASKED if name in (*EDITING_SETTINGS, *IMAGE_PROMPTS))
 SERVED = tuple(name for name in _ASKED if name not in EDITS)
-OF_RESULTS = ("upscale",)  # of whole requests, and yet about how images look
 
 
 def offered(models: Iterable[Spec]) -> list[str]:
-    """Return the settings of images that visitors may give, in the table's order."""
+    """Return the settings of models that visitors may give, in the table's order."""
     taken = {name for spec in models for name in spec.settings}
-    of_models = [name for name in SERVED if name in MODEL_SETTINGS and name in taken]
-    return [*of_models, *OF_RESULTS]
+    return [name for name in SERVED if name in MODEL_SETTINGS and name in taken]
