@@ -11,66 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
-from transformers import CLIPTokenizer, PreTrainedTokenizerFast
+from diffusers import DDPMScheduler
+from stock_parts import SMALL, bytes_tokenizer, dc_vae, draws_alike, flow, gemma, vae
+from transformers import CLIPTokenizer
 
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.families import find
 from pipelines.stock.draft import StockDraft
-from pipelines.stock.pipeline import StockPipeline, _load
+from pipelines.stock.pipeline import _load
 
 pytestmark = pytest.mark.slow
-
-SIZE: dict[str, Any] = {"width": 32, "height": 32}
-STEPS = 2
-SMALL: dict[str, Any] = {
-    "hidden_size": 16,
-    "intermediate_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "vocab_size": 300,
-    "pad_token_id": 1,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-}
-
-
-def bytes_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer of bytes, with a template for chats."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {"<s>": 0, "<pad>": 1, **{sign: i + 2 for i, sign in enumerate(alphabet)}}
-    tokenizer = Tokenizer(models.BPE(vocabulary, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.post_processor = processors.TemplateProcessing("<s> $A", None, [("<s>", 0)])
-    tokenizer.decoder = decoders.ByteLevel()
-    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", pad_token="<pad>")
-    made.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    return made
-
-
-def flow() -> FlowMatchEulerDiscreteScheduler:
-    return FlowMatchEulerDiscreteScheduler()
-
-
-def vae(channels: int = 4, levels: int = 2) -> Any:
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=(8,) * levels,
-        layers_per_block=1,
-        latent_channels=channels,
-        norm_num_groups=4,
-        sample_size=32,
-        shift_factor=0.1,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-    )
 
 
 def qwen_vae() -> Any:
@@ -82,36 +32,13 @@ def qwen_vae() -> Any:
     )  # fmt: skip
 
 
-def gemma() -> Any:
-    from transformers import Gemma2Config, Gemma2Model
-
-    return Gemma2Model(Gemma2Config(**SMALL))
-
-
 def sana_sprint() -> Any:
     import diffusers
 
     return diffusers.SanaSprintPipeline(
         tokenizer=bytes_tokenizer(),
         text_encoder=gemma(),
-        vae=diffusers.AutoencoderDC(
-            in_channels=3,
-            latent_channels=4,
-            attention_head_dim=2,
-            encoder_block_types=("ResBlock", "EfficientViTBlock"),
-            decoder_block_types=("ResBlock", "EfficientViTBlock"),
-            encoder_block_out_channels=(8, 8),
-            decoder_block_out_channels=(8, 8),
-            encoder_qkv_multiscales=((), (5,)),
-            decoder_qkv_multiscales=((), (5,)),
-            encoder_layers_per_block=(1, 1),
-            decoder_layers_per_block=[1, 1],
-            downsample_block_type="conv",
-            upsample_block_type="interpolate",
-            decoder_norm_types="rms_norm",
-            decoder_act_fns="silu",
-            scaling_factor=0.41407,
-        ),
+        vae=dc_vae(),
         transformer=diffusers.SanaTransformer2DModel(
             patch_size=1, in_channels=4, out_channels=4, num_layers=1, num_attention_heads=2,
             attention_head_dim=4, num_cross_attention_heads=2, cross_attention_head_dim=4,
@@ -267,21 +194,6 @@ def kandinsky_combined(make_tokenizer: Callable[..., Any], root: Path) -> Any:
             size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
         ),
     )  # fmt: skip
-
-
-def draws_alike(stock: Any, folder: Path) -> None:
-    """Save a stock pipeline and compare what it draws with what ours draws from the folder."""
-    for part in stock.components.values():
-        if isinstance(part, torch.nn.Module):
-            part.eval()  # as it is when it is loaded
-    stock.save_pretrained(folder)
-    stock.set_progress_bar_config(disable=True)
-    generator = torch.Generator().manual_seed(7)
-    told: dict[str, Any] = {**SIZE, "num_inference_steps": STEPS, "output_type": "np"}
-    expected = stock("a panda", generator=generator, **told).images[0]
-    ours = StockPipeline.from_pretrained(folder, device="cpu")
-    [picture] = ours("a panda", seeds=[7], steps=STEPS, **SIZE)
-    assert np.array_equal(np.asarray(picture), (expected * 255).round().astype("uint8"))
 
 
 PIPELINES: dict[str, Callable[..., Any]] = {

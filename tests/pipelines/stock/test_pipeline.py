@@ -10,15 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    CLIPTokenizer,
-    T5Config,
-    T5EncoderModel,
-    T5Tokenizer,
-)
+from stock_parts import clip, t5
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.families import find, weights_memory
@@ -29,31 +22,6 @@ pytestmark = pytest.mark.slow
 
 SIZE: dict[str, Any] = {"width": 32, "height": 32}
 STEPS = 3
-
-
-def clip(kind: Any, tokenizer: Any) -> Any:
-    return kind(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=16,
-            intermediate_size=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            projection_dim=16,
-            max_position_embeddings=77,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-    )
-
-
-def t5() -> tuple[Any, Any]:
-    words = ["<pad>", "</s>", "<unk>", "▁", "▁a", "▁panda", *"abcdefghijklmnopqrstuvwxyz"]
-    tokenizer = T5Tokenizer(vocab=[(word, -float(i)) for i, word in enumerate(words)], extra_ids=0)
-    config = T5Config(
-        vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2
-    )
-    return tokenizer, T5EncoderModel(config)
 
 
 def vae(levels: int) -> Any:
