@@ -132,7 +132,7 @@ def test_what_a_hidden_field_holds_is_not_sent(service: Service, other: specs.Sp
         form = build_form(service, build_prompt(), *build_quick(service))
     values = ["a panda", ["other"], *[1] * len(form.fields)]
     assert form.asked(values).keys() == {
-        *("prompt", "model", "candidates", "top_k", "seed", "search"),
+        *("prompt", "model", "candidates", "top_k", "seed", "search", "upscale"),
         *("guidance", "temperature"),
     }
     values = ["a panda", ["other", DEFAULT_MODEL], *[None] * len(form.fields)]
