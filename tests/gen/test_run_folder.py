@@ -93,7 +93,7 @@ def test_what_is_not_the_best_stays_until_all_are_made(studio: Studio, tmp_path:
 
 @pytest.mark.parametrize(
     "export",
-    [Export(), Export("jpeg"), Export("webp", upscale=2), Export("png", strip_metadata=True)],
+    [Export(), Export("jpeg"), Export("webp"), Export("png", strip_metadata=True)],
 )
 def test_the_same_command_again_changes_nothing(
     studio: Studio, tmp_path: Path, export: Export
@@ -264,8 +264,6 @@ EXPORTS = [
     Export(),
     Export("jpeg"),
     Export("webp"),
-    Export("png", upscale=2),
-    Export("jpeg", upscale=3),
     Export("webp", strip_metadata=True),
 ]
 

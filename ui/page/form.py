@@ -185,7 +185,8 @@ def build_form(
     with gr.Row(elem_id="drawing-settings"):
         for name in service.offered(models.values()):
             fields[name] = field_of(SETTINGS[name], first)
-    fields["search"] = field_of(SETTINGS["search"], first)
+    for name in ("search", "upscale"):
+        fields[name] = field_of(SETTINGS[name], first)
     loras, vaes = service.catalog.loras, service.catalog.vaes
     with gr.Accordion("LoRAs", visible=bool(loras), open=True, elem_id="loras"):
         sliders = {
@@ -248,7 +249,7 @@ def field_of(setting: Setting, chosen: Sequence[Spec], value: Value | None = Non
         "min_width": 140,
         "elem_id": setting.name,
     }
-    if setting.name in MODEL_SETTINGS:
+    if setting.name not in COUNTS and setting.name != "seed":
         facts["info"] = setting.help
     if setting.names is not None:
         names = list(dict.fromkeys(setting.names().values()))
@@ -260,7 +261,7 @@ def field_of(setting: Setting, chosen: Sequence[Spec], value: Value | None = Non
         hint = "random" if setting.name == "seed" else None
         shown = None if default is None else str(default)
         return gr.Textbox(shown, max_lines=4, placeholder=hint, **facts)
-    if setting.name in MODEL_SETTINGS:  # may be left to the model, but an empty Number says 0
+    if setting.name not in COUNTS:  # may be left to the model, but an empty Number says 0
         shown = None if default is None else str(default)
         return gr.Textbox(shown, max_lines=1, placeholder=LEFT, **facts)
     return gr.Number(value=default, step=1 if setting.kind is int else 0.5, **facts)
