@@ -11,10 +11,11 @@ from gen import editing, metadata
 from gen.engine import Engine
 from gen.errors import InputError
 from gen.events import Cancel, Note, Watch, ignore_events
+from gen.metadata.foreign import FORMATS
 from gen.plan import Plan, resolve
 from gen.result import Result
 from gen.run_folder.folder import RunFolder
-from gen.run_folder.saving import MAX_UPSCALE, upscaled
+from pipelines.images import opened
 from pipelines.settings import Value
 
 
@@ -59,21 +60,22 @@ def make_again(
     result = outcome.best[0]
     if record.unfinished is not None or result.image is None:
         return Again(result, None, record.unfinished is not None)
-    return Again(result, _difference(path, result.image, record.upscale), was_unfinished=False)
+    return Again(result, _difference(path, result.image), was_unfinished=False)
 
 
 def read_plan(
-    path: Path, model: str | None = None, files: Mapping[str, Value] | None = None
+    path: Path, model: str | None = None, changes: Mapping[str, Value] | None = None
 ) -> Plan:
     """Plan how to make the image of a file again.
 
-    `model` says where the model is now, if it has moved, `files` where the image and the mask of an
-    edit and the folder of LoRA files are; else they are looked for where they were, and in the run
-    folder. Raises InputError if the file does not say how it was made.
+    `model` says where the model is now, if it has moved; `changes` are settings: where the files of
+    an edit and the folder of LoRA files are, which else are looked for where they were and in the
+    run folder, and another `upscale`. Raises InputError if the file does not say how it was made.
     """
-    request = metadata.read(path).request
-    if files:
-        given: dict[str, Any] = dict(files)
+    record = metadata.read(path)
+    request = record.request
+    if changes:
+        given: dict[str, Any] = dict(changes)
         request = request.replace(**given)
     request = editing.with_copies(request, (path.parent, path.parent.parent))
     if model is not None:
@@ -86,17 +88,20 @@ def read_plan(
         raise InputError(f"{path} does not say its seed")
     if "," in str(request.model):
         raise InputError(f"{request.model}: an image is made again by one model, not by several")
-    return resolve(request.replace(candidates=1, top_k=1))
+    plan = resolve(request.replace(candidates=1, top_k=1))
+    larger = plan.request.upscale or 1
+    is_told = changes is not None and "upscale" in changes
+    if larger != record.upscale and not is_told:  # older versions said it beside the request alone
+        plan = resolve(plan.request.replace(upscale=record.upscale))
+    return plan
 
 
-def _difference(path: Path, image: Image.Image, upscale: int) -> int | None:
-    with Image.open(path, formats=["PNG", "JPEG", "WEBP"]) as file:
-        expected = image.width * upscale, image.height * upscale
-        if upscale > MAX_UPSCALE or file.size != expected:
-            return None
-        try:
+def _difference(path: Path, image: Image.Image) -> int | None:
+    try:
+        with opened(path, FORMATS) as file:
+            if file.size != image.size:
+                return None
             before = file.convert("RGB")
-        except Exception:  # parsers raise whatever they meet in a damaged file
-            return None
-    now = upscaled(image, upscale) if upscale > 1 else image
-    return max(ImageChops.difference(before, now).tobytes())
+    except Exception:  # parsers raise whatever they meet in a damaged file
+        return None
+    return max(ImageChops.difference(before, image).tobytes())

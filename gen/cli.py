@@ -155,14 +155,14 @@ def _draw(
 
 def _again(options: argparse.Namespace) -> int:
     settings = flags.given_settings(options)
-    moved = (*editing.FILES, "lora_dir")
-    files = {name: settings.pop(name) for name in moved if name in settings}
+    may_change = (*editing.FILES, "lora_dir", "upscale")
+    changes = {name: settings.pop(name) for name in may_change if name in settings}
     given = [name for name in settings if name != "model"]
     if given or options.prompts or options.flagged_prompts or options.prompts_file is not None:
         what = ", ".join(given) if given else "the prompts"
         raise InputError(f"--again draws what the image says: leave out {what}")
     engine = _engine(options)
-    plan = read_plan(options.again, options.model, files)
+    plan = read_plan(options.again, options.model, changes)
     survey, cancel = Survey(), Cancel()
     survey.count(plan)
     with _folder(options) as folder, _interrupts(cancel), Screen(options, survey) as screen:
@@ -248,7 +248,7 @@ def _engine(options: argparse.Namespace) -> Engine:
 
 
 def _folder(options: argparse.Namespace) -> RunFolder:
-    export = Export(options.format, options.upscale, options.strip_metadata)
+    export = Export(options.format, options.strip_metadata)
     return RunFolder(options.outdir, export, options.keep)
 
 

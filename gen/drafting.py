@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gen import editing, image_prompts
+from gen import editing, enlarging, image_prompts, second_pass
 from gen.events import Cancel, Note, Watch
 from gen.memory import BatchSize, held_by_process, peak_of_process
 from gen.models import free_memory, raise_unless_out_of_memory
@@ -16,6 +16,16 @@ from pipelines.families import family_of
 
 if TYPE_CHECKING:
     from pipelines.drafts import Draft, Pipeline
+    from pipelines.upscale.enlarging import Upscaler
+
+
+# Settings that become something else before a pipeline is asked.
+ELSEWHERE = (
+    *LOADING_SETTINGS,
+    *editing.EDITING_SETTINGS,
+    *image_prompts.SETTINGS,
+    *second_pass.OWN_SETTINGS,
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,7 @@ class Drafting:
     watch: Watch
     cancel: Cancel
     turn: AbstractContextManager[None] = field(default_factory=nullcontext)
+    upscaler: "Upscaler | None" = None  # the network that enlarges images, if there is one
 
 
 def finished_drafts(
@@ -47,7 +58,7 @@ def finished_drafts(
         batch, candidates = candidates[:size], candidates[size:]
         held, peak = held_by_process(), peak_of_process()
         seeds = [candidate.path.first for candidate in batch]
-        drafts = begin(pipeline, batch[0].request, seeds, sizes)
+        drafts = begin(pipeline, batch[0].request, seeds, sizes, how)
         while drafts:
             with drafts.pop() as draft:
                 if _complete(draft, batch[0].path, how):
@@ -72,27 +83,34 @@ def batch_sizes(
 
 
 def begin(
-    pipeline: "Pipeline", request: Request, seeds: Sequence[int], sizes: BatchSize
+    pipeline: "Pipeline",
+    request: Request,
+    seeds: Sequence[int],
+    sizes: BatchSize,
+    how: Drafting,
 ) -> "list[Draft]":
     """Begin a draft of the seeds, or of parts of them; the first is last, to be popped."""
-    elsewhere = (*LOADING_SETTINGS, *editing.EDITING_SETTINGS, *image_prompts.SETTINGS)
     settings: dict[str, Any] = {
         name: value
         for name, value in request.given().items()
-        if name in MODEL_SETTINGS and name not in elsewhere
+        if name in MODEL_SETTINGS and name not in ELSEWHERE
     }
     if (images := image_prompts.images(request)) is not None:
         settings["images"] = images
     if request.init_image is not None:
         settings["start"] = editing.start(request, pipeline.spec)
+    if request.hires is not None:
+        settings["second"] = second_pass.second_pass(request, pipeline.spec, how.upscaler)
     try:
-        return [pipeline.begin(request.prompt, seeds=seeds, **settings)]
+        draft = pipeline.begin(request.prompt, seeds=seeds, **settings)
+        draft.enlarge = enlarging.enlarger(request, how.upscaler)
+        return [draft]
     except Exception as error:
         raise_unless_out_of_memory(error, candidates=len(seeds))
     sizes.halve(len(seeds))
     middle = len(seeds) // 2
     parts = (seeds[middle:], seeds[:middle])
-    return [draft for part in parts for draft in begin(pipeline, request, part, sizes)]
+    return [draft for part in parts for draft in begin(pipeline, request, part, sizes, how)]
 
 
 def step_until(draft: "Draft", end: int, how: Drafting) -> bool:

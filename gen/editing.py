@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageOps
 
-from gen import metadata
+from gen import enlarging, finding, metadata
 from gen.errors import InputError
 from gen.run_folder import originals
 from gen.settings.request import SETTINGS, Request
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipelines.editing import Start
 
 EDITING_SETTINGS = tuple(settings_of(EditingSettings))
-FILES = {name: f"{name}_hash" for name in originals.NAMES}
+FILES = {name: f"{name}_hash" for name in (*originals.NAMES, "upscale_model")}
 OF_MASK = ("invert_mask", "mask_blur", "mask_fill", "inpaint_area")
 STRENGTH, STRENGTH_OF_MASKED = 0.75, 1.0
 DEFAULTS_OF_MASK: dict[str, Value] = {
@@ -67,7 +67,7 @@ def located(request: Request) -> Request:
     for name, hash_name in FILES.items():
         given, recorded = getattr(request, name), getattr(request, hash_name)
         if given is None:
-            changes[hash_name] = None
+            changes |= {} if recorded is None else {hash_name: None}
             continue
         path = Path(given).expanduser().resolve()
         if not path.is_file():
@@ -77,9 +77,9 @@ def located(request: Request) -> Request:
         if recorded not in (None, found):
             raise InputError(f"{name} {given}: has changed: give the file of SHA-256 {recorded}")
         changes |= {name: str(path), hash_name: found}
-    if request.init_image is not None and changes["mask_hash"] == changes["init_image_hash"]:
+    if request.mask is not None and changes["mask_hash"] == changes["init_image_hash"]:
         raise InputError(f"mask {request.mask}: is the image itself; white is drawn anew")
-    return request.replace(**changes)
+    return request.replace(**changes) if changes else request
 
 
 def with_copies(request: Request, folders: Sequence[Path]) -> Request:
@@ -101,8 +101,9 @@ def _check_together(request: Request) -> None:
     for name in EDITING_SETTINGS:
         if request.init_image is None and getattr(request, name) is not None:
             raise InputError(f"{name}: goes with init_image: say which image is changed")
+    finding.check(request)
     for name in (*OF_MASK, "padding"):
-        if request.mask is None and request.extend is None and getattr(request, name) is not None:
+        if not (_masked(request) or request.extend) and getattr(request, name) is not None:
             raise InputError(f"{name}: goes with mask: say which part is drawn anew")
     if request.padding is not None and request.inpaint_area != "masked":
         raise InputError("padding: goes with inpaint_area masked")
@@ -111,9 +112,14 @@ def _check_together(request: Request) -> None:
     if request.keep_rows is not None:
         if request.init_image is None:
             raise InputError("keep_rows: goes with init_image: say which image's rows are kept")
-        for name in ("strength", "mask", "extend"):
+        for name in ("strength", "mask", *finding.SETTINGS, "extend"):
             if getattr(request, name) is not None:
                 raise InputError(f"keep_rows and {name} each say what is kept: give one of them")
+
+
+def result_size(own: Request) -> tuple[int, int]:
+    """Return the size of the image that is changed, with what is added to it."""
+    return _extended_size(own, _image(own.init_image).size)
 
 
 def defaults(own: Request, spec: Spec) -> dict[str, Value]:
@@ -122,25 +128,31 @@ def defaults(own: Request, spec: Spec) -> dict[str, Value]:
         return {}
     values: dict[str, Value] = {}
     if own.keep_rows is None:
-        masked = own.mask is not None or own.extend is not None
+        masked = _masked(own) or own.extend is not None
         values["strength"] = STRENGTH_OF_MASKED if masked else STRENGTH
         values |= DEFAULTS_OF_MASK if masked else {}
         values |= {} if own.extend is None else {"mask_fill": "blur"}  # nothing is there yet
     if own.inpaint_area == "masked":
         return values | {"padding": PADDING}  # and the model's own size
     if "width" in spec.settings:
-        width, height = _extended_size(own, _image(own.init_image).size)
+        width, height = result_size(own)
         if own.width is not None and own.height is None:
             values["height"] = _within(own.width * height / width, spec)
         elif own.height is not None and own.width is None:
             values["width"] = _within(own.height * width / height, spec)
         else:
+            width, height = enlarging.drawn_size((width, height), own, spec)
             scale = min(1, spec.max_size / max(width, height))
             scale = max(scale, _smallest("width") / min(width, height))
             values["width"], values["height"] = (_within(s * scale, spec) for s in (width, height))
     if "resize_mode" in spec.settings:
         values["resize_mode"] = "fill"
     return values
+
+
+def _masked(request: Request) -> bool:
+    """Return whether a part of the image is to be drawn anew, known by now or not."""
+    return request.mask is not None or finding.is_asked(request)
 
 
 def _within(side: float, spec: Spec) -> int:
@@ -189,7 +201,7 @@ def notes(own: Request) -> list[str]:
     if own.init_image is None:
         return []
     told = []
-    for name in FILES:
+    for name in originals.NAMES:
         if (file := getattr(own, name)) is None:
             continue
         with Image.open(file) as opened:  # which was read before
@@ -228,7 +240,8 @@ def _start(own: Request, size: tuple[int, int], multiple: int, *files: tuple[int
     mask = None if own.mask is None else _mask(own, image.size)
     if own.extend is not None:
         image, mask = extended(image, mask, _margins(own.extend, image.size))
-    return prepare(image, mask, edit, size, multiple)
+    times = 1 if own.upscale is None else own.upscale
+    return prepare(image, mask, edit, size, multiple, times)
 
 
 def masked_box(candidate: "Candidate") -> tuple[int, int, int, int] | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gen import editing, scoring
+from gen import editing, finding, scoring
 from gen.drafting import Drafting, finished_drafts
 from gen.events import Cancel, Finished, Note, Progress, Watch, ignore_events
 from gen.foreseen import dropped
@@ -90,6 +90,8 @@ class Engine(Models):
         for doubt in doubts(plan, self.reranker_spec()):
             watch(Note(doubt))
         job = Job(0) if folder is None else folder.job(plan, self.hashes(plan), anew=anew)
+        if not job.finished:
+            plan = finding.with_mask(plan, self, None if folder is None else folder.path)
         run = _PromptRun(self, plan, job, folder, watch, cancel, Previews(wanted=previews))
         if job.finished:
             return run.outcome()
@@ -159,12 +161,14 @@ class _PromptRun:
         """Make, save and score candidates of one model, a micro-batch at a time."""
         if text := pipeline.dropped_text(self.plan.request.prompt):
             self.watch(Note(dropped(candidates[0].spec.name, candidates[0].spec.context, text)))
+        spec = candidates[0].spec
+        upscaler = self.engine.upscaler_for(self.plan, spec, self.watch)
         on_cpu = getattr(pipeline.device, "type", None) == "cpu"
         turn = ON_CPU if on_cpu else nullcontext()
         batch_size = self.engine.batch_size
-        how = Drafting(batch_size, self._tell_progress, self.watch, self.cancel, turn)
+        how = Drafting(batch_size, self._tell_progress, self.watch, self.cancel, turn, upscaler)
         if self.plan.schedules:
-            spec, scorer = candidates[0].spec, self.engine.load_scorer(self.watch)
+            scorer = self.engine.load_scorer(self.watch)
             drafts = found_drafts(
                 pipeline,
                 spec,
@@ -236,7 +240,7 @@ class _PromptRun:
                 rerank_model=self.engine.scorer_name(),
                 log_likelihood=likelihood,
                 unfinished=unfinished,
-                upscale=1 if self.folder is None else self.folder.export.upscale,
+                upscale=candidate.request.upscale or 1,
             )
             results.append(self._keep(candidate, image, record))
         self.made += len(draft.seeds)

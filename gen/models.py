@@ -2,13 +2,15 @@
 
 import gc
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import rerank.model.specs
+from gen import enlarging
 from gen.errors import InputError, RoomError
 from gen.events import Loading, Note, Watch, ignore_events
 from gen.memory import free_on_host
@@ -24,13 +26,19 @@ from rerank.scorers import Scorer, Weighted
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL import Image
 
+    from gen.plan import Plan
     from pipelines.drafts import Pipeline
+    from pipelines.segmentation.finding import Finder
+    from pipelines.segmentation.models import Kind
+    from pipelines.upscale.enlarging import Upscaler
     from rerank import Reranker
 
 __all__ = ["DEFAULT_MODEL", "Models", "Spec", "WeightsError", "find", "shipped"]
 
 NO_RERANKER = "none"
+LARGEST = 4096  # pixels a side of what a network makes of an image that is sent
 FLAGS = {  # options that not every family understands, as people write them
     "safety": "--safety",
     "compiled": "--compile",
@@ -65,6 +73,9 @@ class Models:
     threads: int | None = None
     _pipelines: dict[tuple[Path, Adapters], "Pipeline"] = field(default_factory=dict, repr=False)
     _hashes: dict[tuple[Path, Adapters], str] = field(default_factory=dict, repr=False)
+    _upscalers: dict[Path, "Upscaler"] = field(default_factory=dict, repr=False)
+    _finder: "tuple[Any, Finder] | None" = field(default=None, repr=False)
+    _scratch: TemporaryDirectory[str] | None = field(default=None, repr=False)
     _scorer: Any = field(default=None, repr=False)
 
     @property
@@ -93,6 +104,17 @@ class Models:
         self._pipelines[key] = self._pipelines.pop(key)  # the last one used comes last
         return self._pipelines[key]
 
+    def upscaler(self, path: Path, watch: Watch = ignore_events) -> "Upscaler":
+        """Return the upscaler of a file or folder, loaded when first asked for."""
+        if path not in self._upscalers:
+            from pipelines.runtime.devices import choose_device
+            from pipelines.upscale.loading import load
+
+            watch(Loading(f"the upscaler {path.name}"))
+            with _loading("the upscaler", watch):
+                self._upscalers[path] = load(path, choose_device(self.device))
+        return self._upscalers[path]
+
     def _make_room(self, spec: Spec) -> None:
         """Let go of models on the CPU, those used longest ago first, until another one fits."""
         needed = weights_size(spec) if self._pipelines else None
@@ -112,6 +134,44 @@ class Models:
     def loaded(self, spec: Spec) -> "Pipeline | None":
         """Return the pipeline of a model if it is in memory."""
         return self._pipelines.get((spec.folder, spec.adapters))
+
+    def upscaler_for(
+        self, plan: "Plan", spec: Spec, watch: Watch = ignore_events
+    ) -> "Upscaler | None":
+        """Return the upscaler that one model's images of a plan need; None for none."""
+        own = next(request for each, request in plan.models if each.folder == spec.folder)
+        file = enlarging.needed(own, spec)
+        return None if file is None else self.upscaler(file, watch)
+
+    def enlarged(
+        self, image: "Image.Image", upscaler: Path, times: float, watch: Watch = ignore_events
+    ) -> "Image.Image":
+        """Return an RGB image so many times larger. Raises InputError for one that is too large."""
+        from pipelines.drafts import to_image, to_pixels
+
+        network = self.upscaler(upscaler, watch)
+        if max(image.size) * network.scale > LARGEST:
+            most = LARGEST // network.scale
+            raise InputError(f"{network.name} enlarges images of at most {most} pixels a side")
+        return to_image(network.enlarge(to_pixels(image)[None], times)[0])
+
+    def finder(self, folders: "Mapping[Kind, Path]") -> "Finder":
+        """Return what finds masks with networks in these folders, loaded when first needed."""
+        key = tuple(folders.items())
+        if self._finder is None or self._finder[0] != key:
+            from pipelines.runtime.devices import choose_device
+            from pipelines.segmentation.finding import Finder
+
+            with _loading("what finds masks", ignore_events):
+                found = Finder(folders, find(DEFAULT_MODEL).folder, choose_device(self.device))
+            self._finder = key, found
+        return self._finder[1]
+
+    def scratch(self) -> Path:
+        """Return a folder that is gone when this is."""
+        if self._scratch is None:
+            self._scratch = TemporaryDirectory(prefix="salon-")
+        return Path(self._scratch.name)
 
     def refuse_what_it_lacks(self, spec: Spec) -> None:
         """Raise InputError for a wish that only other kinds of models fulfil."""

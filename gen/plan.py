@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from gen import editing, image_prompts
+from gen import editing, enlarging, image_prompts, second_pass
 from gen.errors import InputError
 from gen.search.paths import NoisePath, read_path
 from gen.search.planning import plan_search
@@ -25,7 +25,6 @@ from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.places import locate
 from pipelines.checkpoints.specs import Adapters, Spec
 from pipelines.diffusion import prompt_editing, prompt_networks, prompt_weights
-from pipelines.diffusion.spec import NEEDS_A_MASK
 from pipelines.settings import Value
 
 DEFAULT_CANDIDATES = 16
@@ -56,14 +55,15 @@ class Candidate:
 
     @property
     def pixels(self) -> int:
-        """How many its image has."""
+        """How many its image has while it is drawn, at most."""
         defaults = self.spec.defaults
         asked = {"width": self.request.width, "height": self.request.height}
         width, height = (
             defaults.get(name, UNKNOWN_SIZE) if size is None else size
             for name, size in asked.items()
         )
-        return int(width * height)
+        larger = 1 if self.request.hires is None else self.request.hires
+        return int(width * height * larger**2)
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,8 @@ class Plan:
 def _of_one(request: Request, seed: int, branches: str | None = None) -> Request:
     """Return the request for exactly one image: nothing in it says how the image was found."""
     branches = request.branches if branches is None else branches
-    one: dict[str, Any] = {"candidates": 1, "top_k": 1, "search": None, "budget": None}
+    one: dict[str, Any] = {"candidates": 1, "top_k": 1}
+    one |= {"search": None, "budget": None, "refine": None}
     return request.replace(seed=seed, branches=branches, **one)
 
 
@@ -187,7 +188,10 @@ def resolve(
     candidates = request.candidates
     if candidates is None:
         candidates = max(DEFAULT_CANDIDATES, request.top_k or 0)
-    top_k = request.top_k if request.top_k is not None else min(DEFAULT_TOP_K, candidates)
+    most = candidates if request.refine is None else min(candidates, request.refine)
+    top_k = request.top_k if request.top_k is not None else min(DEFAULT_TOP_K, most)
+    if top_k > most:
+        raise InputError(f"top_k {top_k}: more than the {most} that are refined")
     seed = draw_seed() if request.seed in (None, RANDOM_SEED) else request.seed
     search = None if request.search == "none" else request.search
     whole = request.replace(seed=seed, candidates=candidates, top_k=top_k, search=search)
@@ -205,16 +209,17 @@ def resolve(
     whole = whole.replace(**adapters.texts, lora_dir=whole.lora_dir if is_searched else None)
     chosen = [specs.with_adapters(spec, adapters) for spec in chosen]
 
-    models = tuple((spec, _for_model(whole, spec)) for spec in chosen)
+    full = [_for_model(whole, spec) for spec in chosen]
+    owns = full if whole.refine is None else map(second_pass.refined, full, chosen)
+    models = tuple(zip(chosen, owns, strict=True))
     for spec, own in models:
-        if spec.inpaints and own.init_image is None:
-            raise InputError(f"{spec.name} {NEEDS_A_MASK}")
         _check_size(own, request, spec)
         _check_prompt(own, spec)
         image_prompts.check(own, spec)
         editing.check(own, spec)
-    model = ",".join(str(own.model) for _, own in models)
-    shared = _shared_settings([own for _, own in models])
+        second_pass.check(own, spec)
+    model = ",".join(str(own.model) for own in full)
+    shared = _shared_settings(full)
     whole = whole.replace(model=model).with_defaults(shared)
     budget, schedules = plan_search(whole, models)
     return Plan(whole.replace(budget=budget), models, schedules)
@@ -234,7 +239,10 @@ def _for_model(request: Request, spec: Spec) -> Request:
         name: value for name, value in spec.defaults.items() if name in spec.settings
     }
     own = request.replace(model=spec.address, **foreign)
-    return own.with_defaults(editing.defaults(own, spec)).with_defaults(defaults)
+    edited = None if own.init_image is None else editing.result_size(own)
+    own = own.with_defaults(enlarging.defaults(own, spec, edited))
+    own = own.with_defaults(editing.defaults(own, spec)).with_defaults(defaults)
+    return own.with_defaults(second_pass.defaults(own, spec))
 
 
 def _with_choices_made(request: Request) -> Request:
@@ -312,7 +320,7 @@ def _check_prompt(own: Request, spec: Spec) -> None:
 def _shared_settings(requests: list[Request]) -> dict[str, Value]:
     """Return the settings that have one value with all models that take them."""
     shared = {}
-    for name in MODEL_SETTINGS:
+    for name in (*MODEL_SETTINGS, "upscale"):
         values = {getattr(own, name) for own in requests} - {None}
         if len(values) == 1:
             shared[name] = values.pop()

@@ -48,10 +48,16 @@ class Result:
         return self.request.seed
 
     def open(self) -> Image.Image | None:
-        """Return the image, from its file if it is not in memory; None if there is none."""
+        """Return the image, from its file if it is not in memory; None if there is none that can
+        be read."""
         if self.image is None and self.path is not None:
-            with Image.open(self.path) as file:
-                return file.convert("RGB")
+            from pipelines.images import opened
+
+            try:
+                with opened(self.path) as file:
+                    return file.convert("RGB")
+            except Exception:  # parsers raise whatever they meet in a damaged file
+                return None
         return self.image
 
     def to_json(self) -> dict[str, Any]:

@@ -19,3 +19,4 @@ class Course:
     branches: bool = True
     looks: tuple[float, ...] = (0.4, 0.65)
     forks: tuple[float, ...] = (0.4, 0.65)
+    second: int | None = None  # where the second pass begins, if there is one

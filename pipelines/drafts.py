@@ -18,6 +18,7 @@ from pipelines.editing import Canvas, Start
 from pipelines.runtime.devices import is_out_of_memory
 
 MAX_SEED = 2**63 - 1
+Enlarge = Callable[[torch.Tensor], torch.Tensor]  # uint8 (B, 3, H, W) → (B, 3, s × H, s × W)
 # More images at a time than this many pixels cost memory and bring no speed.
 CHUNK_PIXELS = 2**20
 
@@ -31,6 +32,7 @@ class Draft:
     generator, so that batch and device change nothing but rounding.
     """
 
+    enlarge: Enlarge | None = None  # what finished images go through, before they are laid
     log_likelihoods: list[float] | None = None  # of tokens so far, in nats; None without tokens
     unit = "step"
 
@@ -230,15 +232,22 @@ class Draft:
             if pixels is None:
                 continue
             seed = self.seeds[i]
+            if self.enlarge is not None:
+                pixels = self.enlarge(pixels[None])[0]
             if seed in self._canvases:
                 whole = self._canvases[seed].lay(to_image(pixels))
                 pixels = to_pixels(whole).to(pixels.device)
             self._pixels[seed] = pixels
 
     def _laid(
-        self, seeds: Sequence[int], images: list[Image.Image | None]
+        self, seeds: Sequence[int], images: list[Image.Image | None], exact: bool
     ) -> list[Image.Image | None]:
-        """Return images of some candidates laid on what an edit leaves as it is."""
+        """Return images of some candidates laid on what an edit leaves as it is.
+
+        With `exact` they are enlarged before, as the finished ones are.
+        """
+        if exact and (enlarge := self.enlarge) is not None:
+            images = [i if i is None else to_image(enlarge(to_pixels(i)[None])[0]) for i in images]
         return [
             image
             if image is None or seed not in self._canvases

@@ -4,7 +4,8 @@
 images in and out; loads no torch.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,29 @@ class Start:
 
 
 @dataclass(frozen=True)
+class SecondPass:
+    """How candidates that are done are drawn again, larger, from where they stand."""
+
+    size: tuple[int, int]  # in pixels (width, height)
+    strength: float  # above 0, to 1: how much is drawn anew
+    steps: int  # that are taken, whatever the strength
+    # Of uint8 images (B, 3, H, W), to about `size`; None enlarges their latents instead.
+    enlarge: "Callable[[torch.Tensor], torch.Tensor] | None" = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a strength out of range."""
+        if not 0 < self.strength <= 1:
+            raise ValueError(f"strength is {self.strength}; it must be above 0, up to 1")
+
+
+def second_steps(steps: int, strength: float, most: int) -> tuple[int, int]:
+    """Return how many steps a schedule has of which the last `steps` begin at `strength`, and which
+    is the first of them; as AUTOMATIC1111's web UI counts, whose steps are all taken."""
+    whole = max(steps, min(math.ceil(steps / strength), most))
+    return whole, whole - steps
+
+
+@dataclass(frozen=True)
 class Edit:
     """How an image and a mask become a start; the settings of the same names describe it."""
 
@@ -111,11 +135,13 @@ def prepare(
     edit: Edit,
     size: tuple[int, int],
     multiple: int = 1,
+    times: int = 1,
 ) -> Start:
     """Return the start of an edit of an RGB image; the mask (L) is of the same size.
 
-    The result has `size` pixels (width, height), and what is drawn is that, filled up to multiples
-    of `multiple` by its edge. With `inpaint_area` "masked" the result is as large as the image, and
+    What is drawn has `size` pixels (width, height), filled up to multiples of `multiple` by its
+    edge, and the result is `times` as large; it is as large as the image where that is drawn at
+    `size`, up to a pixel. With `inpaint_area` "masked" the result is as large as the image, and
     what is drawn is the masked part of it, with its surroundings, at `size`.
     """
     if mask is not None and edit.mask_blur:
@@ -125,13 +151,25 @@ def prepare(
         drawn = image.resize(size, Image.Resampling.LANCZOS, box)
         drawn_mask = mask.resize(size, Image.Resampling.BILINEAR, box)
         return _start(drawn, drawn_mask, edit, Canvas(image, mask, box))
-    image, mask = _resized(image, mask, size, edit.resize_mode)
+    same = size == (-(-image.width // times), -(-image.height // times))
+    result = image.size if same else (size[0] * times, size[1] * times)
+    image, mask = _resized(image, mask, result, edit.resize_mode)
     across, down = (-(-side // multiple) * multiple for side in size)
+    whole = across * times, down * times
     canvas = None
-    if mask is not None or size != (across, down):
-        canvas = Canvas(image, mask, (0, 0, across, down))
-    image, mask = _filled_up(image, (across, down)), mask and _filled_up(mask, (across, down))
+    if mask is not None or result != whole:
+        canvas = Canvas(image, mask, (0, 0, *whole))
+    image, mask = _filled_up(image, whole), mask and _filled_up(mask, whole)
+    if times > 1:
+        image = image.resize((across, down), Image.Resampling.LANCZOS)
+        mask = mask and _any_of(mask, (across, down))
     return _start(image, mask, edit, canvas)
+
+
+def _any_of(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Return a mask made smaller: white where any pixel of it is drawn anew."""
+    anew = mask.point([0] * ANEW + [255] * (256 - ANEW))
+    return anew.resize(size, Image.Resampling.BOX).point([0] + [255] * 255)
 
 
 def area(mask: Image.Image, padding: int, shape: tuple[int, int]) -> Box:

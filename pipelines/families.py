@@ -28,6 +28,7 @@ from pipelines.courses import Course
 from pipelines.dalle.settings import DalleSettings
 from pipelines.diffusion.samplers import SAMPLERS
 from pipelines.diffusion.settings import DiffusionSettings
+from pipelines.editing import second_steps
 from pipelines.loading import LoadOptions, Report, ignore_progress
 from pipelines.stock.settings import StockSettings
 from pipelines.unclip.settings import UnclipSettings
@@ -93,7 +94,14 @@ def _diffusion_course(spec: Spec, settings: Mapping[str, Any]) -> Course:
     edited = settings.get("init_image") is not None
     left_out = steps - min(steps, int(steps * settings.get("strength", 1.0))) if edited else 0
     total = sampler.evaluations(steps) - left_out * (1 + sampler.twice)
-    return Course(total, branches=sampler.stochastic)
+    second = None
+    if settings.get("hires") is not None:
+        second = total
+        drawn = settings["hires_steps"]
+        most = sampler.max_steps
+        whole, skipped = second_steps(drawn, settings["hires_strength"], most)
+        total += sampler.evaluations(whole) - skipped * (1 + sampler.twice)
+    return Course(total, branches=sampler.stochastic, second=second)
 
 
 def _dalle_course(spec: Spec, settings: Mapping[str, Any]) -> Course:

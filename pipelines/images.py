@@ -76,6 +76,25 @@ def open_image(source: str | os.PathLike[str] | bytes, enough: int | None = None
         return image
 
 
+def opened(
+    source: str | os.PathLike[str] | bytes,
+    formats: tuple[str, ...] = FORMATS,
+    most: int = MAX_PIXELS,
+) -> Image.Image:
+    """Open a file, or the bytes of one, with nothing decoded yet: what every door asks first.
+
+    Raises BadImageError for another format than these, for more than `most` pixels, and for a JPEG
+    of so many scans that it would be decoded for minutes.
+    """
+    name, data = _read(source)
+    image = _opened(data, name, formats)
+    if image.width * image.height > most:
+        raise BadImageError(
+            f"{name}: {image.width}x{image.height} is more than {most // 1_000_000} megapixels"
+        )
+    return image
+
+
 def to_rgb(image: Image.Image, name: str = "") -> Image.Image:
     """Any PIL image as RGB, turned upright by its EXIF tag. Raises BadImageError.
 
@@ -128,21 +147,25 @@ def _read(source: str | os.PathLike[str] | bytes) -> tuple[str, bytes]:
         raise BadImageError(f"{path}: {error.strerror}") from error
 
 
-def _opened(data: bytes, name: str) -> Image.Image:
-    """Read an image's header. Raises BadImageError."""
-    formats: tuple[str, ...] = FORMATS
+def _opened(data: bytes, name: str, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    """Read an image's header. Raises BadImageError, also for a JPEG of too many scans."""
     try:
-        if data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS:
+        if data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS and formats is FORMATS:
             _register_heic(name)
             formats = (*FORMATS, "HEIF")
         file = io.BytesIO(data)
-        if data[:3] == b"\xff\xd8\xff":  # past Pillow's limit of pixels: ours is about a fraction
+        if data[:3] == b"\xff\xd8\xff" and "JPEG" in formats:
+            if (scans := data.count(b"\xff\xda")) > MAX_SCANS:
+                raise BadImageError(f"{name}: a JPEG of {scans} scans; at most {MAX_SCANS} pass")
+            # Past Pillow's limit of pixels: ours is about a fraction.
             return JpegImagePlugin.JpegImageFile(file, name)
         return Image.open(file, formats=formats)
     except MemoryError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise BadImageError(f"{name}: not an image in one of {', '.join(FORMATS)}") from error
+        raise BadImageError(f"{name}: not an image in one of {', '.join(formats)}") from error
+    except Image.DecompressionBombError:
+        raise BadImageError(f"{name}: far too many megapixels") from None
     except BadImageError:
         raise
     except Exception as error:  # decoders meet damaged files with every kind of exception
@@ -165,10 +188,8 @@ def _choose_fraction(
 ) -> int:
     """Let a JPEG be decoded at a fraction, and return how many pixels are in memory then.
 
-    Raises BadImageError for one of too many pixels, or too many scans.
+    Raises BadImageError for one of too many pixels.
     """
-    if (scans := data.count(b"\xff\xda")) > MAX_SCANS:
-        raise BadImageError(f"{name}: a JPEG of {scans} scans; at most {MAX_SCANS} are read")
     whole = image.width * image.height
     held_whole = enough is None or image.mode != "RGB" or _comes_in_scans(image, data)
     check_size(image.height, image.width, name, MAX_PIXELS if held_whole else MAX_JPEG_PIXELS)

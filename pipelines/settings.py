@@ -236,6 +236,39 @@ class EditingSettings(TypedDict, total=False):
             local=True,
         ),
     ]
+    mask_text: Annotated[
+        str | None,
+        Setting(
+            "what is drawn anew, in words: the panda; several are joined by + and -, as in the "
+            "panda + the ball - the hat",
+            "Mask text",
+        ),
+    ]
+    mask_point: Annotated[
+        str | None,
+        Setting(
+            "what is drawn anew, by pixels on it: 40,30; more are joined by + and, beside it, by -",
+            "Mask point",
+            metavar="X,Y",
+        ),
+    ]
+    mask_box: Annotated[
+        str | None,
+        Setting(
+            "what is drawn anew, by a box around it: left,top,right,bottom; several are joined by "
+            "+ and -",
+            "Mask box",
+            metavar="BOX",
+        ),
+    ]
+    mask_model: Annotated[
+        str | None,
+        Setting(
+            "a folder with a network that finds masks: CLIPSeg by words, SAM by points and boxes",
+            local=True,
+            many=True,
+        ),
+    ]
     invert_mask: Annotated[
         bool | None,
         Setting("draw anew what is black in the mask, keep what is white", "Mask mode"),

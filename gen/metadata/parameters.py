@@ -3,12 +3,14 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Any
 
 from gen.metadata.record import Metadata, without_control_characters
 from gen.metadata.understood import MODEL, MODEL_HASH, READ, SIZE, UNREAD_MAX, make_record, name_of
-from gen.settings.request import SETTINGS
+from gen.settings.request import SETTINGS, Request
 from pipelines.diffusion.samplers import SAMPLERS, SCHEDULES
+from pipelines.settings import EditingSettings, settings_of
 
 # The order in which AUTOMATIC1111 writes its keys; the ones that only we know come last.
 ORDER = (
@@ -21,7 +23,11 @@ ORDER = (
     "Model hash",
     "Model",
     "VAE",
+    "Denoising strength",
     "Clip skip",
+    "Hires upscale",
+    "Hires steps",
+    "Hires upscaler",
     "RNG",
     "Version",
     "Temperature",
@@ -45,6 +51,7 @@ EDITS: Mapping[tuple[str, object], str] = {
     ("mask_fill", "blur"): "fill",
     ("inpaint_area", "masked"): "Only masked",
 }
+OF_EDITS = frozenset(each.label for each in settings_of(EditingSettings).values() if each.label)
 ABOVE = ("Negative prompt",)  # has a line of its own
 READ_KEYS = frozenset({*READ, MODEL, MODEL_HASH, SIZE}) - {"prompt", "negative_prompt"}
 NEGATIVE = ("Negative prompt:", "Negative Prompt:")
@@ -88,6 +95,11 @@ def _pairs(record: Metadata) -> dict[str, object]:
     }
     for name in ("invert_mask", "mask_fill", "inpaint_area"):
         pairs[SETTINGS[name].label] = EDITS.get((name, getattr(request, name)))
+    if request.upscale_model is not None:
+        enlarged = record.upscale > 1
+        pairs["Postprocess upscaler"] = PurePath(request.upscale_model).stem if enlarged else None
+    if request.hires_upscaler is not None:
+        pairs["Hires upscaler"] = _hires_upscaler(request)
     if request.sampler is not None:
         pairs["Sampler"] = SAMPLERS[request.sampler].a1111
     if request.schedule is not None:
@@ -112,6 +124,13 @@ def _pairs(record: Metadata) -> dict[str, object]:
     }
 
 
+def _hires_upscaler(request: Request) -> str:
+    """Return what enlarged between two passes, as their tools name it: a file by its name."""
+    if request.hires_upscaler == "model" and request.upscale_model is not None:
+        return PurePath(request.upscale_model).stem
+    return str(request.hires_upscaler).capitalize()
+
+
 def from_text(text: str) -> Metadata:
     """Read the text of any tool that writes one.
 
@@ -123,6 +142,8 @@ def from_text(text: str) -> Metadata:
         del pairs["Steps"]
     if pairs.get("Sampler") in (NO_SAMPLER, OWN_SAMPLER):
         del pairs["Sampler"]
+    if (near := pairs.pop("Variation seed", None)) is not None and "Seed" in pairs:
+        pairs |= {"Variation of seed": pairs["Seed"], "Seed": near}  # theirs is ours, and back
     values: dict[str, Any] = {"prompt": prompt, "negative_prompt": negative}
     used = {}
     for key, value in pairs.items():
@@ -136,8 +157,11 @@ def from_text(text: str) -> Metadata:
         there.add(SIZE)
     read = {key for name, key in used.items() if name in there}
     extra = {key: value for key, value in pairs.items() if key not in read}
-    others = [key for key in extra if key not in REMARKS and key not in used.values()]
-    notes = (f"not read: {', '.join(others[:UNREAD_MAX])}",) if others else ()
+    edits = [f"{key} {value}" for key, value in extra.items() if key in OF_EDITS]
+    others = [k for k in extra if k not in REMARKS and k not in used.values() and k not in OF_EDITS]
+    notes: tuple[str, ...] = ()
+    notes += (f"it was made from another image: {', '.join(edits)}",) if edits else ()
+    notes += (f"not read: {', '.join(others[:UNREAD_MAX])}",) if others else ()
     return replace(record, extra=extra, unread=record.unread + notes)
 
 

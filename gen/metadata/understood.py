@@ -26,6 +26,12 @@ READ = (
     "temperature",
     "token_top_k",
     "token_top_p",
+    "base_seed",
+    "variation",
+    "hires",
+    "hires_strength",
+    "hires_steps",
+    "hires_upscaler",
 )
 MODEL, MODEL_HASH, SIZE = "model", "model_hash", "size"
 UNREAD_MAX = 20  # lines
@@ -154,6 +160,9 @@ def _that_go_together(values: dict[str, Any], notes: list[str]) -> dict[str, Any
         notes.append(str(error))
         del values["schedule"]
         known = {**with_schedule(values)}
+    for name in ("hires_strength", "hires_steps", "hires_upscaler"):
+        if "hires" not in known or not known.get(name, 1):
+            known.pop(name, None)
     row = SAMPLERS.get(known.get("sampler", ""))
     if row is not None and known.get("schedule", "default") not in row.schedules:
         schedule = known.pop("schedule")

@@ -19,7 +19,6 @@ ENCODING: Mapping[str, Mapping[str, int]] = {
     "jpeg": {"quality": 95, "subsampling": 0},
     "webp": {"quality": 90},
 }
-MAX_UPSCALE = 8
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,6 @@ class Export:
     """How images become files."""
 
     format: str = "png"
-    upscale: int = 1  # times larger than drawn, in each direction
     strip_metadata: bool = False
 
     @property
@@ -37,8 +35,6 @@ class Export:
 
     def encode(self, image: Image.Image, record: Metadata) -> bytes:
         """Return the bytes of an image file; the same image and record give the same bytes."""
-        if self.upscale > 1:
-            image = upscaled(image, self.upscale)
         out = io.BytesIO()
         image.save(out, self.format, **ENCODING[self.format])
         data = out.getvalue()
@@ -57,11 +53,6 @@ class Export:
             return data
         record = replace(metadata.read(path), rank=rank, score=score, scores=scores)
         return metadata.embed(data, record)
-
-
-def upscaled(image: Image.Image, times: int) -> Image.Image:
-    """Return the image that many times larger in each direction, soft edges kept sharp."""
-    return image.resize((image.width * times, image.height * times), Image.Resampling.LANCZOS)
 
 
 def write(path: Path, data: bytes) -> None:

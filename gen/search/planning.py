@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from gen.errors import InputError
 from gen.search.paths import read_path
-from gen.search.schedule import BEAM, Schedule, count_finished, make_schedule
+from gen.search.schedule import BEAM, Schedule, count_finished, make_schedule, refining
 from gen.settings.request import Request
 from pipelines import families
 from pipelines.checkpoints.specs import Spec
@@ -22,6 +22,8 @@ def plan_search(
     read_path(whole.seed, whole.branches)  # what an image says of itself may be wrong
     if whole.branches is not None and whole.candidates > 1:
         raise InputError("branches: are those of one image: ask for 1 candidate")
+    if whole.refine is not None:
+        return None, _refining(whole, models)
     if whole.search is None:
         if whole.budget is not None:
             raise InputError("budget: is for a search: add search prune or beam")
@@ -38,6 +40,20 @@ def plan_search(
             whole.search, course, budget * cost // sum(costs), turns[:finished].count(model)
         )
         for model, (course, cost) in enumerate(zip(courses, costs, strict=True))
+    )
+
+
+def _refining(whole: Request, models: Sequence[tuple[Spec, Request]]) -> tuple[Schedule, ...]:
+    """Return how each model draws its share quickly, and the best again."""
+    if whole.search is not None or whole.budget is not None:
+        raise InputError("refine and search: each says who goes on: give one of them")
+    if len({spec.folder for spec, _ in models}) < len(models):
+        raise InputError("refine: name each model once")
+    courses = [_course(spec, own, "refine") for spec, own in models]
+    turns = [i % len(models) for i in range(whole.candidates)]
+    return tuple(
+        refining(course, turns.count(model), turns[: whole.refine].count(model))
+        for model, course in enumerate(courses)
     )
 
 

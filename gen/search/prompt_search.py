@@ -35,7 +35,9 @@ def found_drafts(
     before it is carried out. Raises InputError without a scorer.
     """
     if scorer is None:
-        raise InputError("search: needs a reranker, which says what looks best: leave out -r none")
+        raise InputError(
+            "search and refine need a reranker, which says what looks best: leave out -r none"
+        )
     model = place_of(plan, spec)
     schedule, request = plan.schedules[model], plan.models[model][1]
     field = field_of(plan, spec, job)

@@ -85,6 +85,13 @@ def make_schedule(search: str, course: Course, budget: int, finished: int) -> Sc
     return build(course, low, finished)
 
 
+def refining(course: Course, begin: int, finished: int) -> Schedule:
+    """Return the search whose one look is between two passes."""
+    assert course.second is not None
+    rungs = (Rung(course.second, finished),) if begin > finished else ()
+    return Schedule(begin, rungs, course.start, course.total)
+
+
 def _prune(course: Course, begin: int, finished: int) -> Schedule:
     """Successive halving (Jamieson and Talwalkar, arXiv 1502.07943): the same share goes at each
     look."""

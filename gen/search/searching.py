@@ -71,7 +71,7 @@ class Search:
             size = self.sizes.choose(len(left), free_memory(self.pipeline.device))
             batch, left = left[:size], left[size:]
             firsts = [path.seed for path in parts(batch, 1)]
-            begun = drafting.begin(self.pipeline, self.request, firsts, self.sizes)
+            begun = drafting.begin(self.pipeline, self.request, firsts, self.sizes, self.how)
             while begun:
                 draft = begun.pop()
                 own = [path for path in batch if path.first in draft.seeds]

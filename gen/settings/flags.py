@@ -11,7 +11,7 @@ import rerank.model.specs
 from gen.errors import InputError
 from gen.models import NO_RERANKER
 from gen.run_folder.folder import KEEP
-from gen.run_folder.saving import MAX_UPSCALE, SUFFIX_OF_FORMAT
+from gen.run_folder.saving import SUFFIX_OF_FORMAT
 from gen.settings.request import MODEL_SETTINGS, SETTINGS, with_schedule
 from pipelines.loading import OFFLOAD
 from pipelines.runtime.terminal import Parser
@@ -211,13 +211,6 @@ def _add_saving(parser: Parser) -> None:
     )
     group.add_argument(
         "--format", choices=list(SUFFIX_OF_FORMAT), default="png", help="default: png"
-    )
-    group.add_argument(
-        "--upscale",
-        type=_whole_number(1, MAX_UPSCALE),
-        default=1,
-        metavar="N",
-        help=f"save images N times larger, up to {MAX_UPSCALE}; adds no detail (default: 1)",
     )
     group.add_argument(
         "--strip-metadata",

@@ -16,6 +16,7 @@ from pipelines.families import ModelSettings
 from pipelines.runtime.terminal import did_you_mean
 from pipelines.settings import InputError, Setting, Value, settings_of
 
+MAX_UPSCALE = 8
 NAMES_SHOWN = 250  # characters, of all settings
 MAX_SEED = 2**63 - 1
 RANDOM_SEED = -1
@@ -79,6 +80,39 @@ class RequestSettings(TypedDict, total=False):
             low=1,
             high=100_000_000,
         ),
+    ]
+    refine: Annotated[
+        int | None,
+        Setting(
+            "draw the candidates quickly, in few steps and no larger than the model's own size; so "
+            "many of the best are drawn again at full steps and size, and ranked anew",
+            "Refine",
+            low=1,
+            high=10_000,
+        ),
+    ]
+    upscale: Annotated[
+        int | None,
+        Setting(
+            "how many times larger images come out than they are drawn, by --upscale-model or the "
+            "model's own upsampler; without one no detail is added; 1: as drawn",
+            "Postprocess upscale by",
+            low=1,
+            high=MAX_UPSCALE,
+        ),
+    ]
+    upscale_model: Annotated[
+        str | None,
+        Setting(
+            "a file with a network that enlarges images, of Real-ESRGAN's and ESRGAN's kind",
+            "Postprocess upscaler",
+            metavar="FILE",
+            local=True,
+        ),
+    ]
+    upscale_model_hash: Annotated[
+        str | None,
+        Setting("the SHA-256 of the file of --upscale-model", "Upscaler hash", asked=False),
     ]
     variations_of: Annotated[
         str | None,

@@ -120,9 +120,10 @@ def carry_out(
             last = perf_counter()
             on_step(Step(draft.seeds, draft.done, draft.total))
 
+    upscaler = models.upscaler_for(task.plan, task.spec, watch)
     candidates = {candidate.seed: candidate for candidate in task.candidates}
     if not task.plan.schedules:
-        how = Drafting(len(candidates), follow, watch, cancel)
+        how = Drafting(len(candidates), follow, watch, cancel, upscaler=upscaler)
         drafts = finished_drafts(pipeline, list(task.candidates), how, early=False)
         return [
             drawn
@@ -130,7 +131,7 @@ def carry_out(
             if (drawn := _drawn(models, pipeline, draft, task.plan, candidates)) is not None
         ]
     pieces: list[Piece] = []
-    how = Drafting(models.batch_size, follow, watch, cancel)
+    how = Drafting(models.batch_size, follow, watch, cancel, upscaler=upscaler)
     made = {s: Result(task.plan.request.replace(seed=s), 0) for s in task.made}
     job = Job(0, made, searches=task.searches)
     scorer = models.load_scorer(watch)

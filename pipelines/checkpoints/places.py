@@ -17,6 +17,7 @@ from pipelines.checkpoints.specs import HUB_NAME, SHIPPED, Spec, hub_folder, pat
 from pipelines.runtime.terminal import did_you_mean
 
 FACTS = "salon.json"  # what JSON files of diffusers have no place for: see `Spec`
+UPSAMPLER = "upsampler"  # a folder beside the networks
 MAX_ENTRIES = 100_000
 
 
@@ -29,6 +30,7 @@ class Facts(TypedDict, total=False):
     licence: str
     draws: str
     long_prompts: bool
+    upsampler: str  # its folder, seen from the model's
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,10 @@ def with_facts(spec: Spec, place: Place) -> Spec:
         if unknown := facts.keys() - Facts.__annotations__.keys():
             raise WeightsError(f"{path} has unknown facts: {', '.join(sorted(unknown))}")
         facts["defaults"] = {**spec.defaults, **facts.get("defaults", {})}
-        spec = replace(spec, **facts)
+        named = facts.pop("upsampler", None)
+        spec = replace(spec, upsampler=_upsampler(place.path, named), **facts)
+    elif (place.path / UPSAMPLER).is_dir():
+        spec = replace(spec, upsampler=place.path / UPSAMPLER)
     known = None if place.repository is None else PUBLIC.get(place.repository)
     if known is None:
         return spec
@@ -137,6 +142,19 @@ def with_facts(spec: Spec, place: Place) -> Spec:
     if known.licence is not None and "licence" not in read_pulled(place.path):
         licence = known.licence
     return replace(spec, draws=known.draws, defaults=defaults, licence=licence)
+
+
+def _upsampler(folder: Path, named: str | None) -> Path | None:
+    """Return the folder of a model's upsampler: its own, or one that ships beside the model.
+
+    Raises WeightsError for any other, and for one that is not there.
+    """
+    if named is None:
+        return folder / UPSAMPLER if (folder / UPSAMPLER).is_dir() else None
+    path = (folder / named).resolve()
+    if not path.is_relative_to(folder.resolve().parent) or not path.is_dir():
+        raise WeightsError(f"{folder / FACTS}: upsampler {named[:100]}: there is no such folder")
+    return path
 
 
 def in_hub_cache(repository: str) -> bool:

@@ -107,6 +107,7 @@ class Spec:
     # What a single file says instead of its layout's scheduler.
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     inpaints: bool = False  # whether the UNet also reads a mask and the image around it
+    upsampler: Path | None = None  # the folder of what enlarges its images, unless that is unasked
     lacks_prior: bool = False  # so that a text alone is not enough: see `Adapters.prior`
 
     @property

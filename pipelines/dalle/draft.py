@@ -233,7 +233,7 @@ class DalleDraft(Draft):
             None if p is None else to_image(p.where(whole, GREY))
             for p, whole in zip(decoded, shown, strict=True)
         ]
-        return self._laid(seeds, images)
+        return self._laid(seeds, images, exact)
 
     @torch.inference_mode()
     def completed(self) -> list[torch.Tensor | None]:

@@ -34,6 +34,7 @@ from pipelines.dalle.settings import DrawingSettings
 from pipelines.dalle.spec import read_spec
 from pipelines.drafts import check_seeds, draw
 from pipelines.editing import Start
+from pipelines.images import opened
 from pipelines.loading import LoadOptions, Report, ignore_progress
 from pipelines.runtime.devices import choose_device, choose_dtype
 from pipelines.settings import with_defaults
@@ -229,7 +230,7 @@ class Dalle:
         """
         size = self.dvae.config.size
         if not isinstance(image, Image.Image):
-            with Image.open(image) as file:
+            with opened(image) as file:
                 file.load()
                 image = file
         check_init_image(image, size, size)

@@ -1,7 +1,8 @@
 """Candidates of latent diffusion in progress, and the arithmetic of a step."""
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -120,35 +121,48 @@ class State:
         )
 
 
+class Pass:
+    """A way from noise to images, or the end of one: its timesteps and what the UNet is told."""
+
+    def __init__(
+        self,
+        conditions: Sequence[Condition],
+        size: tuple[int, int],
+        scheduler: Any,
+        first: int,
+        begin: Callable[[State, Sequence[int]], State] | None = None,
+    ) -> None:
+        """Keep the timesteps of a scheduler from the `first` on, and a condition for each step.
+
+        `begin` makes the state of this pass of the one before it, and the seeds.
+        """
+        self.conditions = conditions
+        self.size = size
+        self.begin = begin
+        self.times = scheduler.timesteps[first:]  # on the CPU, for the scheduler
+        self.alpha_bars = interpolate(scheduler.alphas_cumprod, self.times)
+
+
 class DiffusionDraft(Draft):
     """Candidates of latent diffusion; a step evaluates the UNet once for all of them."""
 
     def __init__(
         self,
         pipeline: "LatentDiffusion",
-        conditions: Sequence[Condition],
-        size: tuple[int, int],
+        passes: Sequence[Pass],
         stochastic: bool,
         seeds: Sequence[int],
         state: State,
         start: Start | None = None,
-        first: int = 0,
     ) -> None:
-        """Begin with a state; `first` is the place of its first timestep in the scheduler's.
-
-        `conditions` are one for each step.
-        """
-        super().__init__(seeds, size, pipeline.device, start)
+        """Begin with the state of the first pass; each next one begins where the last has ended."""
+        super().__init__(seeds, passes[-1].size, pipeline.device, start)
         self._pipeline = pipeline
-        self._conditions = conditions
-        self._size = size
+        self._passes = passes
         self._stochastic = stochastic
         self._state: State | None = state
-        timesteps = state.scheduler.timesteps[first:]
-        self._times = timesteps  # on the CPU, for the scheduler
-        self._timesteps = timesteps.to(pipeline.device)
-        self._alpha_bars = interpolate(state.scheduler.alphas_cumprod, timesteps)
-        self._total = len(timesteps)
+        self._ends = list(itertools.accumulate(len(each.times) for each in passes))
+        self._total = self._ends[-1]
 
     @property
     def total(self) -> int:
@@ -163,22 +177,39 @@ class DiffusionDraft(Draft):
     @torch.inference_mode()
     def _advance(self, count: int) -> None:
         state = self._open.copy()
+        end = state.done + count
+        for one, last in zip(self._passes, self._ends, strict=True):
+            if state.done < min(end, last):
+                state = self._along(one, state, last - len(one.times), min(end, last))
+        self._state = state
+
+    def _along(self, one: Pass, state: State, before: int, end: int) -> State:
+        """Return the state after `end` steps of all, within a pass that begins `before` them."""
+        if one.begin is not None and state.done == before:
+            state = one.begin(state, self.seeds)
         scheduler, latents, clean = state.scheduler, state.latents, state.clean
         noise = {"generator": state.generators} if self._stochastic else {}
-        prediction_type = scheduler.config.prediction_type
-        end, given = state.done + count, state.given
-        for i in range(state.done, end):
-            t = self._times[i]
+        prediction_type, given = scheduler.config.prediction_type, state.given
+        timesteps = one.times.to(latents.device)
+        for i in range(state.done - before, end - before):
+            t = one.times[i]
             x_t = scheduler.scale_model_input(latents, t)
             read = x_t if given is None else given.read(x_t)
-            step = min(i // scheduler.order, len(self._conditions) - 1)
-            output = self._conditions[step].predict(self._pipeline.unet, read, self._timesteps[i])
-            clean = predict_clean(x_t, output, self._alpha_bars[i], prediction_type)
+            step = min(i // scheduler.order, len(one.conditions) - 1)
+            output = one.conditions[step].predict(self._pipeline.unet, read, timesteps[i])
+            clean = predict_clean(x_t, output, one.alpha_bars[i], prediction_type)
             latents = scheduler.step(output, t, latents, return_dict=False, **noise)[0]
             if given is not None:
-                following = self._times[i + 1 : i + 2]
+                following = one.times[i + 1 : i + 2]
                 latents = given.keep(latents, scheduler, following if len(following) else None)
-        self._state = replace(state, latents=latents, clean=clean, done=end)
+        return replace(state, latents=latents, clean=clean, done=end)
+
+    @property
+    def _shown(self) -> torch.Tensor | None:
+        """Latents (N, C, h, w) of what the images are by now: those that a pass has finished, or
+        those that were predicted last; None before the first step."""
+        state = self._open
+        return state.latents if state.done in self._ends else state.clean
 
     @torch.inference_mode()
     def preview(
@@ -190,8 +221,7 @@ class DiffusionDraft(Draft):
         or with `exact` their images by the real decoder. A candidate whose values are not finite,
         or whose exact preview is flagged, is None in the list.
         """
-        state = self._open
-        clean = state.latents if state.done == self.total else state.clean
+        clean = self._shown
         if clean is None:
             return None
         seeds = self.seeds
@@ -200,17 +230,16 @@ class DiffusionDraft(Draft):
             clean = clean[torch.tensor(indices, device=clean.device)]
             seeds = tuple(seeds[i] for i in indices)
         if not exact:
-            images = self._pipeline.latent_rgb.images(clean, self._size)
+            images = self._pipeline.latent_rgb.images(clean, self._passes[-1].size)
         else:
             decoded = self._checked(seeds, clean)
             images = [None if p is None else to_image(p) for p in decoded]
-        return self._laid(seeds, images)
+        return self._laid(seeds, images, exact)
 
     @torch.inference_mode()
     def completed(self) -> list[torch.Tensor | None]:
         """Return the images that the network predicts now, by the real decoder."""
-        state = self._open
-        clean = state.latents if state.done == self.total else state.clean
+        clean = self._shown
         if clean is None:
             raise RuntimeError("before the first step there is nothing to complete")
         return self._checked(self.seeds, clean)

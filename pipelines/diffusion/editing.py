@@ -5,15 +5,18 @@ Meng et al., SDEdit (arXiv 2108.01073); blending at each step after Lugmayr et a
 2112.10752, section 4.5).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 
 from pipelines import decoding
 from pipelines.denoising import slerp
-from pipelines.editing import Start
+from pipelines.drafts import to_image, to_pixels
+from pipelines.editing import SecondPass, Start
 
 if TYPE_CHECKING:
     from pipelines.diffusion.pipeline import LatentDiffusion
@@ -109,6 +112,44 @@ def encode_start(
         other = torch.cat([torch.randn(shape, generator=g) for g in generators]).to(device)
         clean = (1 - mask) * clean + mask * other
     return Given(clean, noise, mask, beside)
+
+
+@torch.inference_mode()
+def all_drawn(pipeline: "LatentDiffusion", noise: torch.Tensor, factor: int) -> Given | None:
+    """Return what a UNet that inpaints reads where nothing is given: an empty image, masked
+    everywhere. None for other UNets. `noise` is (N, C, h, w)."""
+    if not pipeline.spec.inpaints:
+        return None
+    N, _, h, w = noise.shape
+    blank = torch.zeros((1, 3, h * factor, w * factor), device=pipeline.device)
+    around = decoding.encode(pipeline.vae, blank)  # (1, C, h, w)
+    beside = torch.cat([torch.ones_like(around[:, :1]), around], dim=1).expand(N, -1, -1, -1)
+    return Given(torch.zeros_like(noise), noise, None, beside)
+
+
+@torch.inference_mode()
+def enlarge_latents(
+    pipeline: "LatentDiffusion", latents: torch.Tensor, second: SecondPass, factor: int
+) -> torch.Tensor:
+    """Return finished latents (N, C, h, w) at the size of a second pass.
+
+    One that cannot be decoded is not finite there either.
+    """
+    width, height = second.size
+    size = height // factor, width // factor
+    if second.enlarge is None:
+        return torch.nn.functional.interpolate(latents, size, mode="bilinear")
+    rows = []
+    for pixels in decoding.decode(pipeline.vae, latents):
+        if pixels is None:
+            rows.append(latents.new_full((1, latents.shape[1], *size), math.nan))
+            continue
+        image = to_image(second.enlarge(pixels[None])[0])
+        if image.size != second.size:
+            image = image.resize(second.size, Image.Resampling.LANCZOS)
+        rgb = to_pixels(image)[None].to(pipeline.device) / 127.5 - 1
+        rows.append(decoding.encode(pipeline.vae, rgb))
+    return torch.cat(rows)
 
 
 def _without_masked(start: Start, pixels: torch.Tensor) -> torch.Tensor:

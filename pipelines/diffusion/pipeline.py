@@ -10,10 +10,10 @@ Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models (ar
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from PIL import Image
@@ -22,14 +22,24 @@ from pipelines import decoding
 from pipelines.checkpoints import specs
 from pipelines.checkpoints.places import locate
 from pipelines.checkpoints.specs import NO_ADAPTERS, Adapters, Spec
+from pipelines.denoising import copy_scheduler
 from pipelines.diffusion import prompt_editing
 from pipelines.diffusion.adapters import add
-from pipelines.diffusion.draft import Condition, DiffusionDraft, State, guidance_embedding
+from pipelines.diffusion.draft import (
+    Condition,
+    DiffusionDraft,
+    Pass,
+    State,
+    guidance_embedding,
+)
 from pipelines.diffusion.editing import (
     VARIATION,
+    Given,
+    all_drawn,
     begin_latents,
     draw_noise,
     encode_start,
+    enlarge_latents,
     first_step,
 )
 from pipelines.diffusion.networks import Networks, load_networks
@@ -38,10 +48,10 @@ from pipelines.diffusion.prompt_weights import SYNTAXES
 from pipelines.diffusion.safety import SafetyChecker
 from pipelines.diffusion.samplers import SAMPLERS, check_sampler, make_scheduler
 from pipelines.diffusion.settings import DrawingSettings
-from pipelines.diffusion.spec import NEEDS_A_MASK, read_spec
+from pipelines.diffusion.spec import read_spec
 from pipelines.diffusion.text import Encoding, Text
 from pipelines.drafts import check_seeds, draw
-from pipelines.editing import Start
+from pipelines.editing import SecondPass, Start, second_steps
 from pipelines.loading import LoadOptions, Report, ignore_progress
 from pipelines.runtime.devices import choose_device, choose_dtype, compile_networks, set_attention
 from pipelines.runtime.offloading import check_offload, offload_networks
@@ -150,11 +160,13 @@ class LatentDiffusion:
         *,
         seeds: Sequence[int],
         start: Start | None = None,
+        second: SecondPass | None = None,
         **settings: Unpack[DrawingSettings],
     ) -> DiffusionDraft:
         """Start one candidate per seed. What is not given is the model's default.
 
         With a `start` candidates begin from its images, in their size, each with noise of its own.
+        With a `second` pass they are drawn again from what they have become, larger.
 
         pipelines/diffusion/settings.py describes the settings. A guidance of at most 1 follows
         the prompt without comparing it with `negative_prompt`. `clip_skip` 1 reads the layer of the
@@ -168,8 +180,6 @@ class LatentDiffusion:
         guidance, sampler, schedule = chosen["guidance"], chosen["sampler"], chosen["schedule"]
         clip_skip = chosen.get("clip_skip", 1)
         syntax = chosen.get("prompt_syntax", SYNTAXES[0])
-        if start is None and self.spec.inpaints:
-            raise ValueError(f"{self.spec.name} {NEEDS_A_MASK}")
         self._check(seeds, width, height, guidance)
         self.text.check_clip_skip(clip_skip)
         if syntax not in SYNTAXES:
@@ -189,21 +199,51 @@ class LatentDiffusion:
         shape = (self.vae.config.latent_channels, height // factor, width // factor)
         base_seed, variation = chosen.get("base_seed"), chosen.get("variation", VARIATION)
         noise = draw_noise(generators, shape, base_seed, variation).to(self.device)
-        given, latents = None, noise * scheduler.init_noise_sigma
+        latents = noise * scheduler.init_noise_sigma
+        given = all_drawn(self, noise, factor)
         if start is not None:
             given = encode_start(self, start, noise, generators)
             latents = begin_latents(given, start.strength, scheduler, first)
-        size = (width, height)
-        return DiffusionDraft(
-            pipeline=self,
-            conditions=self._conditions(told, guidance, size, clip_skip, syntax),
-            size=size,
-            stochastic=SAMPLERS[sampler].stochastic,
-            seeds=seeds,
-            state=State(latents, None, generators, scheduler, 0, given),
-            start=start,
-            first=first,
-        )
+        conditions = self._conditions(told, guidance, (width, height), clip_skip, syntax)
+        passes = [Pass(conditions, (width, height), scheduler, first)]
+        if second is not None:
+            passes.append(self._second_pass(prompt, second, chosen))
+        state = State(latents, None, generators, scheduler, 0, given)
+        return DiffusionDraft(self, passes, SAMPLERS[sampler].stochastic, seeds, state, start)
+
+    def _second_pass(self, prompt: str, second: SecondPass, chosen: Mapping[str, Any]) -> Pass:
+        """Return the pass that begins with finished latents. Raises ValueError for its size."""
+        self._check_size(*second.size)
+        sampler, schedule = chosen["sampler"], chosen["schedule"]
+        check_sampler(sampler, schedule, second.steps)
+        steps, skipped = second_steps(second.steps, second.strength, SAMPLERS[sampler].max_steps)
+        scheduler = make_scheduler(sampler, schedule, self.scheduler_config)
+        scheduler.set_timesteps(steps)
+        first = skipped * scheduler.order
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(first)
+        base_seed, variation = chosen.get("base_seed"), chosen.get("variation", VARIATION)
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+        def begin(state: State, seeds: Sequence[int]) -> State:
+            clean = enlarge_latents(self, state.latents, second, factor)
+            generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+            noise = draw_noise(generators, clean.shape[1:], base_seed, variation).to(self.device)
+            given = all_drawn(self, noise, factor)
+            given = Given(clean, noise, None, None if given is None else given.beside)
+            latents = begin_latents(given, second.strength, scheduler, first)
+            return replace(
+                state,
+                latents=latents,
+                clean=clean,
+                scheduler=copy_scheduler(scheduler),
+                given=given,
+            )
+
+        syntax, clip_skip = chosen.get("prompt_syntax", SYNTAXES[0]), chosen.get("clip_skip", 1)
+        told = prompt_editing.moments(prompt, chosen.get("negative_prompt"), second.steps, syntax)
+        conditions = self._conditions(told, chosen["guidance"], second.size, clip_skip, syntax)
+        return Pass(conditions, second.size, scheduler, first, begin)
 
     def __call__(
         self, prompt: str, *, seeds: Sequence[int], **settings: Unpack[DrawingSettings]
@@ -287,6 +327,9 @@ class LatentDiffusion:
         check_seeds(seeds)
         if not math.isfinite(guidance):
             raise ValueError(f"guidance is {guidance}; it must be a finite number")
+        self._check_size(width, height)
+
+    def _check_size(self, width: int, height: int) -> None:
         multiple, largest = self.spec.size_multiple, self.spec.max_size
         for name, pixels in (("width", width), ("height", height)):
             if not multiple <= pixels <= largest or pixels % multiple:

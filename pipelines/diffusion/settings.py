@@ -1,6 +1,6 @@
 """The settings that latent diffusion takes. Loads no torch."""
 
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 from pipelines.diffusion import names, prompt_weights, samplers
 from pipelines.settings import EditingSettings, Setting, SizedSettings
@@ -92,7 +92,56 @@ class DrawingSettings(SizedSettings, total=False):
     ]
 
 
-class DiffusionSettings(DrawingSettings, EditingSettings, total=False):
+def upscalers() -> dict[str, str]:
+    """Return what may enlarge images between two passes."""
+    return {name: name for name in ("latent", "lanczos", "model")}
+
+
+class SecondPassSettings(TypedDict, total=False):
+    """How images are drawn again, larger: what AUTOMATIC1111's web UI calls hires fix."""
+
+    hires: Annotated[
+        float | None,
+        Setting(
+            "draw images a second time, so many times larger, from what the first pass made",
+            "Hires upscale",
+            aliases=("hr_scale", "hires_upscale"),
+            low=1,
+            high=8,
+        ),
+    ]
+    hires_strength: Annotated[
+        float | None,
+        Setting(
+            "how much the second pass draws anew; by default 0.5",
+            "Denoising strength",
+            low=0,
+            high=1,
+        ),
+    ]
+    hires_steps: Annotated[
+        int | None,
+        Setting(
+            "steps of the second pass, all of which are taken; by default as many as of the first",
+            "Hires steps",
+            aliases=("hr_second_pass_steps",),
+            low=1,
+            high=1000,
+        ),
+    ]
+    hires_upscaler: Annotated[
+        str | None,
+        Setting(
+            "what enlarges between the passes: model is --upscale-model or the model's own "
+            "upsampler, and the default where there is one; else latent",
+            "Hires upscaler",
+            aliases=("hr_upscaler",),
+            names=upscalers,
+        ),
+    ]
+
+
+class DiffusionSettings(DrawingSettings, EditingSettings, SecondPassSettings, total=False):
     """All of it: also what an image begins from, and files that change the model as it loads."""
 
     lora: Annotated[

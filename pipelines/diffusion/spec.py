@@ -37,10 +37,6 @@ TWO_TEXT_COMPONENTS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-# What is said of a model that cannot draw from text alone; see `Spec.inpaints`.
-NEEDS_A_MASK = "repaints parts of an image and cannot draw from text alone: choose another model"
-
-
 # Folders that were saved to change images hold the same networks.
 PIPELINE_CLASSES = {
     "StableDiffusionPipeline": COMPONENTS,

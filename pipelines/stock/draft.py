@@ -75,7 +75,8 @@ class StockDraft(Draft):
             if seed not in self._made:
                 self.failed[seed] = UNFINISHED
         pixels = self._decode(chosen)
-        return [None if each is None else to_image(each) for each in pixels]
+        images = [None if each is None else to_image(each) for each in pixels]
+        return self._laid([self.seeds[i] for i in chosen], images, exact)
 
     def close(self) -> None:
         """End the thread and free all memory."""

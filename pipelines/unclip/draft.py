@@ -88,7 +88,8 @@ class UnclipDraft(Draft):
             seeds = tuple(seeds[i] for i in indices)
         if not exact and (rough := self._pipeline.rough_images(clean, self._size)) is not None:
             return rough
-        return [None if p is None else to_image(p) for p in self._shown(seeds, clean)]
+        images = [None if p is None else to_image(p) for p in self._shown(seeds, clean)]
+        return self._laid(seeds, images, exact)
 
     @torch.inference_mode()
     def completed(self) -> list[torch.Tensor | None]:

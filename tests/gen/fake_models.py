@@ -21,7 +21,7 @@ import rerank.reranker  # now: it takes over the default's name when it is impor
 from gen.events import Watch
 from pipelines import families
 from pipelines.checkpoints import specs
-from pipelines.drafts import to_image
+from pipelines.drafts import to_image, to_pixels
 from pipelines.loading import LoadOptions
 
 SETTINGS = ("negative_prompt", "width", "height", "steps", "guidance", "sampler", "schedule")
@@ -77,6 +77,7 @@ class FakeDraft:
         self.log_likelihoods: list[float] | None = None
         self.closed = False
         self.unit = "step"
+        self.enlarge: Callable[[torch.Tensor], torch.Tensor] | None = None
         self._images: list[Image.Image | None] | None = None
 
     def step(self, count: int = 1) -> None:
@@ -108,7 +109,7 @@ class FakeDraft:
         halves = []
         for seeds in (self.seeds[:middle], self.seeds[middle:]):
             half = FakeDraft(self.pipeline, self.prompt, seeds, **self.facts)
-            half.done = self.done
+            half.done, half.enlarge = self.done, self.enlarge
             halves.append(half)
         return halves[0], halves[1]
 
@@ -141,6 +142,8 @@ class FakeDraft:
         self.pipeline.drawn += self.seeds
         self.failed = {s: "not finite" for s in self.seeds if s in self.pipeline.broken_seeds}
         pictures = [picture(self.prompt, seed, self.size) for seed in self.seeds]
+        if self.enlarge is not None:
+            pictures = [to_image(self.enlarge(to_pixels(each)[None])[0]) for each in pictures]
         self.pipeline.pictures += [weakref.ref(image) for image in pictures]
         self._images = [
             None if seed in self.failed else image

@@ -69,14 +69,40 @@ def test_the_cases(name: str) -> None:
 
 
 def test_what_is_not_understood_is_said_and_kept() -> None:
-    text = A1111.replace("Euler a", "DPM++ SDE Karras") + ", Hires upscale: 2, Version: v1.9"
+    text = (
+        A1111.replace("Euler a", "DPM++ SDE Karras")
+        + ", Face restoration: CodeFormer, Version: v1.9"
+    )
     record = from_text(text)
     assert record.unread == (
         "sampler DPM++ SDE Karras: there is none here",
-        "not read: Hires upscale",
+        "not read: Face restoration",
     )
     assert record.extra["Sampler"] == "DPM++ SDE Karras"
     assert (record.request.seed, record.request.schedule) == (42, "trailing")
+
+
+def test_what_the_web_ui_says_of_edits_variations_and_two_passes_is_read() -> None:
+    """As its versions since 1.6 write it; their Seed is the one that a variation stays near."""
+    seeds = ", Variation seed: 99, Variation seed strength: 0.3"
+    record = from_text(A1111 + seeds)
+    assert (record.request.seed, record.request.base_seed) == (99, 42)
+    assert (record.request.variation, record.unread) == (0.3, ())
+    two = ", Denoising strength: 0.45, Hires upscale: 1.5, Hires steps: 8, Hires upscaler: Latent"
+    made = from_text(A1111 + two).request
+    assert (made.hires, made.hires_strength, made.hires_steps) == (1.5, 0.45, 8)
+    assert made.hires_upscaler == "latent"
+    record = from_text(A1111 + two.replace("Latent", "R-ESRGAN 4x+"))
+    assert (record.request.hires, record.request.hires_upscaler) == (1.5, None)
+    assert record.unread == ("hires_upscaler R-ESRGAN 4x+: there is none here",)
+    edit = ", Denoising strength: 0.6, Mask blur: 4, Inpaint area: Only masked"
+    record = from_text(A1111 + edit)
+    assert record.request.given().keys() & {"strength", "hires_strength", "mask_blur"} == set()
+    assert record.unread == (
+        "it was made from another image: Denoising strength 0.6, Mask blur 4, "
+        "Inpaint area Only masked",
+    )
+    assert record.extra["Mask blur"] == "4"
 
 
 def test_a_schedule_that_the_sampler_lacks_is_left_out_with_a_note() -> None:

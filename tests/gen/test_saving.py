@@ -34,13 +34,6 @@ def test_png_is_exact_and_the_others_are_close() -> None:
         assert max(abs(a - b) for a, b in zip(after, IMAGE.tobytes(), strict=True)) < 24
 
 
-def test_upscale_enlarges_the_file() -> None:
-    large = opened(Export("png", upscale=3).encode(IMAGE, RECORD))
-    assert large.size == (192, 144)
-    corner = large.resize(IMAGE.size, Image.Resampling.BOX).tobytes()
-    assert max(abs(a - b) for a, b in zip(corner, IMAGE.tobytes(), strict=True)) < 24
-
-
 def test_stripped_metadata_leaves_nothing() -> None:
     data = Export("png", strip_metadata=True).encode(IMAGE, RECORD)
     assert b"panda" not in data

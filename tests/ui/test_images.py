@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import fake_models
 import pytest
@@ -17,7 +18,7 @@ from PIL import Image
 from gen.errors import InputError
 from pipelines import families
 from ui.api.images import PIECE, decode, from_base64, open_image
-from ui.api.sizes import can_draw, nearest_size, sizes
+from ui.api.sizes import can_draw, nearest_size, size_settings, sizes, times_of
 from ui.service.reading import Reader
 
 
@@ -109,7 +110,7 @@ def test_a_jpeg_of_very_many_scans(reader: Reader) -> None:
     data = out.getvalue()
     assert decode(data, reader).size == (64, 64)
     last = data[data.rindex(b"\xff\xda") : -2]
-    with pytest.raises(InputError, match="100 scans"):
+    with pytest.raises(InputError, match="scans; at most 64"):
         open_image(data[:-2] + last * 100 + data[-2:])
 
 
@@ -201,6 +202,22 @@ def test_a_model_of_one_size() -> None:
     assert not can_draw(replace(spec, max_size=256), 128, 128)
     assert nearest_size(replace(spec, max_size=256), 128, 96) == (64, 64)
     assert sizes(spec) == "stickers-dalle draws 64x64"
+
+
+@pytest.mark.parametrize(
+    ("size", "times"),
+    [((256, 256), 4), ((128, 192), 2), ((64, 64), 1), ((1024, 512), 4), ((192, 192), 3)],
+)
+def test_a_size_is_that_of_the_result(size: tuple[int, int], times: int, tmp_path: Path) -> None:
+    """A model with an upsampler draws a fraction of what is asked for."""
+    drawn = {"width": 64, "height": 64, "upscale": 4}
+    spec = fake_models.spec("fake", tmp_path / "fake")
+    spec = replace(spec, upsampler=tmp_path, defaults={**spec.defaults, **drawn})
+    assert times_of([spec], size) == times
+    assert times_of([replace(spec, upsampler=None)], size) == 1
+    service = SimpleNamespace(find=lambda name: spec)
+    settings = size_settings(service, "fake", size)  # type: ignore[arg-type]
+    assert settings == {"width": size[0] // times, "height": size[1] // times, "upscale": times}
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,18 @@ def test_settings_that_are_not_for_visitors(
 
 
 @pytest.mark.fault("memory runs out")
+def test_who_ranks_is_chosen_unless_workers_have_loaded_it(service: Service) -> None:
+    assert service.usual_rerankers == ["fake-jury"]
+    assert service.chooses_rerankers  # between this one and those that ship
+    outcome = service.submit(PANDA, rerankers=["stickers-clip"]).future.result(PATIENCE)
+    assert outcome.made == 2
+    assert service.engine.rerankers == [("stickers-clip", 1.0)]
+    drawn(service, PANDA.replace(seed=9))
+    assert service.engine.rerankers == [("fake-jury", 1.0)]
+    service.engine.workers = 2
+    assert not service.chooses_rerankers
+
+
 def test_out_of_memory_fails_one_job_and_the_next_one_runs(
     service: Service, fakes: fake_models.Studio
 ) -> None:

@@ -244,6 +244,12 @@ def _upsampler(run: Path) -> Task:
     return UpsamplerTask(UpsamplerRecipe(), vae, load_dvae(_trained(run, "dvae")))
 
 
+def _masks(run: Path) -> Task:
+    from train.world.masks import MasksTask
+
+    return MasksTask(*_reader(run), reader=_trained(run, "text"))
+
+
 def _reader(run: Path) -> tuple[CLIPTextModel, CLIPTokenizer]:
     """Return the text tower and its tokenizer; the pooled projection is CLIP's alone."""
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -294,6 +300,10 @@ TASKS: dict[str, tuple[Callable[[Path], Task], Schedule]] = {
     ),
     "upsampler": (
         _upsampler,
+        Schedule(32, 2e-3, warmup_steps=100, ema_decay=0.998, minutes=60, save_minutes=8),
+    ),
+    "masks": (
+        _masks,
         Schedule(32, 2e-3, warmup_steps=100, ema_decay=0.998, minutes=60, save_minutes=8),
     ),
     "diffusion": (

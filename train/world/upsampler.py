@@ -19,7 +19,8 @@ from torch.nn import functional
 
 from pipelines.checkpoints.loading import save_network
 from pipelines.dalle.dvae import DiscreteVae
-from pipelines.upscale.compact import CompactConfig, CompactUpsampler
+from pipelines.upscale.compact import CompactUpsampler
+from pipelines.upscale.layouts import CompactConfig
 from train.loop import Task
 from train.world.dvae import draw_images
 from train.world.renderer import CELL, render

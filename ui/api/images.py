@@ -3,7 +3,6 @@
 import base64
 import binascii
 import io
-import math
 import re
 from dataclasses import dataclass
 
@@ -11,19 +10,18 @@ from PIL import Image, ImageOps
 
 from gen import metadata
 from gen.errors import InputError
+from gen.images import BadImageError, opened
 from gen.result import Result
 from gen.run_folder.saving import ENCODING
 from ui.service.reading import Reader
 
 FORMATS = ("PNG", "JPEG", "WEBP")  # PIL would also try the parsers of rare and dangerous formats
 MAX_BYTES = 20_000_000
-JPEG, SCAN = b"\xff\xd8", b"\xff\xda"  # how a JPEG begins, and each of its scans
-MOST_SCANS = 100  # cameras and encoders make ten; each takes as long as the whole image
 TOO_LARGE = f"an image larger than {MAX_BYTES // 1_000_000} MB is not read"
+NO_IMAGE = "not a PNG, JPEG or WebP image, or a damaged one"
 MAX_PIXELS = 32_000_000
 PIECE = 1_000_000  # characters of base64
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}:|//")
-TOO_MANY_PIXELS = f"an image of more than {MAX_PIXELS // 1_000_000} megapixels is not read"
 
 
 @dataclass(frozen=True)
@@ -92,18 +90,10 @@ def open_image(data: bytes) -> Image.Image:
     """Open an upload: its size is checked, its pixels not decoded yet. Raises InputError."""
     if len(data) > MAX_BYTES:
         raise InputError(TOO_LARGE)
-    if data.count(SCAN) > MOST_SCANS and data.startswith(JPEG):
-        raise InputError(f"a JPEG of more than {MOST_SCANS} scans is not read")
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        size = image.size
-    except Image.DecompressionBombError as error:
-        raise InputError(TOO_MANY_PIXELS) from error
-    except Exception as error:  # parsers raise whatever they meet in a damaged file
-        raise InputError("not a PNG, JPEG or WebP image, or a damaged one") from error
-    if math.prod(size) > MAX_PIXELS:
-        raise InputError(TOO_MANY_PIXELS)
-    return image
+        return opened(data, FORMATS, MAX_PIXELS)
+    except BadImageError as error:  # its cause is what a parser met, in words for nobody
+        raise InputError(str(error) if error.__cause__ is None else NO_IMAGE) from error
 
 
 def decode(data: bytes, reader: Reader) -> Image.Image:

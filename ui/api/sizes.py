@@ -2,6 +2,7 @@
 
 import math
 
+from gen import enlarging
 from gen.models import Spec
 from gen.settings.request import SETTINGS
 from ui.api.answers import ParameterError
@@ -27,9 +28,12 @@ def fitted_size(service: Service, model: str | None, width: int, height: int) ->
 
 def size_settings(service: Service, model: str | None, size: tuple[int, int]) -> dict[str, int]:
     """Return the settings that draw a `fitted_size`: none, if no model takes another size."""
-    if not any(takes_size(spec) for spec in chosen_specs(service, model)):
-        return {}
-    return {"width": size[0], "height": size[1]}
+    specs = chosen_specs(service, model)
+    larger = {"upscale": times_of(specs, size)} if any(spec.upsampler for spec in specs) else {}
+    times = larger.get("upscale", 1)
+    if not any(takes_size(spec) for spec in specs):
+        return larger
+    return {"width": size[0] // times, "height": size[1] // times, **larger}
 
 
 def chosen_specs(service: Service, model: str | None) -> list[Spec]:
@@ -39,7 +43,21 @@ def chosen_specs(service: Service, model: str | None) -> list[Spec]:
 
 
 def _all_draw(specs: list[Spec], size: tuple[int, int]) -> bool:
-    return all(can_draw(spec, *size) for spec in specs)
+    times = times_of(specs, size)
+    return all(can_draw(spec, size[0] // times, size[1] // times) for spec in specs)
+
+
+def times_of(specs: list[Spec], size: tuple[int, int]) -> int:
+    """Return how many times smaller images are drawn so that they come out in this size: as many
+    as the models' own upsamplers usually enlarge, or the next fewer with which all can draw it."""
+    most = min(enlarging.usual_times(spec) for spec in specs)
+    drawn = (
+        times
+        for times in range(most, 1, -1)
+        if size[0] % times == size[1] % times == 0
+        and all(can_draw(spec, size[0] // times, size[1] // times) for spec in specs)
+    )
+    return next(drawn, 1)
 
 
 def takes_size(spec: Spec) -> bool:

@@ -7,6 +7,7 @@ from fastapi.responses import FileResponse
 from PIL import Image
 from starlette.exceptions import HTTPException
 
+from gen.images import opened as bounded
 from gen.run_folder.events import IMAGE_NAME, SavedImage
 from ui.api.images import FORMATS
 from ui.service.service import Service
@@ -39,7 +40,7 @@ def opened(path: Path | None) -> Image.Image | None:
     if path is None:
         return None
     try:
-        with Image.open(path, formats=FORMATS) as file:
+        with bounded(path, FORMATS) as file:
             return file.convert("RGB")
     except Exception:  # parsers raise whatever they meet in a damaged file
         return None

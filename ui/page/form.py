@@ -87,8 +87,9 @@ class Form:
         }
 
     def rerankers_of(self, values: Sequence[Any]) -> list[str]:
-        """Return the rerankers that are chosen, if all values are given."""
-        return list(values[-1] or ()) if len(values) == len(self.controls) else []
+        """Return the rerankers that are chosen, if all values are given; none is the usual ones."""
+        is_chosen = self.service.chooses_rerankers and len(values) == len(self.controls)
+        return list(values[-1] or ()) if is_chosen else []
 
     def filled(self, request: Request, models: Sequence[str]) -> list[Any]:
         """Return what the controls become to use a request's settings, while `models` are chosen.
@@ -184,7 +185,8 @@ def build_form(
     with gr.Row(elem_id="drawing-settings"):
         for name in service.offered(models.values()):
             fields[name] = field_of(SETTINGS[name], first)
-    fields["search"] = field_of(SETTINGS["search"], first)
+    for name in ("search", "upscale"):
+        fields[name] = field_of(SETTINGS[name], first)
     loras, vaes = service.catalog.loras, service.catalog.vaes
     with gr.Accordion("LoRAs", visible=bool(loras), open=True, elem_id="loras"):
         sliders = {
@@ -202,7 +204,7 @@ def build_form(
         value=service.usual_rerankers,
         label="Ranked by",
         info="several are combined: each says its own, and the mean ranks",
-        visible=len(service.rerankers) > 1,
+        visible=service.chooses_rerankers,
         elem_id="rerankers",
     )
     form = Form(service, prompt, chosen, fields, sliders, vae, styles, rerankers, dice)
@@ -247,7 +249,7 @@ def field_of(setting: Setting, chosen: Sequence[Spec], value: Value | None = Non
         "min_width": 140,
         "elem_id": setting.name,
     }
-    if setting.name in MODEL_SETTINGS:
+    if setting.name not in COUNTS and setting.name != "seed":
         facts["info"] = setting.help
     if setting.names is not None:
         names = list(dict.fromkeys(setting.names().values()))
@@ -259,7 +261,7 @@ def field_of(setting: Setting, chosen: Sequence[Spec], value: Value | None = Non
         hint = "random" if setting.name == "seed" else None
         shown = None if default is None else str(default)
         return gr.Textbox(shown, max_lines=4, placeholder=hint, **facts)
-    if setting.name in MODEL_SETTINGS:  # may be left to the model, but an empty Number says 0
+    if setting.name not in COUNTS:  # may be left to the model, but an empty Number says 0
         shown = None if default is None else str(default)
         return gr.Textbox(shown, max_lines=1, placeholder=LEFT, **facts)
     return gr.Number(value=default, step=1 if setting.kind is int else 0.5, **facts)

@@ -1,10 +1,11 @@
 """What the page shows before anything is drawn: what the model can draw, examples, and the last
 images of the folder."""
 
-import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+
+from pydantic_core import from_json
 
 from gen.models import Spec
 from gen.run_folder.fold import PromptHistory
@@ -92,7 +93,7 @@ def _words(path: Path | None) -> tuple[str, ...]:
     if path is None:
         return ()
     try:
-        nouns = json.loads(path.read_text(encoding="utf-8")).get("nouns", [])
+        nouns = from_json(path.read_bytes()).get("nouns", [])
         return tuple(str(noun["name"]) for noun in nouns)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ()

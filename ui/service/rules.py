@@ -17,6 +17,7 @@ LIMITS: Mapping[str, int] = {
     "prior_steps": 250,
     "candidates": 128,
     "prior_candidates": 256,
+    "upscale": 4,
 }
 KEYS = ("models", "settings", "delete", "most")
 HELP = 'a TOML file: models = ["NAME"], settings = ["steps"], delete = false, [most] steps = 50'

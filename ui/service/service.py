@@ -12,6 +12,8 @@ from time import perf_counter
 from types import MappingProxyType
 from typing import Any
 
+from PIL import Image, ImageOps
+
 from gen.engine import Engine, Outcome
 from gen.errors import InputError
 from gen.events import Event, Watch, ignore_events
@@ -131,6 +133,12 @@ class Service:
         return [name for name, each in self.rerankers.items() if each in self._usual]
 
     @property
+    def chooses_rerankers(self) -> bool:
+        """Whether visitors may choose what ranks; workers load what ranks once, for all."""
+        alone = self.engine.workers is None and self.engine.ray is None
+        return alone and len(self.rerankers) > 1
+
+    @property
     def in_memory(self) -> dict[str, Spec]:
         """The models that visitors may choose and that are loaded, by name."""
         return {n: spec for n, spec in self.models.items() if self.engine.loaded(spec) is not None}
@@ -225,6 +233,19 @@ class Service:
         if not self._usual:
             raise InputError("this server has no reranker")
         return self._submitted(Job(client, partial(self._score_uploads, prompt, files, closely)))
+
+    def enlarge(self, data: bytes, upscaler: Path, times: float, client: str = "") -> Job:
+        """Have an image file enlarged so many times in its turn; the job's future gets the image.
+
+        Raises InputError as `submit` does; the future may raise InputError for a file that is
+        no image, or too large for it.
+        """
+
+        def work(job: Job) -> Image.Image:
+            image = ImageOps.exif_transpose(decode(data, self.reader)).convert("RGB")
+            return self.engine.enlarged(image, upscaler, times, job.follow)
+
+        return self._submitted(Job(client, work))
 
     def _score_uploads(
         self, prompt: str, files: Sequence[bytes], closely: bool, job: Job

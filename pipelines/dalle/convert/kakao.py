@@ -13,8 +13,8 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.pickles import read_tensors
 from pipelines.dalle.convert import vqgan
-from pipelines.dalle.convert.reading import read_tensors
 from pipelines.dalle.convert.recipe import Fill, Piece, Plan, Rows, choose_heads, shape_of
 from pipelines.dalle.convert.tokenizer import read_merges, read_words, save_tokenizer
 from pipelines.dalle.convert.writing import write_index, write_network

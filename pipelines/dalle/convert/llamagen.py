@@ -19,7 +19,7 @@ from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.headers import shards
 from pipelines.checkpoints.loading import AGAIN, building, first_line
-from pipelines.dalle.convert.reading import only_file, read_tensors
+from pipelines.checkpoints.pickles import only_file, read_tensors
 from pipelines.dalle.convert.recipe import (
     Fill,
     Piece,

@@ -15,9 +15,9 @@ import torch
 
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.loading import AGAIN
+from pipelines.checkpoints.pickles import read_tensors
 from pipelines.dalle.bart import BartConfig
 from pipelines.dalle.convert import vqgan
-from pipelines.dalle.convert.reading import read_tensors
 from pipelines.dalle.convert.recipe import Fill, Piece, Plan, Rows, choose_heads, shape_of
 from pipelines.dalle.convert.tokenizer import read_merges, read_words, write_tokenizer
 from pipelines.dalle.convert.writing import write_index, write_network

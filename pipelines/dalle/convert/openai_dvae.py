@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from pipelines.dalle.convert.reading import read_network
+from pipelines.checkpoints.pickles import read_network
 from pipelines.dalle.convert.recipe import Plan, Rows, shape_of
 from pipelines.dalle.convert.writing import build, write_network
 from pipelines.dalle.dvae import DvaeConfig, TowerConfig

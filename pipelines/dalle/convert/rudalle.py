@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.pickles import only_file, read_tensors
 from pipelines.dalle.convert import vqgan
-from pipelines.dalle.convert.reading import only_file, read_tensors
 from pipelines.dalle.convert.recipe import Fill, Piece, Plan, Rows, choose_heads, shape_of
 from pipelines.dalle.convert.tokenizer import write_tokenizer
 from pipelines.dalle.convert.writing import write_index, write_network

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from reduced_models import build, write_configs, write_folder
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.diffusion.samplers import make_scheduler
 from pipelines.drafts import draw
-from pipelines.editing import Canvas, Edit, Start, prepare
+from pipelines.editing import Canvas, Edit, SecondPass, Start, prepare
+from pipelines.upscale.enlarging import plain
 
 SAMPLERS = ("euler", "euler_a", "ddim", "dpmpp_2m", "heun", "unipc")
 SEEDS = (3, 4)
@@ -93,6 +95,32 @@ def test_image_to_image_is_that_of_diffusers(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("encoder_means")
+def test_a_second_pass_is_image_to_image_of_diffusers(
+    pipeline: LatentDiffusion, tiny_diffusion_folder: Path
+) -> None:
+    pipe = stock(tiny_diffusion_folder, "StableDiffusionImg2ImgPipeline", safety_checker=None)
+    settings: dict[str, Any] = {"steps": 2, "guidance": 3.0, "width": 64, "height": 64}
+    second = SecondPass((96, 96), 0.5, 3, partial(plain, times=1.5))
+    for sampler in SAMPLERS:
+        if sampler == "euler_a":
+            continue  # its noise in the second pass goes on with that of the first
+        first = draw(pipeline.begin("a panda", seeds=[3], sampler=sampler, **settings))[0]
+        assert first is not None
+        begun = pipeline.begin("a panda", seeds=[3], sampler=sampler, second=second, **settings)
+        pipe.scheduler = make_scheduler(sampler, "default", pipeline.scheduler_config)
+        [theirs] = pipe(
+            "a panda",
+            image=first.resize((96, 96), Image.Resampling.LANCZOS),
+            generator=torch.Generator().manual_seed(3),
+            num_inference_steps=6,
+            strength=0.5,
+            guidance_scale=3.0,
+        ).images
+        assert differ(draw(begun)[0], theirs) <= 2, sampler
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("encoder_means")
 @pytest.mark.parametrize("strength", [0.7, 1.0])
 def test_inpainting_is_that_of_diffusers(
     pipeline: LatentDiffusion, tiny_diffusion_folder: Path, strength: float
@@ -121,9 +149,13 @@ def test_inpainting_with_nine_channels_is_that_of_diffusers(
         unet = UNet2DConditionModel.from_config({**config, "in_channels": 9})
     unet.half().save_pretrained(folder / "unet")
     pipeline = LatentDiffusion.from_pretrained(folder, device="cpu")
-    with pytest.raises(ValueError, match="cannot draw from text alone"):
-        pipeline.begin("a panda", seeds=[1])
     pipe = stock(folder, "StableDiffusionInpaintPipeline", safety_checker=None)
+    alone = draw(pipeline.begin("a panda", seeds=SEEDS, steps=6, guidance=3.0, sampler="euler"))
+    white = Image.new("L", (64, 64), 255)  # from text alone: all of the image is masked
+    theirs = stock_images(
+        pipe, "euler", pipeline, mask_image=[white] * 2, strength=1.0, width=64, height=64
+    )
+    assert all(differ(a, b) <= 2 for a, b in zip(alone, theirs, strict=True))
     mask = mask_of(16, 8, 48, 40)
     for sampler, strength in zip(SAMPLERS, (1.0, 0.7) * 3, strict=True):
         mine = ours(pipeline, sampler, Start((picture(),), strength, mask))

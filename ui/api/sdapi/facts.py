@@ -13,7 +13,7 @@ from gen.metadata.foreign import read_any
 from gen.settings import SAMPLERS, SCHEDULES
 from ui.api.answers import new_router
 from ui.api.images import from_base64, open_image
-from ui.api.sdapi.extras import UPSCALERS
+from ui.api.sdapi.extras import UPSCALERS, networks
 from ui.api.sdapi.options import title
 from ui.api.sdapi.request import THEIR_NAMES
 from ui.service.service import Service
@@ -198,7 +198,7 @@ def _add_lists(router: APIRouter, service: Service) -> None:
     @router.get("/upscalers")
     async def upscalers() -> list[Upscaler]:
         """List the ways to enlarge images; the first is none, as tools expect."""
-        return [Upscaler(name=name) for name in UPSCALERS]
+        return [Upscaler(name=name) for name in (*UPSCALERS, *networks(service))]
 
     @router.get("/scripts")
     async def scripts() -> Scripts:

@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import save_file
 
 from pipelines.checkpoints.errors import WeightsError
-from pipelines.dalle.convert.__main__ import main
-from pipelines.dalle.convert.reading import (
+from pipelines.checkpoints.pickles import (
     Record,
     only_file,
     read_network,
     read_pickle,
     read_tensors,
 )
+from pipelines.dalle.convert.__main__ import main
 
 
 class Runs:

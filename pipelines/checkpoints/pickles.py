@@ -22,7 +22,8 @@ from pipelines.checkpoints.headers import AGAIN, read_header
 from pipelines.checkpoints.loading import first_line
 
 TRAINER = ("pytorch_lightning.", "argparse.Namespace")  # what trainers store beside the weights
-WEIGHTS = ("state_dict", "model", "module")  # where in their files the weights are …
+# Where in their files the weights are …
+WEIGHTS = ("params_ema", "params", "state_dict", "model", "module")
 DEEPEST = 3  # … one in the other, at most
 MODULES = ("dall_e.", "torch.nn.modules.")  # whole networks, as OpenAI saved them
 ZIP, PICKLE = b"PK", b"\x80"  # how files of torch.save begin, since 1.6 and before
