@@ -164,8 +164,8 @@ def _opened(data: bytes, name: str, formats: tuple[str, ...] = FORMATS) -> Image
         raise
     except Image.UnidentifiedImageError as error:
         raise BadImageError(f"{name}: not an image in one of {', '.join(formats)}") from error
-    except Image.DecompressionBombError as error:
-        raise BadImageError(f"{name}: far too many megapixels") from error
+    except Image.DecompressionBombError:
+        raise BadImageError(f"{name}: far too many megapixels") from None
     except BadImageError:
         raise
     except Exception as error:  # decoders meet damaged files with every kind of exception

@@ -18,6 +18,7 @@ from ui.service.reading import Reader
 FORMATS = ("PNG", "JPEG", "WEBP")  # PIL would also try the parsers of rare and dangerous formats
 MAX_BYTES = 20_000_000
 TOO_LARGE = f"an image larger than {MAX_BYTES // 1_000_000} MB is not read"
+NO_IMAGE = "not a PNG, JPEG or WebP image, or a damaged one"
 MAX_PIXELS = 32_000_000
 PIECE = 1_000_000  # characters of base64
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}:|//")
@@ -91,8 +92,8 @@ def open_image(data: bytes) -> Image.Image:
         raise InputError(TOO_LARGE)
     try:
         return opened(data, FORMATS, MAX_PIXELS)
-    except BadImageError as error:
-        raise InputError(str(error)) from error
+    except BadImageError as error:  # its cause is what a parser met, in words for nobody
+        raise InputError(str(error) if error.__cause__ is None else NO_IMAGE) from error
 
 
 def decode(data: bytes, reader: Reader) -> Image.Image:
