@@ -275,7 +275,7 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_drawn(studio: Stu
     ):
         with pytest.raises(InputError, match=why):
             resolve(Request("a fox", seed=1, **asked))  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="needs a reranker"):
+    with pytest.raises(InputError, match="need a reranker"):
         generate("a fox", engine=Engine(reranker="none"), **PRUNE)
     assert studio.pipeline.batches == []
 

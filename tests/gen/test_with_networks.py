@@ -446,12 +446,12 @@ def watch(event):
 engine = Engine("cpu", reranker="none", batch_size=16)
 draw(1, 64)
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-for spare, candidates in ((300e6, 16), (30e6, 16)):
-    resource.setrlimit(resource.RLIMIT_AS, (int(held + spare), resource.RLIM_INFINITY))
-    try:
-        draw(candidates, 256)
-    except RoomError as error:
-        print(error)
+resource.setrlimit(resource.RLIMIT_AS, (int(held + 100e6), resource.RLIM_INFINITY))
+try:
+    for side in (128, 256, 512, 768, 1024, 1536):
+        draw(4, side)
+except RoomError as error:
+    print(error)
 draw(1, 64)
 """
 
@@ -470,7 +470,7 @@ def test_a_limit_of_memory_halves_the_batch_and_the_next_job_runs(
     assert done.returncode == 0, done.stderr
     told = done.stdout.splitlines()
     assert told[0] == "made 1"
-    assert "made 16" in told
+    assert "made 4" in told
     assert "halved" in told
     assert told[-2].startswith("not enough memory for one candidate alone: try a smaller --width")
     assert told[-1] == "made 1"

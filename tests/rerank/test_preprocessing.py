@@ -272,7 +272,7 @@ def png_header(width: int, height: int) -> bytes:
     ("width", "height", "message"),
     [
         (10_000, 10_000, "10000x10000 is more than 64 megapixels"),
-        (30_000, 30_000, "exceeds limit"),  # PIL's own check
+        (30_000, 30_000, "far too many megapixels"),  # PIL's own check
         (100_000, 1, "100000x1 pixels is too narrow"),
         (1, 100_000, "1x100000 pixels is too narrow"),
     ],

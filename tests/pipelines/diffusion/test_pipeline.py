@@ -202,8 +202,9 @@ def test_zero_is_a_value(pipeline: LatentDiffusion) -> None:
     with pytest.raises(ValueError, match="width is 0"):
         pipeline.begin("a", seeds=[0], width=0)
     zero = pipeline.begin("a", seeds=[0], guidance=0.0)
-    assert zero._conditions[0].guidance == 0.0
-    assert zero._conditions[0].negative is None
+    condition = zero._passes[0].conditions[0]
+    assert condition.guidance == 0.0
+    assert condition.negative is None
 
 
 def test_begin_encodes_once_and_remembers(

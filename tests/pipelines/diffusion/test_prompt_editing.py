@@ -155,8 +155,8 @@ def test_each_step_is_told_its_own_text(
 def test_a_sampler_that_asks_twice_is_told_the_same_twice(pipeline: LatentDiffusion) -> None:
     draft = pipeline.begin("[panda|balloon]", seeds=[1], steps=3, sampler="heun", guidance=1.0)
     told: list[int] = []
-    panda, balloon, _ = draft._conditions
-    draft._conditions = [_Spy(each, told) for each in draft._conditions]
+    panda, balloon, _ = draft._passes[0].conditions
+    draft._passes[0].conditions = [_Spy(each, told) for each in draft._passes[0].conditions]
     draft.step(draft.total)
     assert told == [id(each) for each in (panda, panda, balloon, balloon, panda)]
 
@@ -176,8 +176,8 @@ class _Spy:
 def test_and_follows_each_text_by_its_weight(pipeline: LatentDiffusion) -> None:
     """ε(x) + w Σ wᵢ (ε(x, cᵢ) − ε(x)), from one network evaluation at a time."""
     draft = pipeline.begin("a panda :0.6 AND red AND blue :-0.3", seeds=[1, 2], guidance=4.0)
-    x_t, t = draft._open.latents, draft._timesteps[0]
-    condition = draft._conditions[0]
+    x_t, t = draft._open.latents, draft._passes[0].times[0]
+    condition = draft._passes[0].conditions[0]
 
     def evaluated(prompt: str) -> torch.Tensor:
         return condition.evaluate(pipeline.unet, x_t, t, [pipeline.text.encode(prompt)] * 2)
@@ -204,7 +204,7 @@ def test_and_without_guidance_is_a_mean(pipeline: LatentDiffusion) -> None:
 @pytest.mark.slow
 def test_and_of_short_and_long_prompts(pipeline: LatentDiffusion) -> None:
     draft = pipeline.begin("a panda AND " + "red " * 50, seeds=[1], guidance=2.0)
-    assert {each.hidden.shape for each in draft._conditions[0].texts} == {(1, 64, 32)}
+    assert {each.hidden.shape for each in draft._passes[0].conditions[0].texts} == {(1, 64, 32)}
     draft.step()
 
 
@@ -229,8 +229,8 @@ def test_an_edit_counts_its_own_steps(pipeline: LatentDiffusion) -> None:
 
     start = Start((Image.new("RGB", (64, 64), "red"),), strength=0.5)
     draft = pipeline.begin("[panda:balloon:0.5]", seeds=[1], start=start, steps=8)
-    assert len(draft._conditions) == draft.total == 4
-    assert [each is draft._conditions[0] for each in draft._conditions] == [
+    assert len(draft._passes[0].conditions) == draft.total == 4
+    assert [each is draft._passes[0].conditions[0] for each in draft._passes[0].conditions] == [
         True,
         True,
         False,
