@@ -51,9 +51,9 @@ def photo(path: Path, size: tuple[int, int]) -> str:
     return str(path)
 
 
-def planned(folder: Path, own: Path | None, asked: dict[str, Any], **facts: Any) -> Plan:
+def planned(folder: Path, own: Path | None, asked: dict[str, Any], **defaults: Any) -> Plan:
     made = spec("fake", folder / "fake", tuple(settings_of(DiffusionSettings)))
-    made = replace(made, upsampler=own, **facts)
+    made = replace(made, upsampler=own, defaults={**made.defaults, **defaults})
     return resolve(Request("a panda", seed=1, **asked), lambda name: made)
 
 
@@ -63,8 +63,7 @@ def test_an_upsampler_of_the_model_is_used_unless_told_otherwise(
     assert planned(tmp_path, None, {}).request.upscale is None
     assert planned(tmp_path, upsampler, {}).request.upscale == 4
     assert planned(tmp_path, upsampler, {"upscale": 1}).request.upscale == 1
-    defaults = {"width": 64, "height": 64, "upscale": 2}
-    assert planned(tmp_path, upsampler, {}, defaults=defaults).request.upscale == 2
+    assert planned(tmp_path, upsampler, {}, width=64, height=64, upscale=2).request.upscale == 2
     file = str(upsampler / "model.safetensors")
     made = planned(tmp_path, None, {"upscale_model": file}).request
     assert (made.upscale, len(str(made.upscale_model_hash))) == (4, 64)

@@ -74,7 +74,9 @@ def test_brackets_are_signs_in_plain_prompts(text: Text) -> None:
 
 def test_the_shorter_prompt_is_stretched(pipeline: LatentDiffusion) -> None:
     settings: dict[str, Any] = {"seeds": [1], "guidance": 3.0, "steps": 2}
-    condition = pipeline.begin("panda " * 40, negative_prompt="blue", **settings)._conditions[0]
+    condition = (
+        pipeline.begin("panda " * 40, negative_prompt="blue", **settings)._passes[0].conditions[0]
+    )
     assert condition.negative is not None
     assert condition.negative.hidden.shape == condition.texts[0].hidden.shape == (1, 64, 32)
     silence = pipeline.text.encode("").hidden
