@@ -196,3 +196,12 @@ def test_webuiapi_paints_under_a_mask(whole: bool, webui: Any) -> None:
 
 def distance(image: Image.Image) -> float:
     return float(np.abs(np.asarray(image, float) - np.asarray(PHOTO, float)).mean())
+
+
+def test_a_second_pass_enlarges(client: Any) -> None:
+    more = {**MORE, "candidates": 1, "hires": 2, "hires_strength": 0.5, "hires_steps": 2}
+    answer = client.images.generate(prompt="a red star", extra_body=more)
+    image = opened(answer.data[0])
+    request = metadata.read_image(image).request
+    assert image.size == (128, 128)
+    assert (request.hires, request.hires_strength, request.hires_steps) == (2, 0.5, 2)

@@ -51,7 +51,7 @@ LOCAL = {
     "mix_with",
     "prior",
 }
-OF_SECOND_PASS = {"hires_strength", "hires_steps", "hires_upscaler"}  # which go with hires
+OF_SECOND_PASS = {"hires", "hires_strength", "hires_steps", "hires_upscaler"}  # see test_edits
 WITH_AN_IMAGE = {*EDITS, "init_image_hash", "mask_hash", "image_prompt_hash", "mix_with_hash"}
 FAMILIES = {"whole-diffusion": DiffusionSettings, "whole-dalle": DalleSettings}
 
@@ -162,8 +162,8 @@ def test_every_visible_field_is_drawn_with(
         form = build_form(whole.service, build_prompt(), *build_quick(whole.service))
     shown = visible(form)
     taken = {name for name in MODEL_SETTINGS if any(name in spec.settings for spec in chosen)}
-    whole = {"candidates", "top_k", "seed", "search", "upscale"}
-    assert set(shown) == whole | (taken - LOCAL - WITH_AN_IMAGE)
+    of_all = {"candidates", "top_k", "seed", "search", "upscale"}
+    assert set(shown) == of_all | (taken - LOCAL - WITH_AN_IMAGE)
     counts = {"candidates": 2, "top_k": 1}
 
     def drawn(filled: Sequence[str]) -> Request:
@@ -176,7 +176,8 @@ def test_every_visible_field_is_drawn_with(
         assert outcome.made == 2
         return outcome.plan.request
 
-    shown.remove("search")  # which needs networks: see test_journeys
+    # What needs networks: see test_journeys and test_edits.
+    shown = [name for name in shown if name not in {"search", *OF_SECOND_PASS}]
     for name in set(shown) - set(counts) - {"seed"}:
         assert getattr(drawn([name]), name) == some(SETTINGS[name])
     drawn(shown)
