@@ -26,6 +26,7 @@ from pipelines.diffusion.draft import Condition
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.diffusion.samplers import make_scheduler
 from pipelines.diffusion.text import Encoding
+from pipelines.drafts import Pipeline
 from rerank.learn.choices import Choice, files_of
 from train.loop import Task
 from train.sheets import tile
@@ -108,14 +109,7 @@ class PreferTask(Task):
 
     def sheet(self) -> Image.Image:
         """Four images of each of some prompts, by the model's own defaults."""
-        pipeline, shown = self.frozen[0], list(self.texts)[:SHOWN]
-        images = []
-        for prompt in shown:
-            with pipeline.begin(prompt, seeds=range(4)) as draft:
-                draft.step(draft.total)
-                images.append(draft.pixels().cpu())
-        captions = [prompt for prompt in shown for _ in range(4)]
-        return tile(torch.cat(images), columns=8, captions=captions)
+        return drawn_sheet(self.frozen[0], list(self.texts))
 
     def save(self, folder: Path) -> None:
         """Write pytorch_lora_weights.safetensors, which diffusers and `--lora` read."""
@@ -160,3 +154,14 @@ class PreferTask(Task):
         told = self.frozen[0].text.encode(prompt)
         pooled = None if told.pooled is None else told.pooled.clone()
         return replace(told, hidden=told.hidden.clone(), pooled=pooled)
+
+
+def drawn_sheet(pipeline: Pipeline, prompts: Sequence[str]) -> Image.Image:
+    """Return four images of each of the first prompts, drawn with the model's own defaults."""
+    shown, images = prompts[:SHOWN], []
+    for prompt in shown:
+        with pipeline.begin(prompt, seeds=range(4)) as draft:
+            draft.step(draft.total)
+            images.append(draft.pixels().cpu())
+    captions = [prompt for prompt in shown for _ in range(4)]
+    return tile(torch.cat(images), columns=8, captions=captions)

@@ -26,8 +26,7 @@ from pipelines.dalle.pipeline import Dalle
 from pipelines.dalle.transformer import Transformer
 from rerank.learn.choices import Choice, files_of
 from train.loop import Task
-from train.prefer import SHOWN
-from train.sheets import tile
+from train.prefer import drawn_sheet
 
 
 @dataclass(frozen=True)
@@ -94,14 +93,7 @@ class PreferTokensTask(Task):
 
     def sheet(self) -> Image.Image:
         """Four images of each of some prompts, by the model's own defaults."""
-        pipeline, shown = self.frozen[0], list(self.texts)[:SHOWN]
-        images = []
-        for prompt in shown:
-            with pipeline.begin(prompt, seeds=range(4)) as draft:
-                draft.step(draft.total)
-                images.append(draft.pixels().cpu())
-        captions = [prompt for prompt in shown for _ in range(4)]
-        return tile(torch.cat(images), columns=8, captions=captions)
+        return drawn_sheet(self.frozen[0], list(self.texts))
 
     def save(self, folder: Path) -> None:
         """Write the whole model, as `-m` reads it: the old one's files, and the new transformer."""

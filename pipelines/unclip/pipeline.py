@@ -119,8 +119,7 @@ class Unclip:
         offload = check_offload(options.offload, device)
         stays = device if offload == "none" else torch.device("cpu")
         parts = load_parts(spec, stays, dtype, report)
-        attended = [parts.networks[name] for name in ("unet",)]
-        ran = set_attention(attended, options.attention, device, dtype)
+        ran = set_attention([parts.networks["unet"]], options.attention, device, dtype)
         if offload != "none":
             offload_networks(list(parts.networks.values()), offload, device)
         return cls(spec, parts, device, dtype, ran)

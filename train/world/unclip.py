@@ -194,7 +194,9 @@ def with_embeddings(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     config = {name: value for name, value in unet.config.items() if not name.startswith("_")}
     config |= {"encoder_hid_dim": width, "encoder_hid_dim_type": "text_image_proj"}
     grown = UNet2DConditionModel.from_config(config)
-    grown.load_state_dict(unet.state_dict(), strict=False)
+    weights = grown.state_dict()
+    fresh = {name: weights[name] for name in weights if name.startswith("encoder_hid_proj.")}
+    grown.load_state_dict(unet.state_dict() | fresh)
     text = grown.encoder_hid_proj.text_proj
     with torch.no_grad():
         text.weight.copy_(torch.eye(width))
