@@ -59,8 +59,13 @@ class CpuLinear(nn.Linear):
 def linear(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Compute `functional.linear` of (…, in) and (out, in); in float32 on a CPU the fastest way."""
+    """Compute `functional.linear` of (…, in) and (out, in); in float32 on a CPU the fastest way.
+
+    Under autocast it is PyTorch's own: that computes in half precision.
+    """
     if not input.is_cpu or not input.dtype == weight.dtype == torch.float32:
+        return functional.linear(input, weight, bias)
+    if torch.is_autocast_enabled("cpu"):
         return functional.linear(input, weight, bias)
     rows = input.numel() // weight.shape[1]
     if 0 < rows <= FEW and len(weight) % torch.get_num_threads() == 0:

@@ -43,6 +43,17 @@ def test_linear_is_linear(
         assert torch.allclose(ours, theirs, atol=1e-4)
 
 
+def test_autocast_computes_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "mkl_is_held_back", lambda: True)
+    layer = nn.Linear(24, 36)
+    speed_up([layer])
+    for rows in (1, 9):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = layer(torch.randn(rows, 24))
+        assert y.dtype == torch.bfloat16
+        y.float().sum().backward()
+
+
 def test_rows_that_do_not_lie_together() -> None:
     layer = nn.Linear(8, 6)
     speed_up([layer])
