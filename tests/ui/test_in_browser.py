@@ -574,6 +574,11 @@ def test_by_keyboard_alone(browser, quick) -> None:
     page.keyboard.press("Enter")
     page.wait_for_selector("#lightbox img")
     page.wait_for_selector("#lightbox >> text=of 16")
+    image, stage = (
+        page.eval_on_selector(selector, "e => [e.clientWidth, e.clientHeight]")
+        for selector in (".lightbox-stage img", ".lightbox-stage")
+    )
+    assert image == stage  # the whole image is in view
     places = []
     for key in ("ArrowRight", "ArrowRight", "ArrowLeft"):
         page.keyboard.press(key)
