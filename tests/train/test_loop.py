@@ -1,6 +1,5 @@
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from train.loop import START, STATE, Progress, Schedule, Task, learning_rate, read_log, train
-from train.world.start import keep
+from train.world.start import copy, keep
 
 pytestmark = pytest.mark.slow
 
@@ -172,12 +171,22 @@ def test_a_training_begins_with_kept_weights(tmp_path: Path) -> None:
     first, second = Line(), Line()
     train(first, SCHEDULE, tmp_path / "first" / "line")
     kept = keep("line", first, tmp_path / "first", tmp_path / "kept")
-    averaged = load_file(kept)
-    assert {value.dtype for value in averaged.values()} == {torch.float16}
-    (tmp_path / "second").mkdir()
-    shutil.copyfile(kept, tmp_path / "second" / START)
-    train(second, replace(SCHEDULE, steps=1, learning_rate=0.0), tmp_path / "second")
+    assert {value.dtype for value in load_file(kept).values()} == {
+        torch.int8,
+        torch.float16,
+        torch.float32,
+    }
+    (tmp_path / "kept" / "tokenizer").mkdir()
+    [begun] = copy(tmp_path / "second", tmp_path / "kept")
+    assert begun == tmp_path / "second" / "line" / START
+    train(second, replace(SCHEDULE, steps=1, learning_rate=0.0), tmp_path / "second" / "line")
+    averaged, again = load_file(begun), load_file(tmp_path / "second" / "line" / STATE)
     for name, value in second.state_dict().items():
         assert torch.equal(value, averaged[name].float()), name
-    state = load_file(tmp_path / "second" / STATE)
-    assert torch.equal(state["ema.0"], averaged["network.0.weight"].float())
+    assert torch.equal(again["ema.0"], averaged["network.0.weight"])
+    trained = load_file(tmp_path / "first" / "line" / STATE)
+    for index, (name, value) in enumerate(first.named_parameters()):
+        wanted = trained[f"ema.{index}"]
+        assert torch.allclose(
+            averaged[name].float(), wanted, atol=float(value.detach().abs().max()) / 200
+        )
