@@ -27,6 +27,7 @@ from ui.service.service import Service
 
 PATIENCE = 300_000  # milliseconds
 SIDE = 512  # pixels of each image
+AT_REST = "[...document.querySelectorAll('#start img')].every((each) => each.complete)"
 RESTING = """() => {
   const images = [...document.querySelectorAll('#gallery-prompts img')];
   const inView = images.filter((each) => each.getBoundingClientRect().top < innerHeight);
@@ -69,7 +70,7 @@ def measure(url: str, folder: Path, turns: int) -> dict[str, list[float]]:
                 page.wait_for_selector("#prompt textarea")
                 found.setdefault("the page", []).append(perf_counter() - began)
                 page.wait_for_selector("#start .tile img")
-                page.wait_for_load_state("networkidle")
+                page.wait_for_function(AT_REST)
                 began = perf_counter()
                 page.click('role=tab[name="Gallery"]')
                 page.wait_for_function(RESTING)
