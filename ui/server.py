@@ -22,6 +22,11 @@ from ui.service.service import Service
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 V1 = "/v1"  # ends the base URL of OpenAI's clients
 OURS = (V1, "/sdapi", "/pictures", "/sheets", "/thumbnails")  # where nothing is the page's
+# Where extensions of AUTOMATIC1111's web UI are, which its clients ask for.
+EXTENSIONS = (
+    *("/controlnet", "/instruct-pix2pix", "/model_keyword", "/promptgen", "/rembg", "/sam"),
+    *("/adetailer", "/reactor", "/tagger"),
+)
 GRACE = 2  # seconds that open connections have at the end
 OPEN_FILES = 8192  # connections are files, too
 
@@ -59,10 +64,13 @@ def _refuse_the_rest(app: FastAPI) -> None:
             message = f"{path} takes {allowed}, not {request.method}"
             raise HTTPException(405, message, {"Allow": allowed})
         hint = "" if path.startswith(OURS) else f": the base URL of this API ends in {V1}"
+        if path.startswith(EXTENSIONS):
+            hint = ": extensions of AUTOMATIC1111's web UI are not served here"
         raise HTTPException(404, f"there is no {path}{hint}")
 
     without_v1 = {path.removeprefix(V1) for path in methods if path.startswith(V1)}
-    for path in (*(f"{prefix}/{{rest:path}}" for prefix in OURS), *methods, *without_v1):
+    beneath = (f"{prefix}/{{rest:path}}" for prefix in (*OURS, *EXTENSIONS))
+    for path in (*beneath, *EXTENSIONS, *methods, *without_v1):
         app.add_api_route(path, nothing, methods=METHODS, include_in_schema=False)
 
 

@@ -10,7 +10,8 @@ from gen import editing
 from gen.plan import Plan
 from gen.settings.unread import unread_signs
 from pipelines.checkpoints.configs import read_json
-from pipelines.diffusion.embeddings import read_words
+from pipelines.checkpoints.specs import Spec
+from pipelines.diffusion.embeddings import Word, read_words
 
 
 def doubts(plan: Plan, reranker: rerank.model.specs.Spec | None) -> Iterator[str]:
@@ -22,8 +23,7 @@ def doubts(plan: Plan, reranker: rerank.model.specs.Spec | None) -> Iterator[str
     for spec in {spec.name: spec for spec, _ in plan.models}.values():
         learned = {
             part
-            for path in spec.adapters.embeddings
-            for word in read_words(path)
+            for word in learned_words(spec)
             for part in unknown_words(word.text, spec.vocabulary)
         }
         if words := [w for w in unknown_words(plan.words, spec.vocabulary) if w not in learned]:
@@ -39,6 +39,11 @@ def doubts(plan: Plan, reranker: rerank.model.specs.Spec | None) -> Iterator[str
                 f"the reranker {reranker.name} does not know {_listed(unheard)}: name the "
                 "folder of another CLIP model with --reranker FOLDER"
             )
+
+
+def learned_words(spec: Spec) -> list[Word]:
+    """Return the words that a model learned by textual inversion. Raises WeightsError."""
+    return [word for path in spec.adapters.embeddings for word in read_words(path)]
 
 
 def unknown_words(prompt: str, path: Path | None) -> list[str]:

@@ -22,6 +22,13 @@ AGAIN = "copy or download it again"
 SHARD = re.compile(r"-\d{5}-of-(\d{5})(?=$|\.)")
 # Of the same weights, in the order in which they are preferred; "non_ema" is for training on.
 VARIANTS = (None, "fp16", "bf16", "fp32", "ema", "non_ema")
+_PICKLE = "it is a pickle, which can run any code, and not opened"
+OTHER_FILES = {  # why not, by suffix
+    **dict.fromkeys((".ckpt", ".pt", ".pth", ".bin", ".pkl"), _PICKLE),
+    ".gguf": "GGUF holds quantized weights, which are not read",
+    ".json": "name the folder that it is in",
+    ".onnx": "ONNX holds a network that is compiled for other programs",
+}
 BYTES_OF_TYPE = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
 
 
@@ -45,6 +52,14 @@ class Tensor:
     start: int = 0
     stop: int = 0
     path: Path = Path()
+
+
+def check_suffix(path: Path) -> None:
+    """Raise WeightsError for a file that is not called .safetensors, and say what it is instead."""
+    if path.suffix == ".safetensors":
+        return
+    why = OTHER_FILES.get(path.suffix.lower(), "no other kind of file is read")
+    raise WeightsError(f"{path} is not a .safetensors file: {why}")
 
 
 def read_header(path: Path) -> dict[str, Tensor]:

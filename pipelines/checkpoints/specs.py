@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pipelines.checkpoints import lora_folder
 from pipelines.checkpoints.configs import read_config, read_pulled
 from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.headers import check_suffix
 
 CHECKPOINTS = Path(__file__).parent
 # What ships with Salon; the first is what draws if no model is named.
@@ -34,6 +35,7 @@ NON_COMMERCIAL = frozenset(
     for version in ("2.0", "3.0", "4.0")
 ) | {"flux-1-dev-non-commercial-license", "sai-nc-community"}
 
+OWN_WORDS = "embeddings"  # the folder in a model's for words learned by textual inversion
 
 Kind = Literal["latent_diffusion", "dalle", "unclip", "diffusers"]
 
@@ -168,12 +170,18 @@ def read_adapters(
     )
 
 
+def own_adapters(folder: Path) -> Adapters:
+    """Return the files that a model's folder has for its model: learned words, in `embeddings`."""
+    return Adapters(embeddings=tuple(sorted((folder / OWN_WORDS).glob("*.safetensors"))))
+
+
 def with_adapters(spec: Spec, adapters: Adapters) -> Spec:
-    """Return the Spec with those of the adapters that its model takes."""
+    """Return the Spec with those of the adapters that its model takes, beside its own words."""
     names = {"loras": "lora", "vae": "vae", "embeddings": "embedding", "prior": "prior"}
     left_out = {name for name, setting in names.items() if setting not in spec.settings}
     kept = {name: getattr(adapters, name) for name in names if name not in left_out}
-    return replace(spec, adapters=Adapters(**kept))
+    words = dict.fromkeys((*spec.adapters.embeddings, *kept.pop("embeddings", ())))
+    return replace(spec, adapters=Adapters(**kept, embeddings=tuple(words)))
 
 
 def split_names(text: str) -> list[str]:
@@ -261,6 +269,8 @@ def _existing(name: str) -> Path:
     path = path_of(name)
     if path is None:
         raise WeightsError(f"{name[:300]} does not exist")
+    if path.is_file():
+        check_suffix(path)
     return path.resolve()
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.checkpoints.errors import WeightsError
-from pipelines.checkpoints.headers import Tensor, read_header
+from pipelines.checkpoints.headers import Tensor, check_suffix, read_header
 
 A1111_KEY = "emb_params"
 SDXL_KEYS = ("clip_l", "clip_g")
@@ -24,11 +24,16 @@ class Word:
     text: str
     tensors: dict[str, Tensor]  # by key of the file, in the order of the encoders
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many vectors it has for the first encoder, and how long they are."""
+        *count, length = next(iter(self.tensors.values())).shape
+        return (count[0] if count else 1), length
+
 
 def read_words(path: Path) -> list[Word]:
     """Read which words a file holds. Raises WeightsError for what is no such file."""
-    if path.suffix != ".safetensors":
-        raise WeightsError(f"{path} is not a .safetensors file; others are pickles: not opened")
+    check_suffix(path)
     header = read_header(path)
     if set(header) == set(SDXL_KEYS):
         words = [Word(path.stem, {key: header[key] for key in SDXL_KEYS})]

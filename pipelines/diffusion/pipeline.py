@@ -127,7 +127,7 @@ class LatentDiffusion:
         without a checker that was asked for, and ValueError for an unavailable device, dtype,
         attention or offload.
         """
-        spec = replace(read_spec(locate(str(folder))), adapters=adapters)
+        spec = specs.with_adapters(read_spec(locate(str(folder))), adapters)
         options = LoadOptions(device, dtype, attention, safety, offload, vae_tiling, compiled)
         return cls.load(spec, options, progress)
 

@@ -93,8 +93,13 @@ class DrawingSettings(SizedSettings, total=False):
 
 
 def upscalers() -> dict[str, str]:
-    """Return what may enlarge images between two passes."""
-    return {name: name for name in ("latent", "lanczos", "model")}
+    """Return what may enlarge images between two passes, also as AUTOMATIC1111's web UI names it.
+
+    Its None is Lanczos, and of its ways to enlarge latents one is here.
+    """
+    ways = ("antialiased", "bicubic", "bicubic antialiased", "nearest", "nearest-exact")
+    theirs = {"none": "lanczos", **{f"latent ({way})": "latent" for way in ways}}
+    return {name: name for name in ("latent", "lanczos", "model")} | theirs
 
 
 class SecondPassSettings(TypedDict, total=False):

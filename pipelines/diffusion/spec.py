@@ -13,7 +13,7 @@ from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.places import Place, class_of, with_facts
 from pipelines.checkpoints.single_file import LATENT_CHANNELS
-from pipelines.checkpoints.specs import Spec, folder_licence, read_context
+from pipelines.checkpoints.specs import Spec, folder_licence, own_adapters, read_context
 from pipelines.diffusion.samplers import sampler_of_scheduler
 from pipelines.diffusion.settings import DiffusionSettings
 from pipelines.settings import settings_of
@@ -136,6 +136,7 @@ def _read_folder_spec(place: Place, said: Mapping[str, Any]) -> Spec:
         max_size=max(2048, width * vae_factor, height * vae_factor),
         licence=folder_licence(folder),
         draws=f"what {place.name} was trained on",
+        adapters=own_adapters(folder),
         long_prompts=True,
         inpaints=unet.get("in_channels") == inpainting_channels(vae.get("latent_channels")),
     )
@@ -172,11 +173,7 @@ def inpainting_channels(latent: object) -> int | None:
 
 def _read_single_file_spec(place: Place) -> Spec:
     path = place.path
-    if path.suffix != ".safetensors":
-        raise WeightsError(
-            f"{path} is not a .safetensors file; others are pickles, which can run any code, and "
-            "are not opened"
-        )
+    headers.check_suffix(path)
     header = headers.read_header(path)
     layout = single_file.identify(path, header)
     said = {**layout.scheduler, **single_file.scheduler(header, headers.read_metadata(path))}

@@ -46,6 +46,9 @@ def all_of(template: str, folder: Path | None = None) -> Counter[str]:
         ("${c=!{red|blue}}${c} and ${c}", {"red and red", "blue and blue"}),
         ("${c=red}${c:green}", {"red"}),
         ("${c:green}", {"green"}),
+        ("${c=red}${c?=blue}${c}", {"red"}),
+        ("${c?=red}${c?=blue}${c=green}${c}", {"green"}),
+        ("${c?=red}${c?=blue}${c}", {"red"}),
     ],
 )
 def test_grammar(template: str, expected: set[str]) -> None:

@@ -14,5 +14,5 @@ def routes(service: Service) -> APIRouter:
     router.include_router(drawing.routes(service, choices))
     router.include_router(options.routes(service, choices))
     router.include_router(extras.routes(service))
-    router.include_router(facts.routes(service))
+    router.include_router(facts.routes(service, choices))
     return router

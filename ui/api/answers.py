@@ -185,7 +185,7 @@ async def _explain_http(request: Request, error: Exception) -> Response:
 def _answer(request: Request, status: int, info: ErrorInfo, headers: Mapping[str, str]) -> Response:
     shown = info.message if len(info.message) <= SHOWN else info.message[:SHOWN] + "…"
     body: dict[str, Any] = {"error": {**info.model_dump(), "message": shown}}
-    if request.url.path.startswith("/sdapi/"):  # what clients of that API look at
+    if not request.url.path.startswith("/v1/"):  # what clients of AUTOMATIC1111's API look at
         body["detail"] = shown
     content = json.dumps(body)  # in ASCII: half a surrogate pair in a name cannot break it
     return Response(content, status, {"Content-Type": "application/json", **headers})

@@ -3,7 +3,7 @@
 import itertools
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from dynamicprompts.commands import (
 )
 from dynamicprompts.commands.variable_commands import (
     VariableAccessCommand,
+    VariableAssignmentCommand,
 )
 from dynamicprompts.enums import SamplingMethod
 from dynamicprompts.samplers import CombinatorialSampler, RandomSampler
@@ -118,6 +119,19 @@ class _Context(SamplingContext):
         if self.default_sampling_method == SamplingMethod.COMBINATORIAL:
             command = _whole(command)
         return itertools.islice(self.generator_from_command(command), num_prompts)
+
+    def process_variable_assignments(
+        self, commands: Iterable[Command]
+    ) -> tuple[list[Command], SamplingContext]:
+        """Let `?=` keep what was set earlier in the same text, too, not only around it."""
+        kept, names = [], set()
+        for command in commands:
+            if isinstance(command, VariableAssignmentCommand):
+                if not command.overwrite and command.name in names:
+                    continue
+                names.add(command.name)
+            kept.append(command)
+        return super().process_variable_assignments(kept)
 
 
 class _InTurn(Sampler):

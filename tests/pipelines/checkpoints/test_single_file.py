@@ -273,9 +273,15 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(WeightsError, match="none of the layouts"):
         find(str(tmp_path / "other.safetensors"))
-    (tmp_path / "model.ckpt").write_bytes(b"\x80\x02")
-    with pytest.raises(WeightsError, match="others are pickles"):
-        find(str(tmp_path / "model.ckpt"))
+    for name, why in (
+        ("model.ckpt", "a pickle"),
+        ("model.gguf", "GGUF holds quantized weights"),
+        ("model_index.json", "name the folder that it is in"),
+        ("model.txt", "no other kind of file is read"),
+    ):
+        (tmp_path / name).write_bytes(b"GGUF\3\0\0\0")
+        with pytest.raises(WeightsError, match=f"is not a .safetensors file: .*{why}"):
+            find(str(tmp_path / name))
 
 
 def test_vocabulary_is_that_of_clip() -> None:

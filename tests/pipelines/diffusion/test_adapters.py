@@ -1,6 +1,7 @@
 """LoRA files, other VAEs, learned words and skipped layers, against the stock pipelines."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,10 @@ from safetensors.torch import save_file
 
 from pipelines.checkpoints import single_file
 from pipelines.checkpoints.errors import WeightsError
-from pipelines.checkpoints.specs import Adapters, Lora, read_adapters
+from pipelines.checkpoints.hashes import spec_hash
+from pipelines.checkpoints.specs import Adapters, Lora, read_adapters, with_adapters
 from pipelines.diffusion.pipeline import LatentDiffusion
+from pipelines.families import find
 
 pytestmark = pytest.mark.slow
 
@@ -280,6 +283,23 @@ def test_several_words_in_a_file_in_any_capitals(folder: Path, tmp_path: Path) -
     assert all(torch.equal(first, each) for each in same)
     assert not torch.equal(first, other)
     assert pipeline.token_count("a <s2>") == 2 + 1 + 2
+
+
+def test_words_in_a_folder_of_the_model_are_its_own(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    (copy / "embeddings").mkdir()
+    own, asked = copy / "embeddings" / "own.safetensors", tmp_path / "asked.safetensors"
+    for path in (own, asked):
+        vectors = {"clip_l": torch.randn(2, 16), "clip_g": torch.randn(2, 24)}
+        save_file(vectors if folder.name == "sdxl" else {path.stem: vectors["clip_l"]}, path)
+    spec = find(str(copy))
+    assert spec.adapters == Adapters(embeddings=(own,))
+    both = with_adapters(spec, Adapters(embeddings=(asked, own)))
+    assert both.adapters.embeddings == (own, asked)
+    assert spec_hash(both) != spec_hash(spec) != spec_hash(find(str(folder)))
+    pipeline = load(copy, embeddings=(asked,))
+    assert pipeline.token_count("own asked") == 2 + 2 + 2
+    assert load(copy).token_count("own asked") > 2 + 2 + 1
 
 
 def test_another_vae(folder: Path, tmp_path: Path) -> None:

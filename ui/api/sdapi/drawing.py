@@ -146,7 +146,7 @@ def _answer(
         "batch_size": body.batch_size,
         "sd_model_name": first.model,
         "sd_model_hash": first.model_hash,
-        "styles": [],
+        "styles": parsed.styles,
         "index_of_first_image": 0,
         "infotexts": [parameters.to_text(record) for record in records],
         "scores": [result.score for result in results],

@@ -1,9 +1,11 @@
 """What tools written for AUTOMATIC1111's API want to know, and what an image says of itself."""
 
 import os
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Body
+from fastapi import Request as HttpRequest
 from pydantic import BaseModel
 
 from gen import metadata
@@ -11,23 +13,25 @@ from gen.errors import InputError
 from gen.memory import free_on_host
 from gen.metadata.foreign import read_any
 from gen.settings import SAMPLERS, SCHEDULES
+from gen.settings.vocabulary import learned_words
 from ui.api.answers import new_router
 from ui.api.images import from_base64, open_image
 from ui.api.sdapi.extras import UPSCALERS, networks
-from ui.api.sdapi.options import title
+from ui.api.sdapi.options import Choices, client, title
 from ui.api.sdapi.request import THEIR_NAMES
+from ui.api.sizes import chosen_specs
 from ui.service.service import Service
 
 # Lists that are empty here: tools ask for all of them before they draw.
 EMPTY_LISTS = (
     "sd-vae",
-    "latent-upscale-modes",
     "hypernetworks",
     "face-restorers",
     "realesrgan-models",
-    "prompt-styles",
     "script-info",
     "extensions",
+    "artists",
+    "artist-categories",
 )
 # What to read anew: nothing, since what is there is looked up whenever it is asked for.
 REFRESHED = ("refresh-checkpoints", "refresh-vae", "refresh-loras", "refresh-embeddings")
@@ -102,11 +106,35 @@ class Upscaler(BaseModel):
     scale: float = 4
 
 
-class Embeddings(BaseModel):
-    """Learned words, of which the server has none of its own."""
+class StyleItem(BaseModel):
+    """What surrounds a prompt and a negative prompt; requests name it in `styles`."""
 
-    loaded: dict[str, Any] = {}
-    skipped: dict[str, Any] = {}
+    name: str
+    prompt: str
+    negative_prompt: str
+
+
+class LatentMode(BaseModel):
+    """A way to enlarge latents between two passes."""
+
+    name: str
+
+
+class Embedding(BaseModel):
+    """A learned word: how many vectors it has, and how long they are."""
+
+    step: int | None = None
+    sd_checkpoint: str | None = None
+    sd_checkpoint_name: str | None = None
+    shape: int
+    vectors: int
+
+
+class Embeddings(BaseModel):
+    """The learned words of the client's model, by how prompts have them."""
+
+    loaded: dict[str, Embedding] = {}
+    skipped: dict[str, Embedding] = {}
 
 
 class Scripts(BaseModel):
@@ -123,11 +151,11 @@ class Memory(BaseModel):
     cuda: dict[str, Any]
 
 
-def routes(service: Service) -> APIRouter:
+def routes(service: Service, choices: Choices) -> APIRouter:
     """Return the paths that draw nothing."""
     router = new_router()
     _add_lists(router, service)
-    _add_networks(router, service)
+    _add_networks(router, service, choices)
     for name in EMPTY_LISTS:
         router.get(f"/{name}", operation_id=f"list_{name}")(_nothing)
     for name in REFRESHED:
@@ -153,16 +181,23 @@ def routes(service: Service) -> APIRouter:
     return router
 
 
-def _add_networks(router: APIRouter, service: Service) -> None:
+def _add_networks(router: APIRouter, service: Service, choices: Choices) -> None:
     @router.get("/loras")
     def loras() -> list[LoraItem]:
         """List the LoRA files that prompts may name, as in `<lora:NAME:0.8>`."""
         return [LoraItem(name=name, alias=name, path=name) for name in service.loras]
 
     @router.get("/embeddings")
-    async def embeddings() -> Embeddings:
-        """List the learned words."""
-        return Embeddings()
+    def embeddings(http: HttpRequest) -> Embeddings:
+        """List the learned words of the model that draws for this client."""
+        specs = chosen_specs(service, choices.of(client(http)).model)
+        words = {word.text: word.shape for spec in specs for word in learned_words(spec)}
+        return Embeddings(
+            loaded={
+                text: Embedding(vectors=count, shape=length)
+                for text, (count, length) in words.items()
+            }
+        )
 
 
 def _add_lists(router: APIRouter, service: Service) -> None:
@@ -199,6 +234,16 @@ def _add_lists(router: APIRouter, service: Service) -> None:
     async def upscalers() -> list[Upscaler]:
         """List the ways to enlarge images; the first is none, as tools expect."""
         return [Upscaler(name=name) for name in (*UPSCALERS, *networks(service))]
+
+    @router.get("/latent-upscale-modes")
+    async def latent_upscale_modes() -> list[LatentMode]:
+        """List the ways to enlarge latents between two passes."""
+        return [LatentMode(name="Latent")]
+
+    @router.get("/prompt-styles")
+    async def prompt_styles() -> list[StyleItem]:
+        """List the styles."""
+        return [StyleItem(**asdict(style)) for style in service.styles]
 
     @router.get("/scripts")
     async def scripts() -> Scripts:

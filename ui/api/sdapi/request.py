@@ -5,7 +5,7 @@ would have made another image.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +26,7 @@ from ui.api.answers import ParameterError
 from ui.api.body import checked, setting_fields
 from ui.api.images import Form
 from ui.api.sdapi.options import Choice, find_checkpoint
+from ui.api.sdapi.second_pass import read_second_pass
 from ui.api.sizes import MAX_SIDE, can_draw, chosen_specs, fitted_size, nearest_size, size_settings
 from ui.service.rules import LIMITS
 from ui.service.service import Service
@@ -33,10 +34,8 @@ from ui.service.settings import offered
 
 # What is not done here, with the values that ask for nothing.
 REFUSED: Mapping[str, tuple[Any, ...]] = {
-    "enable_hr": (False,),
     "seed_resize_from_h": (0, -1),
     "seed_resize_from_w": (0, -1),
-    "styles": ([],),
     "restore_faces": (False,),
     "tiling": (False,),
     "script_name": ("",),
@@ -52,7 +51,7 @@ IDLE = (
     *("subseed", "denoising_strength", "refiner_switch_at", "script_args", "s_tmax", "s_tmin"),
     *("sampler_index", "save_images", "comments", "force_task_id", "disable_extra_networks"),
     *("url", "auth"),  # of SillyTavern's own
-    "subseed_strength",  # which `_vary` reads
+    *("subseed_strength", "styles", "enable_hr"),  # which `parse` reads
 )
 IDLE_BEGINNINGS = ("hr_", "firstphase_", "do_not_save_")
 REFUSED_OPTIONS: Mapping[str, tuple[Any, ...]] = {
@@ -122,6 +121,7 @@ class ParsedRequest:
     form: Form
     notes: tuple[str, ...]
     choice: Choice
+    styles: tuple[str, ...] = ()
 
 
 def parse(
@@ -136,14 +136,42 @@ def parse(
     refused = (HYPERNETWORK,) if service.loras else (HYPERNETWORK, *LORAS)
     values = _values(body, chosen, refused)
     specs = chosen_specs(service, values.get("model"))
+    styles = _apply_styles(service, body, values)
     _vary(body, values, specs)
     notes += more + _fit_sampler(values, specs) + _drop_foreign(values, specs)
     form, more = _fit_size(service, body, values, specs)
+    second, again = read_second_pass(service, body.model_dump(), _drawn(values), specs, edit)
+    if form.size is not None and second:
+        width, height = (round(side * second["hires"]) for side in form.size)
+        form = replace(form, size=(width, height))
     restored = body.override_settings_restore_afterwards is not False
-    values.update(edit)
     return ParsedRequest(
-        Request.from_json(values), form, (*notes, *more), choice if restored else chosen
+        Request.from_json({**values, **edit, **second}),
+        form,
+        (*notes, *more, *again),
+        choice if restored else chosen,
+        styles,
     )
+
+
+def _drawn(values: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the size that is drawn first; None where the body leaves it to the model."""
+    size = values.get("width"), values.get("height")
+    return None if None in size else size  # type: ignore[return-value]
+
+
+def _apply_styles(service: Service, body: TheirFields, values: dict[str, Any]) -> tuple[str, ...]:
+    """Put the styles that the body names around the prompts, and return their names."""
+    asked = (body.model_extra or {}).get("styles") or []
+    known = {style.name: style for style in service.styles}
+    for name in asked if isinstance(asked, list) else [asked]:
+        if name not in known:
+            there = ", ".join(known) or "none"
+            raise ParameterError("styles", f"styles: no {str(name)[:40]!r} here; there are {there}")
+        texts = values.get("prompt", ""), values.get("negative_prompt", "")
+        prompt, negative_prompt = known[name].applied(*texts)
+        values |= {"prompt": prompt, "negative_prompt": negative_prompt}
+    return tuple(asked)
 
 
 def _values(body: TheirFields, choice: Choice, refused: tuple[str, ...]) -> dict[str, Any]:
