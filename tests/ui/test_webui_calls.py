@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Site
 from PIL import Image
 
 from gen import metadata
@@ -195,7 +194,7 @@ MISSING = {
 
 
 @pytest.fixture(scope="module")
-def api(site: Site) -> Any:
+def api(site: Any) -> Any:
     return webuiapi.WebUIApi(baseurl=f"{site.url}/sdapi/v1", steps=2)
 
 
