@@ -155,6 +155,7 @@ def routes(service: Service, choices: Choices) -> APIRouter:
     """Return the paths that draw nothing."""
     router = new_router()
     _add_lists(router, service)
+    _add_server_facts(router, service)
     _add_networks(router, service, choices)
     for name in EMPTY_LISTS:
         router.get(f"/{name}", operation_id=f"list_{name}")(_nothing)
@@ -230,6 +231,8 @@ def _add_lists(router: APIRouter, service: Service) -> None:
             for name, row in SCHEDULES.items()
         ]
 
+
+def _add_server_facts(router: APIRouter, service: Service) -> None:
     @router.get("/upscalers")
     async def upscalers() -> list[Upscaler]:
         """List the ways to enlarge images; the first is none, as tools expect."""
