@@ -3,6 +3,7 @@
 What a request names by its path, models and images, has to be at the same path on every node.
 """
 
+import socket
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from gen.workers.processes import answer
 from gen.workers.tasks import Task
 
 LOCAL = "local"
+CONNECT_SECONDS = 10
 PLACE_SECONDS = 600  # for the first actor to begin
 
 
@@ -101,6 +103,7 @@ class Cluster:
 
     def _connect(self, address: str) -> None:
         try:
+            _check_answers(address)
             if address == LOCAL:
                 self._ray.init(
                     address="local",
@@ -110,7 +113,7 @@ class Cluster:
                 )
             else:
                 self._ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(f"--ray {address}: there is no cluster: {error}") from error
 
 
@@ -128,6 +131,13 @@ class Actor:
         said: list[tuple[Any, ...]] = []
         done = answer(self._models, number, task, Cancel(), said.append)
         return [each for each in said if each[0] is Told] + [done]
+
+
+def _check_answers(address: str) -> None:
+    """Raise OSError where nothing answers at `host:port`: Ray itself would try for ten minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
 
 
 def _import_ray() -> Any:
