@@ -20,10 +20,12 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from PIL import Image
 
 from gen.engine import Engine, run
 from gen.plan import Survey
 from gen.run_folder.folder import RunFolder
+from gen.run_folder.saving import Export
 from gen.settings.request import Request
 from gen.workers.crews import Finished, Report
 from gen.workers.dispatch import Dispatch
@@ -40,8 +42,8 @@ class Sleepers:
 
     def __init__(self, size: int, seconds: float, side: int) -> None:
         self.size, self.seconds = size, seconds
-        self.image = np.random.default_rng(0).integers(0, 256, (side // 8, side // 8, 3), np.uint8)
-        self.image = self.image.repeat(8, axis=0).repeat(8, axis=1)
+        noise = np.random.default_rng(0).integers(0, 256, (side // 8, side // 8, 3), np.uint8)
+        self.file = Export().encode(Image.fromarray(noise).resize((side, side)))
         self._free = [0.0] * size
         self._due: list[tuple[float, int, int, tuple[int, ...]]] = []
 
@@ -68,7 +70,8 @@ class Sleepers:
 
     def _drawn(self, seeds: Sequence[int]) -> Drawn:
         scores = {seed: (seed % 101 / 101, {}) for seed in seeds}
-        return Drawn(tuple(seeds), 1, 1, dict.fromkeys(seeds, self.image), {}, scores=scores)
+        files = dict.fromkeys(seeds, self.file)
+        return Drawn(tuple(seeds), 1, 1, {}, {}, scores=scores, files=files)
 
     def replace(self, worker: int) -> None:
         """Do nothing: none is ever lost."""

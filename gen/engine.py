@@ -190,28 +190,25 @@ class _PromptRun:
         """Save what workers make and score of candidates of one model, as it comes."""
         if self.plan.schedules:
             enter(self.candidates, self.plan, field_of(self.plan, spec, self.job))
-        has_told = False
-        for piece in drawing.drawn(
-            self.plan, spec, candidates, self.job, self.watch, self._tell_progress, self.cancel
-        ):
+        how = self.folder, self.watch, self._tell_progress, self.cancel
+        for piece in drawing.drawn(self.plan, spec, candidates, self.job, *how):
             if isinstance(piece, Look):
                 self._note_look(spec, piece)
                 enter(self.candidates, self.plan, piece.field)
                 continue
-            if piece.dropped and not has_told:
+            if piece.dropped and not self.drawn:
                 self.watch(Note(dropped(spec.name, spec.context, piece.dropped)))
-                has_told = True
-            self._collect(piece, piece.attention, piece.scores)
+            self._collect(piece, piece.attention)
 
     def _note_look(self, spec: Spec, look: Look) -> None:
         if self.folder is not None:
             total = self.plan.schedules[place_of(self.plan, spec)].total
             self.folder.note_look(self.job, spec.address, total, look)
 
-    def _collect(
-        self, draft: "Draft | Drawn", attention: str, scores: Scores | None = None
-    ) -> None:
-        """Save a draft's images, then have them scored, unless they are."""
+    def _collect(self, draft: "Draft | Drawn", attention: str) -> None:
+        """Save a draft's images, then have them scored, unless a worker has done so."""
+        done = draft if isinstance(draft, Drawn) else None
+        scores = None if done is None else done.scores
         whole = draft.done == draft.total
         unfinished = None if whole else f"step {draft.done} of {draft.total}"
         try:
@@ -242,7 +239,8 @@ class _PromptRun:
                 unfinished=unfinished,
                 upscale=candidate.request.upscale or 1,
             )
-            results.append(self._keep(candidate, image, record))
+            encoded = None if done is None else done.files.get(seed)
+            results.append(self._keep(candidate, image, record, encoded))
         self.made += len(draft.seeds)
         self.drawn += len(results)
         self.score(results, pixels, scores)
@@ -311,9 +309,11 @@ class _PromptRun:
             number=None if self.folder is None else self.job.number,
         )
 
-    def _keep(self, candidate: Candidate, image: "Image.Image", record: Metadata) -> Result:
+    def _keep(
+        self, candidate: Candidate, image: "Image.Image", record: Metadata, encoded: bytes | None
+    ) -> Result:
         if self.folder is not None:
-            return self.folder.save(self.job, candidate, image, record)
+            return self.folder.save(self.job, candidate, image, record, encoded)
         result = Result(
             candidate.request,
             candidate.index,
@@ -383,7 +383,7 @@ def run(
 
     drawing, plans = engine.drawing(), resolved()
     if drawing is not None:
-        plans = drawing.ahead(plans, has_begun, watch)
+        plans = drawing.ahead(plans, has_begun, watch, folder)
     with closing(plans):
         for plan in plans:
             yield engine.draw(plan, folder, watch=watch, cancel=cancel, previews=previews)

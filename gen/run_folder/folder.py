@@ -125,10 +125,21 @@ class RunFolder:
         self._note(events.PromptBegan(self._last_number, key, plan.request.to_json()))
         return Job(self._last_number)
 
-    def save(self, job: Job, candidate: Candidate, image: Image.Image, record: Metadata) -> Result:
-        """Write one candidate's image. Raises RoomError if the disk has no room for it."""
+    def save(
+        self,
+        job: Job,
+        candidate: Candidate,
+        image: Image.Image,
+        record: Metadata,
+        encoded: bytes | None = None,
+    ) -> Result:
+        """Write one candidate's image, which may be `encoded` by `export` already.
+
+        Raises RoomError if the disk has no room for it.
+        """
         path = self.path / self._name(job.number, candidate.seed)
-        write(path, self.export.encode(image, record))
+        data = self.export.encode(image) if encoded is None else encoded
+        write(path, self.export.with_record(data, record))
         before = job.results.get(candidate.seed)  # one that was left unfinished
         if before is not None and before.path not in (None, path):
             before.path.unlink(missing_ok=True)

@@ -33,11 +33,14 @@ class Export:
         """How the files' names end."""
         return SUFFIX_OF_FORMAT[self.format]
 
-    def encode(self, image: Image.Image, record: Metadata) -> bytes:
-        """Return the bytes of an image file; the same image and record give the same bytes."""
+    def encode(self, image: Image.Image) -> bytes:
+        """Return the bytes of an image file without metadata; the same image gives the same."""
         out = io.BytesIO()
         image.save(out, self.format, **ENCODING[self.format])
-        data = out.getvalue()
+        return out.getvalue()
+
+    def with_record(self, data: bytes, record: Metadata) -> bytes:
+        """Return what `encode` gave with this record inside, unless there is to be none."""
         return data if self.strip_metadata else metadata.embed(data, record)
 
     def with_rank(

@@ -8,7 +8,7 @@ from gen.events import Cancel, Watch
 from gen.memory import BatchSize, free_on_host
 from gen.models import NO_RERANKER, Models, count_gpus
 from gen.plan import Candidate, Plan
-from gen.run_folder.folder import Job
+from gen.run_folder.folder import Job, RunFolder
 from gen.settings.request import Request
 from gen.workers.cluster import Cluster
 from gen.workers.dispatch import AHEAD, Dispatch
@@ -36,7 +36,11 @@ class Drawing:
         self._ahead: dict[tuple[Request, str], list[tuple[Task, int]]] = {}
 
     def ahead(
-        self, plans: Iterable[Plan], begun: Callable[[Plan], bool], watch: Watch
+        self,
+        plans: Iterable[Plan],
+        begun: Callable[[Plan], bool],
+        watch: Watch,
+        folder: RunFolder | None,
     ) -> Generator[Plan]:
         """Yield the plans in order, when the workers have tasks of those that follow.
 
@@ -47,7 +51,7 @@ class Drawing:
         try:
             for plan in plans:
                 if not begun(plan):
-                    self._begin(plan, watch)
+                    self._begin(plan, watch, folder)
                 upcoming.append(plan)
                 while upcoming and (self.dispatch.is_full or len(upcoming) >= most):
                     yield upcoming.popleft()
@@ -64,6 +68,7 @@ class Drawing:
         spec: Spec,
         candidates: Sequence[Candidate],
         job: Job,
+        folder: RunFolder | None,
         watch: Watch,
         on_step: Callable[[Step], None],
         cancel: Cancel,
@@ -76,7 +81,7 @@ class Drawing:
         asked = [candidate for task, _ in given for candidate in task.candidates]
         if asked != list(candidates) or job.searches or (plan.schedules and job.results):
             self.dispatch.forget(number for _, number in given)
-            tasks = self._split(plan, spec, candidates, job)
+            tasks = self._split(plan, spec, candidates, job, folder)
             given = [(task, self.dispatch.add(task, watch)) for task in tasks]
         left = deque(number for _, number in given)
         try:
@@ -89,20 +94,26 @@ class Drawing:
         """End all workers at once."""
         self.dispatch.close()
 
-    def _begin(self, plan: Plan, watch: Watch) -> None:
+    def _begin(self, plan: Plan, watch: Watch, folder: RunFolder | None) -> None:
         for spec, own in by_model(plan, plan.candidates()):
             key = plan.request, spec.address
             if key not in self._ahead:  # the same prompt twice is drawn once
-                tasks = self._split(plan, spec, own, Job(0))
+                tasks = self._split(plan, spec, own, Job(0), folder)
                 self._ahead[key] = [(task, self.dispatch.add(task, watch)) for task in tasks]
 
     def _split(
-        self, plan: Plan, spec: Spec, candidates: Sequence[Candidate], job: Job
+        self,
+        plan: Plan,
+        spec: Spec,
+        candidates: Sequence[Candidate],
+        job: Job,
+        folder: RunFolder | None,
     ) -> list[Task]:
         """Split candidates of one model into tasks; a search is one."""
+        export = None if folder is None else folder.export
         if plan.schedules:
             made = tuple(seed for seed, r in job.results.items() if r.unfinished is None)
-            return [Task(plan, spec, tuple(candidates), job.searches, made)]
+            return [Task(plan, spec, tuple(candidates), job.searches, made, export)]
         guidance = candidates[0].request.guidance
         memory = family_of(spec).drawing_memory(
             spec, ITEM_SIZE, 1.0 if guidance is None else guidance
@@ -115,7 +126,7 @@ class Drawing:
         tasks, left = [], list(candidates)
         while left:
             size = sizes.choose(len(left), min(free, 1e15))
-            tasks.append(Task(plan, spec, tuple(left[:size])))
+            tasks.append(Task(plan, spec, tuple(left[:size]), export=export))
             left = left[size:]
         return tasks
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from gen.models import Models, to_pixels
 from gen.plan import Candidate, Plan
 from gen.result import Result
 from gen.run_folder.folder import Job
+from gen.run_folder.saving import Export
 from gen.search.prompt_search import found_drafts
 from gen.search.race import Field, Look
 from pipelines.checkpoints.specs import Spec
@@ -30,7 +32,8 @@ STEP_SECONDS = 0.2  # between two reports of how far a task is
 class Task:
     """Candidates of one model that are drawn at once, or a model's whole search for a prompt.
 
-    Of a search, `searches` and `made` are where an earlier run has left it.
+    Of a search, `searches` and `made` are where an earlier run has left it. With `export` the
+    worker encodes the images, which takes longer than all else that is done with one.
     """
 
     plan: Plan
@@ -38,6 +41,7 @@ class Task:
     candidates: tuple[Candidate, ...]
     searches: Mapping[str, Field] = field(default_factory=dict)
     made: tuple[int, ...] = ()
+    export: Export | None = None
 
     @property
     def size(self) -> float:
@@ -68,7 +72,8 @@ class Step:
 class Drawn:
     """A finished micro-batch, as the engine asks it of a draft.
 
-    `scores` is None if the driver is to score.
+    Its images are in `files` where the worker was to encode them, else in `arrays`; `scores` is
+    None if the driver is to score.
     """
 
     seeds: tuple[int, ...]
@@ -80,11 +85,13 @@ class Drawn:
     attention: str = ""
     dropped: str = ""  # the end of the prompt that the model does not read
     scores: Scores | None = None
+    files: Mapping[int, bytes] = field(default_factory=dict)  # by seed, without metadata
 
     def images(self) -> list[Image.Image | None]:
         """Return the images, one for each seed; None for those in `failed`."""
-        arrays = [self.arrays.get(seed) for seed in self.seeds]
-        return [None if array is None else Image.fromarray(array) for array in arrays]
+        opened = {seed: Image.open(BytesIO(data)) for seed, data in self.files.items()}
+        made = {seed: Image.fromarray(array) for seed, array in self.arrays.items()}
+        return [opened.get(seed, made.get(seed)) for seed in self.seeds]
 
     def preview(self, *, exact: bool) -> list[Image.Image | None]:
         """Return the images as far as they were when the user wanted them."""
@@ -128,7 +135,7 @@ def carry_out(
         return [
             drawn
             for draft in drafts
-            if (drawn := _drawn(models, pipeline, draft, task.plan, candidates)) is not None
+            if (drawn := _drawn(models, pipeline, draft, task, candidates)) is not None
         ]
     pieces: list[Piece] = []
     how = Drafting(models.batch_size, follow, watch, cancel, upscaler=upscaler)
@@ -139,7 +146,7 @@ def carry_out(
         pipeline, task.spec, scorer, task.plan, job, pieces.append, candidates, how
     )
     for draft in found:
-        drawn = _drawn(models, pipeline, draft, task.plan, candidates)
+        drawn = _drawn(models, pipeline, draft, task, candidates)
         pieces += [] if drawn is None else [drawn]
     return pieces
 
@@ -148,7 +155,7 @@ def _drawn(
     models: Models,
     pipeline: "Pipeline",
     draft: "Draft",
-    plan: Plan,
+    task: Task,
     candidates: Mapping[int, Candidate],
 ) -> Drawn | None:
     """Return a draft's images, scored; None if the user wants them and they are nothing yet."""
@@ -164,17 +171,20 @@ def _drawn(
         results = [Result(candidates[s].request, candidates[s].index) for s in there]
         boxes = [editing.masked_box(candidates[s]) for s in there]
         pixels = draft.pixels() if whole else list(there.values())
-        scoring.score(scorer, plan.words, results, pixels, boxes)
+        scoring.score(scorer, task.plan.words, results, pixels, boxes)
         scores = {s: (r.score, r.scores) for s, r in zip(there, results, strict=True)}
     failed = {s: draft.failed.get(s, "no image") for s in draft.seeds if s not in there}
+    whole_images = {seed: image.convert("RGB") for seed, image in there.items()}
+    export = task.export if scores is not None else None  # who scores wants pixels
     return Drawn(
         draft.seeds,
         draft.done,
         draft.total,
-        {seed: np.asarray(image.convert("RGB")) for seed, image in there.items()},
+        {} if export else {seed: np.asarray(image) for seed, image in whole_images.items()},
         failed,
         draft.log_likelihoods,
         pipeline.attention,
-        pipeline.dropped_text(plan.request.prompt),
+        pipeline.dropped_text(task.plan.request.prompt),
         scores,
+        {seed: export.encode(image) for seed, image in whole_images.items()} if export else {},
     )

@@ -258,9 +258,13 @@ def test_however_many_prompts_there_are_few_are_held_at_a_time(tmp_path: Path) -
             yield resolve(Request(f"fox {number}", candidates=4, seed=1), lambda _: spec)
 
     held = 0
-    for plan in drawing.ahead(plans(), lambda plan: plan.request.prompt.endswith("7"), told):
+
+    def is_begun(plan: Plan) -> bool:
+        return plan.request.prompt.endswith("7")
+
+    for plan in drawing.ahead(plans(), is_begun, told, None):
         held = max(held, read - drawn, len(dispatch._tasks))
-        pieces = drawing.drawn(plan, spec, plan.candidates(), Job(0), told, told, Cancel())
+        pieces = drawing.drawn(plan, spec, plan.candidates(), Job(0), None, told, told, Cancel())
         assert len(list(pieces)) == 1
         drawn += 1
     assert drawn == 500
