@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -420,3 +421,17 @@ def make_checked_folder(tiny_diffusion_folder: Path, tmp_path: Path) -> Callable
 def tiny_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CLIPModel folder. Read only: copy it to damage it."""
     return write_clip_folder(tmp_path_factory.mktemp("models") / "tiny-clip")
+
+
+@pytest.fixture
+def tiny_by_default(
+    tiny_diffusion_folder: Path, tiny_clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tiny models in place of the shipped ones."""
+    import rerank.model.specs
+    from pipelines import families
+
+    model = replace(families.shipped()[families.DEFAULT_MODEL], folder=tiny_diffusion_folder)
+    jury = replace(rerank.model.specs.SPECS[rerank.model.specs.DEFAULT], folder=tiny_clip_folder)
+    monkeypatch.setitem(families.shipped(), families.DEFAULT_MODEL, model)  # type: ignore[arg-type]
+    monkeypatch.setitem(rerank.model.specs.SPECS, rerank.model.specs.DEFAULT, jury)

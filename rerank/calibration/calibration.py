@@ -170,7 +170,7 @@ def read(path: Path) -> Calibration:
         raise WeightsError(
             f"{path}: {error.strerror}; `rerank calibrate` makes it from images with captions"
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ArithmeticError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(
             f"{path}: not a calibration ({type(error).__name__}: {error})"
         ) from error

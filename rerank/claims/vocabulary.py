@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+
+from typing_extensions import TypedDict
 
 from pipelines.checkpoints.configs import read_json
 from pipelines.checkpoints.errors import WeightsError
@@ -46,6 +47,43 @@ class Noun:
     plural: str
     forms: tuple[str, ...]
     coloured: bool = False  # a shape, which is drawn in any colour
+
+
+class Forms(TypedDict):
+    """A way of writing a noun, as vocabulary.json has it."""
+
+    name: str
+    plural: str
+
+
+class NounRow(Forms):
+    """A noun there."""
+
+    synonyms: list[Forms]
+
+
+class Named(TypedDict):
+    """A colour there."""
+
+    name: str
+
+
+class BackgroundRow(Named):
+    """A background there."""
+
+    synonyms: list[str]
+
+
+class VocabularyFile(TypedDict):
+    """What vocabulary.json holds, of which only this is read."""
+
+    nouns: list[NounRow]
+    shapes: list[NounRow]
+    colours: list[Named]
+    grounds: list[BackgroundRow]
+    relations: dict[str, list[str]]
+    places: dict[str, list[str]]
+    counts: dict[str, int]
 
 
 class Phrases:
@@ -164,13 +202,20 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     if not path.is_file():
         return ENGLISH
     try:
-        return _from_json(read_json(path))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return _from_json(read_json(path, VocabularyFile))
+    except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: not a vocabulary ({type(error).__name__}: {error})") from error
 
 
-def _from_json(content: dict[str, Any]) -> Vocabulary:
-    def nouns(rows: list[dict[str, Any]], *, coloured: bool) -> list[Noun]:
+def _from_json(content: VocabularyFile) -> Vocabulary:
+    """Return what a file says. Raises ValueError for numbers and phrases that cannot be said."""
+    counts = content["counts"].values()
+    if not counts or not all(0 < count < len(NUMBERS) for count in counts):
+        raise ValueError(f"counts are from 1 to {len(NUMBERS) - 1}")
+    if not all(content["relations"].values()) or not all(content["places"].values()):
+        raise ValueError("a relation or a place cannot be said")
+
+    def nouns(rows: list[NounRow], *, coloured: bool) -> list[Noun]:
         return [
             noun(
                 row["name"],
@@ -187,7 +232,7 @@ def _from_json(content: dict[str, Any]) -> Vocabulary:
         backgrounds={row["name"]: (row["name"], *row["synonyms"]) for row in content["grounds"]},
         relations={name: tuple(said) for name, said in content["relations"].items()},
         places={name: tuple(said) for name, said in content["places"].items()},
-        highest_count=max(content["counts"].values()),
+        highest_count=max(counts),
         closed=True,
     )
 

@@ -27,12 +27,12 @@ class Choice:
 def read_choices(path: Path) -> list[Choice]:
     """Return the choices in a file. Raises ValueError, with the line, for what is none."""
     choices = []
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="surrogateescape") as file:  # refused with its line
         for number, line in enumerate(file, 1):
             if line.strip():
                 try:
                     choices.append(_read(parse_json(line), path.parent))
-                except (ValueError, KeyError, TypeError) as error:
+                except (ArithmeticError, ValueError, KeyError, TypeError) as error:
                     raise ValueError(
                         f"{path}, line {number}: not a choice ({type(error).__name__}: {error}); "
                         'it is {"prompt": …, "chosen": FILE, "rejected": FILE}'

@@ -62,7 +62,7 @@ class PreviewHead:
             if not looks:
                 raise ValueError("no looks")
             return cls(str(content["reranker"]), looks)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise WeightsError(f"{path}: not a head for previews ({error})") from error
 
 

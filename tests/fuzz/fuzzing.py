@@ -16,15 +16,17 @@ each room of the project:
 
 `signs` are what means something in the grammar, as text or as bytes, which says what `read` is
 given; `examples` are good inputs. From both follow the inputs of the tests: each sign and each pair
-of signs until `SIZE` is full, brackets around brackets, good inputs repeated and changed in places,
-and what hypothesis makes of them. An input that once broke a parser goes to `corpus/NAME/` as a
-file, with words for spaces in NAME joined by hyphens; `find_cases` reads them for both tests.
+of signs until `SIZE` is full, brackets around brackets, good inputs repeated, with each value of
+their JSON exchanged for odd ones, and changed in places by chance and by hypothesis. An input that
+once broke a parser goes to `corpus/NAME/` as a file, with words for spaces in NAME joined by
+hyphens; `find_cases` reads them for both tests.
 
 `pytest tests/fuzz` tries a part of it within a minute; `make fuzz` goes on for an hour.
 """
 
 import importlib
 import itertools
+import json
 import os
 import random
 import signal
@@ -44,6 +46,12 @@ HANGS = 20  # seconds after which a parser is stopped
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "30"))  # for all parsers together
 HERE = Path(__file__).parent
 SAID = "a fox in the snow, "
+# What a value of JSON is exchanged for; the text of each, since not all of it is JSON.
+ODD = (
+    *("null", "true", "0", "-1", "1.5", "1e999", "NaN", "9" * 30, "9" * 400, "1e-400"),
+    *('""', '"a"', '"\\u0000"', '"\\ud800"', '"1"', '"../a"', '"/dev/zero"', json.dumps("é" * 300)),
+    *("[]", "{}", "[null]", "[[1]]", '{"a": 1}', '[{"a": []}]', "[" * 150 + "]" * 150),
+)
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,40 @@ def long_inputs(parser: Parser, pairs: int | None = None) -> Iterator[Any]:
         yield _filled(first, half) + _filled(second, half)
 
 
+def odd_inputs(parser: Parser) -> Iterator[Any]:
+    """Yield the lines of JSON among a parser's examples, with one value exchanged for an odd one.
+
+    Other lines of the same example stay as they are.
+    """
+    for example in parser.examples:
+        text = example if isinstance(example, str) else example.decode("utf-8", "replace")
+        lines = [text] if _is_json(text) else text.split("\n")
+        for index, line in enumerate(lines):
+            for odd in _exchanged(line) if _is_json(line) else ():
+                changed = "\n".join([*lines[:index], odd, *lines[index + 1 :]])
+                yield changed if parser.takes_text else changed.encode()
+
+
+def mutations(parser: Parser, number: int) -> Iterator[Any]:
+    """Yield inputs without end, those of a number: known ones, changed in places by chance.
+
+    Hypothesis finds smaller ones and these are a hundred times as many.
+    """
+    chance, odd = random.Random(number), [*odd_inputs(parser)]
+    whole = [*parser.examples, *parser.signs, *odd]
+    pieces = [*parser.signs, *parser.signs, *parser.examples]
+    pieces += ["\0", "é", "\ud800", "😀"] if parser.takes_text else [b"\0", b"\xff", b"\xc3", b"\n"]
+    while True:
+        given = chance.choice(whole)
+        for _ in range(chance.randint(1, 8)):
+            place, width = chance.randint(0, len(given)), chance.choice((0, 0, 1, 4, 40))
+            new, times = chance.choice(pieces), chance.choice((0, 1, 1, 1, 2, 30))
+            begin = chance.randint(0, len(new))
+            new = new if chance.random() < 0.7 else new[begin : begin + 12]
+            given = given[:place] + new * times + given[place + width :]
+        yield given[: parser.size]
+
+
 def inputs(parser: Parser) -> st.SearchStrategy[Any]:
     """Return hypothesis's strategy for a parser's inputs: signs, examples and anything between."""
     empty: Any = "" if parser.takes_text else b""
@@ -154,6 +196,36 @@ def stopped_after(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict | list)
+    except ValueError:
+        return False
+
+
+def _exchanged(text: str) -> Iterator[str]:
+    """Yield a text of JSON with each of its values exchanged for each odd one, or left out."""
+    mark = "\ue000"
+
+    def marked(value: Any) -> Iterator[Any]:
+        yield mark
+        if not isinstance(value, dict | list):
+            return
+        for key in list(value) if isinstance(value, dict) else range(len(value)):
+            for changed in marked(value[key]):
+                copy = value.copy()
+                copy[key] = changed
+                yield copy
+            copy = value.copy()
+            del copy[key]
+            yield copy
+
+    for changed in marked(json.loads(text)):
+        written = json.dumps(changed)
+        place = json.dumps(mark)
+        yield from (written.replace(place, odd) for odd in ODD) if place in written else (written,)
 
 
 def _filled(sign: Any, size: int) -> Any:

@@ -1,12 +1,23 @@
 """No text and no file from outside ends a parser, or keeps it busy."""
 
+import itertools
 import random
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzzing import LIMIT, SECONDS, Parser, all_parsers, find_cases, inputs, long_inputs
+from fuzzing import (
+    LIMIT,
+    SECONDS,
+    Parser,
+    all_parsers,
+    find_cases,
+    inputs,
+    long_inputs,
+    mutations,
+    odd_inputs,
+)
 from hypothesis import HealthCheck, given, seed, settings
 
 PARSERS = all_parsers()
@@ -21,8 +32,7 @@ each = pytest.mark.parametrize("parser", PARSERS, ids=lambda parser: parser.name
 
 @each
 def test_every_input_is_read_in_time(parser: Parser, tmp_path: Path) -> None:
-    for example in parser.examples:
-        parser.trial(example, tmp_path)  # what is imported when first needed is not counted
+    _import_what_it_needs(parser, tmp_path)
     slow = []
     for long in [*find_cases(parser), *long_inputs(parser, PAIRS)]:
         if parser.trial(long, tmp_path) > ALLOWED:  # perhaps the machine was; more tries show it
@@ -33,19 +43,39 @@ def test_every_input_is_read_in_time(parser: Parser, tmp_path: Path) -> None:
 
 @each
 def test_every_input_is_read_or_refused(parser: Parser, tmp_path: Path) -> None:
-    ends = time.monotonic() + SECONDS / len(PARSERS)
     number = 0 if IN_SUITE else random.randrange(2**32)
-    tried = 0
-    while tried == 0 or time.monotonic() < ends:
+    _import_what_it_needs(parser, tmp_path)
 
-        @seed(number + tried)
-        @settings(
-            max_examples=BLOCK, deadline=None, database=None, suppress_health_check=[*HealthCheck]
-        )
-        @given(inputs(parser))
-        def trial(given: Any) -> None:
-            assert parser.trial(given, tmp_path) < 10 * LIMIT
+    @seed(number)
+    @settings(
+        max_examples=BLOCK, deadline=None, database=None, suppress_health_check=[*HealthCheck]
+    )
+    @given(inputs(parser))
+    def trial(given: Any) -> None:
+        assert parser.trial(given, tmp_path) < 10 * LIMIT
 
-        trial()
+    trial()
+    tried, ends = BLOCK, time.monotonic() + SECONDS / len(PARSERS)
+    for given_one in [*find_cases(parser), *odd_inputs(parser)]:
+        _check(parser, given_one, tmp_path)
+        tried += 1
+    changing = mutations(parser, number)
+    while tried < 2 * BLOCK or time.monotonic() < ends:
+        for given_one in itertools.islice(changing, BLOCK):
+            _check(parser, given_one, tmp_path)
         tried += BLOCK
     print(f"{parser.name}: {tried} inputs from seed {number}")
+
+
+def _import_what_it_needs(parser: Parser, folder: Path) -> None:
+    for example in parser.examples:
+        parser.trial(example, folder)
+
+
+def _check(parser: Parser, given_one: Any, folder: Path) -> None:
+    """Try an input; the error says what it was."""
+    try:
+        took = parser.trial(given_one, folder)
+    except Exception as error:
+        raise AssertionError(f"{parser.name} raises {error!r} for {given_one!r}") from error
+    assert took < 10 * LIMIT, given_one

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import rerank.model.specs
 from gen.engine import Engine
 from gen.run_folder.folder import RunFolder
 from pipelines import families
@@ -91,16 +90,6 @@ def tiny_models(tiny_diffusion_folder: Path) -> Iterator[None]:
         spec = replace(families.shipped()[families.DEFAULT_MODEL], folder=tiny_diffusion_folder)
         patch.setitem(families.shipped(), families.DEFAULT_MODEL, spec)  # type: ignore[arg-type]
         yield
-
-
-@pytest.fixture
-def tiny_by_default(
-    tiny_diffusion_folder: Path, tiny_clip_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = replace(families.shipped()[families.DEFAULT_MODEL], folder=tiny_diffusion_folder)
-    jury = replace(rerank.model.specs.SPECS[rerank.model.specs.DEFAULT], folder=tiny_clip_folder)
-    monkeypatch.setitem(families.shipped(), families.DEFAULT_MODEL, model)  # type: ignore[arg-type]
-    monkeypatch.setitem(rerank.model.specs.SPECS, rerank.model.specs.DEFAULT, jury)
 
 
 @pytest.fixture(scope="module")

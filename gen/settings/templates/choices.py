@@ -110,6 +110,8 @@ class _Context(SamplingContext):
 
     def generator_from_command(self, command: Command) -> ResultGen:
         self.budget.spend(command)
+        if isinstance(command, VariableAssignmentCommand):  # which is made within a sequence
+            command = SequenceCommand([command])
         return super().generator_from_command(command)
 
     def sample_prompts(
