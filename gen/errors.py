@@ -1,9 +1,9 @@
 """What can go wrong with a user's wish, as one line that says what, where and how to fix it."""
 
-from pipelines.runtime.terminal import UsageError
+from pipelines.runtime.terminal import FULL, UsageError
 from pipelines.settings import InputError
 
-__all__ = ["InputError", "RoomError", "UsageError"]
+__all__ = ["FULL", "InputError", "RoomError", "UsageError"]
 
 
 class RoomError(Exception):

@@ -4,10 +4,12 @@ Whatever fits and whatever does not: a line, exit code 5, nothing half, and with
 command does what is missing.
 """
 
+import http.client
 import io
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,9 @@ from gen import cli as gen_cli
 from gen import metadata
 from gen.run_folder.choices import ImageHearted
 from gen.run_folder.folder import RunFolder
+
+sys.path += [str(Path(__file__).parent / "gen"), str(Path(__file__).parent / "ui")]
+from fake_site import FakeSite, serve_fakes
 
 pytestmark = [
     pytest.mark.slow,
@@ -221,3 +226,43 @@ def test_an_image_that_was_made_with_room_is_that_of_a_calm_run(disk: Disk, tmp_
         there = disk.path / "out" / path.relative_to(tmp_path / "calm")
         assert there.read_bytes() == path.read_bytes()
         assert metadata.read(there).request.prompt == "a panda"
+
+
+def ask(site: FakeSite, path: str, kind: str, body: bytes) -> tuple[int, str]:
+    """Post something; the status and the text of the answer."""
+    connection = http.client.HTTPConnection(site.url.removeprefix("http://"), timeout=60)
+    try:
+        connection.request("POST", path, body, {"Content-Type": kind})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def test_the_server_refuses_and_goes_on(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(disk.path / "gradio"))
+    asked = json.dumps({"prompt": "a fox", "candidates": 2, "steps": 1, "seed": 4}).encode()
+    upload = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    upload += bytes(600_000) + b"\r\n--x--\r\n"
+    with serve_fakes(disk.path) as site:
+
+        def draw() -> tuple[int, str]:
+            return ask(site, "/v1/images/generations", "application/json", asked)
+
+        def send() -> tuple[int, str]:
+            return ask(site, "/gradio_api/upload", "multipart/form-data; boundary=x", upload)
+
+        for level in (0, 1, 8):
+            disk.leave(level)
+            status, told = send()
+            assert (status, told.count("Traceback")) == (503, 0)
+            assert "no room for uploads" in told
+            assert not [file for file in disk.files() if file.startswith("gradio/")]
+        disk.leave(0)
+        status, told = draw()
+        assert status == 503
+        assert json.loads(told)["error"]["code"] == "no_room"
+        assert not [file for file in disk.files() if file.endswith((".png", ".tmp"))]
+        disk.leave(SIZE)
+        assert (draw()[0], send()[0]) == (200, 200)
+        assert json.loads(disk.files()["out/queue.json"]) == {}

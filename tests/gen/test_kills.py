@@ -1,7 +1,7 @@
 """`generate` is killed at random moments, again and again: it comes to the same as if it was not.
 
-Twice each in the suite; `make kills` does it a hundred times for plain runs, fifty for searches and
-edits together. Each kill is of a process of its own, on tiny networks or on those that ship.
+A few times in the suite; `make kills` does it a hundred times for plain runs, fifty for searches and
+edits together, and ten with the networks that ship. Others are tiny. Each kill is of a process.
 """
 
 import io

@@ -14,7 +14,7 @@ from gen.models import WeightsError
 from gen.settings.prompt_file import PromptFile, Row
 from gen.settings.request import Request
 from ui.api.images import MAX_BYTES
-from ui.page import compare, gallery, in_memory, rank, settings_file, start
+from ui.page import compare, gallery, in_memory, rank, settings_file, start, uploads
 from ui.page.batch import Batch, Visitors
 from ui.page.drawing_panel import SHOW_RESULTS, VISITORS, DrawingPanel, build_buttons
 from ui.page.form import Form, build_form, build_prompt, build_quick
@@ -47,6 +47,7 @@ class _TooManyRowsError(Exception):
 def mount(app: FastAPI, service: Service) -> None:
     """Put the page at / of an app, behind all paths that the app has by now."""
     os.environ |= ENVIRONMENT
+    uploads.keep_nothing_half()
     gr.mount_gradio_app(
         app,
         build(service).queue(max_size=WAITING, api_open=False),
