@@ -6,9 +6,11 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from gen import streams
 from gen.engine import Engine
 from gen.errors import InputError, RoomError, UsageError
 from gen.models import WeightsError
@@ -157,7 +159,7 @@ def _serve(options: argparse.Namespace) -> int:
         )
         service.check()
         if service.queue.note is not None:
-            print(f"generate-ui: note: {service.queue.note}", file=sys.stderr, flush=True)
+            streams.complain(f"generate-ui: note: {service.queue.note}")
         try:
             from ui.server import served
         except ModuleNotFoundError as error:
@@ -170,8 +172,10 @@ def _serve(options: argparse.Namespace) -> int:
         try:
             with served(service, options.host, options.port, credentials, options.names) as url:
                 try:
-                    print(f"Salon is at {url} and saves to {options.outdir}; Ctrl-C ends it")
-                    sys.stdout.flush()
+                    with suppress(OSError):  # on a full disk; others are served all the same
+                        streams.write(
+                            f"Salon is at {url} and saves to {options.outdir}; Ctrl-C ends it"
+                        )
                     service.load()
                     while True:  # a signal that another thread was given is seen on waking
                         time.sleep(WAKE_SECONDS)
@@ -184,16 +188,13 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _leave() -> None:
     """End the process although a step is in progress; what was saved is kept, as in a kill."""
-    print(
+    streams.complain(
         "generate-ui: note: the step in progress took too long to wait for it; what was saved "
-        "before is kept, and the same request draws the rest",
-        file=sys.stderr,
-        flush=True,
+        "before is kept, and the same request draws the rest"
     )
-    sys.stdout.flush()
     os._exit(DONE)
 
 
 def _complain(error: Exception, code: int) -> int:
-    print(f"generate-ui: error: {error}", file=sys.stderr, flush=True)
+    streams.complain(f"generate-ui: error: {error}")
     return code

@@ -1,7 +1,7 @@
 """`generate` is killed at random moments, again and again: it comes to the same as if it was not.
 
-A few times in the suite; `make kills` does it a hundred times for plain runs, fifty for searches and
-edits together, and ten with the networks that ship. Others are tiny. Each kill is of a process.
+A few times in the suite; `make kills` does it a hundred times for plain runs, fifty for searches
+and edits together, and ten with the networks that ship. Others are tiny.
 """
 
 import io

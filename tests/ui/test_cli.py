@@ -8,6 +8,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,3 +164,33 @@ def _is_drawing(port: int) -> bool:
     url = f"http://127.0.0.1:{port}/sdapi/v1/progress"
     with urllib.request.urlopen(url, timeout=120) as answer:
         return json.load(answer)["state"]["sampling_step"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny_by_default")
+@pytest.mark.fault("a full disk")
+@pytest.mark.parametrize("output", ["/dev/full", "a closed pipe"])
+def test_it_serves_although_nobody_can_read_its_address(
+    output: str, tmp_path: Path, free_port: int
+) -> None:
+    if output == "/dev/full" and not Path(output).exists():
+        pytest.skip("this system has no /dev/full")
+    child = os.fork()
+    if child == 0:
+        reading, writing = os.pipe()
+        os.close(reading)
+        os.dup2(writing if output == "a closed pipe" else os.open(output, os.O_WRONLY), 1)
+        os.dup2(os.open(tmp_path / "stderr", os.O_CREAT | os.O_WRONLY), 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        os._exit(main(["--port", str(free_port), "-o", str(tmp_path / "out")]))
+    url, deadline, status = f"http://127.0.0.1:{free_port}/healthz", time.monotonic() + 120, 0
+    while status != 200:
+        assert time.monotonic() < deadline
+        with (
+            suppress(OSError),
+            urllib.request.urlopen(f"http://127.0.0.1:{free_port}/healthz") as a,
+        ):
+            status = a.status
+    os.kill(child, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert (tmp_path / "stderr").read_text() == ""
