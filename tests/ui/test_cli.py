@@ -186,11 +186,8 @@ def test_it_serves_although_nobody_can_read_its_address(
     url, deadline, status = f"http://127.0.0.1:{free_port}/healthz", time.monotonic() + 120, 0
     while status != 200:
         assert time.monotonic() < deadline
-        with (
-            suppress(OSError),
-            urllib.request.urlopen(f"http://127.0.0.1:{free_port}/healthz") as a,
-        ):
-            status = a.status
+        with suppress(OSError), urllib.request.urlopen(url) as answer:
+            status = answer.status
     os.kill(child, signal.SIGTERM)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert (tmp_path / "stderr").read_text() == ""
