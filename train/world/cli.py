@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.runtime.terminal import Parser, above_zero
 from train.loop import Schedule, Task, train
+from train.world.pool import STAGES
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -68,6 +69,9 @@ def add_steps(steps: argparse._SubParsersAction[Parser]) -> None:
         )
         sub.add_argument("--precision", choices=("no", "bf16"), default="bf16")
         sub.add_argument("--threads", type=above_zero(int), default=1, help="CPU threads (1)")
+        if name in STAGED:
+            help = "how large the world is: 125 things in three styles, or all (whole)"
+            sub.add_argument("--stage", choices=tuple(STAGES), default="whole", help=help)
 
 
 def _atlas(arguments: argparse.Namespace) -> None:
@@ -151,7 +155,8 @@ def _network(arguments: argparse.Namespace) -> None:
         schedule = replace(schedule, minutes=None)
     schedule = replace(schedule, **{k: value for k, value in changes.items() if value is not None})
     schedule = replace(schedule, mixed_precision=arguments.precision)
-    task = make(arguments.run)
+    more = {"stage": arguments.stage} if arguments.network in STAGED else {}
+    task = make(arguments.run, **more)
     # In half precision on a CPU, the backward pass of the fused attention is slow for few tokens.
     with sdpa_kernel(SDPBackend.MATH) if arguments.precision == "bf16" else nullcontext():
         print(train(task, schedule, arguments.run / arguments.network))
@@ -189,21 +194,22 @@ def _dvae(run: Path) -> Task:
     return WorldDvaeTask()
 
 
-def _diffusion(run: Path) -> Task:
+def _diffusion(run: Path, stage: str = "whole") -> Task:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     from train.world.drawing import WorldDiffusionConfig, WorldDiffusionTask
 
     vae = AutoencoderKL.from_pretrained(_trained(run, "autoencoder"))
-    return WorldDiffusionTask(WorldDiffusionConfig(), vae, *_reader(run), run / "latents")
+    pool = run / f"latents-{stage}"
+    return WorldDiffusionTask(WorldDiffusionConfig(), vae, *_reader(run), pool, stage)
 
 
-def _dalle(run: Path) -> Task:
+def _dalle(run: Path, stage: str = "whole") -> Task:
     from pipelines.dalle.networks import load_dvae
     from train.world.drawing import RECIPE, WorldDalleTask
 
     dvae = load_dvae(_trained(run, "dvae"))
-    return WorldDalleTask(RECIPE, dvae, *_reader(run), run / "codes")
+    return WorldDalleTask(RECIPE, dvae, *_reader(run), run / f"codes-{stage}", stage)
 
 
 def _prior(run: Path) -> Task:
@@ -265,7 +271,8 @@ def _trained(run: Path, network: str) -> Path:
     return folder
 
 
-TASKS: dict[str, tuple[Callable[[Path], Task], Schedule]] = {
+STAGED = ("diffusion", "dalle")  # networks that grow with the world
+TASKS: dict[str, tuple[Callable[..., Task], Schedule]] = {
     "text": (
         _text,
         Schedule(128, 2e-3, warmup_steps=100, ema_decay=0.998, minutes=20, save_minutes=3),

@@ -75,8 +75,10 @@ class WorldDiffusionTask(DiffusionTask):
         text_encoder: CLIPTextModel,
         tokenizer: CLIPTokenizer,
         cache: Path | None = None,
+        stage: str = "whole",
     ) -> None:
         super().__init__(config, vae, text_encoder, tokenizer, cache)
+        self.stage = stage
         self.captions = Captions(config.drop_captions)
         self.moments: Pool | None = None
 
@@ -85,7 +87,7 @@ class WorldDiffusionTask(DiffusionTask):
         vae = self.frozen[0].to(device)
         if self.moments is None:
             maker = fingerprint(vae)
-            self.moments = Pool(self._moments, maker, self.cache, self.config.pool)
+            self.moments = Pool(self._moments, maker, self.cache, self.config.pool, self.stage)
         scenes, moments = self.moments.sample(rng, size)
         tokens = fill_up(self.tokenizer, self.captions.of(scenes, rng))
         mean, log_variance = moments.float().chunk(2, dim=1)
@@ -118,8 +120,10 @@ class WorldDalleTask(DalleTask):
         text_encoder: CLIPTextModel,
         tokenizer: CLIPTokenizer,
         cache: Path | None = None,
+        stage: str = "whole",
     ) -> None:
         super().__init__(recipe, dvae, text_encoder, tokenizer, cache)
+        self.stage = stage
         self.captions = Captions(recipe.drop_captions)
         self.codes: Pool | None = None
 
@@ -127,7 +131,8 @@ class WorldDalleTask(DalleTask):
         """Return codes of scenes, and their captions."""
         if self.codes is None:
             dvae = self.frozen[0].to(device)
-            self.codes = Pool(self._codes, fingerprint(dvae), self.cache, self.recipe.pool)
+            maker = fingerprint(dvae)
+            self.codes = Pool(self._codes, maker, self.cache, self.recipe.pool, self.stage)
         scenes, codes = self.codes.sample(rng, size)
         tokens, present = tokenize(self.tokenizer, self.captions.of(scenes, rng))
         return DalleBatch(codes.long().to(device), tokens.to(device), present.to(device))

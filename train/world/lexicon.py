@@ -84,11 +84,13 @@ def build(merges: Path, out: Path = THINGS) -> Path:
     concepts = [concept for concept in CONCEPTS if concept.category != "people-variant"]
     names = [name_of(concept) for concept in concepts]
     tags = Counter(tag for concept in concepts for tag in set(concept.tags))
-    chosen, left_out = (set(_tables()["first"][name]) for name in ("chosen", "left_out"))
+    lists = {name: set(those) for name, those in _tables()["first"].items()}
     lines = ["codepoint\tname\tplural\tcategory\tfirst\talso\tkinds\ttags"]
     for concept, name in zip(concepts, names, strict=True):
         by_category = concept.category in ("animals & nature", "food & drink")
-        first = concept.name in chosen or (by_category and concept.name not in left_out)
+        first = concept.name in lists["chosen"]
+        first |= by_category and concept.name not in lists["left_out"]
+        stage = 2 if concept.name in lists["early"] else int(first)
         taken = {name, *names}
         also = _kept(_tables()["also"].get(name, "").split(", "), set())
         same, kinds = _words_of(nouns, concept, name)
@@ -97,7 +99,7 @@ def build(merges: Path, out: Path = THINGS) -> Path:
         loose = [tag for tag in concept.tags if tags[tag] < COMMON_TAG and tag in nouns.offsets]
         loose = _kept(_common(loose, common), {*taken, *also, *kinds})[:MOST_WORDS]
         columns = ("|".join(words) for words in (also, kinds, loose))
-        row = (concept.codepoint, name, plural(name), concept.category, str(int(first)), *columns)
+        row = (concept.codepoint, name, plural(name), concept.category, str(stage), *columns)
         lines.append("\t".join(row))
     out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return out

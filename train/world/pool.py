@@ -8,7 +8,8 @@ them is kept in a folder, so a training that goes on finds the same pool.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,23 +17,49 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from train.world.renderer import render
-from train.world.scene import Scene, draw_scene
-from train.world.vocabulary import FIRST, NOUN_NUMBERS
+from train.world.scene import STYLE_WEIGHTS, Scene, draw_scene
+from train.world.vocabulary import EARLY, FIRST, NOUN_NUMBERS
 
 CHUNK = 1024
 TOGETHER = 16  # images: what still fits the cache of a CPU core
 FIRST_CHUNKS = 2  # before the first step
 USES = 3  # of each scene, before the pool grows by another
-EVERYTHING = 0.35  # of the scenes have things that people seldom ask for, too
 
 Encode = Callable[[torch.Tensor], torch.Tensor]  # (B, 3, 64, 64) uint8 to (B, …)
 
 
-class Pool:
-    """Pairs of a scene and its tensor. `maker` tells one network's tensors from another's."""
+@dataclass(frozen=True)
+class Stage:
+    """How large the world is, while networks learn to draw it."""
 
-    def __init__(self, encode: Encode, maker: str, folder: Path | None, largest: int) -> None:
+    things: Sequence[int]
+    others: float  # the share of scenes that have all other things, too
+    styles: Mapping[str, int]  # their weights
+
+
+# A network that draws 125 things in three styles learns the rest from there.
+STAGES = {
+    "early": Stage(EARLY, 0.0, {"glossy": 1, "flat": 1, "3d": 1}),
+    "whole": Stage(FIRST, 0.35, STYLE_WEIGHTS),
+}
+
+
+class Pool:
+    """Pairs of a scene and its tensor. `maker` tells one network's tensors from another's.
+
+    `stage` is one of `STAGES`; each needs a folder of its own.
+    """
+
+    def __init__(
+        self,
+        encode: Encode,
+        maker: str,
+        folder: Path | None,
+        largest: int,
+        stage: str = "whole",
+    ) -> None:
         self.encode, self.maker, self.folder, self.largest = encode, maker, folder, largest
+        self.stage = STAGES[stage]
         self.scenes: list[Scene] = []
         self.parts: list[torch.Tensor] = []
         self.used = 0
@@ -50,10 +77,11 @@ class Pool:
         """
         number = len(self.parts)
         rng = random.Random(f"pool:{number}")
-        scenes = [
-            draw_scene(rng, NOUN_NUMBERS if rng.random() < EVERYTHING else FIRST)
-            for _ in range(CHUNK)
-        ]
+        stage = self.stage
+        scenes = []
+        for _ in range(CHUNK):
+            things = NOUN_NUMBERS if rng.random() < stage.others else stage.things
+            scenes.append(draw_scene(rng, things, styles=stage.styles))
         self.scenes += scenes
         path = None if self.folder is None else self.folder / f"{number:05d}.safetensors"
         if path is not None and path.is_file():

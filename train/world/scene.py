@@ -7,7 +7,7 @@ and codes; every sprite lies on whole cells.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from train.world.held_out import is_held_out
@@ -110,13 +110,17 @@ class Scene:
 
 
 def draw_scene(
-    rng: random.Random, nouns: Sequence[int] = FIRST, *, held_out: bool = False
+    rng: random.Random,
+    nouns: Sequence[int] = FIRST,
+    *,
+    held_out: bool = False,
+    styles: Mapping[str, int] = STYLE_WEIGHTS,
 ) -> Scene:
     """Draw one scene with things of `nouns` and shapes; `held_out` allows what training must not
     see."""
     while True:
         kind = rng.choices(tuple(KINDS), tuple(KINDS.values()))[0]
-        style = rng.choices(tuple(STYLE_WEIGHTS), tuple(STYLE_WEIGHTS.values()))[0]
+        style = rng.choices(tuple(styles), tuple(styles.values()))[0]
         background = rng.choice(tuple(BACKGROUNDS))
         things = _draw_things(rng, kind, nouns)
         if _fits(things, style, background, held_out):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from train.world.concepts import CONCEPTS
 from train.world.lexicon import THINGS as TABLE
@@ -26,6 +26,7 @@ class Thing:
     plural: str
     category: str
     first: bool  # among those that people ask for most
+    early: bool = field(default=False, kw_only=True)  # among those that drawing begins with
     also: tuple[str, ...] = ()  # other words for it
     kinds: tuple[str, ...] = ()  # words for kinds of it
     tags: tuple[str, ...] = ()  # words that make people think of it
@@ -139,7 +140,8 @@ def _read() -> tuple[Thing, ...]:
     for line in TABLE.read_text(encoding="utf-8").splitlines()[1:]:
         key, name, many, category, first, *words = line.split("\t")
         also, kinds, tags = (tuple(word for word in each.split("|") if word) for each in words)
-        things.append(Thing(key, name, many, category, first == "1", also, kinds, tags))
+        thing = Thing(key, name, many, category, first != "0", also, kinds, tags)
+        things.append(replace(thing, early=first == "2"))
     return tuple(things)
 
 
@@ -155,6 +157,7 @@ NUMBER = {thing.key: number for number, thing in enumerate(THINGS)}
 NOUN_NUMBERS = range(len(NOUNS))
 SHAPE_NUMBERS = range(len(NOUNS), len(THINGS))
 FIRST = tuple(number for number in NOUN_NUMBERS if NOUNS[number].first)
+EARLY = tuple(number for number in NOUN_NUMBERS if NOUNS[number].early)
 _DRAWINGS = {concept.codepoint: concept.drawings for concept in CONCEPTS}
 
 

@@ -11,7 +11,8 @@ from train.autoencoder import AutoencoderConfig
 from train.loop import Schedule, train
 from train.world import autoencoder, clip, drawing, dvae, scene, text, upsampler
 from train.world.facts import Told, describe
-from train.world.pool import CHUNK, Pool
+from train.world.pool import CHUNK, STAGES, Pool, Stage
+from train.world.scene import STYLE_WEIGHTS
 from train.world.text import (
     HEADS,
     NOTHING,
@@ -42,8 +43,7 @@ def only_few(few: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
                 monkeypatch.setattr(module, name, few)
     monkeypatch.setattr(scene.pack_scene, "__defaults__", (few,))
     monkeypatch.setattr(scene.draw_scene, "__defaults__", (few,))
-    monkeypatch.setattr("train.world.pool.FIRST", few)
-    monkeypatch.setattr("train.world.pool.NOUN_NUMBERS", few)
+    monkeypatch.setitem(STAGES, "whole", Stage(few, 0.0, STYLE_WEIGHTS))
     monkeypatch.setattr("train.world.pool.CHUNK", 8)
 
 
@@ -134,8 +134,7 @@ def test_the_drawing_networks_take_a_step(tokenizer: CLIPTokenizer, tmp_path: Pa
 def test_a_pool_grows_with_use_and_is_found_again(
     few: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("train.world.pool.FIRST", few)
-    monkeypatch.setattr("train.world.pool.NOUN_NUMBERS", few)
+    monkeypatch.setitem(STAGES, "whole", Stage(few, 0.0, STYLE_WEIGHTS))
     monkeypatch.setattr("train.world.pool.CHUNK", 8)
     assert CHUNK > 8
     made = 0
@@ -157,6 +156,17 @@ def test_a_pool_grows_with_use_and_is_found_again(
     assert all(map(torch.equal, again.parts, pool.parts))
     with pytest.raises(ValueError, match="another network"):
         Pool(encode, "other", tmp_path, largest=32)
+
+
+def test_the_world_is_small_while_networks_begin() -> None:
+    early = STAGES["early"]
+    rng = random.Random(0)
+    drawn = [scene.draw_scene(rng, early.things, styles=early.styles) for _ in range(300)]
+    assert {each.style for each in drawn} == set(early.styles)
+    nouns = {thing for each in drawn for thing in each.things if thing < len(NOUNS)}
+    assert len(nouns) > 100
+    assert nouns <= set(early.things)
+    assert set(early.things) < set(STAGES["whole"].things)
 
 
 @pytest.mark.usefixtures("only_few")
