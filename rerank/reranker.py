@@ -215,6 +215,8 @@ class Reranker(Encoder):
         prompt's changed versions. Raises WeightsError when the model has no calibration.json.
         """
         encoded = self.encode(images)
+        if not len(encoded.features):
+            return []
         captions = [caption for caption in self.calibration.captions if caption != prompt]
         changed = self.claims(prompt).changed(calibration.CHANGES)
         table = self.similarity([prompt, *captions, *changed], encoded)

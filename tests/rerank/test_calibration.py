@@ -114,6 +114,12 @@ def test_percentile_and_probability(calibrated: Reranker) -> None:
         assert each.probability == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-5)
 
 
+def test_no_image_means_nothing(calibrated: Reranker) -> None:
+    assert calibrated.calibrated("a star", []) == []
+    assert calibrated.check("a star", []) == []
+    assert calibrated.score("a star", []) == []
+
+
 def test_in_the_ranking(calibrated: Reranker, reranker: Reranker) -> None:
     images = noise(4)
     ranking = calibrated.top_k("a red apple", images, 2, calibrate=True)
