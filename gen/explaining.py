@@ -1,6 +1,7 @@
 """What the scores of a prompt's best images mean: how likely each matches, and claim by claim."""
 
 import math
+from contextlib import suppress
 
 from gen.engine import Engine, Outcome
 from gen.errors import InputError
@@ -35,7 +36,7 @@ def explain(
     """Give the best images of a prompt their match, percentile and claims.
 
     By the first reranker; the run folder is told how likely they match. Raises WeightsError where
-    that reranker is not calibrated.
+    that reranker is not calibrated, after the claims.
     """
     images = {place: image for place, r in enumerate(outcome.best) if (image := r.open())}
     if not images or not (calibrate or claims):
@@ -43,13 +44,6 @@ def explain(
     reranker, prompt = engine.load_reranker(), outcome.plan.words
     encoded = reranker.encode(list(images.values()))
     results = [outcome.best[place] for place in images]
-    if calibrate:
-        for result, meaning in zip(results, reranker.calibrated(prompt, encoded), strict=True):
-            if math.isfinite(meaning.probability):
-                result.match, result.percentile = meaning.probability, meaning.percentile
-        known = {result.seed: result.match for result in results if result.match is not None}
-        if folder is not None and outcome.number is not None and known:
-            folder.note_matches(outcome.number, known)
     if claims:
         for result, checked in zip(results, reranker.check(prompt, encoded), strict=True):
             result.claims = tuple(
@@ -57,3 +51,18 @@ def explain(
                 for each in checked.results
             )
             result.fits_best = checked.corrected
+    if calibrate:
+        for result, meaning in zip(results, reranker.calibrated(prompt, encoded), strict=True):
+            if math.isfinite(meaning.probability):
+                result.match, result.percentile = meaning.probability, meaning.percentile
+        known = {result.seed: result.match for result in results if result.match is not None}
+        if folder is not None and outcome.number is not None and known:
+            folder.note_matches(outcome.number, known)
+
+
+def explain_what_is_known(outcome: Outcome, engine: Engine, folder: RunFolder) -> None:
+    """Do what `explain` does, as far as there is a reranker, and a calibration of it."""
+    if engine.reranker_spec() is None:
+        return
+    with suppress(WeightsError):
+        explain(outcome, engine, folder)

@@ -83,7 +83,10 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("-m", "--model", help="the model that draws; default: the shipped one")
         sub.add_argument("--scenes", type=above_zero(int), default=400, help="rendered ones (400)")
         sub.add_argument(
-            "--prompts", type=int, default=60, help="drawn, 4 of each; 0 for none (60)"
+            "--prompts",
+            type=above_zero(int, or_zero=True),
+            default=60,
+            help="drawn, 4 of each; 0 for none (60)",
         )
     _add_previews(step("previews", _previews, "learn what unfinished images tell a search"))
     _add_prefer(running(step("prefer", _prefer, "teach a model what somebody prefers")))
@@ -118,16 +121,20 @@ def _add_previews(previews: argparse.ArgumentParser) -> None:
     previews.add_argument("-m", "--model", help="the model that draws; default: the shipped one")
     previews.add_argument("--clip", help="a known CLIP or a folder; default: the shipped one")
     previews.add_argument("--world", action="store_true", help="the world of a thousand things")
-    previews.add_argument("--prompts", type=int, default=200, help="that are asked for (200)")
-    previews.add_argument("--candidates", type=int, default=16, help="of each (16)")
+    previews.add_argument(
+        "--prompts", type=above_zero(int), default=200, help="that are asked for (200)"
+    )
+    previews.add_argument("--candidates", type=above_zero(int), default=16, help="of each (16)")
     previews.add_argument("-o", "--output", type=Path, help="default: in the model's folder")
 
 
 def _add_prefer(prefer: argparse.ArgumentParser) -> None:
     prefer.add_argument("--choices", type=Path, required=True, help="of generate --choices")
     prefer.add_argument("-m", "--model", help="what learns; default: the shipped one")
-    prefer.add_argument("--steps", type=int, default=500, help="number of updates (500)")
-    prefer.add_argument("--batch-size", type=int, default=8, help="choices in each (8)")
+    prefer.add_argument(
+        "--steps", type=above_zero(int), default=500, help="number of updates (500)"
+    )
+    prefer.add_argument("--batch-size", type=above_zero(int), default=8, help="choices in each (8)")
 
 
 def _prompts(arguments: argparse.Namespace) -> None:

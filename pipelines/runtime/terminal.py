@@ -29,25 +29,32 @@ class Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> Any:
         """Return what the words say; UsageError for unknown ones, with the flag that was meant."""
-        found, unknown = self.parse_known_args(args, namespace)
+        return self.parse_known_args(args, namespace)[0]
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """Do as `parse_args`: a step's own parser is asked this way, and knows its flags."""
+        found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             word = unknown[0].partition("=")[0]
             what = "no option" if word.startswith("-") else "no place here for"
             self.error(f"{what} {word!r}{did_you_mean(word, self._option_string_actions)}")
-        return found
+        return found, []
 
 
-def above_zero(kind: type[int] | type[float]) -> Callable[[str], float]:
-    """Return what reads a flag's value as a finite number above 0."""
+def above_zero(kind: type[int] | type[float], or_zero: bool = False) -> Callable[[str], float]:
+    """Return what reads a flag's value as a finite number above 0, or 0 itself."""
 
     def read(text: str) -> float:
         try:
             value = kind(text)
         except ValueError:
-            value = 0
-        if not 0 < value < math.inf:
+            value = -1
+        if not (0 < value < math.inf or (or_zero and value == 0)):
             what = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what} above 0")
+            least = "from 0 on" if or_zero else "above 0"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what} {least}")
         return value
 
     return read

@@ -79,6 +79,12 @@ def test_the_best_of_many(quick: FakeSite) -> None:
     best = max((fake_models.picture("a fox", seed) for seed in range(1, 9)), key=fake_models.score)
     [text] = answer["images"]
     assert opened(text).tobytes() == best.tobytes()
+    info = json.loads(answer["info"])
+    assert info["probabilities"] == pytest.approx([fake_models.score(best)])
+    assert [(each["claim"], each["holds"]) for each in info["claims"][0]] == [
+        ("a", True),
+        ("fox", False),
+    ]
 
 
 @pytest.mark.parametrize(

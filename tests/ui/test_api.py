@@ -16,6 +16,7 @@ from fake_site import serve_fakes
 from PIL import Image
 
 from gen import metadata
+from gen.models import WeightsError
 from gen.settings.request import Request
 from ui.access.credentials import Credentials
 from ui.service import queue
@@ -74,6 +75,31 @@ def test_four_images_best_first(client) -> None:
     for picture in answer.data:
         assert fake_models.score(pixels(picture)) == pytest.approx(picture.score)
         assert pixels(picture).tobytes() == fake_models.picture("a panda", picture.seed).tobytes()
+
+
+def test_what_a_score_means_is_said_beside_it(client) -> None:
+    for picture in ask(client, n=2).data:
+        assert picture.probability == pytest.approx(fake_models.score(pixels(picture)))
+        assert picture.percentile == 99
+        assert picture.claims == [
+            {"kind": "object", "claim": "a", "holds": True},
+            {"kind": "object", "claim": "panda", "holds": False},
+        ]
+        assert picture.fits_best == "a panda"
+
+
+def test_what_is_not_known_of_a_score_is_left_out(client, quick, monkeypatch) -> None:
+    def uncalibrated(prompt: str, images: Any) -> Any:
+        raise WeightsError("it has no calibration.json")
+
+    monkeypatch.setattr(quick.fakes.jury, "calibrated", uncalibrated)
+    [picture] = ask(client, seed=77).data
+    assert picture.claims
+    assert not hasattr(picture, "probability")
+    monkeypatch.setattr(quick.service, "_usual", [])
+    [picture] = ask(client, seed=78).data
+    assert not hasattr(picture, "claims")
+    assert not hasattr(picture, "score")
 
 
 def test_the_same_seed_twice_is_the_same_file(client) -> None:

@@ -9,6 +9,8 @@ from gen.settings.request import seed_to_json
 from ui.api.answers import NoImageError
 from ui.api.images import Form
 
+EXPLAINED = ("probability", "percentile", "claims", "fits_best")  # by the reranker, if it can
+
 
 def images_of(outcome: Outcome) -> list[Result]:
     """Return the best images of an outcome; raises NoImageError if there is none."""
@@ -30,6 +32,8 @@ def facts_of(result: Result, form: Form) -> dict[str, Any]:
     }
     if result.scores:
         facts["scores"] = dict(result.scores)
+    known = result.to_json()
+    facts |= {name: known[name] for name in EXPLAINED if name in known}
     return facts if size == drawn else {**facts, "drawn_size": "{}x{}".format(*drawn)}
 
 

@@ -25,6 +25,14 @@ from ui.api.url_store import UrlStore
 from ui.service.service import Service
 
 
+class DrawnClaim(BaseModel):
+    """One fact of the prompt, and whether an image shows it."""
+
+    kind: str
+    claim: str
+    holds: bool
+
+
 class GeneratedImage(BaseModel):
     """One image of an answer, best first."""
 
@@ -38,6 +46,18 @@ class GeneratedImage(BaseModel):
     ] = None
     scores: Annotated[
         dict[str, float] | None, Field(description="its parts, where several scorers are combined")
+    ] = None
+    probability: Annotated[
+        float | None, Field(description="that it matches, of a calibrated reranker")
+    ] = None
+    percentile: Annotated[
+        float | None, Field(description="share of unrelated captions that score lower, to 100")
+    ] = None
+    claims: Annotated[
+        list[DrawnClaim] | None, Field(description="of the prompt, as far as it is understood")
+    ] = None
+    fits_best: Annotated[
+        str | None, Field(description="the prompt, corrected until it fits the image best")
     ] = None
     model: str | None = None
     size: str
@@ -74,7 +94,9 @@ class ImageAnswers:
 
         `uploads` are the files that an edit begins from, by the names of their settings.
         """
-        submit = partial(self.service.submit, parsed.request, client, uploads=uploads)
+        submit = partial(
+            self.service.submit, parsed.request, client, explained=True, uploads=uploads
+        )
         if parsed.stream:
             watch = Partials(parsed.partials)
             job = await run_in_threadpool(submit, watch, previews=parsed.partials > 0)

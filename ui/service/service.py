@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from gen.engine import Engine, Outcome
 from gen.errors import InputError
 from gen.events import Event, Watch, ignore_events
+from gen.explaining import explain_what_is_known
 from gen.models import DEFAULT_MODEL, Spec, WeightsError
 from gen.plan import Plan, resolve
 from gen.run_folder.events import Files
@@ -194,13 +195,15 @@ class Service:
         watch: Watch = ignore_events,
         previews: bool = False,
         matches: bool = False,
+        explained: bool = False,
         uploads: Mapping[str, Path] = NO_UPLOADS,
         rerankers: Sequence[str] = (),
     ) -> Job:
         """Have a prompt drawn, scored and saved in its turn; the job's future gets the Outcome.
 
         `rerankers` are names of `self.rerankers`; none is those that always score. With `matches`
-        the run folder is told how likely each image matches. `watch` is called in the queue's
+        the run folder is told how likely each image matches; with `explained`, the best images of
+        the Outcome have their match and claims. `watch` is called in the queue's
         thread. Raises InputError, of which QueueFullError, StoppingError,
         FatalJobError and UnknownModelError are kinds; the future may raise WeightsError and
         RoomError too.
@@ -219,6 +222,8 @@ class Service:
             self.metrics.count_images(outcome.drawn, len(outcome.failed))
             if matches:
                 self._note_matches(outcome)
+            if explained:
+                explain_what_is_known(outcome, self.engine, self.folder)
             return outcome
 
         return self._submitted(Job(client, work, _key(_with_uploads(request, uploads))))

@@ -106,7 +106,9 @@ async def _draw(
         edit, uploads = read()
         parsed = parse(service, body, choices.of(asking), edit)
         watch = noting(notes)
-        job = service.submit(parsed.request, asking, watch, previews=True, uploads=uploads)
+        job = service.submit(
+            parsed.request, asking, watch, previews=True, explained=True, uploads=uploads
+        )
         choices.keep(asking, parsed.choice)
         return parsed, job
 
@@ -150,6 +152,8 @@ def _answer(
         "index_of_first_image": 0,
         "infotexts": [parameters.to_text(record) for record in records],
         "scores": [result.score for result in results],
+        "probabilities": [result.match for result in results],
+        "claims": [result.to_json().get("claims", []) for result in results],
         "notes": notes,
     }
     sent = [] if body.send_images is False else results
