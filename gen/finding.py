@@ -1,6 +1,7 @@
 """Masks that are asked for in words, by points and by boxes: checked early, found when drawn."""
 
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +21,22 @@ if TYPE_CHECKING:
     from pipelines.segmentation.models import Kind
 
 SETTINGS = ("mask_text", "mask_point", "mask_box")
+NEEDED: "Mapping[str, Kind]" = {"mask_text": "named", "mask_point": "clicked"}  # a box needs none
+LACKING: "Mapping[Kind, str]" = {"named": "a CLIPSeg model", "clicked": "a SAM model"}
 
 
 def is_asked(request: Request) -> bool:
     """Return whether a mask is to be found."""
     return any(getattr(request, name) is not None for name in SETTINGS)
+
+
+def lacking(folders: Sequence[str | Path]) -> dict[str, str]:
+    """Return which model each setting needs that cannot be used with networks in these folders.
+
+    Raises WeightsError for a folder that is no network for it.
+    """
+    found = models.find([str(folder) for folder in folders])
+    return {name: LACKING[kind] for name, kind in NEEDED.items() if kind not in found}
 
 
 def check(request: Request) -> None:
@@ -38,10 +50,10 @@ def check(request: Request) -> None:
         given = next(name for name in SETTINGS if getattr(request, name) is not None)
         raise InputError(f"mask and {given}: each says what is drawn anew: give one of them")
     wanted, folders = _read(request), _folders(request)
-    if wanted.words and "named" not in folders:
-        raise InputError("mask_text: needs a CLIPSeg model: name its folder with mask_model")
-    if wanted.points and "clicked" not in folders:
-        raise InputError("mask_point: needs a SAM model: name its folder with mask_model")
+    needed = {"mask_text": bool(wanted.words), "mask_point": bool(wanted.points)}
+    for name, kind in NEEDED.items():
+        if needed[name] and kind not in folders:
+            raise InputError(f"{name}: needs {LACKING[kind]}: name its folder with mask_model")
 
 
 def with_mask(plan: "Plan", engine: "Models", folder: Path | None) -> "Plan":

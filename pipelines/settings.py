@@ -299,7 +299,7 @@ class EditingSettings(TypedDict, total=False):
     padding: Annotated[
         int | None,
         Setting(
-            "with --inpaint-area masked: pixels around the mask that the model sees too",
+            "pixels around the mask that the model sees too; with --inpaint-area masked",
             "Masked area padding",
             low=0,
             high=1024,

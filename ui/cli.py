@@ -123,6 +123,15 @@ def _add_what_is_served(parser: Parser) -> None:
     )
     group.add_argument("--vae", **many, type=Path, metavar="PATH", help="a VAE; may be repeated")
     group.add_argument(
+        "--mask-model",
+        **many,
+        type=Path,
+        metavar="DIR",
+        dest="mask_models",
+        help="a folder with a network that finds masks: CLIPSeg by words, SAM by points and boxes; "
+        "may be repeated",
+    )
+    group.add_argument(
         "--styles",
         **many,
         type=Path,
@@ -144,7 +153,12 @@ def _serve(options: argparse.Namespace) -> int:
     credentials = read_credentials(options.host)
     rules = Rules() if options.visitors is None else read_rules(options.visitors)
     catalog = read_catalog(
-        options.models, options.model_folders, options.lora_dir, options.vae, options.lora
+        options.models,
+        options.model_folders,
+        options.lora_dir,
+        options.vae,
+        options.lora,
+        options.mask_models,
     )
     if unknown := [name for name in rules.models or () if name not in catalog.models]:
         raise InputError(f"{options.visitors}: models: there is no {', '.join(unknown)}")

@@ -16,12 +16,13 @@ from gen.errors import InputError
 from ui.access.middleware import AccessMiddleware, Credentials, own_names
 from ui.api import api
 from ui.api.answers import register
-from ui.page import archive, files, page, sheets, thumbnails
+from ui.page import archive, files, originals, page, sheets, thumbnails
 from ui.service.service import Service
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 V1 = "/v1"  # ends the base URL of OpenAI's clients
-OURS = (V1, "/sdapi", "/pictures", "/sheets", "/thumbnails")  # where nothing is the page's
+# Where nothing is the page's.
+OURS = (V1, "/sdapi", "/pictures", "/originals", "/sheets", "/thumbnails")
 # Where extensions of AUTOMATIC1111's web UI are, which its clients ask for.
 EXTENSIONS = (
     *("/controlnet", "/instruct-pix2pix", "/model_keyword", "/promptgen", "/rembg", "/sam"),
@@ -39,6 +40,7 @@ def site(
     register(app)
     app.include_router(api.routes(service))
     app.include_router(files.routes(service))
+    app.include_router(originals.routes(service))
     app.include_router(sheets.routes(service))
     app.include_router(thumbnails.routes(service))
     app.include_router(archive.routes(service))

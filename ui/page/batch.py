@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, wait
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from time import perf_counter, sleep
 
 import gradio as gr
@@ -101,6 +102,7 @@ class Batch:
     rerankers: Sequence[str] = ()  # by name; none is those that always score
     comparison: int | None = None  # its number, where they are the cells of one
     note: Callable[[Sequence[Outcome]], None] = lambda outcomes: None  # called after each
+    uploads: Mapping[str, Path] = field(default_factory=dict)  # of an edit, by their settings
     number: int = field(default_factory=lambda: next(_numbers))
     live: Live | None = None
     outcomes: list[Outcome] = field(default_factory=list)
@@ -129,7 +131,13 @@ class Batch:
         """Draw one request; False if it was taken back."""
         live = self.live = Live(request)
         job = service.submit(
-            request, client, live, previews=True, matches=True, rerankers=self.rerankers
+            request,
+            client,
+            live,
+            previews=True,
+            matches=True,
+            uploads=self.uploads,
+            rerankers=self.rerankers,
         )
         self._job = job
         if self._ended:  # said while it was submitted

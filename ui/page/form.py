@@ -1,5 +1,6 @@
 """The form: prompt, models, and the fields of the settings that the chosen models take."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from ui.service.styles import PLACE, Style, apply
 LEFT = "default"  # what a field says that is left to each model
 COUNTS: Mapping[str, Value] = {"candidates": DEFAULT_CANDIDATES, "top_k": DEFAULT_TOP_K}
 PLAIN: Mapping[str, str] = {"top_k": "Keep the best"}
+FLAG = re.compile(r"--([a-z][a-z-]+)")
 SEARCHING = "begins more candidates than it finishes, and goes on with the best half-way"
 EXAMPLES = (
     "a panda to the left of a red balloon",
@@ -107,7 +109,7 @@ class Form:
             else gr.skip()
             for name in self.fields
         ]
-        weights = _weights(request.lora)
+        weights = weights_of(request.lora)
         loras = [gr.Slider(value=weights.get(name, 0)) for name in self.loras]
         vae = "" if request.vae is None else Path(request.vae).stem
         return [
@@ -135,7 +137,7 @@ class Form:
         return [prompt, models, *fields, *more, known or self.service.usual_rerankers]
 
 
-def _weights(lora: object) -> dict[str, float]:
+def weights_of(lora: object) -> dict[str, float]:
     """Return the weights of LoRAs by the names of their files, as a request has them."""
     found = {}
     for part in str(lora or "").split(","):
@@ -235,10 +237,13 @@ def _connect(form: Form) -> None:
     form.dice.click(lambda: str(draw_seed()), outputs=form.fields["seed"], **QUIET)
 
 
-def field_of(setting: Setting, chosen: Sequence[Spec], value: Value | None = None) -> Component:
+def field_of(
+    setting: Setting, chosen: Sequence[Spec], value: Value | None = None, within: str = ""
+) -> Component:
     """Build the field of a setting, which is hidden if none of the chosen models takes it.
 
-    By default it holds what they do when they are not told.
+    By default it holds what they do when they are not told. Its id is the setting's name, behind
+    that of the tab that it is `within`, if it has one.
     """
     if setting.name == "search":
         return gr.Checkbox(bool(value), label="Search", info=SEARCHING, elem_id="search")
@@ -247,10 +252,12 @@ def field_of(setting: Setting, chosen: Sequence[Spec], value: Value | None = Non
         "label": label_of(setting.name),
         "visible": taken(setting.name, chosen),
         "min_width": 140,
-        "elem_id": setting.name,
+        "elem_id": f"{within}{setting.name}",
     }
     if setting.name not in COUNTS and setting.name != "seed":
-        facts["info"] = setting.help
+        facts["info"] = told(setting)
+    if setting.kind is bool:
+        return gr.Checkbox(bool(default), **facts)
     if setting.names is not None:
         names = list(dict.fromkeys(setting.names().values()))
         if default is None:
@@ -283,6 +290,11 @@ def default_of(name: str, chosen: Sequence[Spec]) -> Value | None:
 def _is_default(shown: Any, default: Value | None) -> bool:
     """Return whether a field shows what its models do when they are not told."""
     return shown in (None, "") or (default is not None and str(shown) == str(default))
+
+
+def told(setting: Setting) -> str:
+    """Return what a setting does, in words of the page, where there are no flags."""
+    return FLAG.sub(lambda flag: label_of(flag[1].replace("-", "_")).lower(), setting.help)
 
 
 def examples(service: Service) -> list[str]:

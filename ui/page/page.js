@@ -55,11 +55,15 @@
     }
   };
 
+  // Has an image edited; the server listens, whatever tab is open.
+  const edit = (name) => { if (name) document.dispatchEvent(new CustomEvent('salon-edit', {detail: name})); };
+
   // The lightbox: one image over the whole page.
   let box, images = [], place = 0, from = null, zoom = 1;
   const BOX = `
     <form method="dialog" class="lightbox-bar">
       <span class="lightbox-place" aria-live="polite"></span>
+      <button type="button" data-box="edit">Edit</button>
       <a class="lightbox-save" download>Download</a>
       <button type="button" data-box="out" aria-label="Smaller">−</button>
       <button type="button" data-box="in" aria-label="Larger">+</button>
@@ -91,6 +95,11 @@
     });
   };
   const act = (what) => {
+    if (what === 'edit') {
+      box.close();
+      edit(images[place].dataset.name);
+      return;
+    }
     if (what === 'back' || what === 'on') {
       place = (place + (what === 'on' ? 1 : -1) + images.length) % images.length;
       zoom = 1;
@@ -153,19 +162,21 @@
     link.click();
     link.remove();
   };
-  const slide = () => {
+  const slideMarked = () => {
     const [left, right] = marked();
-    if (!right) return;
+    if (right) slide(...[left, right].map((tile) => [tile.dataset.whole, $('img', tile)?.alt ?? '']));
+  };
+  const slide = (left, right) => { // each a source and a text
     const dialog = document.createElement('dialog');
     dialog.className = 'slide';
     dialog.setAttribute('aria-label', 'Two images, one over the other');
     dialog.innerHTML = `<form method="dialog"><button class="quiet-button">Close</button></form>
       <div class="before-after"><img class="under"><img class="over">
       <input type="range" class="slider-at" min="0" max="100" value="50" aria-label="How much of the left image"></div>`;
-    [[left, '.over'], [right, '.under']].forEach(([tile, place]) => {
+    [[left, '.over'], [right, '.under']].forEach(([[source, about], place]) => {
       const image = $(place, dialog);
-      image.src = tile.dataset.whole;
-      image.alt = $('img', tile)?.alt ?? '';
+      image.src = source;
+      image.alt = about;
     });
     dialog.addEventListener('close', () => dialog.remove());
     $('.gradio-container').append(dialog);
@@ -251,7 +262,7 @@
     } else if (hit('[data-zip]')) {
       zip();
     } else if (hit('[data-slide]')) {
-      slide();
+      slideMarked();
     } else if (hit('[data-better]')) {
       compareTwo(hit('.view'));
     } else if (hit('[data-open]')) {
@@ -277,9 +288,10 @@
   // An error that begins with the name of a field is shown there, too, and the field has the focus.
   const showAtField = (line) => {
     const name = /^([a-z_]+)[ :]/.exec(line)?.[1];
-    const block = name && document.getElementById(name);
+    const edits = $('#edit-controls')?.checkVisibility();
+    const block = name && document.getElementById(edits ? `edit-${name}` : name);
     const field = block && $('input, textarea', block);
-    if (!field || !block.closest('#composer, #settings')) return;
+    if (!field || !block.closest('#composer, #settings, #edit-controls')) return;
     if (block.closest('#settings')) openSettings(true);
     block.dataset.invalid = line;
     field.setAttribute('aria-invalid', 'true');
@@ -305,12 +317,14 @@
     if (!document.documentElement.lang) document.documentElement.lang = 'en';
     applyTheme();
   };
+  const watchers = [mend];
+  window.salon = {$, $$, type, slide, edit, watch: (look) => watchers.push(look)};
   const start = () => {
     let due = false;
     new MutationObserver(() => {
       if (due) return;
       due = true;
-      requestAnimationFrame(() => { due = false; mend(); });
+      requestAnimationFrame(() => { due = false; watchers.forEach((look) => look()); });
     }).observe(document.body, {childList: true, subtree: true, attributes: true, attributeFilter: ['class']});
     mend();
   };

@@ -14,20 +14,21 @@ from gen.models import WeightsError
 from gen.settings.prompt_file import PromptFile, Row
 from gen.settings.request import Request
 from ui.api.images import MAX_BYTES
-from ui.page import compare, gallery, in_memory, rank, settings_file, start, uploads
+from ui.page import compare, edit, gallery, in_memory, rank, settings_file, start, uploads
 from ui.page.batch import Batch, Visitors
 from ui.page.drawing_panel import SHOW_RESULTS, VISITORS, DrawingPanel, build_buttons
 from ui.page.form import Form, build_form, build_prompt, build_quick
 from ui.page.markup import ON_CLICK, ON_DO
 from ui.page.theme import HEADER, SETTINGS_SWITCH, theme
-from ui.page.variations import nearby
+from ui.page.variations import nearby, varied
 from ui.page.view import Shown, View, build_view
 from ui.page.wiring import QUIET, complaint
 from ui.service.queue import WAITING
 from ui.service.service import Service
 
-STYLE = Path(__file__).parent / "page.css"
-SCRIPT = Path(__file__).parent / "page.js"
+HERE = Path(__file__).parent
+STYLES = (HERE / "page.css", HERE / "edit.css")
+SCRIPTS = (HERE / "page.js", HERE / "edit.js")
 FORM = "salon-form"  # what a browser keeps of the form
 AT_FIRST = 6  # images of an example, for who has not seen any yet
 MOST_ROWS = 50  # of a prompt file
@@ -62,19 +63,22 @@ def mount(app: FastAPI, service: Service) -> None:
         mcp_server=False,
         enable_monitoring=False,
         theme=theme(),
-        css_paths=[STYLE],
-        head=f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>",
+        css_paths=list(STYLES),
+        head="".join(f"<script>{path.read_text(encoding='utf-8')}</script>" for path in SCRIPTS),
     )
 
 
 def build(service: Service) -> gr.Blocks:
     """Build the page, to be mounted. Its controls follow from the table of settings."""
-    drawing, comparing = Visitors(service), Visitors(service)
+    drawing, comparing, editing = Visitors(service), Visitors(service), Visitors(service)
     with gr.Blocks(title="Salon", analytics_enabled=False, delete_cache=CACHE_SECONDS) as page:
         gr.HTML(HEADER, elem_id="header")
+        pick = edit.build_pick()
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Draw", id="draw"):
                 drawn = _build_drawing(service, drawing)
+            with gr.Tab("Edit", id="edit") as edit_tab:
+                edited = edit.build(service, editing, drawn.form, pick)
             with gr.Tab("Gallery", id="gallery") as gallery_tab:
                 shown_before = gallery.build(service, gallery_tab)
             with gr.Tab("Compare", id="compare") as compare_tab:
@@ -82,7 +86,8 @@ def build(service: Service) -> gr.Blocks:
             with gr.Tab("Rank", id="rank"):
                 rank.build(service)
         _connect_drawing(service, drawn)
-        for each in (drawn.view, shown_before, compared):
+        edit.connect(edited, tabs, edit_tab)
+        for each in (drawn.view, edited.view, shown_before, compared):
             _connect_reusing(service, drawn, each, tabs)
         _connect_loading(page, service, drawn)
     return page
@@ -209,17 +214,24 @@ def _connect_reusing(service: Service, drawn: _Drawing, source: View, tabs: gr.T
 
     def more(visitor: gr.Request, key: Any) -> Iterator[list[Any]]:
         requests = nearby(source.record(key).request, service)
-        for updates in _drawn(service, drawn, Batch(requests), visitor):
+        yield from begun(Batch(requests), visitor)
+
+    def vary(visitor: gr.Request, key: Any) -> Iterator[list[Any]]:
+        request = source.record(key).request
+        try:
+            asked, files = varied(request, source.file(key), service)
+        except (InputError, WeightsError) as error:
+            raise complaint(error) from error
+        yield from begun(Batch({"": asked}, uploads=files), visitor)
+
+    def begun(batch: Batch, visitor: gr.Request) -> Iterator[list[Any]]:
+        for updates in _drawn(service, drawn, batch, visitor):
             yield [gr.Tabs(selected="draw"), *updates]
 
     source.reuse.click(reuse, [source.chosen, form.models], [tabs, *form.controls], **QUIET)
-    source.more.click(
-        more,
-        source.chosen,
-        [tabs, *panel.outputs, *view.outputs],
-        concurrency_limit=VISITORS,
-        **QUIET,
-    )
+    outputs = [tabs, *panel.outputs, *view.outputs]
+    for button, act in ((source.more, more), (source.vary, vary)):
+        button.click(act, source.chosen, outputs, concurrency_limit=VISITORS, **QUIET)
 
 
 def _connect_loading(page: gr.Blocks, service: Service, drawn: _Drawing) -> None:
@@ -266,7 +278,7 @@ def _drawn(
     """Draw a batch, and yield again and again what the page shows."""
     try:
         for request in batch.requests.values():
-            service.plan(request)
+            service.plan(request, batch.uploads)
     except (InputError, WeightsError) as error:
         raise complaint(error) from error
     drawn.panel.begin(batch, visitor)

@@ -26,8 +26,7 @@ def start(service: Service, chosen: Sequence[Spec]) -> str:
     """
     chosen = chosen or service.specs([])
     parts = ['<section class="start">']
-    if lately := _lately(service):
-        parts += ['<p class="label">Drawn lately</p>', lately]
+    parts.append(lately(service))
     parts += map(_draws, chosen)
     if words := [word for spec in chosen for word in _words(spec.vocabulary)][:WORDS]:
         buttons = "".join(
@@ -75,16 +74,14 @@ def _draws(spec: Spec) -> str:
     return f'<p class="draws"><strong>{text(spec.name)}</strong> draws {text(spec.draws)}.</p>'
 
 
-def _lately(service: Service) -> str:
+def lately(service: Service) -> str:
+    """Return the last images of the folder, under a heading; nothing if there are none."""
     service.history.refresh()
     prompts: list[PromptHistory] = service.history.prompts()[:LATELY]
-    return (
-        tiles(
-            [image_tile(service, history, history.images[0]) for history in prompts], "drawn lately"
-        )
-        if prompts
-        else ""
-    )
+    if not prompts:
+        return ""
+    shown = [image_tile(service, history, history.images[0]) for history in prompts]
+    return f'<p class="label">Drawn lately</p>{tiles(shown, "drawn lately")}'
 
 
 @cache

@@ -3,6 +3,7 @@ strip below, and of the one that is chosen everything that is known and can be d
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -37,6 +38,8 @@ MOST_TILES = 200
 # page.js shows two at a time, and tells the server each choice.
 BETTER = '<button type="button" class="link-button" data-better>Which is better?</button>'
 NO_HEART = "♡ Heart"
+# Has the large image edited, which page.js shows before the server knows that it was chosen.
+EDIT = "() => window.salon.edit(document.querySelector('#{}-picture [data-open]')?.dataset.open)"
 NONE_MATCHES = 0.5  # the probability below which an image is more likely none of what was asked
 Key = tuple[int, int]  # an image: the number of its prompt, and its seed
 Images = Sequence[tuple[PromptHistory, SavedImage]]
@@ -71,6 +74,7 @@ class View:
     large: gr.HTML
     known: gr.HTML
     reuse: gr.Button
+    vary: gr.Button
     more: gr.Button
     heart: gr.Button
     delete: gr.Button
@@ -162,14 +166,18 @@ class View:
         self.delete_all.click(self._delete_all, [self.shown, self.deleted], undone, **QUIET)
         self.undo.click(self._restore, [self.shown, self.deleted], undone, **QUIET)
 
-    def record(self, key: Key | None) -> Metadata:
-        """Return what the chosen image says about itself. Raises gr.Error."""
+    def file(self, key: Key | None) -> Path:
+        """Return the file of the chosen image. Raises gr.Error."""
         _, saved = self._find(key)
         path = self.service.history.path(saved)
+        if path is None:
+            raise complaint("the file of this image is gone")
+        return path
+
+    def record(self, key: Key | None) -> Metadata:
+        """Return what the chosen image says about itself. Raises gr.Error."""
         try:
-            if path is None:
-                raise InputError("the file of this image is gone")
-            return metadata.read(path)
+            return metadata.read(self.file(key))
         except InputError as error:
             raise complaint(error) from error
 
@@ -256,7 +264,9 @@ def build_view(service: Service, name: str) -> View:
             large = gr.HTML(elem_id=f"{name}-picture", elem_classes="picture")
             with gr.Column(elem_classes="beside"):
                 with gr.Row(elem_classes="actions"):
-                    more = gr.Button("Variations", size="sm", elem_id=f"{name}-more")
+                    edit = gr.Button("Edit", size="sm", elem_id=f"{name}-edit")
+                    vary = gr.Button("Variations", size="sm", elem_id=f"{name}-vary")
+                    more = gr.Button("Nearby settings", size="sm", elem_id=f"{name}-more")
                     reuse = gr.Button("Use these settings", size="sm", elem_id=f"{name}-reuse")
                     heart = gr.Button(NO_HEART, size="sm", elem_id=f"{name}-heart")
                     delete = gr.Button(
@@ -285,6 +295,7 @@ def build_view(service: Service, name: str) -> View:
         large,
         known,
         reuse,
+        vary,
         more,
         heart,
         delete,
@@ -295,6 +306,7 @@ def build_view(service: Service, name: str) -> View:
         deleted=gr.State([]),
     )
     view.connect()
+    edit.click(None, js=EDIT.format(name), api_visibility="private")
     return view
 
 

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gen import finding
 from gen.errors import InputError
 from gen.memory import free_on_host
 from gen.models import DEFAULT_MODEL, Spec, WeightsError, find, shipped, weights_size
@@ -28,6 +29,7 @@ class Catalog:
     found: Mapping[str, Spec] = field(default_factory=dict)
     loras: Mapping[str, Path] = field(default_factory=dict)
     vaes: Mapping[str, Path] = field(default_factory=dict)
+    mask_models: Sequence[Path] = ()  # folders of networks that find masks
 
     @property
     def models(self) -> dict[str, Spec]:
@@ -60,13 +62,16 @@ class Catalog:
         return by_address.get(address, address)
 
     def with_files(self, request: Request) -> Request:
-        """Return a request whose LoRAs and VAE are files in place of names. Raises InputError."""
+        """Return a request whose LoRAs and VAE are files in place of names, and whose mask is found
+        by the networks that are served. Raises InputError."""
         changed: dict[str, str] = {}
         if request.lora is not None:
             parts = [part.strip() for part in request.lora.split(",") if part.strip()]
             changed["lora"] = ",".join(self._lora(part) for part in parts)
         if request.vae is not None:
             changed["vae"] = str(_of(self.vaes, request.vae, "VAE"))
+        if self.mask_models and finding.is_asked(request):
+            changed["mask_model"] = ",".join(map(str, self.mask_models))
         return request.replace(**changed) if changed else request  # type: ignore[arg-type]
 
     def _lora(self, text: str) -> str:
@@ -82,12 +87,15 @@ def read_catalog(
     lora_folders: Sequence[Path] = (),
     vaes: Sequence[Path] = (),
     loras: Sequence[Path] = (),
+    mask_models: Sequence[Path] = (),
 ) -> Catalog:
     """Look for models and files that change models.
 
     `models` are asked for by name, and have to be there: raises WeightsError for one that is not.
-    In `folders` and the hub's cache what is no model is passed over.
+    In `folders` and the hub's cache what is no model is passed over. `mask_models` have to be
+    networks that find masks.
     """
+    finding.lacking(mask_models)
     named = {spec.name: spec for spec in map(find, models)}
     found: dict[str, Spec] = {}
     for path in (path for folder in folders for path in _models_in(folder)):
@@ -102,6 +110,7 @@ def read_catalog(
         {name: spec for name, spec in found.items() if name not in named},
         {file.stem: file for file in [*loras, *files]},
         {path.stem: path for path in vaes},
+        [path.expanduser().resolve() for path in mask_models],
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
+from gen import finding
 from gen.engine import Engine, Outcome
 from gen.errors import InputError
 from gen.events import Event, Watch, ignore_events
@@ -102,9 +103,15 @@ class Service:
         allowed = [name for name in names if self.rules.allow_model(name)]
         return self.catalog.specs([*allowed, *([] if allowed else [self.default])])
 
-    def offered(self, models: Iterable[Spec]) -> list[str]:
-        """Return the settings of models that visitors may give, in the table's order."""
-        return [name for name in offered(models) if self.rules.allow_setting(name)]
+    def offered(self, models: Iterable[Spec], names: Iterable[str] = SERVED) -> list[str]:
+        """Return which settings of models visitors may give, in the table's order; `names` are
+        those without an image, or EDITS."""
+        return [name for name in offered(models, names) if self.rules.allow_setting(name)]
+
+    @property
+    def lacking(self) -> Mapping[str, str]:
+        """The settings of masks that cannot be used here, each with the model that it needs."""
+        return finding.lacking(self.catalog.mask_models)
 
     @property
     def loras(self) -> Mapping[str, Path]:
@@ -227,6 +234,18 @@ class Service:
             return outcome
 
         return self._submitted(Job(client, work, _key(_with_uploads(request, uploads))))
+
+    def find_mask(self, request: Request, uploads: Mapping[str, Path], client: str = "") -> Job:
+        """Have the mask that a request asks for found in its turn; the job's future gets its file.
+
+        Raises InputError as `submit` does; the future may raise InputError where nothing is found.
+        """
+        plan = self.plan(request, uploads)
+
+        def work(job: Job) -> Path:
+            return Path(finding.with_mask(plan, self.engine, self.folder.path).request.mask)
+
+        return self._submitted(Job(client, work))
 
     def rerank(
         self, prompt: str, files: Sequence[bytes], client: str = "", closely: bool = False

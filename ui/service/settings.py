@@ -14,7 +14,8 @@ EDITS = tuple(name for name in _ASKED if name in (*EDITING_SETTINGS, *IMAGE_PROM
 SERVED = tuple(name for name in _ASKED if name not in EDITS)
 
 
-def offered(models: Iterable[Spec]) -> list[str]:
-    """Return the settings of models that visitors may give, in the table's order."""
+def offered(models: Iterable[Spec], names: Iterable[str] = SERVED) -> list[str]:
+    """Return which settings of models visitors may give, in the table's order; `names` are those
+    without an image, or EDITS."""
     taken = {name for spec in models for name in spec.settings}
-    return [name for name in SERVED if name in MODEL_SETTINGS and name in taken]
+    return [name for name in names if name in MODEL_SETTINGS and name in taken]
