@@ -627,7 +627,7 @@ def test_phone_width(scheme: str, browser, quick) -> None:
     assert page.locator("#draw-picture img").bounding_box()["width"] > 0.9 * 390
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, background[4:-1].split(",")[:3])) < 300) == (scheme == "dark")
-    for name in ("Draw", "Gallery", "Rank", "Compare"):
+    for name in ("Draw", "Edit", "Gallery", "Rank", "Compare"):
         tab(page, name)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
 

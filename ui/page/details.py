@@ -1,8 +1,10 @@
 """What is known of one image, as text for people."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from gen.metadata import Metadata
+from gen.run_folder import originals
 from ui.page.form import label_of
 from ui.page.markup import text
 
@@ -14,7 +16,7 @@ def described(record: Metadata) -> dict[str, object]:
     settings = record.request.given()
     named = [name for name in FIRST if name in settings]
     named += [name for name in settings if name not in (*FIRST, "model", "candidates", "top_k")]
-    given = {label_of(name): settings[name] for name in named}
+    given = {label_of(name): _shown(name, settings[name]) for name in named}
     model = " ".join(filter(None, (record.model, record.model_hash)))
     more = {
         "Model": model or None,
@@ -28,6 +30,11 @@ def described(record: Metadata) -> dict[str, object]:
         **record.extra,
     }
     return {**given, **{key: value for key, value in more.items() if value not in (None, "")}}
+
+
+def _shown(name: str, value: object) -> object:
+    """Return a setting's value; of files that an edit began from, only the names."""
+    return Path(str(value)).name if name in originals.NAMES else value
 
 
 def facts(known: Mapping[str, object]) -> str:

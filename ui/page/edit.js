@@ -199,7 +199,7 @@
     $$('#edit-modes [data-mode]').forEach((button) =>
       button.setAttribute('aria-pressed', String(button.dataset.mode === mode)));
   };
-  const latest = () => $('#edit-picture [data-picture]')?.dataset.picture + ($('#edit-workspace .view .hero')?.dataset.open ?? '');
+  const latest = () => $('#edit-shown [data-picture]')?.dataset.picture + ($('#edit-workspace .view .hero')?.dataset.open ?? '');
 
   // Pointers.
   const at = (event) => {
@@ -307,9 +307,9 @@
   };
   document.addEventListener('click', (event) => {
     const hit = (selector) => event.target.closest?.(selector);
-    if (hit('#edit-board [data-tool]')) {
+    if (hit('#edit-board button[data-tool]')) {
       tool = hit('[data-tool]').dataset.tool;
-      $$('#edit-board [data-tool]').forEach((button) =>
+      $$('#edit-board button[data-tool]').forEach((button) =>
         button.setAttribute('aria-pressed', String(button.dataset.tool === tool)));
       board().dataset.tool = tool;
     } else if (hit('#edit-board [data-board]')) act(hit('[data-board]').dataset.board);
@@ -349,7 +349,7 @@
   }));
 
   const look = () => {
-    const place = $('#edit-picture [data-picture]');
+    const place = $('#edit-shown [data-picture]');
     if (place && surface() && place.dataset.picture !== picture?.name) load(place.dataset);
     if (place && surface() && !$('.photo img').src) load(place.dataset); // the tab is shown anew
     const found = $('#edit-found [data-mask]');

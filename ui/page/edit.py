@@ -90,7 +90,7 @@ def build(service: Service, visitors: Visitors, draw: Form, pick: gr.HTML) -> Ed
                     "Undo", size="sm", visible=False, elem_id="edit-back", elem_classes="quiet"
                 )
             gr.HTML(board(service), elem_id="edit-board")
-            picture, found = gr.HTML(elem_id="edit-picture"), gr.HTML(elem_id="edit-found")
+            picture, found = gr.HTML(elem_id="edit-shown"), gr.HTML(elem_id="edit-found")
             with gr.Column(elem_id="edit-empty"):
                 file = gr.File(
                     label="An image to change: drop it here, paste it, or choose a file",

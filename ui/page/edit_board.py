@@ -68,7 +68,7 @@ def board(service: Service) -> str:
     <div class="photo"><img alt="the image that is changed">
       <canvas class="mask" role="img" aria-label="the mask: what is tinted is drawn anew"></canvas>
       <svg class="marks" aria-hidden="true"></svg></div>
-    <div class="brush-tip" aria-hidden="true"></div>{edges}
+    <div class="brush-tip" aria-hidden="true" hidden></div>{edges}
   </div>
   <p class="board-told" aria-live="polite"></p>
 </div>"""

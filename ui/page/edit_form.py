@@ -128,13 +128,14 @@ def build(service: Service, draw: Form, prompt: gr.Textbox) -> EditForm:
     lacking = service.lacking
     with gr.Accordion("Mask", open=True, elem_id="edit-mask"):
         add(*(name for name in finding.SETTINGS if name not in lacking))
-        find = gr.Button("Find and show", size="sm", elem_id="edit-find")
+        can_find = len(lacking) < len(finding.NEEDED)  # a box is masked without being found
+        find = gr.Button("Find and show", size="sm", visible=can_find, elem_id="edit-find")
         gr.HTML(_lacking(lacking), elem_id="edit-lacking")
         with gr.Row():
             add(*editing.OF_MASK, "padding")
     with gr.Accordion("Extend", open=False, elem_id="edit-extend"), gr.Row():
         sides = {side: _side(side) for side in (SIDES if "extend" in allowed else ())}
-    with gr.Accordion("Size and variations", open=False, elem_id="edit-more"), gr.Row():
+    with gr.Accordion("Size and variations", open=False, elem_id="edit-size"), gr.Row():
         add(*OF_SIZE, *OF_NOISE)
     gr.HTML(f'<p class="hint">{HINT}</p>')
 
