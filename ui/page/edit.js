@@ -356,6 +356,10 @@
     if (found && found.dataset.seen !== 'yes') { found.dataset.seen = 'yes'; take(found); }
     if (armed !== null && ($('#edit-live img') || armed !== latest())) { armed = null; show('result'); }
   };
-  window.salonEdit = {mask, begun: () => { armed = latest(); }};
+  const begun = () => {
+    armed = latest();
+    if (innerWidth < 640) $('#edit-middle').scrollIntoView(); // on a phone it is above the form
+  };
+  window.salonEdit = {mask, begun};
   window.salon.watch(look);
 })();
