@@ -54,6 +54,11 @@ def all_attacks() -> dict[str, Attack]:
         "brackets": Attack("/v1/images/generations", b"[" * 900_000),
         "keys": Attack("/sdapi/v1/txt2img", _json(**{f"k{i}": i for i in range(40_000)})),
         "options": Attack("/sdapi/v1/options", _json(**{f"k{i}": i for i in range(40_000)})),
+        "keys that are read": Attack("/v1/rerank", _json(**{f"k{i}": i for i in range(24_000)})),
+        "keys of the page": Attack(
+            "/gradio_api/queue/join", _json(**{f"k{i}": i for i in range(24_000)})
+        ),
+        "models": Attack("/v1/images/generations", _json(prompt="a", models=[1] * 24_000)),
         "60 MB of numbers": Attack("/v1/rerank", b'{"images": [' + b"1," * 30_000_000 + b"1]}"),
         "60 MB of text": Attack("/v1/rerank", _json(prompt="a", images=["A" * 15_000_000] * 4)),
         "60 MB of escapes": Attack("/v1/rerank", b'{"prompt": "' + b"\\n" * 30_000_000 + b'"}'),

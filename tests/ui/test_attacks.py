@@ -32,6 +32,7 @@ FEW = (
     "a description of 30 kB",
     "eight images of 3000 scans",
     "keys",
+    "keys that are read",
     "numbers",
     "60 MB of numbers",
 )

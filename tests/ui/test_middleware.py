@@ -125,6 +125,20 @@ def test_a_body_that_is_too_large(quick: FakeSite) -> None:
 
 
 @pytest.mark.fault("bodies and connections")
+@pytest.mark.parametrize("path", ["/v1/rerank", "/sdapi/v1/txt2img", "/gradio_api/queue/join"])
+def test_a_body_of_many_keys(path: str, quick: FakeSite) -> None:
+    kind = {"Content-Type": "application/json"}
+    many = {f"k{i}": 0 for i in range(middleware.MOST_KEYS + 1)}
+    for content, encoding in ((many, "utf-8"), ({"k": [many]}, "utf-8"), (many, "utf-16-le")):
+        body = json.dumps(content, indent=0).encode(encoding)
+        status, _, said = ask(quick, "POST", path, kind, body)
+        assert status == 413
+        assert b"more than 5,000 keys" in said
+    body = json.dumps({"prompt": '"a" : ' * 100, **dict.fromkeys(list(many)[:4_800])}).encode()
+    assert ask(quick, "POST", path, kind, body)[0] in (200, 400, 422)
+
+
+@pytest.mark.fault("bodies and connections")
 def test_a_body_that_does_not_come(quick: FakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(middleware, "BODY_SECONDS", 0.2)
     for path in ("/v1/rerank", "/gradio_api/upload"):

@@ -8,6 +8,7 @@ point here) are refused, whatever the path.
 import asyncio
 import ipaddress
 import json
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ BODY_LIMITS: Mapping[str, int] = {
 }
 # Signs that JSON is made of, which take time and memory however short it is.
 MOST_SIGNS = 25_000  # two prompts of commas have 20,000
+MOST_KEYS = 5_000  # each that a route does not know may be an error made on the event loop
+KEY = re.compile(rb'"[\s\0]*:')  # its end, also in UTF-16
 MOST_ESCAPES = 1_000_000  # base64 with line breaks has one in 76 characters
 LONGEST_LENGTH = 18  # digits of Content-Length
 BODY_SECONDS = 60.0  # in which a request has to be sent
@@ -154,7 +157,7 @@ class _Body:
         self.refusal: RefusedError | None = None
         self._path, self._receive = scope["path"], receive
         self._is_form = Headers(scope=scope).get("content-type", "").startswith("multipart/")
-        self._signs = self._escapes = 0
+        self._signs = self._keys = self._escapes = 0
         self._deadline = asyncio.get_running_loop().time() + BODY_SECONDS
         self._received, self._ended = 0, False
 
@@ -183,11 +186,12 @@ class _Body:
         if self._is_form:
             return
         self._signs += sum(map(chunk.count, (b",", b"[", b"{")))
+        self._keys += sum(1 for _ in KEY.finditer(chunk))
         self._escapes += chunk.count(b"\\")
         if self._signs > MOST_SIGNS or self._escapes > MOST_ESCAPES:
-            self.refusal = RefusedError(
-                413, f"the request has more than {MOST_SIGNS:,} parts", "too_large"
-            )
+            self.refusal = _too_many(MOST_SIGNS, "parts")
+        elif self._keys > MOST_KEYS:
+            self.refusal = _too_many(MOST_KEYS, "keys")
 
 
 def _body_limit(path: str) -> int:
@@ -196,6 +200,10 @@ def _body_limit(path: str) -> int:
 
 def _too_large(path: str) -> RefusedError:
     return RefusedError(413, f"the request is larger than {_body_limit(path):,} bytes", "too_large")
+
+
+def _too_many(most: int, what: str) -> RefusedError:
+    return RefusedError(413, f"the request has more than {most:,} {what}", "too_large")
 
 
 async def _answer(refusal: RefusedError, scope: Scope, send: Send) -> None:

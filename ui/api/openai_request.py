@@ -32,7 +32,8 @@ class OpenAIFields(Body):
     prompt: Prompt
     model: str | None = None
     models: Annotated[
-        list[str] | None, Field(min_length=1, description="instead of model: they draw in turn")
+        list[str] | None,
+        Field(min_length=1, fail_fast=True, description="instead of model: they draw in turn"),
     ] = None
     n: Annotated[int | None, Field(ge=1, le=MAX_IMAGES, description="images returned")] = None
     size: Annotated[str | None, Field(description="auto, or WIDTHxHEIGHT")] = None
