@@ -3,18 +3,21 @@
 `python -m benchmarks.templates SOURCE`, a checkout of github.com/adieyal/dynamicprompts. Templates
 are all texts with its signs in its tests, and all lines with them in the code of its documents. Of
 each all combinations are compared with those that the library lists, with the wildcards of its
-tests. Printed is how many agree, how many are refused in a line, by both or by Salon alone, and
-every one that differs.
+tests; where a choice is made at random or in turn, all that Salon makes has to be among what runs
+of the library come to, which go on without end. Printed is how many agree, how many are refused in
+a line, by both or by Salon alone, and every one that differs.
 """
 
 import argparse
 import ast
 import logging
 import re
+import signal
 import warnings
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from random import Random
 from shutil import copytree
 from tempfile import mkdtemp
 
@@ -23,7 +26,7 @@ from dynamicprompts.sampling_context import SamplingContext
 from dynamicprompts.wildcards import WildcardManager
 
 from gen.errors import InputError
-from gen.settings.templates import combinations
+from gen.settings.templates import combinations, expand
 
 SIGNS = re.compile(r"\{[^{}%]*[|$}]|__[^\s_][^\s]*__|[$%]\{")
 JINJA = re.compile(r"\{%|\{\{")  # another grammar, of a generator that Salon does not have
@@ -32,6 +35,9 @@ DATA = re.compile(r"[{\s]*[\w\"-]+:")
 WILDCARD = re.compile(r"__([a-z][a-z_/-]*[a-z])(?:\([^)]*\))?__")
 UNKNOWN = ("missing", "invalid_wildcard")
 MOST = 1200  # combinations that are listed
+CHANCE = re.compile(r"(\{|__)[~@]")  # a choice at random or in turn, which has no end there
+RUNS = 50  # of those that are compared
+PATIENCE = 20.0  # seconds of the library with one: of what has no values it looks for one for ever
 
 
 def main() -> None:
@@ -69,22 +75,44 @@ def main() -> None:
 
 def compared(template: str, wildcards: Path) -> str:
     """Say how what Salon makes of a template compares with what the library makes of it."""
-    context = SamplingContext(SamplingMethod.COMBINATORIAL, WildcardManager(wildcards))
-    theirs: list[str] | None = None
-    try:
-        listed = islice(context.sample_prompts(template), MOST)
-        theirs = [*dict.fromkeys(str(each).strip() for each in listed)]
-    except Exception:  # of many kinds
-        theirs = None
+    theirs = by_the_library(template, wildcards, 0)
     try:
         ours = combinations(template, wildcards)
     except InputError as error:
         if "\n" in str(error):
             return "refused in more than a line"
         return "refused by both" if theirs is None else "refused"
+    if ours == [""]:  # which a prompt may not be
+        return "refused by both" if theirs is None else "refused"
     if theirs is None:
         return "read, and refused by the library"
-    return "agree" if ours == theirs else "differ"
+    if not CHANCE.search(template):
+        return "agree" if ours == theirs else "differ"
+    runs = [by_the_library(template, wildcards, seed) or [] for seed in range(RUNS)]
+    may_be = {each for run in runs for each in run}
+    chosen = {expand(template, seed, wildcards) for seed in range(RUNS)}
+    return "agree" if {*ours} | chosen <= may_be else "differ"
+
+
+def by_the_library(template: str, wildcards: Path, seed: int) -> list[str] | None:
+    """Return what the library lists, each once; None where it raises, or finds no end."""
+    context = SamplingContext(
+        SamplingMethod.COMBINATORIAL, WildcardManager(wildcards), rand=Random(seed)
+    )
+    signal.signal(signal.SIGVTALRM, _give_up)
+    signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE)
+    most = RUNS if CHANCE.search(template) else MOST
+    try:
+        listed = islice(context.sample_prompts(template), most)
+        return [*dict.fromkeys(str(each).strip() for each in listed)]
+    except Exception:  # of many kinds
+        return None
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+
+def _give_up(*_: object) -> None:
+    raise TimeoutError
 
 
 def in_tests(folder: Path) -> list[str]:
