@@ -9,7 +9,7 @@ its own, and a candidate's images are those of the stock call with the same gene
 import importlib
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
@@ -40,6 +40,19 @@ from pipelines.stock.spec import read_spec
 
 THEIR_NAMES = {"steps": "num_inference_steps", "guidance": "guidance_scale"}
 IMAGES = ("image", "control_image")  # of the parameters of stock pipelines
+# Whose signatures do not tell that they need an image, and what is made that is none.
+NEED_AN_IMAGE = (
+    "QwenImageEditPipeline",
+    "QwenImageEditPlusPipeline",
+    "QwenImageLayeredPipeline",
+    "LongCatImageEditPipeline",
+    "HunyuanImageRefinerPipeline",
+)
+NO_IMAGE: Mapping[str, str] = {
+    "ShapEPipeline": "views of a shape",
+    "TextToVideoZeroPipeline": "a video",
+    "TextToVideoZeroSDXLPipeline": "a video",
+}
 LIBRARIES = ("diffusers", "transformers")
 
 
@@ -162,7 +175,8 @@ def _check_kind(folder: Path, kind: Any) -> None:
     needs |= {  # some have no image by default, and then complain
         p.name for p in takes if p.name in IMAGES and "None" not in str(p.annotation)
     }
-    if not needs <= {"self", "prompt"} or "prompt" not in names or "mask_image" in names:
+    has_text = needs <= {"self", "prompt"} and "prompt" in names and "mask_image" not in names
+    if not has_text or kind.__name__ in NEED_AN_IMAGE:
         raise WeightsError(f"{folder} holds a {kind.__name__}, which draws from more than text")
     returned = {
         entry.name
@@ -170,8 +184,10 @@ def _check_kind(folder: Path, kind: Any) -> None:
         if isinstance(each, type) and issubclass(each, BaseOutput) and is_dataclass(each)
         for entry in fields(each)
     }
-    if "num_frames" in names or not (returned & {"images", "image"} or not returned):
-        what = "a video" if returned & {"frames", "video"} else ", ".join(sorted(returned))
+    other = NO_IMAGE.get(kind.__name__)
+    if other or "num_frames" in names or not (returned & {"images", "image"} or not returned):
+        is_video = returned & {"frames", "video"}
+        what = other or ("a video" if is_video else ", ".join(sorted(returned)))
         raise WeightsError(f"{folder} holds a {kind.__name__}, which makes {what}, not an image")
 
 
