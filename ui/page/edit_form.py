@@ -139,11 +139,11 @@ def build(service: Service, draw: Form, prompt: gr.Textbox) -> EditForm:
         add(*OF_SIZE, *OF_NOISE)
     gr.HTML(f'<p class="hint">{HINT}</p>')
 
-    def fit(models: list[str]) -> list[Any]:
+    def show_taken(models: list[str]) -> list[Any]:
         chosen = service.specs(models)
         return [gr.update(visible=taken(name, chosen)) for name in fields]
 
-    draw.models.change(fit, draw.models, list(fields.values()), **QUIET)
+    draw.models.change(show_taken, draw.models, list(fields.values()), **QUIET)
     return EditForm(service, draw, prompt, fields, sides, find)
 
 
