@@ -80,6 +80,19 @@ def rank(page: Any) -> None:
     tab(page, "Rank")
 
 
+def edit(page: Any) -> None:
+    """Mask a part of the best image with the brush."""
+    page.click("#draw-edit")
+    page.wait_for_selector("#edit-board canvas")
+    page.fill("#edit-prompt textarea", "a panda to the left of a strawberry")
+    page.locator("#edit-board canvas").scroll_into_view_if_needed()
+    box = page.locator("#edit-board canvas").bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + box["height"] * 0.4)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + box["height"] * 0.6, steps=8)
+    page.mouse.up()
+
+
 def gallery(page: Any) -> None:
     """Show what was drawn before."""
     tab(page, "Gallery")
@@ -93,6 +106,7 @@ def main() -> int:
         "draw": lambda page: draw(page, PROMPTS[-1]),
         "settings": settings,
         "lightbox": lightbox,
+        "edit": edit,
         "gallery": gallery,
         "compare": compare,
         "rank": rank,

@@ -9,6 +9,7 @@ from ui.page.form import label_of
 from ui.page.markup import text
 
 FIRST = ("prompt", "negative_prompt", "seed")  # of the settings
+PATHS = (*originals.NAMES, "lora", "vae", "mask_model")  # where files lie is no visitor's business
 
 
 def described(record: Metadata) -> dict[str, object]:
@@ -33,8 +34,10 @@ def described(record: Metadata) -> dict[str, object]:
 
 
 def _shown(name: str, value: object) -> object:
-    """Return a setting's value; of files that an edit began from, only the names."""
-    return Path(str(value)).name if name in originals.NAMES else value
+    """Return a setting's value; of files only the names."""
+    if name not in PATHS:
+        return value
+    return ",".join(Path(part).name for part in str(value).split(","))
 
 
 def facts(known: Mapping[str, object]) -> str:
