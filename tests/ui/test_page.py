@@ -7,7 +7,7 @@ import pytest
 
 from gen import models
 from gen.engine import Engine
-from gen.metadata import parameters
+from gen.metadata import Metadata, parameters
 from gen.models import DEFAULT_MODEL
 from gen.run_folder.folder import RunFolder
 from gen.run_folder.history import History
@@ -208,3 +208,12 @@ def test_what_an_image_says_is_shown_letter_by_letter() -> None:
     assert "<img" not in html
     assert not {"{", "}", "$"} & set(html)
     assert "&lt;script&gt;" in html
+
+
+def test_details_name_files_and_never_where_they_lie() -> None:
+    request = Request(
+        "a fox", seed=1, lora="/srv/ink.safetensors:0.5,/srv/b.safetensors", vae="/srv/vae"
+    )
+    shown = " ".join(map(str, described(Metadata(request)).values()))
+    assert "ink.safetensors:0.5,b.safetensors" in shown
+    assert "/srv" not in shown
