@@ -5,6 +5,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,8 @@ def browser(chromium: object) -> Iterator[Browser]:
     for context in list(chromium.contexts):  # type: ignore[attr-defined]
         context.close()
     assert watched.errors == []
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    return (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")

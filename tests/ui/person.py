@@ -33,3 +33,16 @@ def drawn(page: Any, prompt: str, **fields: object) -> None:
 
 def tab(page: Any, name: str) -> None:
     page.click(f'role=tab[name="{name}"]')
+
+
+AXE = """axe.run(document, {resultTypes: ['violations']}).then((result) =>
+  result.violations.flatMap((each) =>
+    each.nodes.map((node) => `${each.id}: ${node.html.slice(0, 200)}`)))"""
+
+
+def violations(page: Any, axe: str) -> list[str]:
+    """Return what axe-core finds on the page; `axe` is its source."""
+    page.wait_for_timeout(500)
+    page.evaluate(axe)
+    found: list[str] = page.evaluate(AXE)
+    return found

@@ -12,7 +12,7 @@ import fake_models
 import numpy as np
 import pytest
 from conftest import Site
-from person import drawn, tab
+from person import drawn, tab, violations
 from PIL import Image
 
 from gen import metadata
@@ -315,3 +315,32 @@ def test_on_a_phone(scheme: str, browser, site) -> None:
     generate(page, f"a {scheme} star")
     check_kept(site.folder, best(site.folder))
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
+)
+def test_axe_finds_nothing_where_images_are_edited(
+    width: int, scheme: str, axe: str, browser, site
+) -> None:
+    page = browser.open(site.url, width=width, color_scheme=scheme)
+    tab(page, "Edit")
+    page.wait_for_selector("#edit-file input", state="attached")
+    found = {"empty": violations(page, axe)}
+    tab(page, "Draw")
+    drawn(page, "a tern", candidates=2, top_k=2, steps=2)
+    page.click("#draw-edit")
+    page.wait_for_selector("#edit-board canvas:visible")
+    page.click("#edit-extend button")
+    page.click("#edit-size button")
+    found["image"] = violations(page, axe)
+    page.fill("#edit-prompt textarea, #edit-prompt input", "a wren")
+    page.fill("#edit-candidates input", "2")
+    page.fill("#edit-top_k input", "2")
+    page.click("#edit-generate")
+    page.wait_for_selector("#edit-picture img:visible")
+    page.wait_for_selector("#edit-generate:visible")
+    found["result"] = violations(page, axe)
+    page.click("[data-before]")
+    found["before and after"] = violations(page, axe)
+    assert {name: lines for name, lines in found.items() if lines} == {}
