@@ -6,13 +6,12 @@ fix their batch before the loop. So candidates are drawn one after the other, ea
 its own, and a candidate's images are those of the stock call with the same generator.
 """
 
-import importlib
+import importlib.util
 import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Unpack
 
 import torch
@@ -47,6 +46,7 @@ NEED_AN_IMAGE = (
     "QwenImageLayeredPipeline",
     "LongCatImageEditPipeline",
     "HunyuanImageRefinerPipeline",
+    "BriaFiboEditPipeline",
 )
 NO_IMAGE: Mapping[str, str] = {
     "ShapEPipeline": "views of a shape",
@@ -150,9 +150,11 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
     class_name = class_of(folder)
     kind = getattr(diffusers, class_name, None)
     if not (isinstance(kind, type) and issubclass(kind, diffusers.DiffusionPipeline)):
+        lacking = [name for name in getattr(kind, "_backends", ()) if not _is_installed(name)]
         raise WeightsError(
             f"{folder} holds a {class_name}, which diffusers {diffusers.__version__} as it is "
             "installed here does not have"
+            + (f": it takes {', '.join(lacking)}, which is not installed" if lacking else "")
         )
     _check_kind(folder, kind)
     known = inspect.signature(kind).parameters
@@ -165,6 +167,10 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
         return kind(**parts, **settings)
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{folder} does not fit together: {first_line(error)}") from error
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package.replace("-", "_")) is not None
 
 
 def _check_kind(folder: Path, kind: Any) -> None:
@@ -193,16 +199,16 @@ def _check_kind(folder: Path, kind: Any) -> None:
 
 def _class_of_part(library: str, name: str) -> Any:
     """Return a class of diffusers or transformers, also of a module of one of diffusers' pipelines,
-    as `kolors`; None if there is none."""
+    as `kolors`, or of those it has put away, as `wuerstchen`; None if there is none."""
     if library in LIBRARIES:
         return getattr(importlib.import_module(library), name, None)
-    import diffusers.pipelines
-
     if not re.fullmatch("[a-z0-9_]{1,60}", library):
         return None
-    module = getattr(diffusers.pipelines, library, None)
-    found = getattr(module, name, None) if isinstance(module, ModuleType) else None
-    return found if isinstance(found, type) else None
+    for place in ("diffusers.pipelines", "diffusers.pipelines.deprecated"):
+        if importlib.util.find_spec(f"{place}.{library}") is not None:
+            found = getattr(importlib.import_module(f"{place}.{library}"), name, None)
+            return found if isinstance(found, type) else None
+    return None
 
 
 def _load_part(folder: Path, part: str, entry: list[Any], dtype: torch.dtype) -> Any:

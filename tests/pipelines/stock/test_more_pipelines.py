@@ -288,11 +288,12 @@ def test_what_a_call_raises_is_told_in_one_line() -> None:
         ("QwenImageEditPlusPipeline", "draws from more than text"),
         ("QwenImageLayeredPipeline", "draws from more than text"),
         ("LongCatImageEditPipeline", "draws from more than text"),
+        ("BriaFiboEditPipeline", "draws from more than text"),
         ("KandinskyV22PriorPipeline", "makes image_embeds, negative_image_embeds, not an image"),
         ("StableAudioPipeline", "makes audios, not an image"),
         ("StableDiffusionInstructPix2PixPipeline", "draws from more than text"),
         ("StableDiffusionControlNetPipeline", "draws from more than text"),
-        ("NotThereYetPipeline", "as it is installed here does not have"),
+        ("NotThereYetPipeline", "as it is installed here does not have$"),
     ],
 )
 def test_other_pipelines_are_refused_before_anything_is_loaded(
@@ -304,3 +305,15 @@ def test_other_pipelines_are_refused_before_anything_is_loaded(
     (folder / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(WeightsError, match=reason):
         _load(find(str(folder)).folder, torch.float32)
+
+
+def test_what_a_pipeline_takes_that_is_not_installed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Standing:  # as diffusers has them where something is missing
+        _backends = ("torch", "not-there")
+
+    monkeypatch.setattr("diffusers.KolorsPipeline", Standing)
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "KolorsPipeline"}))
+    with pytest.raises(WeightsError, match="does not have: it takes not-there, which is not inst"):
+        _load(tmp_path, torch.float32)

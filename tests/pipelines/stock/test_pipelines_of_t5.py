@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from diffusers import DDPMScheduler
-from stock_parts import SMALL, bytes_tokenizer, dc_vae, draws_alike, flow, gemma, t5, vae
-from transformers import CLIPTokenizer
+from stock_parts import SMALL, bytes_tokenizer, dc_vae, flow, gemma, made_draws_alike, t5, vae
 
 pytestmark = pytest.mark.slow
 
@@ -207,9 +205,4 @@ PIPELINES: dict[str, Callable[[Any], Any]] = {
 def test_images_are_those_of_the_stock_call(
     name: str, tmp_path: Path, make_tokenizer: Callable[..., Any]
 ) -> None:
-    make_tokenizer(tmp_path / "tokenizer")
-    tokenizer = CLIPTokenizer.from_pretrained(tmp_path / "tokenizer", model_max_length=77)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        stock = PIPELINES[name](tokenizer)
-    draws_alike(stock, tmp_path / "model")
+    made_draws_alike(PIPELINES[name], make_tokenizer, tmp_path)
