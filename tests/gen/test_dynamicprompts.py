@@ -192,6 +192,9 @@ CHOSEN = {
     "{!__shapes__}": {"circle", "square", "triangle"},
     "{~1-2$$ and $$red|blue}": {"red", "blue", "red and blue", "blue and red"},
     "{!1-2$$a|b}": {"a", "b", "a,b", "b,a"},
+    "a {@ball|{@car|bike}}": {"a ball", "a car", "a bike"},
+    "a {@ball|{!car|bike}}": {"a ball", "a car", "a bike"},
+    "a {@ball|{car|bike}}": {"a ball", "a car", "a bike"},
     "test __@colors-cold__": {"test blue", "test green"},
     "test __~colors-cold__": {"test blue", "test green"},
     "{@embedding1|embedding2} and {@embedding3|embedding4}": {
@@ -250,6 +253,13 @@ def test_what_seeds_choose(template: str, folder: Path) -> None:
 def test_what_is_refused(template: str, folder: Path) -> None:
     with pytest.raises(InputError, match="prompt: "):
         expand(template, 0, folder)
+
+
+def test_turns_within_turns_are_theirs(folder: Path) -> None:
+    for template in ("{@ball|{@car|bike}}", "{@a|{@b|c|d}|e}", "{@ball|{!car|bike}} {@x|y}"):
+        theirs = SamplingContext(SamplingMethod.RANDOM, WildcardManager(folder))
+        listed = [str(each) for each in theirs.sample_prompts(template, 12)]
+        assert [expand(template, seed, folder) for seed in range(12)] == listed
 
 
 def test_what_goes_on_without_end_has_one_value_in_a_combination(folder: Path) -> None:

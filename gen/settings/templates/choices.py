@@ -149,12 +149,12 @@ class _InTurn(Sampler):
         command = _with_lines(command, context).adjust_range()
         bounds = range(command.min_bound, command.max_bound + 1)
         found = (chosen for k in bounds for chosen in command.get_value_combinations(k))
-        turns = [
-            [context.generator_from_command(value) for value in chosen]
-            for chosen in itertools.islice(found, MOST_CHOICES)
-        ]
-        if not turns:
+        options = list(itertools.islice(found, MOST_CHOICES))
+        if not options:
             raise InputError(f"prompt: no {command.min_bound} different options to choose from")
+        # A turn within a turn goes on when the outer one is through: {@a|{@b|c}} is a, b, a, c.
+        inner = replace(context, samplers=_samplers(self.seed // len(options)))
+        turns = [[inner.generator_from_command(value) for value in chosen] for chosen in options]
         for i in itertools.count(self.seed):
             yield rotate_and_join(turns[i % len(turns)], separator=command.separator)
 
