@@ -4,9 +4,11 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,6 +41,19 @@ class Site:
 
     url: str
     folder: Path
+
+
+@contextmanager
+def serve(path: Path, reranker: Path, **facts: Any) -> Iterator[Site]:
+    """The page with a reranker, saving to `path`; `facts` are more of its service."""
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    from ui.server import served
+
+    with RunFolder(path) as folder:
+        service = Service(Engine(device="cpu", reranker=str(reranker)), folder, **facts)
+        with served(service, "127.0.0.1", 0) as url:
+            yield Site(url, path)
+            service.stop()
 
 
 @dataclass
@@ -77,6 +92,20 @@ class Browser:
         return page
 
 
+@pytest.fixture
+def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fake_models.Studio:
+    return fake_models.Studio(tmp_path, monkeypatch.setattr, monkeypatch.setitem)
+
+
+@pytest.fixture
+def service(fakes: fake_models.Studio, tmp_path: Path) -> Iterator[Service]:
+    """A service on models without weights, of which nobody is told yet."""
+    with RunFolder(tmp_path / "out") as folder:
+        service = Service(Engine(), folder)
+        yield service
+        service.stop()
+
+
 @pytest.fixture(scope="session")
 def free_port() -> int:
     with socket.socket() as probe:
@@ -100,15 +129,8 @@ def site(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
     """The page on tiny models, served as `generate-ui` serves it."""
-    pytest.importorskip("gradio", reason="gradio is not installed")
-    from ui.server import served
-
-    path = tmp_path_factory.mktemp("ui")
-    with RunFolder(path) as folder:
-        service = Service(Engine(device="cpu", reranker=str(tiny_clip_folder)), folder)
-        with served(service, "127.0.0.1", 0) as url:
-            yield Site(url, path)
-            service.stop()
+    with serve(tmp_path_factory.mktemp("ui"), tiny_clip_folder) as site:
+        yield site
 
 
 @pytest.fixture(scope="module")

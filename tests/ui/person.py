@@ -2,6 +2,12 @@
 
 from typing import Any
 
+import pytest
+
+EVERY_SCREEN = pytest.mark.parametrize(
+    ("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
+)
+
 
 def fill(page: Any, **fields: object) -> None:
     """Fill in the form as a person does."""

@@ -1,14 +1,12 @@
 """What axe-core, the checker of Deque, finds on every tab: nothing."""
 
 import pytest
-from person import violations
+from person import EVERY_SCREEN, violations
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(
-    ("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
-)
+@EVERY_SCREEN
 def test_axe_finds_nothing(width: int, scheme: str, axe: str, browser, quick) -> None:
     page = browser.open(quick.url, width=width, color_scheme=scheme)
     page.wait_for_selector("#start .draws")

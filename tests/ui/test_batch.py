@@ -2,17 +2,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import fake_models
 import pytest
 
-from gen.engine import Engine
 from gen.errors import InputError
 from gen.events import Loading, Progress
 from gen.models import WeightsError
-from gen.run_folder.folder import RunFolder
 from gen.settings.request import Request
 from ui.service.service import Service
 
@@ -26,19 +23,6 @@ LONG = Request("an elephant", seed=1, candidates=2, top_k=1, steps=200)
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "LOOK_SECONDS", 0.005)
-
-
-@pytest.fixture
-def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fake_models.Studio:
-    return fake_models.Studio(tmp_path, monkeypatch.setattr, monkeypatch.setitem)
-
-
-@pytest.fixture
-def service(fakes: fake_models.Studio, tmp_path: Path) -> Iterator[Service]:
-    with RunFolder(tmp_path / "out") as folder:
-        service = Service(Engine(), folder)
-        yield service
-        service.stop()
 
 
 @pytest.fixture

@@ -11,16 +11,13 @@ from typing import Any
 import fake_models
 import numpy as np
 import pytest
-from conftest import Site
-from person import drawn, tab, violations
+from conftest import Site, serve
+from person import EVERY_SCREEN, drawn, tab, violations
 from PIL import Image
 
 from gen import metadata
-from gen.engine import Engine
 from gen.run_folder import originals
-from gen.run_folder.folder import RunFolder
 from ui.service.catalog import Catalog
-from ui.service.service import Service
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "pipelines" / "segmentation"))
 import mask_models
@@ -38,20 +35,13 @@ def finding_site(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
     """The page with networks that find masks."""
-    pytest.importorskip("gradio", reason="gradio is not installed")
-    from ui.server import served
-
-    path = tmp_path_factory.mktemp("finding")
     folders = (
         mask_models.write_clipseg(tmp_path_factory.mktemp("clipseg"), make_tokenizer),
         mask_models.write_sam(tmp_path_factory.mktemp("sam")),
     )
-    with RunFolder(path) as folder:
-        engine = Engine(device="cpu", reranker=str(tiny_clip_folder))
-        service = Service(engine, folder, catalog=Catalog(mask_models=folders))
-        with served(service, "127.0.0.1", 0) as url:
-            yield Site(url, path)
-            service.stop()
+    path = tmp_path_factory.mktemp("finding")
+    with serve(path, tiny_clip_folder, catalog=Catalog(mask_models=folders)) as site:
+        yield site
 
 
 def choose(page: Any, image: Image.Image = PHOTO) -> None:
@@ -189,7 +179,6 @@ def test_strokes_are_undone_erased_and_cleared(browser, site) -> None:
 def test_extending_by_numbers_and_by_dragging(browser, site) -> None:
     page = browser.open(site.url)
     choose(page)
-    page.click("#edit-extend button")
     page.fill("#edit-left input", "16")
     page.wait_for_selector(".board-told >> text=extended to 80 × 64")
     edge = page.locator("#edit-board [data-edge=right]").bounding_box()
@@ -267,6 +256,36 @@ def test_an_image_of_any_tab_is_edited_and_outlives_a_reload(browser, site) -> N
     page.wait_for_selector("#edit-back:visible")
 
 
+def test_a_mask_and_what_was_typed_outlive_a_reload(browser, finding_site) -> None:
+    page = browser.open(finding_site.url)
+    choose(page)
+    page.fill("#edit-mask_text input, #edit-mask_text textarea", "the panda")
+    page.click("#edit-find")  # a mask that is found is kept like strokes
+    page.wait_for_selector(".board-told >> text=% drawn anew")
+    pull(page, (0.6, 0.2), (0.6, 0.8))
+    page.fill("#edit-prompt textarea, #edit-prompt input", "a star that was typed")
+    page.fill("#edit-mask_blur input", "3")
+    page.fill("#edit-left input", "16")
+    page.wait_for_selector(".board-told >> text=extended to 80 × 64")
+    before = page.evaluate("window.salonEdit.mask()")
+
+    browser.reload(page)
+    tab(page, "Edit")
+    page.wait_for_selector(".board-told >> text=extended to 80 × 64")
+    page.wait_for_selector(".board-told >> text=% drawn anew")
+    assert page.evaluate("window.salonEdit.mask()") == before
+    typed = {"prompt": "a star that was typed", "mask_text": "the panda", "mask_blur": "3"}
+    for name, value in typed.items():
+        assert page.input_value(f"#edit-{name} textarea, #edit-{name} input") == value
+    assert page.input_value("#edit-strength input[type=number]") == "1"
+    page.click("[data-board=undo]")
+    page.click("[data-board=undo]")
+    assert page.evaluate("window.salonEdit.mask()") == ""
+
+    choose(page, fake_models.picture("another photo", 2))  # what is about the other is gone
+    assert page.input_value("#edit-left input") == ""
+
+
 def test_variations_of_an_image(browser, site) -> None:
     page = browser.open(site.url)
     drawn(page, "a fox", seed=11, candidates=1, top_k=1, steps=2)
@@ -317,9 +336,7 @@ def test_on_a_phone(scheme: str, browser, site) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-@pytest.mark.parametrize(
-    ("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
-)
+@EVERY_SCREEN
 def test_axe_finds_nothing_where_images_are_edited(
     width: int, scheme: str, axe: str, browser, site
 ) -> None:
@@ -331,7 +348,6 @@ def test_axe_finds_nothing_where_images_are_edited(
     drawn(page, "a tern", candidates=2, top_k=2, steps=2)
     page.click("#draw-edit")
     page.wait_for_selector("#edit-board canvas:visible")
-    page.click("#edit-extend button")
     page.click("#edit-size button")
     found["image"] = violations(page, axe)
     page.fill("#edit-prompt textarea, #edit-prompt input", "a wren")

@@ -3,6 +3,8 @@ import contextlib
 import io
 import os
 import struct
+import subprocess
+import sys
 import time
 import tracemalloc
 import zlib
@@ -17,7 +19,7 @@ from PIL import Image
 
 from gen.errors import InputError
 from pipelines import families
-from ui.api.images import PIECE, decode, from_base64, open_image
+from ui.api.images import PIECE, as_mask, decode, from_base64, looked_at, open_image
 from ui.api.sizes import can_draw, nearest_size, size_settings, sizes, times_of
 from ui.service.reading import Reader
 
@@ -90,6 +92,16 @@ def test_all_that_counts_survives_the_other_process(reader: Reader) -> None:
     indexed = decode(out.getvalue(), reader)
     assert (indexed.mode, indexed.has_transparency_data) == ("P", True)
     assert indexed.convert("RGBA").tobytes() == Image.open(out).convert("RGBA").tobytes()
+
+
+def test_a_mask_is_black_or_white_and_read_without_web_frameworks(reader: Reader) -> None:
+    grey = Image.linear_gradient("L").resize((16, 16))
+    with Image.open(io.BytesIO(reader.read(as_mask, encoded(grey, "png")))) as mask:
+        assert mask.getcolors() == [(128, 0), (128, 255)]
+    assert reader.read(looked_at, encoded(PANDA, "webp")) == ("webp", (64, 64))
+    code = "import sys, ui.api.images; print({'gradio', 'fastapi', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"  # what the reading process has to import first
 
 
 @pytest.mark.parametrize("size", [(30_000, 30_000), (8_000, 8_000), (2**31 - 1, 1)])

@@ -1,14 +1,12 @@
 import threading
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import fake_models
 import pytest
 
-from gen.engine import Engine, Outcome
+from gen.engine import Outcome
 from gen.errors import InputError, RoomError
-from gen.run_folder.folder import RunFolder
 from gen.settings.request import Request
 from ui.service.catalog import UnknownModelError
 from ui.service.queue import StoppingError
@@ -17,19 +15,6 @@ from ui.service.service import Service
 
 PATIENCE = 30
 PANDA = Request("a panda", seed=1, candidates=2, top_k=1)
-
-
-@pytest.fixture
-def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fake_models.Studio:
-    return fake_models.Studio(tmp_path, monkeypatch.setattr, monkeypatch.setitem)
-
-
-@pytest.fixture
-def service(fakes: fake_models.Studio, tmp_path: Path) -> Iterator[Service]:
-    with RunFolder(tmp_path / "out") as folder:
-        service = Service(Engine(), folder)
-        yield service
-        service.stop()
 
 
 def drawn(service: Service, request: Request) -> Outcome:

@@ -21,6 +21,7 @@ TOO_LARGE = f"an image larger than {MAX_BYTES // 1_000_000} MB is not read"
 NO_IMAGE = "not a PNG, JPEG or WebP image, or a damaged one"
 MAX_PIXELS = 32_000_000
 PIECE = 1_000_000  # characters of base64
+MASKED = 128  # of the greys of a mask that was drawn: from here on it is masked
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}:|//")
 
 
@@ -118,3 +119,28 @@ def decoded(data: bytes) -> Image.Image:
         return image.copy()  # a file cannot be sent on
     except Exception as error:  # as above
         raise InputError("a damaged image") from error
+
+
+def looked_at(data: bytes) -> tuple[str, tuple[int, int]]:
+    """Return an upload's format and its size upright, when all of it could be decoded. As above, in
+    another process than the server's."""
+    image = open_image(data)
+    file_format = str(image.format).lower()
+    try:
+        return file_format, ImageOps.exif_transpose(image).convert("RGB").size
+    except Exception as error:  # as above
+        raise InputError("a damaged image") from error
+
+
+def as_mask(data: bytes) -> bytes:
+    """Return an upload as a mask that is black or white, so that what is kept stays to the bit. As
+    above, in another process than the server's."""
+    grey = decoded(data).convert("L")
+    return as_png(grey.point([0] * MASKED + [255] * (256 - MASKED)))
+
+
+def as_png(image: Image.Image) -> bytes:
+    """Return an image as a PNG file."""
+    out = io.BytesIO()
+    image.save(out, "png")
+    return out.getvalue()

@@ -113,6 +113,12 @@ class Batch:
     _job: Job | None = None
     _ended: bool = False
 
+    @property
+    def called(self) -> dict[int, str]:
+        """What each request is called that was drawn and saved, by its number."""
+        drawn = zip(self.outcomes, self.requests, strict=False)
+        return {outcome.number: name for outcome, name in drawn if outcome.number is not None}
+
     def run(self, service: Service, client: str) -> None:
         """Draw all of it, or what there is time for."""
         try:

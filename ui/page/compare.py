@@ -100,15 +100,7 @@ def _connect(
         yield from watched(visitor)
 
     def watched(visitor: gr.Request) -> Iterator[list[Any]]:
-        seen = (0, 0)
-        yield [gr.skip()] * (len(panel.outputs) + len(view.outputs))
-        for shown, batch in panel.shown(visitor):
-            updates: list[Any] = [gr.skip()] * len(view.outputs)
-            if seen != (batch.number, len(batch.outcomes)):
-                seen = batch.number, len(batch.outcomes)
-                assert batch.comparison is not None
-                updates = _so_far(service, view, batch.comparison)
-            yield [*shown, *updates]
+        yield from panel.watched(visitor, view, lambda batch: _so_far(service, view, batch))
 
     gr.on(
         [panel.buttons.generate.click, panel.buttons.queue.click, prompt.submit],
@@ -219,8 +211,9 @@ def _cells(service: Service, asked: dict[str, Any], across: Axis, down: Axis) ->
     return cells
 
 
-def _so_far(service: Service, view: View, number: int) -> list[Any]:
+def _so_far(service: Service, view: View, batch: Batch) -> list[Any]:
     """Show the table as far as it is drawn."""
+    assert batch.comparison is not None
     service.history.refresh()
-    comparison = service.history.find_comparison(number)
+    comparison = service.history.find_comparison(batch.comparison)
     return view.nothing() if comparison is None else view.show(Shown.cells(comparison))

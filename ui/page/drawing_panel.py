@@ -1,7 +1,7 @@
 """Where prompts are drawn on the page: the button, the line that tells how far it is, the images of
 candidates in the making, the two ways to end early, and what waits behind."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from ui.page.markup import (
     text,
     tiles,
 )
+from ui.page.view import View
 from ui.page.wiring import QUIET, complaint
 
 VISITORS = 32  # who may look at their jobs at once; each in a thread
@@ -88,6 +89,23 @@ class DrawingPanel:
                 if last:
                     raise complaint(batch.problem)
                 gr.Warning(text(batch.problem), duration=None)
+
+    def watched(
+        self, visitor: gr.Request, view: View, results: Callable[[Batch], list[Any]]
+    ) -> Iterator[list[Any]]:
+        """Yield values for the panel and for `view`, until all that was asked for is over.
+
+        The view gets the `results` of a batch whenever one more of its requests is drawn.
+        """
+        # A generator that yields nothing would empty everything.
+        yield [gr.skip()] * (len(self.outputs) + len(view.outputs))
+        seen = (0, 0)
+        for shown, batch in self.shown(visitor):
+            updates: list[Any] = [gr.skip()] * len(view.outputs)
+            if seen != (batch.number, len(batch.outcomes)):
+                seen = batch.number, len(batch.outcomes)
+                updates = results(batch)
+            yield [*shown, *updates]
 
     def connect(self) -> None:
         """Have the two ways to end early work, and what can be done with what waits."""

@@ -2,14 +2,14 @@
    kept as a list of operations, so that each can be undone; the server gets it as a PNG. */
 (() => {
   'use strict';
-  const {$, $$, type} = window.salon;
+  const {$, $$, type} = window.salon, store = window.salonEditStore;
   const TINT = '#e8590c';
   const LONGEST = 2048; // pixels of a mask
   const LARGEST = 1900000; // characters that the server reads
   const SNAP = 8; // pixels, by which edges are dragged
   const SIDES = ['left', 'right', 'top', 'bottom'];
   const drawn = new Map(); // operations by the name of an image
-  let picture = null, tool = 'brush', stroke = null, touched = false, writing = false, armed = null;
+  let picture = null, tool = 'brush', stroke = null, touched = false, writing = false, armed = null, laid = '';
 
   const board = () => $('#edit-board .board');
   const surface = () => $('#edit-board canvas');
@@ -21,11 +21,12 @@
     type(it, text);
     writing = false;
   };
+  const strengthField = () => $('#edit-strength input[type=number]') ?? field('strength');
   const write = (name, text) => set(field(name), text);
   const inverted = () => field('invert_mask')?.checked ?? false;
   const margins = () => SIDES.map((side) => Math.max(0, Math.round(Number(value(side)) || 0)));
   const ops = () => drawn.get(picture?.name) ?? [];
-  const keepOps = (list) => { drawn.set(picture.name, list); redraw(); };
+  const keepOps = (list) => { drawn.set(picture.name, list); store.save(picture.name, list); redraw(); };
   const asked = () => ['mask_text', 'mask_point', 'mask_box'].some((name) => value(name));
 
   // Drawing of masks: what is opaque is masked.
@@ -79,7 +80,7 @@
     $('.board-told').textContent = parts.join(', ');
     if (!touched && field('strength')) {
       const wanted = part || grows || asked() ? board().dataset.masked : board().dataset.strength;
-      const box = $('#edit-strength input[type=number]') ?? field('strength');
+      const box = strengthField();
       if (Number(box.value) !== Number(wanted)) set(box, String(Number(wanted)));
     }
   };
@@ -146,6 +147,7 @@
     const stage = $('#edit-board .stage');
     if (!stage || !picture) return;
     const [left, right, top, bottom] = margins();
+    laid = String([left, right, top, bottom]);
     const [width, height] = [picture.width + left + right, picture.height + top + bottom];
     stage.style.setProperty('--ratio', width / height);
     const photo = $('.photo', stage);
@@ -162,10 +164,21 @@
     canvas.width = Math.max(1, Math.round(picture.width * scale));
     canvas.height = Math.max(1, Math.round(picture.height * scale));
     $('.photo img').src = picture.source;
-    SIDES.forEach((side) => write(side, ''));
-    ['mask_text', 'mask_point', 'mask_box'].forEach((name) => write(name, ''));
+    const {name} = picture, isNew = !store.isLast(name);
+    if (isNew) { // what the fields say is about another image
+      SIDES.forEach((side) => write(side, ''));
+      ['mask_text', 'mask_point', 'mask_box'].forEach((field) => write(field, ''));
+    }
+    store.setLast(name);
+    if (!drawn.has(name)) {
+      store.load(name).then((list) => {
+        if (!drawn.has(name)) drawn.set(name, list);
+        if (picture.name === name) redraw();
+      });
+    }
     stroke = null;
-    touched = false;
+    const {strength, masked} = board().dataset, chosen = strengthField();
+    touched = !isNew && chosen && ![strength, masked].map(Number).includes(Number(chosen.value));
     armed = null;
     show('picture');
     lay();
@@ -352,6 +365,7 @@
     const place = $('#edit-shown [data-picture]');
     if (place && surface() && place.dataset.picture !== picture?.name) load(place.dataset);
     if (place && surface() && !$('.photo img').src) load(place.dataset); // the tab is shown anew
+    if (picture && surface() && laid !== String(margins())) lay(); // fields that the server filled in
     const found = $('#edit-found [data-mask]');
     if (found && found.dataset.seen !== 'yes') { found.dataset.seen = 'yes'; take(found); }
     if (armed !== null && ($('#edit-live img') || armed !== latest())) { armed = null; show('result'); }

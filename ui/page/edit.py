@@ -1,6 +1,5 @@
 """The Edit tab: an image with a mask, what is to change of it, and what came of that."""
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,29 +7,27 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
-from PIL import Image, ImageChops
 
 from gen.errors import InputError, RoomError
 from gen.models import WeightsError
-from gen.run_folder.originals import keep
 from gen.settings.request import Request
-from ui.api.images import decoded, from_base64
 from ui.page import edit_form
 from ui.page.batch import Batch, Visitors, client_of
 from ui.page.drawing_panel import VISITORS, DrawingPanel, build_buttons
 from ui.page.edit_board import MODES, board, told, told_mask
 from ui.page.edit_form import EditForm
 from ui.page.form import Form, label_of
+from ui.page.kept import keep, known
 from ui.page.markup import ON_CLICK, ON_DO
-from ui.page.originals import find, kept, path_of
+from ui.page.originals import find, joined, kept, kept_mask, path_of
 from ui.page.start import lately
 from ui.page.view import Shown, View, build_view
 from ui.page.wiring import QUIET, complaint
 from ui.service.service import Service
 
 STEPS = "salon-edit"  # what a browser keeps: the images that were edited, the last one last
+FORM = "salon-edit-form"
 MOST_STEPS = 50
-DRAWN = 128  # of the greys of a drawn mask: from here on it is masked
 # An "Edit" anywhere on the page says which image, as page.js reads it off the tile or the lightbox.
 ON_EDIT = "document.addEventListener('salon-edit', (e) => trigger('select', {name: e.detail}));"
 # What is drawn by the brush goes along with the values of all fields.
@@ -132,9 +129,11 @@ def build(service: Service, visitors: Visitors, draw: Form, pick: gr.HTML) -> Ed
     return editor
 
 
-def connect(editor: Editor, tabs: gr.Tabs, tab: gr.Tab) -> None:
+def connect(editor: Editor, page: gr.Blocks, tabs: gr.Tabs, tab: gr.Tab) -> None:
     """Have choosing, finding, drawing and going back work."""
     _connect_choosing(editor, tabs, tab)
+    own = editor.form.own
+    keep(page, FORM, own, lambda values: known(own, values))
     form, panel, view = editor.form, editor.panel, editor.view
     inputs = [editor.mask, editor.steps, editor.found_for, *form.controls]
 
@@ -144,15 +143,7 @@ def connect(editor: Editor, tabs: gr.Tabs, tab: gr.Tab) -> None:
         yield from watched(visitor)
 
     def watched(visitor: gr.Request) -> Iterator[list[Any]]:
-        seen = (0, 0)
-        yield [gr.skip()] * (len(panel.outputs) + len(view.outputs))
-        for shown, batch in panel.shown(visitor):
-            updates: list[Any] = [gr.skip()] * len(view.outputs)
-            if seen != (batch.number, len(batch.outcomes)):
-                seen = batch.number, len(batch.outcomes)
-                numbers = [each.number for each in batch.outcomes if each.number is not None]
-                updates = view.show(Shown(dict.fromkeys(numbers, "")))
-            yield [*shown, *updates]
+        yield from panel.watched(visitor, view, lambda batch: view.show(Shown(batch.called)))
 
     def look(visitor: gr.Request, steps: Any, *values: Any) -> tuple[str, Any]:
         return _found(editor, _names(steps), values, client_of(visitor))
@@ -219,10 +210,10 @@ def _batch(
         uploads = {"init_image": editor.current(steps)}
         asked = form.mask(values)
         if drawn:
-            uploads["mask"] = _kept_mask(service, drawn)
+            uploads["mask"] = kept_mask(service, drawn)
         if drawn and asked and asked != found:  # drawn, and to be found too: both
             more = _find(editor, uploads["init_image"], values, client)
-            uploads["mask"] = _joined(service, uploads["mask"], more)
+            uploads["mask"] = joined(service, uploads["mask"], more)
         request = Request.from_json(form.asked(values, is_masked=bool(drawn)))
         service.plan(request, uploads)
     except (InputError, RoomError, WeightsError) as error:
@@ -265,30 +256,6 @@ def _kept_result(service: Service, name: str) -> str:
         return kept(service, path.read_bytes()).name
     except (ValueError, OSError) as error:
         raise complaint(error if isinstance(error, InputError) else "no such image", 5) from error
-
-
-def _kept_mask(service: Service, drawn: str) -> Path:
-    """Keep a mask as edit.js draws it. Raises InputError for what is no image."""
-    return keep(service.folder.path, service.reader.read(_as_mask, from_base64(drawn)), ".png")
-
-
-def _as_mask(data: bytes) -> bytes:
-    """Return an image as a mask that is black or white, so that what is kept stays to the bit."""
-    grey = decoded(data).convert("L")
-    return _as_png(grey.point([0] * DRAWN + [255] * (256 - DRAWN)))
-
-
-def _joined(service: Service, first: Path, second: Path) -> Path:
-    """Keep the mask that is white where one of two is."""
-    one, other = (Image.open(path).convert("L") for path in (first, second))
-    both = ImageChops.lighter(one.resize(other.size, Image.Resampling.NEAREST), other)
-    return keep(service.folder.path, _as_png(both), ".png")
-
-
-def _as_png(image: Image.Image) -> bytes:
-    out = io.BytesIO()
-    image.save(out, "png")
-    return out.getvalue()
 
 
 def _names(steps: Any) -> list[str]:

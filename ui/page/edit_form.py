@@ -24,10 +24,13 @@ OF_SIZE = ("width", "height", "resize_mode", "upscale")
 OF_NOISE = ("base_seed", "variation")
 UNSET = ("width", "height", "upscale", *OF_NOISE)  # whatever a model does of its own
 MOST_PIXELS = 4096  # that a side grows by
-# What is drawn twice begins from no image, so what Draw says of that is left out.
+# An image that is drawn twice begins from none, so what Draw says of that is left out.
 NOT_EDITED = ("refine", *second_pass.OWN_SETTINGS)
 WEAKEST = 0.05
-HINT = "Models, steps and all other settings are those under Draw."
+HINT = (
+    "Models, steps and all other settings are those under Draw. An edit is drawn once, so a second "
+    "pass that is chosen there (hires, refine) is left out."
+)
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,12 @@ class EditForm:
     @property
     def controls(self) -> list[Component]:
         """All components, in the order of the values of `asked` and `mask`."""
-        own = [self.prompt, *self.fields.values(), *self.sides.values()]
-        return [*own, *self.draw.controls]
+        return [*self.own, *self.draw.controls]
+
+    @property
+    def own(self) -> list[Component]:
+        """The components of the tab itself."""
+        return [self.prompt, *self.fields.values(), *self.sides.values()]
 
     def asked(self, values: Sequence[Any], is_masked: bool) -> dict[str, Any]:
         """Return the settings that are filled in. `is_masked` says that a mask goes with them, so
@@ -133,7 +140,8 @@ def build(service: Service, draw: Form, prompt: gr.Textbox) -> EditForm:
         gr.HTML(_lacking(lacking), elem_id="edit-lacking")
         with gr.Row():
             add(*editing.OF_MASK, "padding")
-    with gr.Accordion("Extend", open=False, elem_id="edit-extend"), gr.Row():
+    # Open, since gradio builds no field of what is closed, and edges that are dragged write here.
+    with gr.Accordion("Extend", open=True, elem_id="edit-extend"), gr.Row():
         sides = {side: _side(side) for side in (SIDES if "extend" in allowed else ())}
     with gr.Accordion("Size and variations", open=False, elem_id="edit-size"), gr.Row():
         add(*OF_SIZE, *OF_NOISE)

@@ -1,4 +1,5 @@
-"""Images that edits begin from: kept in the run folder by their SHA-256, and shown by that name."""
+"""Images that edits begin from, and their masks: kept in the run folder by SHA-256, and shown by
+that name."""
 
 import re
 from dataclasses import dataclass
@@ -6,13 +7,13 @@ from pathlib import Path
 
 from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse
-from PIL import ImageOps
+from PIL import Image, ImageChops
 from starlette.exceptions import HTTPException
 
 from gen.errors import InputError
 from gen.run_folder.originals import FOLDER, keep
 from gen.run_folder.saving import SUFFIX_OF_FORMAT
-from ui.api.images import open_image
+from ui.api.images import as_mask, as_png, from_base64, looked_at
 from ui.page.thumbnails import FOREVER
 from ui.service.service import Service
 
@@ -55,7 +56,7 @@ def path_of(service: Service, name: str) -> Path | None:
 
 def kept(service: Service, data: bytes) -> Original:
     """Keep an image file in the run folder. Raises InputError for what is none, and RoomError."""
-    file_format, size = service.reader.read(_looked_at, data)
+    file_format, size = service.reader.read(looked_at, data)
     path = keep(service.folder.path, data, SUFFIX_OF_FORMAT[file_format])
     return Original(path.name, size)
 
@@ -69,11 +70,13 @@ def find(service: Service, name: object) -> Original | None:
         return None
 
 
-def _looked_at(data: bytes) -> tuple[str, tuple[int, int]]:
-    """Return an image's format and its size upright, when all of it could be decoded."""
-    image = open_image(data)
-    file_format = str(image.format).lower()
-    try:
-        return file_format, ImageOps.exif_transpose(image).convert("RGB").size
-    except Exception as error:  # parsers raise whatever they meet in a damaged file
-        raise InputError("a damaged image") from error
+def kept_mask(service: Service, drawn: str) -> Path:
+    """Keep a mask as edit.js draws it, a data: URL. Raises InputError for what is no image."""
+    return keep(service.folder.path, service.reader.read(as_mask, from_base64(drawn)), ".png")
+
+
+def joined(service: Service, first: Path, second: Path) -> Path:
+    """Keep the mask that is white where one of two is."""
+    one, other = (Image.open(path).convert("L") for path in (first, second))
+    both = ImageChops.lighter(one.resize(other.size, Image.Resampling.NEAREST), other)
+    return keep(service.folder.path, as_png(both), ".png")

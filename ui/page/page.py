@@ -18,6 +18,7 @@ from ui.page import compare, edit, gallery, in_memory, rank, settings_file, star
 from ui.page.batch import Batch, Visitors
 from ui.page.drawing_panel import SHOW_RESULTS, VISITORS, DrawingPanel, build_buttons
 from ui.page.form import Form, build_form, build_prompt, build_quick
+from ui.page.kept import keep
 from ui.page.markup import ON_CLICK, ON_DO
 from ui.page.theme import HEADER, SETTINGS_SWITCH, theme
 from ui.page.variations import nearby, varied
@@ -28,7 +29,7 @@ from ui.service.service import Service
 
 HERE = Path(__file__).parent
 STYLES = (HERE / "page.css", HERE / "edit.css")
-SCRIPTS = (HERE / "page.js", HERE / "edit.js")
+SCRIPTS = tuple(HERE / name for name in ("page.js", "edit_store.js", "edit.js"))
 FORM = "salon-form"  # what a browser keeps of the form
 AT_FIRST = 6  # images of an example, for who has not seen any yet
 MOST_ROWS = 50  # of a prompt file
@@ -86,7 +87,7 @@ def build(service: Service) -> gr.Blocks:
             with gr.Tab("Rank", id="rank"):
                 rank.build(service)
         _connect_drawing(service, drawn)
-        edit.connect(edited, tabs, edit_tab)
+        edit.connect(edited, page, tabs, edit_tab)
         for each in (drawn.view, edited.view, shown_before, compared):
             _connect_reusing(service, drawn, each, tabs)
         _connect_loading(page, service, drawn)
@@ -236,21 +237,11 @@ def _connect_reusing(service: Service, drawn: _Drawing, source: View, tabs: gr.T
 
 def _connect_loading(page: gr.Blocks, service: Service, drawn: _Drawing) -> None:
     """Show a visitor who comes back what was typed, and what is in the making or was at last."""
-    form = drawn.form
-    kept = gr.BrowserState(None, storage_key=FORM, secret=FORM)
-
-    def restore(values: Any) -> list[Any]:
-        if not isinstance(values, list) or len(values) != len(form.controls):
-            return [gr.skip()] * len(form.controls)
-        try:
-            return form.restored(values)
-        except InputError:
-            return [gr.skip()] * len(form.controls)
 
     def resume(visitor: gr.Request) -> Iterator[list[Any]]:
         yield from _watched(drawn, visitor)
 
-    page.load(restore, kept, form.controls, queue=False, **QUIET)
+    keep(page, FORM, drawn.form.controls, drawn.form.restored)
     page.load(
         lambda: start.start(service, service.specs([])), None, drawn.start, queue=False, **QUIET
     )
@@ -260,14 +251,6 @@ def _connect_loading(page: gr.Blocks, service: Service, drawn: _Drawing) -> None
         None,
         [*drawn.panel.outputs, *drawn.view.outputs],
         concurrency_limit=VISITORS,
-        **QUIET,
-    )
-    gr.on(
-        [control.change for control in form.controls],
-        None,
-        form.controls,
-        kept,
-        js="(...values) => [values]",
         **QUIET,
     )
 
@@ -287,19 +270,8 @@ def _drawn(
 
 def _watched(drawn: _Drawing, visitor: gr.Request) -> Iterator[list[Any]]:
     """Yield what the page shows of what the visitor has asked for, until all of it is over."""
-    view, seen = drawn.view, (0, 0)
-    # A generator that yields nothing would empty everything.
-    yield [gr.skip()] * (len(drawn.panel.outputs) + len(view.outputs))
-    for shown, batch in drawn.panel.shown(visitor):
-        updates: list[Any] = [gr.skip()] * len(view.outputs)
-        if seen != (batch.number, len(batch.outcomes)):
-            seen = batch.number, len(batch.outcomes)
-            called = {
-                outcome.number: name
-                for outcome, name in zip(batch.outcomes, batch.requests, strict=False)
-            }
-            updates = view.show(Shown({n: name for n, name in called.items() if n is not None}))
-        yield [*shown, *updates]
+    view = drawn.view
+    yield from drawn.panel.watched(visitor, view, lambda batch: view.show(Shown(batch.called)))
 
 
 def _request(form: Form, values: Sequence[Any]) -> Request:
