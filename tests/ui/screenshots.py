@@ -1,6 +1,7 @@
 """Pictures of the page for the manual: `make screenshots` writes them to docs/screenshots/.
 
-Each journey is shown as it looks at three widths, light and dark, on the shipped models.
+Each journey is shown as it looks at three widths, light and dark, on the shipped models. The images
+beside the examples of the first screen are drawn anew, too.
 """
 
 import sys
@@ -14,6 +15,9 @@ from playwright.sync_api import sync_playwright
 
 from gen.engine import Engine
 from gen.run_folder.folder import RunFolder
+from gen.settings.request import Request
+from ui.page import start
+from ui.page.form import EXAMPLES
 from ui.server import served
 from ui.service.service import Service
 
@@ -28,6 +32,16 @@ PROMPTS = (
 )
 PATIENCE = 300_000
 SEED = "7"
+
+
+def draw_examples(service: Service) -> None:
+    """Draw the example prompts, and keep the best image of each for the first screen."""
+    start.FOLDER.mkdir(exist_ok=True)
+    for prompt in EXAMPLES:
+        request = Request(prompt, seed=int(SEED), candidates=start.OF, top_k=1)
+        outcome = service.submit(request).future.result()
+        image = outcome.best[0].open()
+        image.convert("RGB").save(start.example_file(prompt), "webp", lossless=True, method=6)
 
 
 def draw(page: Any, prompt: str, candidates: int = 8) -> None:
@@ -102,6 +116,10 @@ def gallery(page: Any) -> None:
 def main() -> int:
     """Draw some images, and take the pictures; 1 if they are too large for the repository."""
     OUT.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, RunFolder(Path(folder)) as out:
+        service = Service(Engine(), out)
+        draw_examples(service)
+        service.stop()
     steps: dict[str, Callable[[Any], None]] = {
         "draw": lambda page: draw(page, PROMPTS[-1]),
         "settings": settings,

@@ -1,13 +1,14 @@
 """What the page shows before anything is drawn: what the model can draw, examples, and the last
 images of the folder."""
 
+import base64
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 from pydantic_core import from_json
 
-from gen.models import Spec
+from gen.models import DEFAULT_MODEL, Spec
 from gen.run_folder.fold import PromptHistory
 from gen.settings.vocabulary import unknown_words
 from ui.page.form import examples
@@ -17,6 +18,9 @@ from ui.service.service import Service
 
 WORDS = 16  # to click
 LATELY = 12  # images
+FOLDER = Path(__file__).parent / "examples"  # one image of each example, as a model drew it
+DRAWN_BY, OF = DEFAULT_MODEL, 16  # the model, and of how many candidates an image is the best
+SIDE = 64  # pixels
 
 
 def start(service: Service, chosen: Sequence[Spec]) -> str:
@@ -36,14 +40,36 @@ def start(service: Service, chosen: Sequence[Spec]) -> str:
         )
         parts.append(f'<ul class="chips" aria-label="words that it knows">{buttons}</ul>')
     if prompts := examples(service):
-        buttons = "".join(
-            f'<li><button type="button" class="example" data-do="draw" data-name="{text(prompt)}">'
-            f"{text(prompt)}</button></li>"
-            for prompt in prompts
-        )
-        parts.append('<p class="label">Draw six of one of these</p>')
-        parts.append(f'<ul class="examples" aria-label="examples">{buttons}</ul>')
+        drawn = DRAWN_BY in service.models
+        cards = "".join(_card(prompt, _picture(prompt) if drawn else "") for prompt in prompts)
+        told = f" Each shows the best of {OF} that {DRAWN_BY} drew." if drawn else ""
+        parts.append(f'<p class="label">Draw six of one of these.{text(told)}</p>')
+        parts.append(f'<ul class="examples" aria-label="examples">{cards}</ul>')
     return "".join([*parts, "</section>"])
+
+
+def _card(prompt: str, picture: str) -> str:
+    """Return an example as a button, with what a model made of it if that is here."""
+    name = text(prompt)
+    return (
+        f'<li><button type="button" class="example" data-do="draw" data-name="{name}">'
+        f"{picture}<span>{name}</span></button></li>"
+    )
+
+
+@cache
+def _picture(prompt: str) -> str:
+    """Return the image that ships with an example; nothing if there is none."""
+    path = example_file(prompt)
+    if not path.is_file():
+        return ""
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<img src="data:image/webp;base64,{data}" alt="" width="{SIDE}" height="{SIDE}">'
+
+
+def example_file(prompt: str) -> Path:
+    """Return where the image of an example is kept, as `make screenshots` draws it."""
+    return FOLDER / f"{prompt.replace(' ', '-')}.webp"
 
 
 def checked(prompt: str, chosen: Sequence[Spec], service: Service) -> str:

@@ -12,12 +12,14 @@ from ui.service.service import Service
 def image_tile(
     service: Service, history: PromptHistory, saved: SavedImage, called: str = ""
 ) -> Tile:
-    """Return an image of the history, which tells its key when it is clicked."""
+    """Return an image of the history, which tells its key when it is clicked, with the claims of
+    its prompt below it if it is one of the best."""
     small = thumbnail_of(service, saved)
     return Tile(
         None if small is None else small.source,
         about=f"{history.request.prompt}, seed {saved.seed}",
         captions=[*([called] if called else []), *_captions(history, saved)],
+        claims=service.claims_of(history.number, saved.seed) if saved in history.best else (),
         name=f"{history.number}/{saved.seed}",
         size=(1, 1) if small is None else small.size,
         whole="" if small is None else address(saved),
@@ -52,7 +54,8 @@ def _captions(history: PromptHistory, saved: SavedImage) -> list[str]:
     alone = saved.rank is None or history.request.candidates == 1
     rank = "" if alone else f"{saved.rank}."
     match = "" if saved.match is None else f"{percent(saved.match)} match"
-    score = "" if saved.score is None else f"{saved.score:.3f}"
+    # One number says how well it fits: a probability where there is one.
+    score = "" if saved.score is None or match else f"{saved.score:.3f}"
     unfinished = "" if saved.unfinished is None else f"unfinished: {saved.unfinished}"
     model = saved.model if len(history.models) > 1 else None
     return [part for part in (rank, match, score, model, unfinished) if part]
