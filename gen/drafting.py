@@ -16,6 +16,7 @@ from pipelines.families import family_of
 
 if TYPE_CHECKING:
     from pipelines.drafts import Draft, Pipeline
+    from pipelines.outpainting import Outpainting
     from pipelines.upscale.enlarging import Upscaler
 
 
@@ -97,20 +98,32 @@ def begin(
     }
     if (images := image_prompts.images(request)) is not None:
         settings["images"] = images
-    if request.init_image is not None:
+    steps = editing.outpainting(request, pipeline.spec)
+    if request.init_image is not None and steps is None:
         settings["start"] = editing.start(request, pipeline.spec)
     if request.hires is not None:
         settings["second"] = second_pass.second_pass(request, pipeline.spec, how.upscaler)
-    try:
-        draft = pipeline.begin(request.prompt, seeds=seeds, **settings)
+
+    def begun(seeds: Sequence[int], **more: Any) -> "Draft":
+        draft: Draft = pipeline.begin(request.prompt, seeds=seeds, **settings, **more)
         draft.enlarge = enlarging.enlarger(request, how.upscaler)
-        return [draft]
+        return draft
+
+    try:
+        return [begun(seeds) if steps is None else grown(steps, begun, seeds)]
     except Exception as error:
         raise_unless_out_of_memory(error, candidates=len(seeds))
     sizes.halve(len(seeds))
     middle = len(seeds) // 2
     parts = (seeds[middle:], seeds[:middle])
     return [draft for part in parts for draft in begin(pipeline, request, part, sizes, how)]
+
+
+def grown(steps: "Outpainting", begun: "Callable[..., Draft]", seeds: Sequence[int]) -> "Draft":
+    """Return the draft of images that grow in steps, each of which is `begun`."""
+    from pipelines.outpainting import OutpaintingDraft
+
+    return OutpaintingDraft(steps, lambda own, start: begun(own, start=start), seeds)
 
 
 def step_until(draft: "Draft", end: int, how: Drafting) -> bool:

@@ -19,7 +19,8 @@ from pipelines.settings import EditingSettings, Value, settings_of
 
 if TYPE_CHECKING:
     from gen.plan import Candidate
-    from pipelines.editing import Start
+    from pipelines.editing import Edit, Start
+    from pipelines.outpainting import Outpainting
 
 EDITING_SETTINGS = tuple(settings_of(EditingSettings))
 FILES = {name: f"{name}_hash" for name in (*originals.NAMES, "upscale_model")}
@@ -134,7 +135,7 @@ def defaults(own: Request, spec: Spec) -> dict[str, Value]:
         values |= {} if own.extend is None else {"mask_fill": "blur"}  # nothing is there yet
     if own.inpaint_area == "masked":
         return values | {"padding": PADDING}  # and the model's own size
-    if "width" in spec.settings:
+    if "width" in spec.settings and not _grows_in_steps(own, spec):
         width, height = result_size(own)
         if own.width is not None and own.height is None:
             values["height"] = _within(own.width * height / width, spec)
@@ -148,6 +149,23 @@ def defaults(own: Request, spec: Spec) -> dict[str, Value]:
     if "resize_mode" in spec.settings:
         values["resize_mode"] = "fill"
     return values
+
+
+def _grows_in_steps(own: Request, spec: Spec) -> bool:
+    """Return whether an image is extended beyond the size that is drawn: its own, or the model's
+    where the request does not say, which it then does not."""
+    if own.extend is None or _masked(own) or own.inpaint_area == "masked":
+        return False
+    times = 1 if own.upscale is None else own.upscale
+    size = _drawn_size(own, spec)
+    return any(whole > side * times for whole, side in zip(result_size(own), size, strict=True))
+
+
+def _drawn_size(own: Request, spec: Spec) -> tuple[int, int]:
+    """Return the size that is drawn (width, height), the model's own where none is asked for."""
+    asked = {"width": own.width, "height": own.height}
+    width, height = (spec.defaults[k] if side is None else side for k, side in asked.items())
+    return width, height
 
 
 def _masked(request: Request) -> bool:
@@ -182,6 +200,11 @@ def check(own: Request, spec: Spec) -> None:
         )
     image = _image(own.init_image)
     _extended_size(own, image.size)
+    if own.search is not None and _grows_in_steps(own, spec):
+        raise InputError(
+            "search: an image that grows in steps is not searched: give --width and --height, so "
+            "that it is drawn in one piece"
+        )
     if own.mask is None:
         return
     mask = _image(own.mask, "mask")
@@ -222,20 +245,36 @@ def start(own: Request, spec: Spec) -> "Start | None":
     """Return what the candidates of one model begin from, of a request that was checked."""
     if own.init_image is None:
         return None
-    asked = {"width": own.width, "height": own.height}
-    width, height = (spec.defaults[k] if side is None else side for k, side in asked.items())
     files = [_state(Path(file)) for file in (own.init_image, own.mask) if file is not None]
     alone = own.replace(seed=0, candidates=1, top_k=1)  # whichever candidate it is
-    return _start(alone, (width, height), spec.size_multiple, *files)
+    return _start(alone, _drawn_size(own, spec), spec.size_multiple, *files)
+
+
+def outpainting(own: Request, spec: Spec) -> "Outpainting | None":
+    """Return how an image grows in steps, of a request that was checked; None if it is drawn in one
+    piece."""
+    if own.init_image is None or not _grows_in_steps(own, spec):
+        return None
+    from pipelines import outpainting
+
+    image, times = _image(own.init_image), 1 if own.upscale is None else own.upscale
+    margins = _margins(str(own.extend), image.size)
+    return outpainting.outpainting(image, margins, _edit(own), _drawn_size(own, spec), times)
+
+
+def _edit(own: Request) -> "Edit":
+    from pipelines.editing import Edit
+
+    names = ("resize_mode", "mask_blur", "mask_fill", "inpaint_area", "padding")
+    chosen = {name: getattr(own, name) for name in names if getattr(own, name) is not None}
+    return Edit(1.0 if own.strength is None else own.strength, **chosen)
 
 
 @lru_cache(2)
 def _start(own: Request, size: tuple[int, int], multiple: int, *files: tuple[int, int]) -> "Start":
-    from pipelines.editing import Edit, extended, prepare
+    from pipelines.editing import extended, prepare
 
-    names = ("resize_mode", "mask_blur", "mask_fill", "inpaint_area", "padding")
-    chosen = {name: getattr(own, name) for name in names if getattr(own, name) is not None}
-    edit = Edit(1.0 if own.strength is None else own.strength, **chosen)
+    edit = _edit(own)
     image = _image(own.init_image)
     mask = None if own.mask is None else _mask(own, image.size)
     if own.extend is not None:
@@ -248,10 +287,15 @@ def masked_box(candidate: "Candidate") -> tuple[int, int, int, int] | None:
     """Return the part of the result (left, top, right, bottom) that is masked, with some of what is
     around it; None without a mask, and where that is all."""
     own = candidate.request
+    if (steps := outpainting(own, candidate.spec)) is not None:
+        return _with_surroundings(steps.unknown)
     begun = start(own, candidate.spec)
     if begun is None or not begun.canvases or begun.canvases[0].mask is None:
         return None
-    mask = begun.canvases[0].mask
+    return _with_surroundings(begun.canvases[0].mask)
+
+
+def _with_surroundings(mask: Image.Image) -> tuple[int, int, int, int] | None:
     found = mask.getbbox()
     assert found is not None, "an empty mask is refused before"
     longer = max(found[2] - found[0], found[3] - found[1])

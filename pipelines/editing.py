@@ -150,7 +150,7 @@ def prepare(
         box = area(mask, edit.padding, size)
         drawn = image.resize(size, Image.Resampling.LANCZOS, box)
         drawn_mask = mask.resize(size, Image.Resampling.BILINEAR, box)
-        return _start(drawn, drawn_mask, edit, Canvas(image, mask, box))
+        return start_of(drawn, drawn_mask, edit, Canvas(image, mask, box))
     same = size == (-(-image.width // times), -(-image.height // times))
     result = image.size if same else (size[0] * times, size[1] * times)
     image, mask = _resized(image, mask, result, edit.resize_mode)
@@ -163,7 +163,7 @@ def prepare(
     if times > 1:
         image = image.resize((across, down), Image.Resampling.LANCZOS)
         mask = mask and _any_of(mask, (across, down))
-    return _start(image, mask, edit, canvas)
+    return start_of(image, mask, edit, canvas)
 
 
 def _any_of(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -198,9 +198,10 @@ def _stretched(low: int, high: int, length: int, end: int) -> tuple[int, int]:
     return max(0, low), min(end, high)
 
 
-def _start(
+def start_of(
     image: Image.Image, mask: Image.Image | None, edit: Edit, canvas: Canvas | None
 ) -> Start:
+    """Return the start of an image and a mask that have the size that is drawn."""
     if mask is not None and edit.mask_fill == "blur":
         image = fill_from_around(image, mask)
     return Start(

@@ -120,7 +120,8 @@ def test_what_happens_to_files_is_noted(tmp_path: Path) -> None:
 def test_an_extended_image_keeps_the_old_part(
     tmp_path: Path, extend: str, size: tuple[int, int], box: tuple[int, int, int, int]
 ) -> None:
-    made = planned(tmp_path, init_image="photo.png", extend=extend)
+    asked = {"width": size[0], "height": size[1]}  # or it would grow in steps
+    made = planned(tmp_path, init_image="photo.png", extend=extend, **asked)
     assert (made.request.width, made.request.height) == size
     assert (made.request.strength, made.request.mask_fill) == (1, "blur")
     [(model, own)] = made.models
@@ -131,6 +132,30 @@ def test_an_extended_image_keeps_the_old_part(
     assert result.size == size
     assert np.array_equal(np.asarray(result.crop(box)), np.asarray(Image.open("photo.png")))
     assert result.getpixel((0, size[1] - 1)) == (0, 128, 0)
+
+
+def test_an_image_grows_in_steps_where_the_model_is_small(tmp_path: Path) -> None:
+    made = planned(tmp_path, init_image="photo.png", extend="left=20,bottom=40").request
+    assert (made.width, made.height, made.mask_fill) == (64, 64, "blur")  # that of each window
+    [(model, own)] = planned(tmp_path, init_image="photo.png", extend="left=20,bottom=40").models
+    steps = editing.outpainting(own, model)
+    assert steps is not None
+    assert steps.image.size == (120, 110)
+    assert steps.size == (64, 64)
+    assert len(steps.windows) >= 4
+    box = editing.masked_box(
+        planned(tmp_path, init_image="photo.png", extend="left=9").candidate(0)
+    )
+    assert box is not None
+    assert (box[0], box[3]) == (0, 70)  # what is new is what is scored, with what is around it
+    assert box[2] < 100
+    small = Image.open("photo.png").crop((0, 0, 40, 64))
+    small.save("small.png")
+    for whole in ({"extend": "64x64"}, {"extend": "left=60", "width": 100, "height": 64}):
+        [(model, own)] = planned(tmp_path, init_image="small.png", **whole).models
+        assert editing.outpainting(own, model) is None  # in one piece
+    with pytest.raises(InputError, match="grows in steps is not searched"):
+        planned(tmp_path, init_image="photo.png", extend="left=9", search="prune")
 
 
 def test_images_say_what_they_were_made_from(tmp_path: Path) -> None:

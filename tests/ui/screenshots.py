@@ -89,9 +89,15 @@ def compare(page: Any) -> None:
     page.wait_for_function("document.querySelectorAll('#compare-best img').length == 4")
 
 
-def rank(page: Any) -> None:
-    """Show where images from elsewhere are ranked."""
+def rank(page: Any, folder: Path) -> None:
+    """Rank some images as if they came from elsewhere."""
     tab(page, "Rank")
+    if not page.locator("#rank-results .tile").count():
+        files = sorted(folder.glob("*-r1-*.png"))[:4]
+        page.set_input_files("#rank-files input", [str(path) for path in files])
+        page.fill("#rank-prompt textarea, #rank-prompt input", PROMPTS[1])
+        page.click("#rank-run")
+        page.wait_for_selector("#rank-results .tile img")
 
 
 def edit(page: Any) -> None:
@@ -127,7 +133,7 @@ def main() -> int:
         "edit": edit,
         "gallery": gallery,
         "compare": compare,
-        "rank": rank,
+        "rank": lambda page: rank(page, Path(folder)),
     }
     with (
         tempfile.TemporaryDirectory() as folder,

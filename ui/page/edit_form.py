@@ -187,4 +187,4 @@ def _lacking(lacking: Mapping[str, str]) -> str:
     if not lacking:
         return ""
     needs = ", ".join(f"{label_of(name)} needs {model}" for name, model in lacking.items())
-    return f'<p class="hint">{text(needs)}: start with generate-ui --mask-model FOLDER.</p>'
+    return f'<p class="hint">{text(needs)}: this server has none.</p>'

@@ -22,7 +22,7 @@ from ui.service.styles import PLACE, Style, apply
 
 LEFT = "default"  # what a field says that is left to each model
 COUNTS: Mapping[str, Value] = {"candidates": DEFAULT_CANDIDATES, "top_k": DEFAULT_TOP_K}
-PLAIN: Mapping[str, str] = {"top_k": "Keep the best"}
+PLAIN: Mapping[str, str] = {"top_k": "Keep the best", "init_image": "The image"}
 FLAG = re.compile(r"--([a-z][a-z-]+)")
 SEARCHING = "begins more candidates than it finishes, and goes on with the best half-way"
 EXAMPLES = (

@@ -79,7 +79,7 @@
     box.id = 'lightbox';
     box.setAttribute('aria-label', 'The image, enlarged');
     box.innerHTML = BOX;
-    document.body.append(box);
+    $('.gradio-container').append(box);
     box.addEventListener('close', () => from?.focus());
     box.addEventListener('click', (event) => {
       const what = event.target.closest('[data-box]')?.dataset.box;

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic_core import from_json
 
 from gen.models import DEFAULT_MODEL, Spec
-from gen.run_folder.fold import PromptHistory
+from gen.run_folder.events import Comparison
 from gen.settings.vocabulary import unknown_words
 from ui.page.form import examples
 from ui.page.markup import text, tiles
@@ -103,10 +103,15 @@ def _draws(spec: Spec) -> str:
 def lately(service: Service) -> str:
     """Return the last images of the folder, under a heading; nothing if there are none."""
     service.history.refresh()
-    prompts: list[PromptHistory] = service.history.prompts()[:LATELY]
-    if not prompts:
+    entries = service.history.entries()[:LATELY]
+    found = [
+        service.history.find(entry.numbers[0]) if isinstance(entry, Comparison) else entry
+        for entry in entries  # a comparison is one thing
+    ]
+    histories = [each for each in found if each is not None and each.images]
+    if not histories:
         return ""
-    shown = [image_tile(service, history, history.images[0]) for history in prompts]
+    shown = [image_tile(service, each, each.images[0], with_claims=False) for each in histories]
     return f'<p class="label">Drawn lately</p>{tiles(shown, "drawn lately")}'
 
 

@@ -10,16 +10,20 @@ from ui.service.service import Service
 
 
 def image_tile(
-    service: Service, history: PromptHistory, saved: SavedImage, called: str = ""
+    service: Service,
+    history: PromptHistory,
+    saved: SavedImage,
+    called: str = "",
+    with_claims: bool = True,
 ) -> Tile:
     """Return an image of the history, which tells its key when it is clicked, with the claims of
-    its prompt below it if it is one of the best."""
+    its prompt below it, or without."""
     small = thumbnail_of(service, saved)
     return Tile(
         None if small is None else small.source,
         about=f"{history.request.prompt}, seed {saved.seed}",
         captions=[*([called] if called else []), *_captions(history, saved)],
-        claims=service.claims_of(history.number, saved.seed) if saved in history.best else (),
+        claims=service.claims_of(history.number, saved.seed) if with_claims else (),
         name=f"{history.number}/{saved.seed}",
         size=(1, 1) if small is None else small.size,
         whole="" if small is None else address(saved),

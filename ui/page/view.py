@@ -125,7 +125,9 @@ class View:
 
     def _tiles(self, shown: Shown, images: Images, label: str) -> str:
         made = [
-            image_tile(self.service, history, saved, shown.called[history.number])
+            image_tile(
+                self.service, history, saved, shown.called[history.number], saved in history.best
+            )
             for history, saved in images[:MOST_TILES]
         ]
         return tiles(made, label) if made else ""
