@@ -98,9 +98,11 @@ def begin(
     }
     if (images := image_prompts.images(request)) is not None:
         settings["images"] = images
-    steps = editing.outpainting(request, pipeline.spec)
-    if request.init_image is not None and steps is None:
-        settings["start"] = editing.start(request, pipeline.spec)
+    steps = None
+    if request.init_image is not None:
+        steps = editing.outpainting(request, pipeline.spec)
+        if steps is None:
+            settings["start"] = editing.start(request, pipeline.spec)
     if request.hires is not None:
         settings["second"] = second_pass.second_pass(request, pipeline.spec, how.upscaler)
 
