@@ -46,14 +46,20 @@ class Site:
 @contextmanager
 def serve(path: Path, reranker: Path, **facts: Any) -> Iterator[Site]:
     """The page with a reranker, saving to `path`; `facts` are more of its service."""
+    with RunFolder(path) as folder, serve_folder(folder, reranker=str(reranker), **facts) as url:
+        yield Site(url, path)
+
+
+@contextmanager
+def serve_folder(folder: RunFolder, reranker: str | None = None, **facts: Any) -> Iterator[str]:
+    """The page over a run folder; where it is."""
     pytest.importorskip("gradio", reason="gradio is not installed")
     from ui.server import served
 
-    with RunFolder(path) as folder:
-        service = Service(Engine(device="cpu", reranker=str(reranker)), folder, **facts)
-        with served(service, "127.0.0.1", 0) as url:
-            yield Site(url, path)
-            service.stop()
+    service = Service(Engine(device="cpu", reranker=reranker), folder, **facts)
+    with served(service, "127.0.0.1", 0) as url:
+        yield url
+        service.stop()
 
 
 @dataclass

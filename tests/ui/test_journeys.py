@@ -1,29 +1,93 @@
-"""Longer journeys over the page in a real browser, several checks in each."""
+"""Longer journeys over the page in a real browser, several checks in each, and the list of all."""
 
+import ast
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from person import draw, drawn, open_settings
+from conftest import serve_folder
+from person import draw, drawn, open_settings, tab
 from safetensors.torch import save_file
 
+from benchmarks import gallery
 from gen import metadata
-from gen.engine import Engine
 from gen.models import find
 from gen.run_folder.folder import RunFolder
 from ui.service.catalog import read_catalog
-from ui.service.service import Service
 from ui.service.styles import read_styles
 
 SIDES = ("left", "right")
+# What people do with the page, each in a browser: by the file and the test that does it.
+JOURNEYS = {
+    "test_in_browser": {
+        "the first images by a click on an example, on a phone": "test_phone_width",
+        "a prompt, its best images and the rest": (
+            "test_the_best_are_shown_first_and_the_rest_behind_a_click"
+        ),
+        "looking on while it is drawn": "test_what_is_finished_is_shown_while_the_rest_is_drawn",
+        "finishing early": "test_finish_now_keeps_the_candidates_as_they_are",
+        "stopping": "test_stop_keeps_what_is_finished",
+        "waiting for a model": "test_a_model_that_is_being_loaded",
+        "two tabs, and a reload in mid-job": (
+            "test_a_job_outlives_a_reload_and_a_closed_tab_and_is_ended_from_another"
+        ),
+        "a queue of one's own": "test_the_queue_of_a_visitor",
+        "a server that is started again": "test_history_and_undo_outlive_the_server",
+        "settings of an earlier image": (
+            "test_the_gallery_survives_a_reload_and_gives_settings_back"
+        ),
+        "deleting, and undoing it": (
+            "test_deleting_can_be_undone_after_a_reload_and_in_a_second_tab"
+        ),
+        "deleting for good": "test_deleted_images_are_removed_for_good_when_the_user_says_so",
+        "settings near those of an image": "test_more_like_this_one",
+        "settings of an image of another tool": "test_settings_of_an_image_of_another_tool",
+        "prompts from a file": "test_prompts_from_a_file",
+        "ranking images from elsewhere": "test_ranking_images_from_elsewhere",
+        "comparing settings in a grid": "test_comparing_two_settings",
+        "several models at once": "test_which_model_drew_which_image",
+        "a mistake, told at its field": "test_a_mistake_is_told_at_its_field",
+        "by keyboard alone, with the lightbox": "test_by_keyboard_alone",
+        "many images of the gallery at once": "test_many_images_of_the_gallery_at_once",
+        "words that a model does not know": "test_words_are_counted_and_marked_while_typing",
+        "light and dark": "test_light_and_dark_are_chosen_and_kept",
+    },
+    "test_journeys": {
+        "several rerankers, and a search": "test_rerankers_are_combined_and_a_search_is_asked_for",
+        "one's own checkpoint, LoRA slider and style": (
+            "test_a_checkpoint_a_lora_and_a_style_of_ones_own"
+        ),
+        "hearts, and which is better": "test_hearts_and_which_is_better_are_choices",
+        "models loaded and let go": "test_models_are_loaded_when_chosen_and_let_go",
+        "a gallery of ten thousand": "test_a_gallery_of_ten_thousand_images",
+    },
+    "test_edit_page": {
+        "painting a mask, and going on": "test_brush_inpaint_and_go_on_from_the_result",
+        "undoing strokes": "test_strokes_are_undone_erased_and_cleared",
+        "extending an image": "test_extending_by_numbers_and_by_dragging",
+        "masks by words and clicks": "test_words_and_clicks_find_a_mask",
+        "editing an image of any tab": "test_an_image_of_any_tab_is_edited_and_outlives_a_reload",
+        "a reload amid an edit": "test_a_mask_and_what_was_typed_outlive_a_reload",
+        "variations of an image": "test_variations_of_an_image",
+        "editing on a phone": "test_on_a_phone",
+    },
+}
 pytestmark = pytest.mark.slow
 
 
 def noted(folder: Path, event: str) -> list[dict[str, Any]]:
     lines = map(json.loads, (folder / "manifest.jsonl").read_text("utf-8").splitlines())
     return [line for line in lines if line["event"] == event]
+
+
+def test_there_are_at_least_25_journeys() -> None:
+    for file, journeys in JOURNEYS.items():
+        tree = ast.parse(Path(__file__).with_name(f"{file}.py").read_text("utf-8"))
+        there = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert set(journeys.values()) <= there
+    assert len({test for journeys in JOURNEYS.values() for test in journeys.values()}) >= 25
 
 
 def test_rerankers_are_combined_and_a_search_is_asked_for(browser, site) -> None:
@@ -48,9 +112,6 @@ def test_rerankers_are_combined_and_a_search_is_asked_for(browser, site) -> None
 def test_a_checkpoint_a_lora_and_a_style_of_ones_own(
     browser, tiny_diffusion_folder: Path, tiny_clip_folder: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("gradio", reason="gradio is not installed")
-    from ui.server import served
-
     stem = "unet.mid_block.resnets.0.conv1"
     up, down = torch.randn(32, 2, 1, 1), torch.randn(2, 32, 3, 3)
     file = tmp_path / "ink.safetensors"
@@ -59,9 +120,8 @@ def test_a_checkpoint_a_lora_and_a_style_of_ones_own(
     styles.write_text("name,prompt,negative_prompt\nFaded,faded {prompt},bright\n")
     with RunFolder(tmp_path / "out") as folder:
         catalog = read_catalog([str(tiny_diffusion_folder)], lora_folders=[tmp_path])
-        engine = Engine(device="cpu", reranker=str(tiny_clip_folder))
-        service = Service(engine, folder, catalog=catalog, styles=read_styles(styles))
-        with served(service, "127.0.0.1", 0) as url:
+        facts = {"catalog": catalog, "styles": read_styles(styles)}
+        with serve_folder(folder, reranker=str(tiny_clip_folder), **facts) as url:
             page = browser.open(url)
             open_settings(page)
             assert page.is_checked(f"#model label:has-text('{catalog.default}') input")
@@ -73,7 +133,6 @@ def test_a_checkpoint_a_lora_and_a_style_of_ones_own(
             request = metadata.read(saved).request
             assert request.lora == f"{file}:0.7"
             assert (request.prompt, request.negative_prompt) == ("faded a panda", "bright")
-            service.stop()
 
 
 # The fakes below take the place of all models until the end of this file.
@@ -103,6 +162,40 @@ def test_hearts_and_which_is_better_are_choices(browser, quick) -> None:
     ]
     browser.reload(page)  # what the last prompt came to is shown again, its heart too
     page.wait_for_selector("#draw-heart >> text=given")
+
+
+def test_a_gallery_of_ten_thousand_images(browser, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(gallery, "SIDE", 64)
+    gallery.fill(tmp_path / "out", 10_000)
+    with RunFolder(tmp_path / "out") as folder, serve_folder(folder) as url:
+        page = browser.open(url)
+        tab(page, "Gallery")
+        page.wait_for_selector("#gallery-told >> text=2500 prompts")
+        there = "[...document.querySelectorAll('#gallery-prompts img')].some(e => e.naturalWidth)"
+        page.wait_for_function(there)
+        first = page.inner_text("#gallery-prompts .tile >> nth=0")
+        page.click("#gallery-older")
+        page.wait_for_selector(f"#gallery-prompts .tile:has-text('{first}')", state="detached")
+        page.fill("#gallery-search input, #gallery-search textarea", "panda 1234")
+        page.wait_for_selector("#gallery-told >> text=1 prompt")
+        page.click("#gallery-prompts .tile")
+        page.wait_for_selector("#gallery-picture img")
+        assert page.locator("#gallery-open .tile").count() == 4
+
+
+def test_four_of_many_drawn_are_told_with_their_claims(browser, quick) -> None:
+    quick.service.engine.batch_size = 4
+    quick.fakes.pipeline.seconds_per_step = 0.1
+    page = browser.open(quick.url)
+    draw(page, "a plover", candidates=64, top_k=2, steps=30)
+    page.wait_for_selector("#live .tile img")
+    page.click("#draw-finish")
+    page.wait_for_selector("#status >> text=4 of 64 drawn")
+    tiles = page.locator("#draw-best .tile")
+    assert [tile.locator(".claim").count() for tile in tiles.all()] == [2, 2]
+    assert page.locator("#draw-rest .claim").count() == 0
+    assert "✗ plover" in tiles.first.inner_text()
+    assert tiles.first.inner_text().count("0.") == 0  # one number: the match
 
 
 def test_models_are_loaded_when_chosen_and_let_go(browser, quick) -> None:

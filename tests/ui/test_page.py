@@ -18,6 +18,7 @@ from ui.service.service import Service
 
 page = pytest.importorskip("ui.page.page", reason="gradio is not installed")
 
+from ui.page import start  # noqa: E402
 from ui.page.details import described, facts  # noqa: E402
 from ui.page.form import default_of, examples, field_of  # noqa: E402
 from ui.page.gallery import ON_A_PAGE  # noqa: E402
@@ -147,6 +148,11 @@ def test_the_examples_are_of_the_models_world(
     shipped = replace(models.shipped()[DEFAULT_MODEL], folder=specs.CHECKPOINTS / "stickers")
     monkeypatch.setattr(Service, "models", {DEFAULT_MODEL: shipped})
     assert len(examples(service)) >= 5
+    first = start.start(service, [shipped])  # what a newcomer sees
+    assert first.count('data-do="draw"') == first.count("<img src=") == 6
+    assert "the best of 16 that stickers drew" in first
+    monkeypatch.setattr(start, "DRAWN_BY", "another")  # which is not served: no image is its own
+    assert "<img" not in start.start(service, [shipped])
     monkeypatch.setattr("ui.page.form.EXAMPLES", ("a large sunflower", "a stained-glass cathedral"))
     assert examples(service) == ["a large sunflower"]
 
