@@ -283,7 +283,7 @@ def test_a_mask_and_what_was_typed_outlive_a_reload(browser, finding_site) -> No
     page.click("[data-board=undo]")
     assert page.evaluate("window.salonEdit.mask()") == ""
 
-    choose(page, fake_models.picture("another photo", 2))  # what is about the other is gone
+    choose(page, PHOTO.crop((0, 0, 48, 64)))  # what is about the other is gone
     assert page.input_value("#edit-left input") == ""
 
 

@@ -617,6 +617,7 @@ def test_phone_width(scheme: str, browser, quick) -> None:
     )
     page.wait_for_function(f"({seen})(document.querySelector('#live img'))")
     assert page.locator("#draw-stop").evaluate(seen)
+    assert page.locator("#status progress").evaluate(seen)
     page.click("#draw-stop")
     page.wait_for_selector("#draw-generate:visible")
     quick.fakes.pipeline.seconds_per_step = 0

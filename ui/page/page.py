@@ -43,7 +43,7 @@ class _TooManyRowsError(Exception):
     """A prompt file is too long for a page; not an error of one of its rows."""
 
     def __init__(self) -> None:
-        super().__init__(f"more than {MOST_ROWS} prompts: `generate -f` draws any number")
+        super().__init__(f"more than {MOST_ROWS} prompts: give them in several files")
 
 
 def mount(app: FastAPI, service: Service) -> None:
