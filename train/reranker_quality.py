@@ -27,6 +27,7 @@ from train.stickers.renderer import render
 from train.stickers.scene import SIZE_CELLS, Scene, draw_scene, stands_at, stands_in
 from train.stickers.vocabulary import SIZES
 
+SAID = (("said 50-80%", 0.5, 0.8), ("said 80-95%", 0.8, 0.95), ("said 95%", 0.95, 1.1))
 PROMPTS_SEED = 1  # of the prompts drawn to learn from; the evaluation set has 0
 
 
@@ -169,20 +170,25 @@ def _calibration_lines(reranker: Reranker, labelled: Labelled) -> list[str]:
 
 def measure_calibration(reranker: Reranker, labelled: Labelled) -> tuple[Quality, Rates]:
     """Return the quality of probabilities on labelled images; how often "none of these match" is
-    right where the caption is another scene's, and how often it is rightly not said."""
+    right where the caption is another scene's, and how often it is rightly not said; and how many
+    match of those that are said to with a probability in some bounds."""
     images = reranker.encode(labelled.images)
     probabilities = [
         reranker.calibrated(pair.caption, _one(images, pair.image))[0].probability
         for pair in labelled.pairs
     ]
     matches = [pair.matches for pair in labelled.pairs]
+    said = {
+        name: [truth for p, truth in zip(probabilities, matches, strict=True) if low <= p < high]
+        for name, low, high in SAID
+    }
     none = {
         "none matches": [probabilities[place] < NONE_MATCHES for place in labelled.foreign],
         "one matches": [
             p >= NONE_MATCHES for p, truth in zip(probabilities, matches, strict=True) if truth
         ],
     }
-    return quality(probabilities, matches), Rates(none)
+    return quality(probabilities, matches), Rates(none | said)
 
 
 def measure_claims_on_scenes(reranker: Reranker, number: int) -> Rates:

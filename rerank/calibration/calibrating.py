@@ -13,6 +13,8 @@ from rerank.calibration.calibration import (
     CAPTIONS,
     CHANGES,
     Calibration,
+    Logistic,
+    bounded,
     evidence,
     expected_error,
     fit,
@@ -80,12 +82,16 @@ def make(
     calibration = Calibration(
         weights=files_hash(reranker.folder),
         captions=tuple(kept),
-        changed=fit(full[learned_from[has_changes]], matches[has_changes & learned_from]),
-        plain=fit(plain[learned_from], matches[learned_from]),
+        changed=_fit(full[learned_from[has_changes]], matches[has_changes & learned_from]),
+        plain=_fit(plain[learned_from], matches[learned_from]),
     )
     probabilities = calibration.changed(full[~learned_from[has_changes]]).tolist()
     truths = matches[has_changes & ~learned_from].tolist()
     return calibration, quality(probabilities, truths)
+
+
+def _fit(rows: torch.Tensor, matches: torch.Tensor) -> Logistic:
+    return bounded(fit(rows, matches), rows, matches)
 
 
 def quality(probabilities: Sequence[float], matches: Sequence[bool]) -> Quality:

@@ -11,7 +11,7 @@ folder.
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ CHANGES = 8  # of each claim of a prompt
 NONE_MATCHES = 0.5  # the probability that no image reaches when none of them matches
 SATURATION = 8.0  # logits
 RIDGE = 1e-5
+SURE = 0.9  # probabilities that are no higher than the share of them that is right
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,20 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class Logistic:
-    """Logistic regression on standardised evidence: σ(bias + weights · (x - mean) / std)."""
+    """Logistic regression on standardised evidence: σ(bias + weights · (x - mean) / std), and at
+    most `most`."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     weights: tuple[float, ...]
     bias: float
+    most: float = 1.0
 
     def __call__(self, evidence: torch.Tensor) -> torch.Tensor:
         """(N, F) → (N,) probabilities."""
         mean, std, weights = map(torch.tensor, (self.mean, self.std, self.weights))
-        return torch.sigmoid((evidence - mean) / std @ weights + self.bias)
+        probabilities = torch.sigmoid((evidence - mean) / std @ weights + self.bias)
+        return probabilities.clamp(max=self.most)
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,16 @@ def fit(evidence: torch.Tensor, matches: torch.Tensor, steps: int = 50) -> Logis
     return Logistic(tuple(mean.tolist()), tuple(std.tolist()), tuple(weights), bias)
 
 
+def bounded(logistic: Logistic, evidence: torch.Tensor, matches: torch.Tensor) -> Logistic:
+    """Return a regression that is no surer than it is right where it is surest.
+
+    Evidence saturates, and so does what a score can prove: of images that all look right to a
+    reranker some are not. Their share bounds the probabilities, by Laplace's rule of succession.
+    """
+    right = matches[logistic(evidence) >= SURE].double()
+    return replace(logistic, most=float((right.sum() + 1) / (len(right) + 2)))
+
+
 def expected_error(
     probabilities: Sequence[float], matches: Sequence[bool], bins: int = 10
 ) -> float:
@@ -179,9 +193,11 @@ def read(path: Path) -> Calibration:
 def _logistic(content: dict[str, Any], width: int) -> Logistic:
     """Read one; `width` is the number of columns that `evidence` has. Raises ValueError."""
     mean, std, weights = (tuple(map(float, content[name])) for name in ("mean", "std", "weights"))
-    found = Logistic(mean, std, weights, float(content["bias"]))
+    found = Logistic(mean, std, weights, float(content["bias"]), float(content.get("most", 1)))
     if {len(mean), len(std), len(weights)} != {width}:
         raise ValueError(f"mean, std and weights have {width} numbers")
     if not all(map(math.isfinite, (*mean, *std, *weights, found.bias))) or min(std) <= 0:
         raise ValueError("a number is not finite, or a deviation not above 0")
+    if not 0 < found.most <= 1:
+        raise ValueError(f"most is {found.most}: it is above 0 and at most 1")
     return found

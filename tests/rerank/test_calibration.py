@@ -13,6 +13,7 @@ from rerank.calibration.calibration import (
     RIDGE,
     Calibration,
     Logistic,
+    bounded,
     evidence,
     expected_error,
     fit,
@@ -76,6 +77,17 @@ def test_separable_examples_end() -> None:
     assert found[2:].min() > 0.8
 
 
+def test_a_calibration_is_no_surer_than_it_was_right() -> None:
+    """Of the eight that it is surest of, six match: (6 + 1) / (8 + 2)."""
+    steep = Logistic((0.0,), (1.0,), (5.0,), 0.0)
+    rows = torch.tensor([[3.0]] * 8 + [[-3.0]] * 8)
+    matches = torch.tensor([True] * 6 + [False] * 10)
+    found = bounded(steep, rows, matches)
+    assert found.most == pytest.approx(0.7)
+    assert found(rows).tolist() == pytest.approx([0.7] * 8 + [0.0] * 8, abs=1e-3)
+    assert bounded(steep, rows[:8], matches[:8] | True).most == pytest.approx(0.9)
+
+
 def test_expected_error_by_hand() -> None:
     assert expected_error([0.85, 0.85, 0.15, 0.15], [True, True, False, False]) == pytest.approx(
         0.15
@@ -96,6 +108,19 @@ def test_damaged_files(tmp_path: Path, content: str) -> None:
     (tmp_path / "c.json").write_text(content)
     with pytest.raises(WeightsError, match=r"c\.json: not a calibration"):
         read(tmp_path / "c.json")
+
+
+@pytest.mark.parametrize("most", [0.0, -1.0, 1.5, float("nan")])
+def test_bounds_that_cannot_be(most: float, tmp_path: Path) -> None:
+    write(some_calibration("1"), tmp_path / "c.json")
+    content = json.loads((tmp_path / "c.json").read_text())
+    content["plain"]["most"] = most
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    with pytest.raises(WeightsError, match=r"c\.json"):
+        read(tmp_path / "c.json")
+    del content["plain"]["most"]  # as files were written before there were bounds
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    assert read(tmp_path / "c.json").plain.most == 1
 
 
 def test_percentile_and_probability(calibrated: Reranker) -> None:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageDraw
 
 from rerank import Reranker
 
@@ -43,3 +44,14 @@ def test_each_image_comes_first_for_its_caption(
     wrong = {captions[file]: found.name for file, found in first.items() if found != file}
     assert len(captions) == 40
     assert wrong == {}
+
+
+def test_what_is_not_there_is_not_likely(reranker: Reranker) -> None:
+    """Two yellow circles are no blue star and yellow circle."""
+    image = Image.new("RGB", (64, 64), "white")
+    for left in (2, 34):
+        ImageDraw.Draw(image).ellipse((left, 18, left + 27, 45), fill="#fcd41a")
+    [wrong] = reranker.calibrated("a blue star and a yellow circle", [image])
+    [right] = reranker.calibrated("two yellow circles", [image])
+    assert wrong.probability < 0.05
+    assert 0.5 < right.probability < 0.95
