@@ -4,6 +4,7 @@ A GPU raises an error when its memory is full, and the draft is halved; on a CPU
 the process without a word, so there the size follows what is free and what a candidate took.
 """
 
+import gc
 import os
 import resource
 from pathlib import Path
@@ -85,3 +86,12 @@ def _pages(column: int) -> float:
         return float(Path("/proc/self/statm").read_text().split()[column]) * resource.getpagesize()
     except OSError:
         return 0.0
+
+
+def collect_garbage() -> None:
+    """Free what was let go of, also where a server has frozen what it began with."""
+    was_frozen = gc.get_freeze_count() > 0
+    gc.unfreeze()
+    gc.collect()
+    if was_frozen:
+        gc.freeze()

@@ -13,7 +13,7 @@ import rerank.model.specs
 from gen import enlarging
 from gen.errors import InputError, RoomError
 from gen.events import Loading, Note, Watch, ignore_events
-from gen.memory import free_on_host
+from gen.memory import collect_garbage, free_on_host
 from pipelines import families
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.hashes import spec_hash
@@ -123,13 +123,13 @@ class Models:
             if getattr(self._pipelines[first].device, "type", "cpu") != "cpu":
                 return
             del self._pipelines[first]
-            gc.collect()
+            collect_garbage()
 
     def release(self, spec: Spec) -> None:
         """Let go of a model's networks, whatever adapters they were loaded with."""
         for key in [key for key in self._pipelines if key[0] == spec.folder]:
             del self._pipelines[key]
-        gc.collect()
+        collect_garbage()
 
     def loaded(self, spec: Spec) -> "Pipeline | None":
         """Return the pipeline of a model if it is in memory."""

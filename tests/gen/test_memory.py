@@ -1,10 +1,12 @@
 """How many candidates are drawn at once."""
 
+import gc
 import resource
+import weakref
 
 import pytest
 
-from gen.memory import BatchSize, free_on_host
+from gen.memory import BatchSize, collect_garbage, free_on_host
 
 GB = 1e9
 
@@ -44,3 +46,24 @@ def test_free_memory_respects_the_address_space_limit(monkeypatch: pytest.Monkey
     assert free_on_host() > 1e6
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1000, 1000))
     assert free_on_host() == 0
+
+
+class Knot:
+    """What only the collector frees: it refers to itself."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_was_let_go_of_is_freed_also_where_it_was_frozen(frozen: bool) -> None:
+    knot = Knot()
+    gone = weakref.ref(knot)
+    gc.unfreeze()
+    if frozen:
+        gc.freeze()
+    del knot
+    collect_garbage()
+    assert gone() is None
+    assert (gc.get_freeze_count() > 0) == frozen
+    gc.unfreeze()

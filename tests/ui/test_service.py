@@ -1,3 +1,4 @@
+import gc
 import threading
 from itertools import pairwise
 from pathlib import Path
@@ -99,3 +100,14 @@ def test_stop_saves_what_is_in_the_making_as_it_is(
     assert all(result.path.is_file() for result in outcome.best)
     with pytest.raises(StoppingError):
         waiting.future.result(0)
+
+
+def test_what_a_server_begins_with_is_not_gone_through_for_garbage(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ui.service.catalog.DEFAULT_MODEL", "fake")
+    service.load()
+    assert len(gc.get_objects()) < gc.get_freeze_count() / 10
+    service.release(service.default).future.result(PATIENCE)
+    assert len(gc.get_objects()) < gc.get_freeze_count() / 10
+    gc.unfreeze()

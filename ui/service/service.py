@@ -1,5 +1,6 @@
 """One process, one set of models in memory, one queue for all who ask."""
 
+import gc
 import hashlib
 import json
 import math
@@ -124,7 +125,11 @@ class Service:
         self.engine.model_hash(self.find(self.default))
 
     def load(self) -> None:
-        """Load the default models, so that the first job does not wait for them."""
+        """Load the default models, so that the first job does not wait for them.
+
+        What is there then stays. The collector would go through all of it now and then, and nobody
+        is answered meanwhile: 0.4 s for half a million objects.
+        """
 
         def work(job: Job) -> None:
             self.engine.pipeline(self.find(self.default), job.follow)
@@ -134,6 +139,7 @@ class Service:
         job = Job("", work)
         self.queue.submit(job)
         job.future.result()
+        gc.freeze()
 
     @property
     def usual_rerankers(self) -> list[str]:
