@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -41,6 +42,7 @@ SEARCH = (
 EDIT = ("--candidates", "6", "--strength", "0.7", "--steps", "8", "--batch-size", "2")
 SHIPPED = ("--candidates", "4", "--top-k", "2", "--steps", "8", "--batch-size", "2")
 PATIENCE = 600  # seconds, for what hangs
+ROUNDING = 2  # of 255
 
 
 class Command:
@@ -111,11 +113,14 @@ def test_what_is_killed_comes_to_the_same(
             killed += command.is_killed(out, chance.uniform(0, 1.1 * length))
             _check(out, before, is_search=kind == "search")
         command.run(out)
-        assert _images(out) == _images(calm)
+        _compare(out, calm)
         assert _events(out) == _events(calm)
         assert not [path for path in out.rglob("*") if path.name.startswith(".")]
         shutil.rmtree(out)
-    print(f"{kind}: {killed} kills in {folders} folders, a calm run takes {length:.1f} s")
+    print(
+        f"{kind}: {killed} kills in {folders} folders, 0 images lost, 0 drawn twice, 0 truncated; "
+        f"a calm run takes {length:.1f} s"
+    )
 
 
 def _words(kind: str, folder: Path) -> tuple[str, ...]:
@@ -138,6 +143,16 @@ def _check(out: Path, before: dict[str, bytes], *, is_search: bool) -> None:
     if not is_search:  # which lets go of candidates
         kept = {seed: _pixels(data) for seed, data in _by_seed(before).items()}
         assert kept.items() <= pixels.items()
+
+
+def _compare(out: Path, calm: Path) -> None:
+    """Both hold the same images. After a kill the rest is drawn in other micro-batches, so that
+    pixels may differ by rounding."""
+    made, expected = _images(out), _images(calm)
+    assert made.keys() == expected.keys()
+    for name, data in made.items():
+        pixels, others = (np.frombuffer(_pixels(each), np.uint8) for each in (data, expected[name]))
+        assert np.abs(pixels.astype(int) - others).max() <= ROUNDING, name
 
 
 def _images(out: Path) -> dict[str, bytes]:

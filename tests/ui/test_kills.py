@@ -52,10 +52,12 @@ def drawn(folder: Path) -> dict[int, list[Path]]:
 @pytest.mark.fault("kill -9")
 def test_kills_lose_nothing_and_draw_nothing_twice(tmp_path: Path, free_port: int) -> None:
     folder, chance = tmp_path / "out", random.Random(0)
-    for number in range(1, KILLS + 1):
+    in_progress = asked = 0
+    while in_progress < KILLS:
         child, told = served(["--port", str(free_port), "-o", str(folder)])
         told.readline()
-        waiting = [ask(free_port, number), ask(free_port, number + KILLS)]  # one draws, one waits
+        waiting = [ask(free_port, asked + each) for each in (1, 2)]  # one draws, one waits
+        asked += 2
         time.sleep(chance.uniform(0, 2))
         before = drawn_names(folder)
         os.kill(child, signal.SIGKILL)
@@ -63,6 +65,7 @@ def test_kills_lose_nothing_and_draw_nothing_twice(tmp_path: Path, free_port: in
         told.close()
         for connection in waiting:
             connection.close()
+        in_progress += bool(journal(folder))
         after = drawn(folder)
         assert before <= after.keys(), "an image that was there is gone"
         assert all(len(paths) == 1 for paths in after.values()), "drawn twice"
@@ -70,7 +73,7 @@ def test_kills_lose_nothing_and_draw_nothing_twice(tmp_path: Path, free_port: in
     child, told = served(["--port", str(free_port), "-o", str(folder)])
     told.readline()
     kept = {seed: pixels(path) for seed, [path] in drawn(folder).items()}
-    for number in range(1, 2 * KILLS + 1):
+    for number in range(1, asked + 1):
         with ask(free_port, number).getresponse() as answer:
             assert answer.status == 200
             assert len(json.load(answer)["data"]) == 2
@@ -78,13 +81,23 @@ def test_kills_lose_nothing_and_draw_nothing_twice(tmp_path: Path, free_port: in
     os.waitpid(child, 0)
     told.close()
     images = drawn(folder)
-    assert images.keys() == set().union(*map(seeds, range(1, 2 * KILLS + 1)))
+    assert images.keys() == set().union(*map(seeds, range(1, asked + 1)))
     assert all(len(paths) == 1 for paths in images.values())
     assert {seed: pixels(images[seed][0]) for seed in kept} == kept
     lines = (folder / "manifest.jsonl").read_text().splitlines()
     saved = [line["seed"] for line in map(json.loads, lines) if line["event"] == "picture"]
     assert sorted(saved) == sorted(images), "an image was drawn twice"
-    assert json.loads((folder / "queue.json").read_text()) == {}
+    assert journal(folder) == {}
+    print(
+        f"server: {asked // 2} kills, {in_progress} with jobs in progress, {len(images)} images, "
+        f"{len(kept)} of them kept through kills; 0 lost, 0 drawn twice, 0 truncated"
+    )
+
+
+def journal(folder: Path) -> dict[str, int]:
+    """The jobs that were noted and are not crossed out."""
+    path = folder / "queue.json"
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def pixels(path: Path) -> bytes:
