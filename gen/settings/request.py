@@ -291,6 +291,21 @@ def seed_to_json(seed: int) -> int | str:
     return str(seed) if seed >= EXACT_IN_JSON else seed
 
 
+class UnknownSettingError(InputError):
+    """A key that names no setting. What was meant is looked for when somebody reads it: a file may
+    have thousands of such rows, of which few are shown."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        shown = self.key if len(self.key) <= 40 else self.key[:40] + "…"
+        meant = did_you_mean(self.key.replace("-", "_"), _NAME_OF_KEY)
+        known = shorten(", ".join(SETTINGS), NAMES_SHOWN, placeholder=" … (--help shows all)")
+        return f"unknown setting {shown!r}{meant}: known are {known}"
+
+
 def find_setting(key: str) -> Setting:
     """Return the setting that a key of a prompt file or of JSON names, hyphens being underscores.
 
@@ -298,8 +313,5 @@ def find_setting(key: str) -> Setting:
     """
     name = _NAME_OF_KEY.get(key.replace("-", "_"))
     if name is None:
-        shown = key if len(key) <= 40 else key[:40] + "…"
-        meant = did_you_mean(key.replace("-", "_"), _NAME_OF_KEY)
-        known = shorten(", ".join(SETTINGS), NAMES_SHOWN, placeholder=" … (--help shows all)")
-        raise InputError(f"unknown setting {shown!r}{meant}: known are {known}")
+        raise UnknownSettingError(key)
     return SETTINGS[name]

@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from rerank.claims.sentences import Relation, Sentence, Span, Thing, read_sentence
 from rerank.claims.vocabulary import (
@@ -24,6 +25,9 @@ from rerank.claims.vocabulary import (
 )
 from rerank.texts import check_text
 
+# Characters of a prompt's versions with other objects, and with other colours: ten thousand versions
+# of a long prompt, and few of one that is no prompt.
+MOST_CHANGED = 4_000_000
 KINDS = ("object", "count", "colour", "size", "place", "relation", "ground")
 OPPOSITES = {
     "left of": ("right of",),
@@ -119,7 +123,9 @@ def split(prompt: str, vocabulary: Vocabulary) -> Claims:
 def _of_thing(sentence: Sentence, index: int, vocabulary: Vocabulary) -> Iterator[Claim]:
     """Return the claims about one thing: object, count, size, colour, place."""
     text, thing = sentence.text, sentence.things[index]
-    yield Claim("object", thing.name, changed=tuple(_other_objects(sentence, index, vocabulary)))
+    most = 1 + MOST_CHANGED // (len(text) * len(sentence.things))
+    others = islice(_other_objects(sentence, index, vocabulary), most)
+    yield Claim("object", thing.name, changed=tuple(others))
     if vocabulary.closed and len(sentence.things) == 1 and thing.article_span is not None:
         thing = replace(thing, count=1, count_span=thing.article_span)
     if thing.count is not None:
@@ -134,8 +140,8 @@ def _of_thing(sentence: Sentence, index: int, vocabulary: Vocabulary) -> Iterato
         said = text[slice(*thing.size_span)].lower()
         yield Claim("size", thing.name, said, changed=tuple(changed))
     if thing.colour is not None and thing.colour_span is not None:
-        changed = _other_colours(sentence, index, vocabulary)
-        yield Claim("colour", thing.name, thing.colour, changed=tuple(changed))
+        others = islice(_other_colours(sentence, index, vocabulary), most)
+        yield Claim("colour", thing.name, thing.colour, changed=tuple(others))
     for owner, place, span in sentence.places:
         if owner == index:
             changed = [
@@ -202,13 +208,14 @@ def _other_counts(text: str, thing: Thing, vocabulary: Vocabulary) -> list[str]:
     return changed
 
 
-def _other_colours(sentence: Sentence, index: int, vocabulary: Vocabulary) -> list[str]:
+def _other_colours(sentence: Sentence, index: int, vocabulary: Vocabulary) -> Iterator[str]:
     """Return the prompt with other colours of the thing, and with the colours of two things
     exchanged."""
     text, thing = sentence.text, sentence.things[index]
     assert thing.colour_span is not None
     distinct = [c for c in vocabulary.colours if c not in ("gray", "golden") and c != thing.colour]
-    changed = [_exchange(text, [_with_article(text, thing.colour_span, c)]) for c in distinct]
+    for colour in distinct:
+        yield _exchange(text, [_with_article(text, thing.colour_span, colour)])
     for other in sentence.things:
         if other.colour_span is None or other.colour in (None, thing.colour) or other is thing:
             continue
@@ -218,8 +225,7 @@ def _other_colours(sentence: Sentence, index: int, vocabulary: Vocabulary) -> li
             _with_article(text, thing.colour_span, other.colour),
             _with_article(text, other.colour_span, thing.colour),
         ]
-        changed.append(_exchange(text, swap))
-    return changed
+        yield _exchange(text, swap)
 
 
 def _of_relation(sentence: Sentence, relation: Relation, vocabulary: Vocabulary) -> Claim:
@@ -244,13 +250,14 @@ def _of_relation(sentence: Sentence, relation: Relation, vocabulary: Vocabulary)
 def _with_article(text: str, span: Span, new: str) -> tuple[Span, str]:
     """Return the edit that puts `new` in place of the span, with the right one of a and an before
     it."""
-    found = re.search(r"\b(an?)(\s+)$", text[: span[0]], re.IGNORECASE)
-    if found is None:
+    before = text[: span[0]].rstrip()
+    found = re.search(r"\ban?$", before[-3:], re.IGNORECASE)  # not in all of a long text each time
+    if found is None or len(before) == span[0]:
         return span, new
     fitting = article(new)
-    if found[1][0].isupper():
+    if found[0][0].isupper():
         fitting = fitting.capitalize()
-    return (found.start(), span[1]), f"{fitting}{found[2]}{new}"
+    return (len(before) - len(found[0]), span[1]), f"{fitting}{text[len(before) : span[0]]}{new}"
 
 
 def _like(text: str, span: Span, ground: str) -> str:

@@ -17,9 +17,9 @@ each room of the project:
 `signs` are what means something in the grammar, as text or as bytes, which says what `read` is
 given; `examples` are good inputs. From both follow the inputs of the tests: each sign and each pair
 of signs until `SIZE` is full, brackets around brackets, good inputs repeated, with each value of
-their JSON exchanged for odd ones, and changed in places by chance and by hypothesis. An input that
-once broke a parser goes to `corpus/NAME/` as a file, with words for spaces in NAME joined by
-hyphens; `find_cases` reads them for both tests.
+their JSON exchanged for odd ones, and changed by chance (`mutating.py`) and by hypothesis. An input
+that once broke a parser goes to `corpus/NAME/` as a file, with words for spaces in NAME joined by
+hyphens; `find_cases` reads them for all tests.
 
 `pytest tests/fuzz` tries a part of it within a minute; `make fuzz` goes on for an hour.
 """
@@ -32,13 +32,14 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
+from odd_values import VALUES
 
 SIZE = 10_000  # bytes of an input
 LIMIT = 0.05  # seconds of the processor for one
@@ -46,12 +47,13 @@ HANGS = 20  # seconds after which a parser is stopped
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "30"))  # for all parsers together
 HERE = Path(__file__).parent
 SAID = "a fox in the snow, "
-# What a value of JSON is exchanged for; the text of each, since not all of it is JSON.
-ODD = (
-    *("null", "true", "0", "-1", "1.5", "1e999", "NaN", "9" * 30, "9" * 400, "1e-400"),
-    *('""', '"a"', '"\\u0000"', '"\\ud800"', '"1"', '"../a"', '"/dev/zero"', json.dumps("é" * 300)),
-    *("[]", "{}", "[null]", "[[1]]", '{"a": 1}', '[{"a": []}]', "[" * 150 + "]" * 150),
-)
+
+
+class Trial(NamedTuple):
+    """What came of an input: the seconds of the processor, and the way in which it was answered."""
+
+    seconds: float
+    way: str
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ class Parser:
         """Whether `read` is given text."""
         return isinstance(self.signs[0], str)
 
-    def trial(self, given: Any, folder: Path) -> float:
-        """Return the seconds of the processor that an input takes, be it read or refused.
+    def trial(self, given: Any, folder: Path) -> Trial:
+        """Return what came of an input, be it read or refused.
 
         Any other error than those that `refuses` names goes through.
         """
@@ -86,9 +88,21 @@ class Parser:
             given = path
         with stopped_after(HANGS):
             begun = time.process_time()
-            with suppress(self.refuses):
-                self.read(given)
-            return time.process_time() - begun
+            try:
+                way = type(self.read(given)).__name__
+            except self.refuses as error:
+                way = place_of(error)
+            return Trial(time.process_time() - begun, way)
+
+
+def place_of(error: Exception) -> str:
+    """Return the kind of an error and the line that raised it."""
+    trace = error.__traceback__
+    assert trace is not None
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code
+    return f"{type(error).__name__} in {Path(code.co_filename).name}:{trace.tb_lineno}"
 
 
 def all_parsers() -> list[Parser]:
@@ -105,7 +119,17 @@ def find_cases(parser: Parser) -> Iterator[Any]:
     """Yield the inputs that once broke a parser."""
     for path in sorted((HERE / "corpus" / parser.name.replace(" ", "-")).glob("*")):
         data = path.read_bytes()
-        yield data.decode("utf-8", "surrogateescape") if parser.takes_text else data
+        yield data.decode("utf-8", "surrogatepass") if parser.takes_text else data
+
+
+def as_input(parser: Parser, text: str) -> Any:
+    """Return a text as what a parser is given."""
+    return text if parser.takes_text else as_bytes(text)
+
+
+def as_bytes(given: str | bytes) -> bytes:
+    """Return an input as bytes, half characters included."""
+    return given.encode("utf-8", "surrogatepass") if isinstance(given, str) else given
 
 
 def long_inputs(parser: Parser, pairs: int | None = None) -> Iterator[Any]:
@@ -135,31 +159,11 @@ def odd_inputs(parser: Parser) -> Iterator[Any]:
     """
     for example in parser.examples:
         text = example if isinstance(example, str) else example.decode("utf-8", "replace")
-        lines = [text] if _is_json(text) else text.split("\n")
+        lines = [text] if is_json(text) else text.split("\n")
         for index, line in enumerate(lines):
-            for odd in _exchanged(line) if _is_json(line) else ():
+            for odd in _exchanged(line) if is_json(line) else ():
                 changed = "\n".join([*lines[:index], odd, *lines[index + 1 :]])
                 yield changed if parser.takes_text else changed.encode()
-
-
-def mutations(parser: Parser, number: int) -> Iterator[Any]:
-    """Yield inputs without end, those of a number: known ones, changed in places by chance.
-
-    Hypothesis finds smaller ones and these are a hundred times as many.
-    """
-    chance, odd = random.Random(number), [*odd_inputs(parser)]
-    whole = [*parser.examples, *parser.signs, *odd]
-    pieces = [*parser.signs, *parser.signs, *parser.examples]
-    pieces += ["\0", "é", "\ud800", "😀"] if parser.takes_text else [b"\0", b"\xff", b"\xc3", b"\n"]
-    while True:
-        given = chance.choice(whole)
-        for _ in range(chance.randint(1, 8)):
-            place, width = chance.randint(0, len(given)), chance.choice((0, 0, 1, 4, 40))
-            new, times = chance.choice(pieces), chance.choice((0, 1, 1, 1, 2, 30))
-            begin = chance.randint(0, len(new))
-            new = new if chance.random() < 0.7 else new[begin : begin + 12]
-            given = given[:place] + new * times + given[place + width :]
-        yield given[: parser.size]
 
 
 def inputs(parser: Parser) -> st.SearchStrategy[Any]:
@@ -198,7 +202,8 @@ def stopped_after(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _is_json(text: str) -> bool:
+def is_json(text: str) -> bool:
+    """Return whether a text is a list or an object of JSON."""
     try:
         return isinstance(json.loads(text), dict | list)
     except ValueError:
@@ -225,7 +230,9 @@ def _exchanged(text: str) -> Iterator[str]:
     for changed in marked(json.loads(text)):
         written = json.dumps(changed)
         place = json.dumps(mark)
-        yield from (written.replace(place, odd) for odd in ODD) if place in written else (written,)
+        yield from (
+            (written.replace(place, odd) for odd in VALUES) if place in written else (written,)
+        )
 
 
 def _filled(sign: Any, size: int) -> Any:

@@ -7,6 +7,7 @@ shapes.json            __shapes__                    a list that is the whole fi
 """
 
 import difflib
+import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -36,6 +37,8 @@ class Wildcards(WildcardManager):
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        # What the library warns of, with a traceback at that, is an error here.
+        logging.getLogger("dynamicprompts").setLevel(logging.CRITICAL)
         lists, self.damaged = _collections(root)
         super().__init__(root_map={"": [lists]} if lists else None)
 
