@@ -60,12 +60,12 @@ class Settings:
             if _matches(str(pattern), target.name):
                 alpha = value
                 break
-        return float(alpha) if isinstance(alpha, (int, float)) else None
+        return float(alpha) if isinstance(alpha, (int, float)) and abs(alpha) < MOST else None
 
     def rank(self, target: Target) -> int | None:
         """Return the rank that was asked for; None where nothing is said."""
         rank = self._of(target, "r")
-        return rank if isinstance(rank, int) and rank > 0 else None
+        return rank if isinstance(rank, int) and 0 < rank < MOST else None
 
     def rank_stabilised(self, target: Target) -> bool:
         """Return whether α is divided by the root of the rank."""
@@ -138,7 +138,7 @@ def _apply(changes: Sequence[Change], target: Target, module: torch.nn.Module) -
             raise WeightsError(f"{path} has NaN or infinite values for {target.name}")
         try:
             added, rank = change_of(change.kind, parts, tuple(before.shape))
-            scale = change.lora.weight * _scale(change.settings, target, parts, rank)
+            scale = change.lora.weight * scale(change.settings, target, parts, rank)
             if added is not None and "magnitude" in parts:
                 after += with_magnitude(before, scale * added, parts["magnitude"])
             elif added is not None:
@@ -159,7 +159,7 @@ def _made_for(header: Mapping[str, Tensor]) -> str:
     return "" if model is None else f" (it seems to be made for {model})"
 
 
-def _scale(
+def scale(
     settings: Settings, target: Target, parts: Mapping[str, torch.Tensor], rank: int | None
 ) -> float:
     """Return by what a change is multiplied, without the weight that is asked for."""

@@ -115,6 +115,12 @@ def all_parsers() -> list[Parser]:
     ]
 
 
+def files_below(folder: str, ending: str, most: int = SIZE) -> list[bytes]:
+    """Return the real files of a folder of the project whose names end so, but for large ones."""
+    paths = sorted((HERE.parents[1] / folder).rglob(f"*{ending}"))
+    return [path.read_bytes() for path in paths if path.stat().st_size <= most]
+
+
 def find_cases(parser: Parser) -> Iterator[Any]:
     """Yield the inputs that once broke a parser."""
     for path in sorted((HERE / "corpus" / parser.name.replace(" ", "-")).glob("*")):

@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tqdm import tqdm
 
 from gen import metadata
 from gen.cli import main
@@ -56,6 +58,8 @@ class Command:
         """Begin it, and return its number."""
         child = os.fork()
         if child == 0:
+            # Not tqdm's, which forked processes share: one may have been killed while it held it.
+            tqdm.set_lock(threading.RLock())
             with self.said.open("w") as said:
                 os.dup2(said.fileno(), 1)
                 os.dup2(said.fileno(), 2)

@@ -12,6 +12,7 @@ from gen.run_folder.manifest import Unreadable, records
 from pipelines.checkpoints.errors import WeightsError
 from rerank.calibration import calibrating, calibration
 from rerank.learn.choices import read_choices
+from rerank.learn.previews import PreviewHead
 from rerank.search.parts import _entry
 from ui.service.queue import Journal
 from ui.service.rules import read_rules
@@ -32,6 +33,20 @@ MANIFEST = b"""{"event": "run", "fingerprint": "a", "seed": 4}
 LOGISTIC = {"mean": [0.0], "std": [1.0], "weights": [1.0], "bias": 0.0}
 PLAIN, CHANGED = ({k: v * n if k != "bias" else v for k, v in LOGISTIC.items()} for n in (4, 7))
 CALIBRATION = {"weights": "a", "captions": ["a fox"], "changed": CHANGED, "plain": PLAIN}
+LINES = (  # files of a JSON object a line, for the reranker
+    (
+        "captions to calibrate by",
+        calibrating.read_captions,
+        (b'{"file": ',),
+        b'{"file": "a.png", "caption": "a fox", "matches": false}\n',
+    ),
+    (
+        "choices to learn from",
+        read_choices,
+        (b'{"prompt": ', b'"weight": '),
+        b'{"prompt": "a", "chosen": "a.png", "rejected": "b.png", "weight": 0.5}\n',
+    ),
+)
 
 
 def _fold(path: Path) -> object:
@@ -71,21 +86,24 @@ PARSERS = [
         examples=(json.dumps(CALIBRATION).encode(),),
         suffix=".json",
     ),
-    Parser(
-        name="captions to calibrate by",
-        read=calibrating.read_captions,
-        refuses=(ValueError,),
-        signs=(b'{"file": ', b"\n", b"\xff", *JSON_SIGNS),
-        examples=(b'{"file": "a.png", "caption": "a fox", "matches": false}\n',),
-        suffix=".jsonl",
+    *(
+        Parser(
+            name=name,
+            read=read,
+            refuses=(ValueError,),
+            signs=(*keys, b"\n", b"\xff", *JSON_SIGNS),
+            examples=(example,),
+            suffix=".jsonl",
+        )
+        for name, read, keys, example in LINES
     ),
     Parser(
-        name="choices to learn from",
-        read=read_choices,
-        refuses=(ValueError,),
-        signs=(b'{"prompt": ', b'"weight": ', b"\n", b"\xff", *JSON_SIGNS),
-        examples=(b'{"prompt": "a", "chosen": "a.png", "rejected": "b.png", "weight": 0.5}\n',),
-        suffix=".jsonl",
+        name="a head for previews",
+        read=PreviewHead.load,
+        refuses=(WeightsError,),
+        signs=(b'"looks"', b'"share"', b'"mean"', b"0.5", *JSON_SIGNS),
+        examples=(json.dumps({"reranker": "a", "looks": [{"share": 0.5, **LOGISTIC}]}).encode(),),
+        suffix=".json",
     ),
     Parser(
         name="styles",

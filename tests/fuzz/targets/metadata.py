@@ -3,7 +3,7 @@
 import io
 import json
 
-from fuzzing import Parser
+from fuzzing import Parser, files_below
 
 from gen.errors import InputError
 from gen.metadata import foreign
@@ -19,6 +19,11 @@ GRAPH = {
     "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "a fox"}},
 }
 SWARM = {"sui_image_params": {"prompt": "a fox", "seed": 4, "cfgscale": 7.5}}
+REAL = files_below("tests/gen/metadata_cases", "")
+IMAGES = [each for each in REAL if not each.startswith(b"{")]
+TEXTS = [text for each in IMAGES for text in texts_of_file(io.BytesIO(each)).by_key.values()]
+A1111 = [text for text in TEXTS if "Steps: " in text]
+JSONS = [text for text in TEXTS if text.startswith("{")]
 
 
 def _read_json(text: str) -> object:
@@ -31,20 +36,23 @@ PARSERS = [
         read=lambda data: texts_of_file(io.BytesIO(data)),
         refuses=(),
         signs=(PNG, JPEG, b"RIFF", b"WEBPEXIF", b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"II*\0"),
-        examples=(TEXT, JPEG, b"RIFF\x40\0\0\0WEBPEXIF\x20\0\0\0" + EXIF[6:]),
+        examples=(*IMAGES, TEXT, JPEG, b"RIFF\x40\0\0\0WEBPEXIF\x20\0\0\0" + EXIF[6:]),
     ),
     Parser(
         name="the text of AUTOMATIC1111",
         read=from_text,
         refuses=(InputError,),
         signs=("Steps: ", "\nNegative prompt:", "Template:", ",", ":", '"', "[", "{", "\\", "\n"),
-        examples=("a fox\nNegative prompt: x\nSteps: 20, Sampler: Euler a, Size: 64x64, Seed: 1",),
+        examples=(
+            "a fox\nNegative prompt: x\nSteps: 20, Sampler: Euler a, Size: 64x64, Seed: 1",
+            *A1111,
+        ),
     ),
     Parser(
         name="the JSON of other tools",
         read=_read_json,
         refuses=(InputError,),
         signs=("{", "}", "[", "]", '"', ":", ",", "1e999", '"inputs"', "NaN", "\\u"),
-        examples=(json.dumps(GRAPH), json.dumps(SWARM)),
+        examples=(json.dumps(GRAPH), json.dumps(SWARM), *JSONS),
     ),
 ]

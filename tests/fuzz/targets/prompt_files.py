@@ -32,4 +32,20 @@ PARSERS = [
         examples=(b'{"prompt": "a fox", "seed": 4, "id": "c", "steps": null, "guidance": 7.5}',),
         suffix=".jsonl",
     ),
+    Parser(
+        name="an array of prompts",
+        read=_read,
+        refuses=(InputError,),
+        signs=(b"{", b"[", b'"', b":", b",", b"}", b"]", b"1", b"\n", b"e999", b"null"),
+        examples=(b'[{"prompt": "a fox", "seed": 4}, {"prompt": "an owl", "hires_fix": true}]',),
+        suffix=".json",
+    ),
+    Parser(
+        name="a table of prompts",
+        read=_read,
+        refuses=(InputError,),
+        signs=(b",", b'"', b"\n", b"\r", b"\0", b"\xff", b"prompt", b"seed", b"negative_prompt"),
+        examples=(b'prompt,seed,negative_prompt\n"a fox, red",4,\nan owl,,"dark ""x"""\n',),
+        suffix=".csv",
+    ),
 ]
