@@ -23,6 +23,8 @@ from pipelines.diffusion import lora_keys
 from pipelines.diffusion.lora_changes import MisfitError, change_of, with_magnitude
 
 CONFIG = "adapter_config.json"  # of peft, beside the file
+MOST = 10**9  # α and rank, as told; larger ones are not meant
+MOST_RANK = 1024  # that layers of any size take; others as much as they have inputs or outputs
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,8 @@ def _apply(changes: Sequence[Change], target: Target, module: torch.nn.Module) -
     after = before.clone()
     for change in changes:
         path = change.lora.path
+        if any(math.prod(t.shape) > _most_values(before.shape) for t in change.tensors.values()):
+            raise _misfit(change, target, before.shape)  # nothing of that size is read
         with path.open("rb") as file:
             parts = {
                 role: read_tensor(file, tensor, torch.float32)
@@ -138,19 +142,31 @@ def _apply(changes: Sequence[Change], target: Target, module: torch.nn.Module) -
             raise WeightsError(f"{path} has NaN or infinite values for {target.name}")
         try:
             added, rank = change_of(change.kind, parts, tuple(before.shape))
-            scale = change.lora.weight * scale(change.settings, target, parts, rank)
+            scale = change.lora.weight * scale_of(change.settings, target, parts, rank)
             if added is not None and "magnitude" in parts:
                 after += with_magnitude(before, scale * added, parts["magnitude"])
             elif added is not None:
                 after += scale * added
             _add_to_bias(bias, parts, scale, change.lora.weight)
         except MisfitError:
-            shapes = ", ".join(f"{role} {list(part.shape)}" for role, part in parts.items())
-            raise WeightsError(
-                f"{path} does not fit this model{_made_for(read_header(path))}: "
-                f"{target.component}.{target.name} is {list(before.shape)}, the file has {shapes}"
-            ) from None
+            raise _misfit(change, target, before.shape) from None
     weight.copy_(after)
+
+
+def _most_values(shape: Sequence[int]) -> int:
+    """Return how many values one tensor of a change of a layer may have: a whole weight, or half
+    of a product of the layer's own rank, or of one that any layer takes."""
+    out, into = shape[0], math.prod(shape[1:])
+    return max(out * into, max(out, into, MOST_RANK) * max(out, into))
+
+
+def _misfit(change: Change, target: Target, shape: Sequence[int]) -> WeightsError:
+    shapes = ", ".join(f"{role} {list(t.shape)}" for role, t in change.tensors.items())
+    path = change.lora.path
+    return WeightsError(
+        f"{path} does not fit this model{_made_for(read_header(path))}: "
+        f"{target.component}.{target.name} is {list(shape)}, the file has {shapes}"
+    )
 
 
 def _made_for(header: Mapping[str, Tensor]) -> str:
@@ -159,7 +175,7 @@ def _made_for(header: Mapping[str, Tensor]) -> str:
     return "" if model is None else f" (it seems to be made for {model})"
 
 
-def scale(
+def scale_of(
     settings: Settings, target: Target, parts: Mapping[str, torch.Tensor], rank: int | None
 ) -> float:
     """Return by what a change is multiplied, without the weight that is asked for."""

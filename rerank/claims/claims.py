@@ -25,8 +25,8 @@ from rerank.claims.vocabulary import (
 )
 from rerank.texts import check_text
 
-# Characters of a prompt's versions with other objects, and with other colours: ten thousand versions
-# of a long prompt, and few of one that is no prompt.
+# Characters of the versions with other objects, and with other colours: thousands of versions of
+# a long prompt, and few of one that is none.
 MOST_CHANGED = 4_000_000
 KINDS = ("object", "count", "colour", "size", "place", "relation", "ground")
 OPPOSITES = {

@@ -17,16 +17,15 @@ from pathlib import Path
 from dynamicprompts.wildcards import WildcardManager
 from dynamicprompts.wildcards.collection import WildcardCollection
 from dynamicprompts.wildcards.collection.list import ListWildcardCollection
-from dynamicprompts.wildcards.collection.structured import parse_structured_file
 from dynamicprompts.wildcards.item import WildcardItem
 from dynamicprompts.wildcards.values import WildcardValues
 
 from gen.errors import InputError
+from gen.settings.templates.lists import MOST_VALUES, read_lists
 from pipelines.settings import MAX_TEXT
 
 MOST_FILES = 10_000
 LARGEST_FILE = 2**24  # bytes
-MOST_VALUES = 200_000  # of one file
 HEAVIEST = 1e9  # weight of a value
 STRUCTURED = (".yaml", ".json")
 Lists = dict[str, WildcardCollection | list[str]]
@@ -132,15 +131,12 @@ class _Lines(WildcardCollection):
 
 def _structured(path: Path) -> list[tuple[str, ListWildcardCollection]]:
     """Return the lists of a YAML or JSON file, with their names."""
-    _text(path)
+    text = _text(path)
+    found = []
     try:
-        found = []
-        for name, values in parse_structured_file(path):
-            entries = list(values.get_values())
-            _check(path, entries)
-            found.append((name, ListWildcardCollection(entries)))
-            if len(found) > MOST_VALUES:
-                raise InputError(f"{path}: more than {MOST_VALUES} lists")
+        for name, values in read_lists(text, path.suffix, path.stem):
+            _check(path, values)
+            found.append((name, ListWildcardCollection(values)))
     except InputError:
         raise
     except Exception as error:  # what the readers of YAML and JSON raise, and for odd weights

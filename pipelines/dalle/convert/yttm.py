@@ -14,6 +14,7 @@ from pipelines.checkpoints.loading import AGAIN
 
 SPACE = "▁"
 SPECIAL = ("<UNK>", "<PAD>", "<BOS>", "<EOS>")
+LONGEST = 1000  # characters of a token
 LARGEST_FILE = 2**26  # bytes; the one of ruDALL-E has 0.2 MB
 
 
@@ -56,6 +57,8 @@ def _parse(numbers: Iterator[int]) -> BpeModel:
         left, right, token = next(numbers), next(numbers), next(numbers)
         merges.append((strings[left], strings[right]))
         strings[token] = strings[left] + strings[right]
+        if len(strings[token]) > LONGEST:  # merges may double, again and again
+            raise ValueError(f"a token of more than {LONGEST} characters")
     for name in SPECIAL:
         strings[next(numbers)] = name
     if next(numbers, None) is not None:

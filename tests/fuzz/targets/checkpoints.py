@@ -16,9 +16,8 @@ from pipelines.checkpoints.specs import read_adapters
 from pipelines.checkpoints.tokenizer_files import check_tokenizer_files, is_quick
 from pipelines.dalle.convert.yttm import read_bpe
 from pipelines.diffusion.embeddings import read_words
-from pipelines.diffusion.lora import Settings, Target, scale
+from pipelines.diffusion.lora import Settings, Target, scale_of
 from pipelines.diffusion.lora_keys import kind_of, made_for, split
-from rerank.model.preprocessing import read_preprocessing
 from rerank.model.preprocessing import read_preprocessing
 
 
@@ -31,7 +30,7 @@ FILE = _safetensors(json.dumps(ENTRY).encode(), bytes(16))
 REAL = files_below("pipelines/checkpoints", ".json")
 PEFT = b'{"r": 8, "lora_alpha": 16, "alpha_pattern": {"to_q": 4, "(a|b).*": 2}, "use_rslora": true}'
 TOKENIZER = b"""{"model": {"type": "BPE", "vocab": {"a": 0, "b</w>": 1}, "merges": ["a b</w>"]},
- "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "\\\\p{L}+| ?\\\\p{N}+"}, 
+ "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "\\\\p{L}+| ?\\\\p{N}+"},
  "behavior": "Removed"}}"""
 BPE = b"2 2\n97 4\n98 5\n4 5 6\n6 6 7\n1 0 2 3\n"
 TARGET = Target("unet", "mid_block.attentions.0.to_q")
@@ -58,7 +57,9 @@ def _preprocessing(path: Path) -> object:
 def _peft(data: bytes) -> list[torch.Tensor]:
     """Read peft's settings, and scale a LoRA by them."""
     parts = {"up": torch.ones(4, 2), "down": torch.ones(2, 4)}
-    return [torch.ones(1) * scale(Settings(parse_json(data)), TARGET, parts, r) for r in (2, None)]
+    return [
+        torch.ones(1) * scale_of(Settings(parse_json(data)), TARGET, parts, r) for r in (2, None)
+    ]
 
 
 PARSERS = [
