@@ -219,12 +219,15 @@ class Request:
 
     def given(self) -> dict[str, Value]:
         """Return the settings that are not None, by name."""
-        values = {name: getattr(self, name) for name in SETTINGS}
-        return {name: value for name, value in values.items() if value is not None}
+        values = vars(self)
+        return {name: value for name in SETTINGS if (value := values[name]) is not None}
 
     def with_defaults(self, defaults: Mapping[str, Value]) -> "Request":
         """Return the same request with its unset fields filled in from `defaults`."""
-        values: dict[str, Any] = {**defaults, **self.given()}
+        given = self.given()
+        if defaults.keys() <= given.keys():
+            return self
+        values: dict[str, Any] = {**defaults, **given}
         return self.replace(**values)
 
     def to_json(self) -> dict[str, Value]:
