@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.runtime.limits import wait_politely
-from pipelines.runtime.terminal import Parser, above_zero
+from pipelines.runtime.terminal import Parser, above_zero, complain, is_full, prepare_streams, write
 from train.configs import CONFIGS, Config
 from train.loop import Schedule, Task, train
 from train.shipping import SHIPPED
@@ -22,6 +21,7 @@ DESCRIPTION = """\
 Make the shipped weights, or such weights of your own, step by step: atlas, tokenizer, the networks,
 calibrate, ship. The other steps measure and plan. A training goes on where it was stopped.
 """
+GOES_ON = "a training goes on from where it last saved"
 NETWORKS = {
     "autoencoder": "the autoencoder of latent diffusion",
     "clip": "the CLIP model that judges, whose text encoder the painters read prompts by",
@@ -33,13 +33,20 @@ NETWORKS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one step of the training; returns the exit code."""
+    prepare_streams()
     wait_politely()
     try:
         arguments = _parser().parse_args(argv)
         arguments.run_step(arguments)
     except (FileNotFoundError, ValueError, FloatingPointError) as error:
-        print(f"salon-train: error: {error}", file=sys.stderr)
+        complain(f"salon-train: error: {error}")
         return 2
+    except Exception as error:
+        if not is_full(error):
+            raise
+        where = getattr(error, "filename", None) or "to the disk"
+        complain(f"salon-train: error: cannot write {where}: no space left: make room; {GOES_ON}")
+        return 5
     return 0
 
 
@@ -140,24 +147,24 @@ def _add_prefer(prefer: argparse.ArgumentParser) -> None:
 def _prompts(arguments: argparse.Namespace) -> None:
     from train.stickers.prompts import write_prompts
 
-    print(write_prompts())
+    write(str(write_prompts()))
 
 
 def _statistics(arguments: argparse.Namespace) -> None:
     from train.stickers.statistics import main_figures
 
-    print(main_figures(arguments.number))
+    write(str(main_figures(arguments.number)))
 
 
 def _judge(arguments: argparse.Namespace) -> None:
     if arguments.world:
         from train.world import trial
 
-        print(trial.main_figures(arguments.number, arguments.run))
+        write(str(trial.main_figures(arguments.number, arguments.run)))
         return
     from train.stickers.trial import main_figures
 
-    print(main_figures(arguments.number))
+    write(str(main_figures(arguments.number)))
 
 
 def _calibrate(arguments: argparse.Namespace) -> None:
@@ -174,7 +181,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
     )
     path = reranker.folder / calibration.FILE
     calibration.write(made, path)
-    print(
+    write(
         f"{path}: on {quality.pairs} pairs held out, the expected calibration error is "
         f"{quality.error:.3f}, and {quality.right:.1%} are told right"
     )
@@ -193,7 +200,7 @@ def _previews(arguments: argparse.Namespace) -> None:
     head, lines = learn_head(found, reranker)
     path = arguments.output or find(model).folder / FILE
     head.save(path)
-    print("\n".join([f"{path}:", *lines]))
+    write("\n".join([f"{path}:", *lines]))
 
 
 def _prefer(arguments: argparse.Namespace) -> None:
@@ -220,7 +227,7 @@ def _prefer(arguments: argparse.Namespace) -> None:
     schedule = Schedule(
         batch_size=arguments.batch_size, learning_rate=1e-4, warmup_steps=20, steps=arguments.steps
     )
-    print(train(task, schedule, arguments.run / "prefer"))
+    write(str(train(task, schedule, arguments.run / "prefer")))
 
 
 def _reranker(arguments: argparse.Namespace) -> None:
@@ -228,7 +235,7 @@ def _reranker(arguments: argparse.Namespace) -> None:
     from train.reranker_quality import main_figures
 
     reranker, pipeline = Reranker.load(arguments.clip), _pipeline(arguments)
-    print(main_figures(reranker, pipeline, scenes=arguments.scenes, prompts=arguments.prompts))
+    write(str(main_figures(reranker, pipeline, scenes=arguments.scenes, prompts=arguments.prompts)))
 
 
 def _pipeline(arguments: argparse.Namespace) -> LatentDiffusion | None:
@@ -243,28 +250,28 @@ def _pipeline(arguments: argparse.Namespace) -> LatentDiffusion | None:
 def _atlas(arguments: argparse.Namespace) -> None:
     from train.stickers.atlas import draw_atlas
 
-    print(draw_atlas())
+    write(str(draw_atlas()))
 
 
 def _tokenizer(arguments: argparse.Namespace) -> None:
     from train.tokenizer import save_tokenizer, train_tokenizer
 
     save_tokenizer(train_tokenizer(), arguments.run / "tokenizer")
-    print(arguments.run / "tokenizer")
+    write(str(arguments.run / "tokenizer"))
 
 
 def _ship(arguments: argparse.Namespace) -> None:
     from train.shipping import ship
 
     for folder in ship(arguments.run, only=arguments.only):
-        print(folder)
+        write(str(folder))
 
 
 def _plan(arguments: argparse.Namespace) -> None:
     from pipelines.dalle.memory import MemoryPlan
     from pipelines.dalle.transformer import TransformerConfig
 
-    print("in bfloat16:", MemoryPlan.of(TransformerConfig(), bytes_per_value=2))
+    write(f"in bfloat16: {MemoryPlan.of(TransformerConfig(), bytes_per_value=2)}")
 
 
 def _network(arguments: argparse.Namespace) -> None:
@@ -275,7 +282,7 @@ def _network(arguments: argparse.Namespace) -> None:
     schedule, make = TASKS[arguments.network]
     task = make(config, arguments.run)
     budgeted = _with_budget(schedule(config), arguments.minutes, arguments.steps)
-    print(train(task, budgeted, arguments.run / arguments.network))
+    write(str(train(task, budgeted, arguments.run / arguments.network)))
 
 
 def _with_budget(schedule: Schedule, minutes: float | None, steps: int | None) -> Schedule:

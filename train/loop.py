@@ -274,8 +274,11 @@ def _write_state(
         "ema_steps": str(ema.optimization_step),
     }
     temporary = path.with_suffix(".tmp")
-    save_file(state, temporary, facts)
-    os.replace(temporary, path)
+    try:
+        save_file(state, temporary, facts)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # half of one, where the disk is full
 
 
 def _load_state(

@@ -12,7 +12,7 @@ from typing import Any
 
 from gen import streams
 from gen.engine import Engine
-from gen.errors import InputError, RoomError, UsageError
+from gen.errors import FULL, InputError, RoomError, UsageError
 from gen.models import WeightsError
 from gen.run_folder.folder import RunFolder
 from gen.settings.flags import Parser, add_machine, given_machine
@@ -46,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(error, BAD_WEIGHTS)
     except RoomError as error:
         return _complain(error, NO_ROOM)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        return _complain(InputError(f"cannot write {error.filename}: {error.strerror}"), NO_ROOM)
 
 
 def _parser() -> Parser:

@@ -224,10 +224,9 @@ class Request:
 
     def with_defaults(self, defaults: Mapping[str, Value]) -> "Request":
         """Return the same request with its unset fields filled in from `defaults`."""
-        given = self.given()
-        if defaults.keys() <= given.keys():
+        if all(getattr(self, name) is not None for name in defaults):
             return self
-        values: dict[str, Any] = {**defaults, **given}
+        values: dict[str, Any] = {**defaults, **self.given()}
         return self.replace(**values)
 
     def to_json(self) -> dict[str, Value]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TextIO
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk says
+FULL_IN_RUST = tuple(f"(os error {number})" for number in FULL)  # as safetensors says it
 
 
 class UsageError(ValueError):
@@ -24,6 +25,13 @@ class Parser(argparse.ArgumentParser):
         """Raise the message as an error like any other."""
         is_of_one = message.startswith("argument ")  # and says what it takes
         raise UsageError(message if is_of_one else f"{message} (--help shows all options)")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print help and version as any other output: a disk may be full, a pipe closed."""
+        if message and file in (None, sys.stderr):
+            complain(message.rstrip("\n"))
+        elif message:
+            write(message, end="")
 
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
@@ -65,6 +73,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     by_lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word[:80].lower(), by_lower, n=1, cutoff=0.7)
     return f" (did you mean {by_lower[close[0]]}?)" if close else ""
+
+
+def is_full(error: BaseException) -> bool:
+    """Return whether an error says that there is no room on a disk, be it no OSError."""
+    return getattr(error, "errno", None) in FULL or str(error).endswith(FULL_IN_RUST)
 
 
 def prepare_streams() -> None:

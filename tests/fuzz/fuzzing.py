@@ -84,6 +84,7 @@ class Parser:
         """
         if self.suffix is not None:
             path = folder / f"input{self.suffix}"
+            path.unlink(missing_ok=True)  # one that is overwritten goes to the disk at once, slowly
             path.write_bytes(given)
             given = path
         with stopped_after(HANGS):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.runtime.terminal import Parser, above_zero
+from pipelines.runtime.terminal import Parser, above_zero, write
 from train.loop import Schedule, Task, train
 from train.world.pool import STAGES
 
@@ -78,25 +78,25 @@ def _atlas(arguments: argparse.Namespace) -> None:
     from train.world.atlas import build
 
     for line in build(side=arguments.side):
-        print(line)
+        write(str(line))
 
 
 def _things(arguments: argparse.Namespace) -> None:
     from train.world.lexicon import build
 
-    print(build(MERGES))
+    write(str(build(MERGES)))
 
 
 def _words(arguments: argparse.Namespace) -> None:
     from train.world.words import build
 
-    print(build(arguments.teacher, MERGES))
+    write(str(build(arguments.teacher, MERGES)))
 
 
 def _prompts(arguments: argparse.Namespace) -> None:
     from train.world.prompts import write_prompts
 
-    print(write_prompts())
+    write(str(write_prompts()))
 
 
 def _tokenizer(arguments: argparse.Namespace) -> None:
@@ -104,14 +104,14 @@ def _tokenizer(arguments: argparse.Namespace) -> None:
     from train.world.tokenizer import corpus, learn
 
     save_tokenizer(learn(corpus(MERGES)), arguments.run / "tokenizer")
-    print(arguments.run / "tokenizer")
+    write(str(arguments.run / "tokenizer"))
 
 
 def _start(arguments: argparse.Namespace) -> None:
     from train.world.start import copy
 
     for path in copy(arguments.run):
-        print(path)
+        write(str(path))
 
 
 def _keep(arguments: argparse.Namespace) -> None:
@@ -121,14 +121,14 @@ def _keep(arguments: argparse.Namespace) -> None:
 
     for network in arguments.networks:
         make, _ = TASKS[network]
-        print(keep(network, make(arguments.run), arguments.run))
+        write(str(keep(network, make(arguments.run), arguments.run)))
     shutil.copytree(arguments.run / "tokenizer", FOLDER / "tokenizer", dirs_exist_ok=True)
 
 
 def _reading(arguments: argparse.Namespace) -> None:
     from train.world.reading import main_figures
 
-    print(main_figures(_trained(arguments.run, "text")))
+    write(str(main_figures(_trained(arguments.run, "text"))))
 
 
 def _assemble(arguments: argparse.Namespace) -> None:
@@ -136,7 +136,7 @@ def _assemble(arguments: argparse.Namespace) -> None:
     from train.world.shipping import vocabulary
 
     for folder in ship(arguments.run, arguments.out, arguments.out, known=vocabulary()):
-        print(folder)
+        write(str(folder))
 
 
 def _network(arguments: argparse.Namespace) -> None:
@@ -159,7 +159,7 @@ def _network(arguments: argparse.Namespace) -> None:
     task = make(arguments.run, **more)
     # In half precision on a CPU, the backward pass of the fused attention is slow for few tokens.
     with sdpa_kernel(SDPBackend.MATH) if arguments.precision == "bf16" else nullcontext():
-        print(train(task, schedule, arguments.run / arguments.network))
+        write(str(train(task, schedule, arguments.run / arguments.network)))
 
 
 def _text(run: Path) -> Task:

@@ -23,15 +23,15 @@ def read_lists(text: str, suffix: str, name: str) -> Iterator[tuple[str, list[st
     if _size(data, {}) > MOST_VALUES:  # also where YAML says the same again by a sign
         raise ValueError(f"more than {MOST_VALUES} values")
     if isinstance(data, list):
-        if values := [each for each in data if isinstance(each, str)]:
-            yield name, values
+        if any(isinstance(each, str) for each in data):
+            yield name, [each for each in data if isinstance(each, str)]
     elif isinstance(data, dict):
         yield from _lists(data, ())
 
 
 def _read_yaml(text: str) -> Any:
     """Read YAML by the reader in C, where there is one; what is deep makes both slow."""
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     depth = 0
@@ -70,13 +70,12 @@ def _items(values: list[Any]) -> Iterator[str | WildcardItem]:
     """Yield the values of a list: texts, as in 2::blue with a weight, or {text: …, weight: 2}."""
     for value in values:
         if isinstance(value, str) and value:
-            weight, found, text = value.rpartition("::")
-            is_weighed = bool(found) and value[0].isdecimal() and _is_number(weight)
-            yield WildcardItem(content=text, weight=float(weight)) if is_weighed else value
-        elif isinstance(value, dict):
-            weight, text = value.get("weight", 1), value.get("text") or value.get("content")
-            if text:
-                yield str(text) if weight == 1 else WildcardItem(str(text), float(weight))
+            before, found, text = value.rpartition("::")
+            is_weighed = bool(found) and value[0].isdecimal() and _is_number(before)
+            yield WildcardItem(content=text, weight=float(before)) if is_weighed else value
+        elif isinstance(value, dict) and (said := value.get("text") or value.get("content")):
+            weight = float(value.get("weight", 1))
+            yield str(said) if weight == 1 else WildcardItem(str(said), weight)
 
 
 def _is_number(text: str) -> bool:

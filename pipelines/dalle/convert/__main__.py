@@ -1,7 +1,6 @@
 """`python -m pipelines.convert SOURCE DEST`: a downloaded checkpoint becomes a folder of ours."""
 
 import argparse
-import errno
 import shutil
 import sys
 import tempfile
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.dalle.convert import kakao, llamagen, min_dalle, openai_dvae, rudalle
+from pipelines.runtime import terminal
 
 DESCRIPTION = """\
 Turn a downloaded checkpoint of the DALL·E path into a folder that generate -m takes.
@@ -28,30 +28,38 @@ Exit codes: 0 done, 2 bad input, 3 weights that do not fit, 5 no disk space, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    options = parser().parse_args(arguments)
-    if (reason := unusable(options.source, options.dest)) is not None:
-        print(f"convert: {reason}", file=sys.stderr)
-        return 2
+    terminal.prepare_streams()
     try:
-        convert(options)
-    except WeightsError as error:
-        print(f"convert: {error}", file=sys.stderr)
-        return 3
-    except ValueError as error:  # of configs, for numbers that no network can have
-        print(f"convert: {options.source} makes no network: {error}", file=sys.stderr)
-        return 3
-    except OSError as error:
-        print(f"convert: {error}", file=sys.stderr)
-        return 5 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 2
+        options = parser().parse_args(arguments)
+        if (reason := unusable(options.source, options.dest)) is not None:
+            raise terminal.UsageError(reason)
+        try:
+            convert(options)
+        except ValueError as error:  # of configs, for numbers that no network can have
+            raise WeightsError(f"{options.source} makes no network: {error}") from error
+        terminal.write(f"{options.dest} is ready")
     except KeyboardInterrupt:
         return 130
-    print(f"{options.dest} is ready")
+    except Exception as error:
+        return _explain(error)
     return 0
+
+
+def _explain(error: Exception) -> int:
+    """Say in a line what went wrong; the exit code for it. Raises what is a bug of ours."""
+    if terminal.is_full(error):
+        where = getattr(error, "filename", None) or "to the disk"
+        terminal.complain(f"convert: cannot write {where}: no space left: make room")
+        return 5
+    if not isinstance(error, WeightsError | terminal.UsageError | OSError):
+        raise error
+    terminal.complain(f"convert: {error}")
+    return 3 if isinstance(error, WeightsError) else 2
 
 
 def parser() -> argparse.ArgumentParser:
     """Build the parser of the command's flags."""
-    flags = argparse.ArgumentParser(
+    flags = terminal.Parser(
         prog="python -m pipelines.convert",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
