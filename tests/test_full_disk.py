@@ -19,13 +19,17 @@ import pytest
 from PIL import Image
 
 import rerank.cli
+import train.cli
 from gen import cli as gen_cli
 from gen import metadata
 from gen.run_folder.choices import ImageHearted
 from gen.run_folder.folder import RunFolder
+from pipelines.dalle.convert import __main__ as convert
 
-sys.path += [str(Path(__file__).parent / "gen"), str(Path(__file__).parent / "ui")]
-from fake_site import FakeSite, serve_fakes
+HERE = Path(__file__).parent
+sys.path += [str(HERE / part) for part in ("gen", "ui", "pipelines/dalle/convert")]
+from fake_site import FakeSite, serve_fakes  # noqa: E402
+from public_checkpoints import write_dvae  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
@@ -226,6 +230,31 @@ def test_an_image_that_was_made_with_room_is_that_of_a_calm_run(disk: Disk, tmp_
         there = disk.path / "out" / path.relative_to(tmp_path / "calm")
         assert there.read_bytes() == path.read_bytes()
         assert metadata.read(there).request.prompt == "a panda"
+
+
+@pytest.mark.parametrize("level", [0, 1, 8])
+def test_a_conversion_leaves_nothing_half(
+    level: int, disk: Disk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(write_dvae(tmp_path / "download")), str(disk.path / "model")]
+    disk.leave(level)
+    assert convert.main(words) == 5
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1, errors
+    assert errors[0].startswith(f"convert: cannot write {disk.path}")
+    assert disk.files() == {}
+    assert convert.main([words[0], str(tmp_path / "model")]) == 0  # where there is room
+
+
+@pytest.mark.parametrize("level", [0, 8, 400])
+def test_a_training_says_so(level: int, disk: Disk, capsys: pytest.CaptureFixture[str]) -> None:
+    disk.leave(level)
+    words = ["autoencoder", "--steps", "1", "--threads", "1", "--run", str(disk.path / "run")]
+    assert train.cli.main(words) == 5
+    errors = [line for line in capsys.readouterr().err.splitlines() if "salon-train" in line]
+    assert len(errors) == 1, errors
+    assert f"cannot write {disk.path}" in errors[0]
+    assert not [file for file in disk.files() if file.endswith((".tmp", "state.safetensors"))]
 
 
 def ask(site: FakeSite, path: str, kind: str, body: bytes) -> tuple[int, str]:

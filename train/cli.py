@@ -35,8 +35,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run one step of the training; returns the exit code."""
     prepare_streams()
     wait_politely()
+    run: Path | None = None
     try:
         arguments = _parser().parse_args(argv)
+        run = getattr(arguments, "run", None)
         arguments.run_step(arguments)
     except (FileNotFoundError, ValueError, FloatingPointError) as error:
         complain(f"salon-train: error: {error}")
@@ -44,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if not is_full(error):
             raise
-        where = getattr(error, "filename", None) or "to the disk"
+        where = getattr(error, "filename", None) or run or "to the disk"
         complain(f"salon-train: error: cannot write {where}: no space left: make room; {GOES_ON}")
         return 5
     return 0

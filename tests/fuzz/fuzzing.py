@@ -213,7 +213,7 @@ def is_json(text: str) -> bool:
     """Return whether a text is a list or an object of JSON."""
     try:
         return isinstance(json.loads(text), dict | list)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

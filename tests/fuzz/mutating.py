@@ -9,6 +9,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from fuzzing import Parser, as_bytes, as_input, find_cases, is_json, odd_inputs
@@ -122,7 +123,8 @@ class Mutator:
         if not places:
             return self._with_piece(given)
         place = self.chance.choice(places)
-        lines[place] = self._exchanged(json.loads(lines[place]))
+        with suppress(RecursionError):  # of what is deep
+            lines[place] = self._exchanged(json.loads(lines[place]))
         return as_input(self.parser, "\n".join(lines))
 
     def _exchanged(self, whole: Any) -> str:

@@ -29,8 +29,10 @@ Exit codes: 0 done, 2 bad input, 3 weights that do not fit, 5 no disk space, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     terminal.prepare_streams()
+    dest: Path | None = None
     try:
         options = parser().parse_args(arguments)
+        dest = options.dest
         if (reason := unusable(options.source, options.dest)) is not None:
             raise terminal.UsageError(reason)
         try:
@@ -41,14 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        return _explain(error)
+        return _explain(error, dest)
     return 0
 
 
-def _explain(error: Exception) -> int:
+def _explain(error: Exception, dest: Path | None) -> int:
     """Say in a line what went wrong; the exit code for it. Raises what is a bug of ours."""
     if terminal.is_full(error):
-        where = getattr(error, "filename", None) or "to the disk"
+        where = getattr(error, "filename", None) or dest
         terminal.complain(f"convert: cannot write {where}: no space left: make room")
         return 5
     if not isinstance(error, WeightsError | terminal.UsageError | OSError):
