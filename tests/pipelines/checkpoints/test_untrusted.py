@@ -20,9 +20,10 @@ from pipelines.checkpoints.configs import MAX_BYTES, parse_json, read_config, re
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.headers import read_header, shards
 from pipelines.checkpoints.loading import load_tokenizer
-from pipelines.checkpoints.specs import read_adapters, split_names
+from pipelines.checkpoints.specs import Lora, read_adapters, split_names
 from pipelines.checkpoints.tokenizer_files import is_quick
 from pipelines.diffusion.embeddings import read_words
+from pipelines.diffusion.lora import Settings, Target, merge
 from pipelines.diffusion.networks import load_networks
 from pipelines.families import find
 
@@ -250,6 +251,34 @@ def test_embeddings_without_end(tmp_path: Path) -> None:
             read_words(path)
     save_file({"<s1>": torch.zeros(4), "<s2>": torch.zeros(75, 4)}, path)
     assert [word.text for word in read_words(path)] == ["<s1>", "<s2>"]
+
+
+def test_a_lora_of_a_rank_beyond_its_layer_is_not_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unet = load_networks(find(str(folder)), CPU, torch.float32).unet
+    name, layer = next((n, m) for n, m in unet.named_modules() if isinstance(m, torch.nn.Linear))
+    out, into = layer.weight.shape
+    path = tmp_path / "a.safetensors"
+
+    def write(rank: int) -> None:
+        state = {"A": torch.zeros(rank, into), "B": torch.zeros(out, rank)}
+        save_file({f"unet.{name}.lora_{half}.weight": t for half, t in state.items()}, path)
+
+    write(64)  # more than a layer of this size has, and no harm
+    merge([Lora(path, 1.0)], {"unet": unet})
+    write(100_000)
+    monkeypatch.setattr("pipelines.diffusion.lora.read_tensor", pytest.fail)
+    with pytest.raises(WeightsError, match=r"does not fit this model.*down \[100000, "):
+        merge([Lora(path, 1.0)], {"unet": unet})
+
+
+def test_what_peft_says_is_bounded() -> None:
+    target = Target("unet", "a")
+    for said in ({"r": 10**400, "lora_alpha": 10**400}, {"r": -1, "lora_alpha": float("nan")}):
+        settings = Settings(said)
+        assert (settings.rank(target), settings.alpha(target)) == (None, None)
+    assert Settings({"r": 8, "lora_alpha": 16}).alpha(target) == 16
 
 
 def split_into_shards(path: Path, pattern: str) -> None:
