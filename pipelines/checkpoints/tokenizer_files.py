@@ -21,8 +21,8 @@ REPEATS = 3  # in a row, in one choice of a pattern
 
 # An escape, a class, what opens a group, a bracket, a choice, or a repeat.
 _SIGNS = re.compile(
-    r"\\.|\[(?:\\.|\[:\w+:\]|[^\]\\]){1,300}\]|\((?:\?(?:<[=!]|[a-zA-Z-]*[:)]|[=!>]))?|\)|\|"
-    r"|[*+?]|\{\d*,?\d*\}|.",
+    r"\\.|\[(?:\\.|\[:\w{1,20}:\]|[^\]\\]){1,300}+\]|\((?:\?(?:<[=!]|[a-zA-Z-]*[:)]|[=!>]))?|\)|\|"
+    r"|[*+?]|\{\d{0,9},?\d{0,9}\}|.",
     re.DOTALL,
 )
 
