@@ -181,7 +181,7 @@ def _take(page: Any, name: str) -> None:
     page.screenshot(path=path)
     with Image.open(path) as image:
         small = image.convert("RGB")
-        small.save(OUT / f"{name}.webp", "webp", quality=70, method=6)
+        small.save(OUT / f"{name}.webp", "webp", quality=60, method=6)
     path.unlink()
 
 
