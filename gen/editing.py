@@ -267,7 +267,8 @@ def _edit(own: Request) -> "Edit":
 
     names = ("resize_mode", "mask_blur", "mask_fill", "inpaint_area", "padding")
     chosen = {name: getattr(own, name) for name in names if getattr(own, name) is not None}
-    return Edit(1.0 if own.strength is None else own.strength, **chosen)
+    strength = 1.0 if own.strength is None else own.strength
+    return Edit(strength, level=own.extend is not None, **chosen)
 
 
 @lru_cache(2)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
+LARGEST_SHIFT = 16  # of a colour by coding; what differs by more is another thing
 ANEW = 128  # a mask that is at least this white is drawn anew
 
 
@@ -26,12 +27,15 @@ class Canvas:
     image: Image.Image  # RGB (W, H)
     mask: Image.Image | None  # L (W, H): 255 takes what is drawn, 0 what was there; None: all drawn
     box: Box  # where what is drawn goes; it may reach beyond the edges
+    level: bool = False  # whether what is drawn gets the brightness of what it is laid beside
 
     def lay(self, drawn: Image.Image) -> Image.Image:
         """Return the whole image with what was drawn (of any size) in its box."""
         left, top, right, bottom = self.box
         if drawn.size != (right - left, bottom - top):
             drawn = drawn.resize((right - left, bottom - top), Image.Resampling.LANCZOS)
+        if self.level and self.mask is not None:
+            drawn = levelled(drawn, self.image.crop(self.box), self.mask.crop(self.box))
         whole = self.image.copy()
         whole.paste(drawn, (left, top))
         if self.mask is None:
@@ -127,6 +131,7 @@ class Edit:
     mask_fill: str = "original"
     inpaint_area: str = "whole"
     padding: int = 32
+    level: bool = False  # as of a canvas
 
 
 def prepare(
@@ -150,7 +155,7 @@ def prepare(
         box = area(mask, edit.padding, size)
         drawn = image.resize(size, Image.Resampling.LANCZOS, box)
         drawn_mask = mask.resize(size, Image.Resampling.BILINEAR, box)
-        return start_of(drawn, drawn_mask, edit, Canvas(image, mask, box))
+        return start_of(drawn, drawn_mask, edit, Canvas(image, mask, box, edit.level))
     same = size == (-(-image.width // times), -(-image.height // times))
     result = image.size if same else (size[0] * times, size[1] * times)
     image, mask = _resized(image, mask, result, edit.resize_mode)
@@ -158,7 +163,7 @@ def prepare(
     whole = across * times, down * times
     canvas = None
     if mask is not None or result != whole:
-        canvas = Canvas(image, mask, (0, 0, *whole))
+        canvas = Canvas(image, mask, (0, 0, *whole), edit.level)
     image, mask = _filled_up(image, whole), mask and _filled_up(mask, whole)
     if times > 1:
         image = image.resize((across, down), Image.Resampling.LANCZOS)
@@ -273,22 +278,47 @@ def fill_from_around(image: Image.Image, mask: Image.Image) -> Image.Image:
 
     known: Any = (np.asarray(mask, np.float32) < ANEW)[..., None]
     colours = np.asarray(image, np.float32)
-    filled = np.zeros_like(colours)
+    filled = np.where(known, colours, _spread(colours, known))
+    return Image.fromarray(filled.clip(0, 255).round().astype(np.uint8))
+
+
+def levelled(drawn: Image.Image, original: Image.Image, mask: Image.Image) -> Image.Image:
+    """Return what was drawn (RGB) without the shift of its colours against the original, of the
+    same size, which is seen where the mask (L) keeps it: coding alone may move them, and a
+    background of one colour would show a seam. Where they have little in common, nothing is moved.
+    """
+    import numpy as np
+
+    kept: Any = (np.asarray(mask, np.float32) < ANEW)[..., None]
+    colours = np.asarray(drawn, np.float32)
+    shift = np.asarray(original, np.float32) - colours
+    known = kept & (np.abs(shift).max(axis=2, keepdims=True) <= LARGEST_SHIFT)
+    if kept.all() or 2 * known.sum() <= kept.sum():
+        return drawn
+    moved = np.where(kept, colours, colours + _spread(shift, known, finest=8))
+    return Image.fromarray(moved.clip(0, 255).round().astype(np.uint8))
+
+
+def _spread(values: Any, known: Any, finest: int = 1) -> Any:
+    """Return values (H, W, C) everywhere from those that are known (H, W, 1); the closest count
+    most, averaged over `finest` pixels at least."""
+    import numpy as np
+
+    height, width = values.shape[:2]
+    filled = np.zeros_like(values)
     sure: Any = np.zeros_like(known, np.float32)
-    factor = 1
+    factor = finest
     while True:
-        size = max(1, image.width // factor), max(1, image.height // factor)
-        share = _enlarged(_shrunk(known.astype(np.float32), size), image.size)
-        mean = _enlarged(_shrunk(colours * known, size), image.size) / np.maximum(share, 1e-6)
+        size = max(1, width // factor), max(1, height // factor)
+        share = _enlarged(_shrunk(known.astype(np.float32), size), (width, height))
+        mean = _enlarged(_shrunk(values * known, size), (width, height)) / np.maximum(share, 1e-6)
         weight = np.minimum(1, 4 * share) * (1 - sure)
         filled += weight * mean
         sure += weight
         if size == (1, 1):
             break
         factor *= 2
-    filled /= np.maximum(sure, 1e-6)
-    out = np.where(known, colours, filled).clip(0, 255).round().astype(np.uint8)
-    return Image.fromarray(out)
+    return filled / np.maximum(sure, 1e-6)
 
 
 def _shrunk(values: Any, size: tuple[int, int]) -> Any:

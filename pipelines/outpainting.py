@@ -46,7 +46,7 @@ class Outpainting:
                 image.resize(self.size, Image.Resampling.LANCZOS, box),
                 drawn_mask,
                 self.edit,
-                Canvas(image, mask, box),
+                Canvas(image, mask, box, self.edit.level),
             )
             for image in images
         ]

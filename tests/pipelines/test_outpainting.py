@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipelines import Dalle, LatentDiffusion
 from pipelines.drafts import Draft, draw
-from pipelines.editing import Edit
+from pipelines.editing import Canvas, Edit
 from pipelines.outpainting import OutpaintingDraft, outpainting
 
 SEEDS = (1, 2, 3)
@@ -44,6 +44,22 @@ def test_windows_uncover_everything_and_see_what_is_known() -> None:
             assert not inside.all()  # nothing is drawn beside nothing
             inside[:] = False
         assert not unknown.any()
+
+
+def test_a_shift_of_colours_leaves_no_seam() -> None:
+    blue = (165, 212, 244)
+    image = Image.new("RGB", (96, 64), blue)
+    mask = Image.new("L", (96, 64), 255)
+    mask.paste(0, (32, 0, 96, 64))
+    drawn = Image.new("RGB", (96, 64), (162, 214, 250))  # as coding moves it
+    drawn.paste("red", (4, 20, 20, 40))
+    image.paste("black", (50, 10, 70, 30))  # which the model makes of it something else
+    made = np.asarray(Canvas(image, mask, (0, 0, 96, 64), level=True).lay(drawn), dtype=int)
+    assert np.abs(made[40:, :31] - blue).max() <= 2
+    assert np.array_equal(made[:, 32:], np.asarray(image)[:, 32:])
+    assert differ(made[30, 10], (255, 0, 0)) <= 16  # what is drawn is still there
+    plain = np.asarray(Canvas(image, mask, (0, 0, 96, 64)).lay(drawn), dtype=int)
+    assert np.abs(plain[50, 5] - blue).max() == 6
 
 
 def begun(pipeline: Any, seeds: Any = SEEDS, **settings: Any) -> OutpaintingDraft:

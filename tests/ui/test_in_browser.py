@@ -626,6 +626,10 @@ def test_phone_width(scheme: str, browser, quick) -> None:
     assert first["y"] == second["y"]
     assert first["width"] > 390 / 3
     assert page.locator("#draw-picture img").bounding_box()["width"] > 0.9 * 390
+    page.click("#draw-picture .hero")
+    page.wait_for_selector("#lightbox img")
+    assert page.locator(".lightbox-stage").bounding_box()["width"] == 390
+    page.keyboard.press("Escape")
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, background[4:-1].split(",")[:3])) < 300) == (scheme == "dark")
     for name in ("Draw", "Edit", "Gallery", "Rank", "Compare"):

@@ -58,7 +58,8 @@
   // Has an image edited; the server listens, whatever tab is open.
   const edit = (name) => { if (name) document.dispatchEvent(new CustomEvent('salon-edit', {detail: name})); };
 
-  // The lightbox: one image over the whole page.
+  // The lightbox: one image over the whole page. It is within .contain, as all that is styled by
+  // width: gradio applies rules of @media nowhere else.
   let box, images = [], place = 0, from = null, zoom = 1;
   const BOX = `
     <form method="dialog" class="lightbox-bar">
@@ -79,7 +80,7 @@
     box.id = 'lightbox';
     box.setAttribute('aria-label', 'The image, enlarged');
     box.innerHTML = BOX;
-    $('.gradio-container').append(box);
+    $('.gradio-container .contain').append(box);
     box.addEventListener('close', () => from?.focus());
     box.addEventListener('click', (event) => {
       const what = event.target.closest('[data-box]')?.dataset.box;
@@ -179,7 +180,7 @@
       image.alt = about;
     });
     dialog.addEventListener('close', () => dialog.remove());
-    $('.gradio-container').append(dialog);
+    $('.gradio-container .contain').append(dialog);
     dialog.showModal();
     $('.slider-at', dialog).focus();
   };
@@ -239,7 +240,7 @@
     });
     dialog.addEventListener('close', () => dialog.remove());
     show();
-    $('.gradio-container').append(dialog);
+    $('.gradio-container .contain').append(dialog);
     dialog.showModal();
     $('[data-side=left]', dialog).focus();
   };

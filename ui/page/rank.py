@@ -87,11 +87,11 @@ def _ranked(service: Service, paths: Sequence[str], prompt: str, client: str) ->
 
 
 def _tile(rank: int, name: str, image: Image.Image, upload: UploadScore) -> Tile:
-    match = [] if upload.match is None else [f"{percent(upload.match)} match"]
+    fits = f"{upload.score:.3f}" if upload.match is None else f"{percent(upload.match)} match"
     return Tile(
         data_url(image),
         about=name,
-        captions=[f"{rank}.", *match, f"{upload.score:.3f}", name],
+        captions=[f"{rank}.", fits, name],
         claims=upload.claims,
         size=image.size,
     )
