@@ -609,7 +609,7 @@ def test_phone_width(scheme: str, browser, quick) -> None:
     page.wait_for_selector("#draw-best .tile img")
     page.wait_for_selector("#draw-generate:visible")
     assert page.locator("#draw-best .tile").count() == 6
-    quick.fakes.pipeline.seconds_per_step = 0.02
+    quick.fakes.pipeline.seconds_per_step = 0.2  # until it is stopped
     draw(page, "a very blue balloon", seed=3, steps=200)
     page.wait_for_selector("#live img")
     seen = (
