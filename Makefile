@@ -40,7 +40,8 @@ kills: $(VENV)/test.stamp
 # Actors of a Ray cluster of two nodes; Ray is larger than all else that tests need.
 ray: $(VENV)/test.stamp
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[ray]"
-	WITH_RAY=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gen/test_ray.py $(PYTEST)
+	WITH_RAY=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gen/test_ray.py \
+		tests/rerank/test_ray_data.py $(PYTEST)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

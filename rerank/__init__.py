@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from rerank.aesthetic import AestheticHead
     from rerank.panel import Member, Panel
     from rerank.reranker import Reranker
+    from rerank.search.collection import Collection
     from rerank.search.index import Index
     from rerank.search.probe import LinearProbe
 
 __all__ = [
     "AestheticHead",
     "BadImageError",
+    "Collection",
     "Index",
     "LinearProbe",
     "Member",
@@ -44,6 +46,7 @@ __all__ = [
 _MODULE_OF = {
     "AestheticHead": "rerank.aesthetic",
     "BadImageError": "pipelines.images",
+    "Collection": "rerank.search.collection",
     "Index": "rerank.search.index",
     "LinearProbe": "rerank.search.probe",
     "Member": "rerank.panel",

@@ -1,4 +1,4 @@
-"""The `rerank` command; the only part of the package that prints."""
+"""The `rerank` command. Besides it, `console` and `search.commands` print; nothing else does."""
 
 import argparse
 import json
@@ -6,8 +6,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,19 +15,31 @@ from pipelines.checkpoints.hashes import files_hash
 from pipelines.runtime import terminal
 from pipelines.runtime.limits import wait_politely
 from rerank import output, scorers
+from rerank.console import (
+    BAD_INPUT,
+    BAD_WEIGHTS,
+    DONE,
+    INTERRUPTED,
+    NO_ROOM,
+    SOME_FAILED,
+    UNFORESEEN,
+    counter,
+    encode,
+    load,
+    note,
+    out_of_memory,
+    tell_unread,
+)
 from rerank.extras import MissingExtraError
 from rerank.flags import parse
-from rerank.images import Encoded, count_unread, list_images
+from rerank.images import Encoded, list_images
 from rerank.model.specs import DEFAULT
 from rerank.output import Scored
+from rerank.search.commands import index_images, search_images
 
 if TYPE_CHECKING:
     from rerank.claims.checking import Checked
     from rerank.reranker import Reranker
-    from rerank.search.index import Index
-
-DONE, BAD_INPUT, BAD_WEIGHTS, SOME_FAILED, NO_ROOM, INTERRUPTED = 0, 2, 3, 4, 5, 130
-UNFORESEEN = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = {
         "rank": _rank,
         "classify": _classify,
-        "index": _index,
-        "search": _search,
+        "index": index_images,
+        "search": search_images,
         "calibrate": _calibrate,
         "learn": _learn,
     }
@@ -68,9 +79,9 @@ def _rank(options: argparse.Namespace) -> int:
     count = len(files) - len(ranking.failed)
     _tell_failures(files, ranking.failed)
     if options.top_k is not None and options.top_k > count:
-        _note(f"{options.top_k} images were asked for, there are {count}")
+        note(f"{options.top_k} images were asked for, there are {count}")
     if scored.unparsed:
-        _note(f"not checked: {'; '.join(scored.unparsed)}")
+        note(f"not checked: {'; '.join(scored.unparsed)}")
     if options.json:
         terminal.write(output.to_json(options.prompt, scored))
     elif options.csv:
@@ -79,14 +90,14 @@ def _rank(options: argparse.Namespace) -> int:
         for line in output.table(scored):
             terminal.write(line)
     if ranking.none_matches:
-        _note("none of these matches the prompt")
+        note("none of these matches the prompt")
     not_copied = {} if options.copy_to is None else output.copy(scored, options.copy_to)
     for file, why in not_copied.items():
-        _note(f"{file} is not copied: {why}")
+        note(f"{file} is not copied: {why}")
     if options.sheet is not None:
         pages = output.draw_contact_sheet(options.prompt, scored, options.sheet)
         if len(pages) > 1:
-            _note(f"the contact sheet takes {len(pages)} pages, up to {pages[-1]}")
+            note(f"the contact sheet takes {len(pages)} pages, up to {pages[-1]}")
     if count == 0:
         return BAD_INPUT
     return SOME_FAILED if ranking.failed or not_copied else DONE
@@ -111,14 +122,14 @@ def _prepare_outputs(options: argparse.Namespace, files: Sequence[Path]) -> None
 
 def _score(options: argparse.Namespace, files: Sequence[Path]) -> Scored:
     models = options.model if options.model is not None else [(DEFAULT, 1.0)]
-    reranker = _load(options, models[0][0])
+    reranker = load(options, models[0][0])
     parts = len(reranker.chunks(options.prompt))
     if parts > 1:
-        _note(f"the prompt is longer than {reranker.context} tokens: it is scored in {parts} parts")
+        note(f"the prompt is longer than {reranker.context} tokens: it is scored in {parts} parts")
     if len(models) > 1 or options.aesthetic is not None:
         return _score_by_panel(options, files, reranker, models)
-    encoded = _encode(reranker, files, options)
-    with _out_of_memory():
+    encoded = encode(reranker, files, options)
+    with out_of_memory():
         ranking = reranker.top_k(
             options.prompt,
             encoded,
@@ -148,11 +159,11 @@ def _score_by_panel(
         raise ValueError(
             "--diversity, --calibrate, --claims and --template are for one model alone"
         )
-    loaded = [reranker, *(_load(options, name) for name, _ in models[1:])]
+    loaded = [reranker, *(load(options, name) for name, _ in models[1:])]
     panel = scorers.panel(loaded, models, options.aesthetic)
-    with _out_of_memory():
+    with out_of_memory():
         scores = panel.score_each(
-            options.prompt, files, progress=_counter(options, len(files)), skip_bad=True
+            options.prompt, files, progress=counter(options, len(files)), skip_bad=True
         )
     ranking = scores.ranking(options.top_k)
     ranking.failed |= _without_number(scores.scores, ranking.failed)
@@ -177,9 +188,9 @@ def _without_number(scores: Sequence[float], failed: Mapping[int, str]) -> dict[
 def _classify(options: argparse.Namespace) -> int:
     """Return the likeliest label of each image."""
     files = list_files(options.images)
-    reranker = _load(options, options.model)
-    encoded = _encode(reranker, files, options)
-    with _out_of_memory():
+    reranker = load(options, options.model)
+    encoded = encode(reranker, files, options)
+    with out_of_memory():
         found = reranker.classify(encoded, options.label, templates=options.template)
     _tell_failures(files, encoded.failed)
     rows: list[dict[str, Any]] = [
@@ -200,59 +211,14 @@ def _classify(options: argparse.Namespace) -> int:
     return SOME_FAILED if encoded.failed else DONE
 
 
-def _index(options: argparse.Namespace) -> int:
-    """Make the index of a folder, or bring it up to date."""
-    from rerank.search.index import Index
-
-    reranker = _load(options, options.model)
-    with _out_of_memory():
-        index, update = Index.build(
-            options.folder, reranker, where=options.index, progress=_counter(options)
-        )
-    for path, why in update.failed.items():
-        _note(f"{path} is left out: {output.reason(path, why)}")
-    _tell_problems(index)
-    _tell_unread(options.folder, deep=True)
-    terminal.write(
-        f"{len(index.entries)} images: {update.added} read, {update.kept} there already, "
-        f"{update.removed} forgotten"
-    )
-    return SOME_FAILED if update.failed else DONE
-
-
-def _search(options: argparse.Namespace) -> int:
-    """Find images in an index."""
-    from rerank.search.index import Index
-
-    if (options.query is None) == (options.like is None):
-        raise ValueError("say what to look for: a text, or --like IMAGE")
-    reranker = _load(options, options.model)
-    index = Index.open(options.folder, reranker, where=options.index)
-    _tell_problems(index)
-    found = index.search(options.like if options.query is None else options.query, options.top_k)
-    if options.json:
-        rows = [{"score": f.score, "file": str(f.path), "stale": f.stale} for f in found]
-        terminal.write(json.dumps({"model": reranker.name, "results": rows}, indent=2))
-    else:
-        for place, each in enumerate(found, start=1):
-            stale = "  (changed or removed since)" if each.stale else ""
-            terminal.write(f"{place:4}  {each.score:+.4f}  {each.path}{stale}")
-    if stale_files := index.stale():
-        _note(
-            f"{len(stale_files)} images are new, changed or gone: "
-            f"`rerank index {options.folder}` brings the index up to date"
-        )
-    return DONE
-
-
 def _calibrate(options: argparse.Namespace) -> int:
     """Make a calibration.json."""
     from rerank.calibration import calibrating, calibration
 
     rows = calibrating.read_captions(options.captions)
-    reranker = _load(options, options.model)
+    reranker = load(options, options.model)
     files = list(dict.fromkeys(file for file, _, _ in rows))
-    encoded = _encode(reranker, files, options)
+    encoded = encode(reranker, files, options)
     _tell_failures(files, encoded.failed)
     pairs = [
         calibrating.Pair(files.index(file), caption, matches)
@@ -262,7 +228,7 @@ def _calibrate(options: argparse.Namespace) -> int:
     pairs = calibrating.with_wrong_ones(reranker, pairs)
     captions = [caption for _, caption, _ in rows]
     made, quality = calibrating.make(
-        reranker, encoded, pairs, captions, _counter(options, len(pairs), "pairs")
+        reranker, encoded, pairs, captions, counter(options, len(pairs), "pairs")
     )
     path = options.output if options.output is not None else reranker.folder / calibration.FILE
     calibration.write(made, path)
@@ -278,9 +244,9 @@ def _learn(options: argparse.Namespace) -> int:
     from rerank.learn.choices import files_of, read_choices
     from rerank.learn.learning import learn_choices
 
-    choices, reranker = read_choices(options.choices), _load(options, options.model)
+    choices, reranker = read_choices(options.choices), load(options, options.model)
     files = files_of(choices)
-    encoded = _encode(reranker, files, options)
+    encoded = encode(reranker, files, options)
     _tell_failures(files, encoded.failed)
     learned = learn_choices(choices, files, encoded)
     learned.save(options.output, files_hash(reranker.folder))
@@ -300,82 +266,15 @@ def list_files(arguments: Sequence[Path]) -> list[Path]:
     for path in arguments:
         if path.is_dir():
             files += list_images(path)
-            _tell_unread(path)
+            tell_unread(path)
         else:
             files.append(path)  # also if it is not there: reported with the other bad ones
     return files
 
 
-def _load(options: argparse.Namespace, name: str) -> "Reranker":
-    from PIL import Image
-
-    from pipelines.runtime.cpu import use_threads
-    from rerank.reranker import Reranker
-
-    use_threads(options.threads)
-
-    # The library has its own, lower limit, which becomes one line per file.
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        reranker = Reranker.load(
-            name,
-            options.device,
-            exact=options.exact,
-            processor=options.processor,
-            calibration=getattr(options, "calibration", None),
-        )
-    for warning in caught:
-        _note(str(warning.message))
-    return reranker
-
-
-def _encode(reranker: "Reranker", files: Sequence[Path], options: argparse.Namespace) -> Encoded:
-    with _out_of_memory():
-        return reranker.encode(files, progress=_counter(options, len(files)), skip_bad=True)
-
-
-@contextmanager
-def _out_of_memory() -> Iterator[None]:
-    """Raise MemoryError for whatever a library raises when memory is short."""
-    from pipelines.runtime.devices import is_out_of_memory
-
-    try:
-        yield
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            raise MemoryError from error
-        raise
-
-
-def _counter(
-    options: argparse.Namespace, total: int | None = None, what: str = "images"
-) -> Callable[[int], None] | None:
-    """Show how many are done, on a terminal."""
-    if options.quiet or sys.stderr is None or not sys.stderr.isatty():
-        return None
-    of = "" if total is None else f" of {total}"
-
-    def show(done: int) -> None:
-        end = "\r\033[K" if done == total else ""
-        print(f"\r{done}{of} {what}{end}", end="", file=sys.stderr, flush=True)
-
-    return show
-
-
-def _tell_unread(folder: Path, *, deep: bool = False) -> None:
-    if unread := count_unread(folder, deep=deep):
-        _note(f"{folder}: not read: {', '.join(unread)}")
-
-
-def _tell_problems(index: "Index") -> None:
-    for problem in index.problems:
-        _note(f"{problem}; `rerank index {index.folder}` reads those images again")
-
-
 def _tell_failures(files: Sequence[Path], failed: Mapping[int, str]) -> None:
     for index, why in sorted(failed.items()):
-        _note(f"{files[index]} is left out: {output.reason(files[index], why)}")
+        note(f"{files[index]} is left out: {output.reason(files[index], why)}")
 
 
 def _explain(error: Exception) -> tuple[int, str]:
@@ -396,10 +295,6 @@ def _explain(error: Exception) -> tuple[int, str]:
             return UNFORESEEN, f"{type(error).__name__}: {error} (--debug shows where)"
 
 
-def _note(line: str) -> None:
-    terminal.complain(f"rerank: {line}")
-
-
 def _fail(code: int, line: str) -> int:
-    _note(line)
+    note(line)
     return code

@@ -123,18 +123,40 @@ def _add_classify(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_index(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, help="its images, and those of the folders inside")
+    parser.add_argument(
+        "sources", type=Path, nargs="+", metavar="FOLDER|TAR|PARQUET",
+        help="a folder, with the folders inside; or images by the million, which need --index: tar "
+        "files, as WebDataset has them, Parquet files, and folders of these",
+    )  # fmt: skip
     _add_where(parser)
+    parser.add_argument(
+        "--column", metavar="NAME",
+        help="of Parquet files: where images are, or their paths (default: told by its type)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--ray", metavar="ADDRESS|local",
+        help="have a Ray cluster read, or actors on this machine; needs --index",
+    )  # fmt: skip
+    parser.add_argument(
+        "--workers", type=_count, metavar="N",
+        help="with --ray: so many actors (default: one for each GPU, else for each core)",
+    )  # fmt: skip
     _add_model(parser)
 
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("query", nargs="?", type=_prompt, help="what to look for")
-    parser.add_argument("folder", type=Path, help="a folder that has been indexed")
+    parser.add_argument(
+        "folder", type=Path, help="a folder that has been indexed, or what --index was for many"
+    )
     parser.add_argument("--like", type=Path, metavar="IMAGE", help="look for images like this")
     parser.add_argument(
         "-k", "--top-k", type=_count, default=10, metavar="K", help="show so many (default: 10)"
     )
+    parser.add_argument(
+        "--exhaustive", action="store_true",
+        help="look at all of a large collection, not only where the likeliest are",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     _add_where(parser)
     _add_model(parser)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
@@ -65,6 +65,11 @@ def list_images(folder: str | os.PathLike[str], *, deep: bool = False) -> list[P
     what = "nothing but contact sheets" if found else f"no images ({', '.join(sorted(suffixes))})"
     also = ", ".join(count_unread(folder, deep=deep))
     raise ValueError(f"{folder}: {what} in this folder" + (f"; not read: {also}" if also else ""))
+
+
+def is_image(path: PurePath) -> bool:
+    """Return whether a file has the name of an image that is read, and is not hidden."""
+    return path.suffix.lower() in _read_suffixes() and not path.name.startswith(".")
 
 
 def count_unread(folder: str | os.PathLike[str], *, deep: bool = False) -> list[str]:

@@ -3,7 +3,6 @@
 What a request names by its path, models and images, has to be at the same path on every node.
 """
 
-import socket
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -14,9 +13,8 @@ from gen.models import Models
 from gen.workers.crews import Lost, Report, Told
 from gen.workers.processes import answer
 from gen.workers.tasks import Task
+from pipelines.runtime import ray_cluster
 
-LOCAL = "local"
-CONNECT_SECONDS = 10
 PLACE_SECONDS = 600  # for the first actor to begin
 
 
@@ -28,10 +26,10 @@ class Cluster:
     """
 
     def __init__(self, fields: Mapping[str, Any], address: str, number: int | None) -> None:
-        self._ray = _import_ray()
-        self._began = not self._ray.is_initialized()
-        if self._began:
-            self._connect(address)
+        try:
+            self._ray, self._began = ray_cluster.connect(address)
+        except ValueError as error:
+            raise InputError(str(error)) from error
         there = self._ray.cluster_resources()
         gpus, threads = int(there.get("GPU", 0)), fields.get("threads") or 1
         cores = int(there.get("CPU", 1)) // threads
@@ -101,21 +99,6 @@ class Cluster:
             self._ray.shutdown()
             self._began = False
 
-    def _connect(self, address: str) -> None:
-        try:
-            _check_answers(address)
-            if address == LOCAL:
-                self._ray.init(
-                    address="local",
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level="ERROR",
-                )
-            else:
-                self._ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        except (OSError, ValueError) as error:
-            raise InputError(f"--ray {address}: there is no cluster: {error}") from error
-
 
 class Actor:
     """The models of one actor; Ray calls its methods one after the other."""
@@ -131,19 +114,3 @@ class Actor:
         said: list[tuple[Any, ...]] = []
         done = answer(self._models, number, task, Cancel(), said.append)
         return [each for each in said if each[0] is Told] + [done]
-
-
-def _check_answers(address: str) -> None:
-    """Raise OSError where nothing answers at `host:port`: Ray itself would try for ten minutes."""
-    host, colon, port = address.rpartition("://")[2].rpartition(":")
-    if colon and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-
-
-def _import_ray() -> Any:
-    try:
-        import ray
-        import ray.exceptions
-    except ImportError as error:
-        raise InputError("--ray needs Ray: pip install 'salon[ray]'") from error
-    return ray

@@ -48,14 +48,19 @@ class Encoder:
     ) -> None:
         self.name = name
         self.folder = folder
-        self.device = device
         self.image_size = image_size(model)
         self.context = reader.context
-        self._model = model.to(device)
+        self._model = model
+        self.to(device)
         if device.type == "cpu":
             speed_up([model])
         self._reader = reader
         self._preprocessing = preprocessing
+
+    def to(self, device: torch.device) -> None:
+        """Run on another device from now on."""
+        self.device = device
+        self._model.to(device)
         self._batch = CPU_BATCH if device.type == "cpu" else GPU_BATCH
         self._texts: dict[str, torch.Tensor] = {}  # text → (D,) features; the oldest leave first
 

@@ -1,9 +1,12 @@
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from rerank import Reranker
+
+collect_ignore = [] if "WITH_RAY" in os.environ else ["test_ray_data.py"]  # see `make ray`
 
 
 @pytest.fixture(scope="session")
