@@ -15,7 +15,7 @@ import argparse
 import heapq
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +76,7 @@ class Sleepers:
     def replace(self, worker: int) -> None:
         """Do nothing: none is ever lost."""
 
-    def cancel(self, *, finish: bool) -> None:
+    def cancel(self, tasks: Collection[int], *, finish: bool) -> None:
         """Do nothing."""
 
     def close(self) -> None:

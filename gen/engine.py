@@ -25,7 +25,7 @@ from gen.search.prompt_search import enter, field_of, found_drafts, place_of
 from gen.search.race import Look
 from gen.settings.request import Request
 from gen.settings.vocabulary import doubts
-from gen.turns import ON_CPU
+from gen.turns import ON_CPU, Turns
 from gen.workers.drawing import Drawing, begin, by_model
 from gen.workers.tasks import Drawn, Scores, Step
 from pipelines.checkpoints.specs import Spec
@@ -40,14 +40,13 @@ __all__ = ["Engine", "Outcome", "run"]
 
 @dataclass
 class Engine(Models):
-    """The models, loaded when first used, and the recipe. One thread at a time may draw.
-
-    With `workers`, so many processes draw, on all GPUs or with a share of the cores each; with
-    `ray`, the address of a cluster or "local", actors there. They end with `close`.
+    """The models, loaded when first used, and the recipe. One thread at a time may draw; threads
+    whose `workers` draw, processes or at `ray` the actors of a cluster, take `turns`.
     """
 
     workers: int | None = None
     ray: str | None = None
+    turns: Turns = field(default_factory=Turns, repr=False)
     _has_drawn: bool = field(default=False, repr=False)
     _drawing: Drawing | None = field(default=None, repr=False)
 
@@ -66,7 +65,7 @@ class Engine(Models):
     def drawing(self) -> Drawing | None:
         """Return the workers, started when first asked for; None if this process draws."""
         if self._drawing is None and (self.workers is not None or self.ray is not None):
-            self._drawing = begin(self, self.workers, self.ray)
+            self._drawing = begin(self, self.workers, self.ray, self.turns)
         return self._drawing
 
     def draw(

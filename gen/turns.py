@@ -1,4 +1,4 @@
-"""Threads that draw on one CPU take turns: all cores at one step, then all at another's."""
+"""Threads take turns: those that draw on one CPU at each step, those that have workers draw."""
 
 import threading
 
@@ -20,6 +20,12 @@ class Turns:
 
     def __exit__(self, *_: object) -> None:
         self._turn.release()
+
+    def pass_on(self) -> None:
+        """Let those that wait have their turn, and take the next; nothing if nobody has one."""
+        if self._turn.locked():
+            self.__exit__()
+            self.__enter__()
 
 
 ON_CPU = Turns()

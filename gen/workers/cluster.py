@@ -4,7 +4,7 @@ What a request names by its path, models and images, has to be at the same path 
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from gen.errors import InputError
@@ -87,7 +87,7 @@ class Cluster:
         self._actors[worker] = self._actor.remote(self._fields)
         self._begun[worker] = self._actors[worker].begin.remote()
 
-    def cancel(self, *, finish: bool) -> None:
+    def cancel(self, tasks: Collection[int], *, finish: bool) -> None:
         """Let actors end what they are at: it is a micro-batch at most."""
 
     def close(self) -> None:

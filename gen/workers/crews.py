@@ -1,6 +1,6 @@
 """The seam between what is to be drawn and who draws: a crew takes tasks and reports."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -71,8 +71,8 @@ class Crew(Protocol):
     def replace(self, worker: int) -> None:
         """End a worker that hangs or has ended, and start another in its place."""
 
-    def cancel(self, *, finish: bool) -> None:
-        """Have all tasks so far end early: dropped, or with `finish` as far as they are."""
+    def cancel(self, tasks: Collection[int], *, finish: bool) -> None:
+        """Have tasks end early: dropped, or with `finish` as far as they are."""
 
     def close(self) -> None:
         """End all workers at once."""

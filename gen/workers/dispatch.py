@@ -5,12 +5,15 @@ the task that it was at, and another gets it. A second time its candidates fail.
 """
 
 import itertools
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from time import perf_counter
 
 from gen.errors import InputError, RoomError
 from gen.events import Cancel, Note, Watch
+from gen.turns import Turns
 from gen.workers.crews import Crew, Failed, Finished, Lost, Report, Stepped, Told
 from gen.workers.tasks import Piece, Step, Task, lost
 from pipelines.checkpoints.errors import WeightsError
@@ -25,19 +28,41 @@ POLL_SECONDS = 0.2  # after which a wish to stop is seen
 ERRORS = {error.__name__: error for error in (InputError, RoomError, WeightsError)}
 
 
-class Dispatch:
-    """Tasks on their way; one thread at a time may use it."""
+@dataclass
+class Asker:
+    """A thread that has tasks done, and what it has yet to be told."""
 
-    def __init__(self, crew: Crew, clock: Callable[[], float] = perf_counter) -> None:
+    waiting: deque[int] = field(default_factory=deque)  # its tasks that no worker has
+    results: dict[int, Sequence[Piece]] = field(default_factory=dict)
+    wanted: int | None = None  # the task whose result it waits for
+    step: Step | None = None  # of that
+    notes: list[str] = field(default_factory=list)
+    error: Exception | None = None
+
+
+class Dispatch:
+    """Tasks on their way, of threads that use it in turn: who has `turns` passes the turn on
+    whenever it waits for workers.
+
+    The tasks of a thread are begun in their order, those of several threads in turn.
+    """
+
+    def __init__(
+        self,
+        crew: Crew,
+        clock: Callable[[], float] = perf_counter,
+        turns: Turns | None = None,
+    ) -> None:
         self.crew = crew
         self._clock = clock
+        self._turns = Turns() if turns is None else turns
         self._numbers = itertools.count()
         self._tasks: dict[int, Task] = {}  # all that are neither taken nor dropped
-        self._waiting: deque[int] = deque()
+        self._asker_of: dict[int, Asker] = {}  # by task
+        self._askers: dict[int, Asker] = {}  # by thread
         self._given: list[list[int]] = [[] for _ in range(crew.size)]  # by worker, in its order
         self._began = [0.0] * crew.size  # when each worker began the first of them
         self._is_fresh = [True] * crew.size
-        self._results: dict[int, Sequence[Piece]] = {}
         self._attempts: Counter[int] = Counter()
         self._losses = 0  # of workers, since one has finished anything
         self._pace = 0.0  # the most seconds for a task of size 1 so far
@@ -50,12 +75,14 @@ class Dispatch:
 
     def add(self, task: Task, watch: Watch) -> int:
         """Take a task in and return its number; it is begun when it is its turn."""
-        number = next(self._numbers)
+        number, asker = next(self._numbers), self._asker()
         self._tasks[number] = task
-        self._waiting.append(number)
+        self._asker_of[number] = asker
+        asker.waiting.append(number)
         for report in self.crew.wait(0.0):
-            self._take_in(report, watch, None, None)
-        self._hand_out(None)
+            self._take_in(report)
+        self._hand_out()
+        self._tell_notes(asker, watch)
         return number
 
     def result(
@@ -65,77 +92,115 @@ class Dispatch:
 
         Raises what a worker has raised, and RoomError if workers end one after the other.
         """
-        has_told = False
-        while number not in self._results:
+        asker, has_told = self._asker(), False
+        asker.wanted = number
+        while number not in asker.results:
+            if asker.error is not None:
+                error, asker.error = asker.error, None
+                raise error
+            own = [each for each, of in self._asker_of.items() if of is asker]
             if cancel.stopped:
-                self.crew.cancel(finish=False)
-                self.forget(list(self._tasks))
+                self.crew.cancel(own, finish=False)
+                self.forget(own)
                 return ()
             if cancel.finishing and not has_told:
-                self.crew.cancel(finish=True)
-                self.forget(list(self._waiting))
+                self.crew.cancel(own, finish=True)
+                self.forget(list(asker.waiting))
                 has_told = True
             if number not in self._tasks:
                 return ()
-            self._hand_out(number)
+            self._hand_out()
             for report in self.crew.wait(POLL_SECONDS):
-                self._take_in(report, watch, number, on_step)
-            self._end_what_hangs(watch)
-        del self._tasks[number]
-        return self._results.pop(number)
+                self._take_in(report)
+            self._end_what_hangs()
+            self._tell_notes(asker, watch)
+            if asker.step is not None:
+                step, asker.step = asker.step, None
+                on_step(step)
+            self._turns.pass_on()
+        found = asker.results[number]
+        self.forget([number])
+        return found
 
     def forget(self, numbers: Iterable[int]) -> None:
         """Drop tasks; results of those that are begun are not looked at."""
         for number in numbers:
             self._tasks.pop(number, None)
-            self._results.pop(number, None)
-            if number in self._waiting:
-                self._waiting.remove(number)
+            if (asker := self._asker_of.pop(number, None)) is not None:
+                asker.results.pop(number, None)
+                if number in asker.waiting:
+                    asker.waiting.remove(number)
 
     def close(self) -> None:
         """End all workers at once."""
         self.crew.close()
 
-    def _hand_out(self, wanted: int | None) -> None:
-        """Give tasks to the workers that have fewest, unless results pile up."""
+    def _asker(self) -> Asker:
+        return self._askers.setdefault(threading.get_ident(), Asker())
+
+    def _tell_notes(self, asker: Asker, watch: Watch) -> None:
+        while asker.notes:
+            watch(Note(asker.notes.pop(0)))
+
+    def _hand_out(self) -> None:
+        """Give tasks to the workers that have fewest."""
         there = [i for i in range(self.crew.size) if self.crew.is_there(i)]
-        while self._waiting and there:
+        while there and (asker := self._next_asker()) is not None:
             worker = min(there, key=lambda i: len(self._given[i]))
             given = self._given[worker]
             if len(given) >= QUEUED:
                 return
-            if self._waiting[0] != wanted and len(self._results) >= AHEAD * self.crew.size:
-                return
-            number = self._waiting.popleft()
+            number = asker.waiting.popleft()
             if not given:
                 self._began[worker] = self._clock()
             given.append(number)
             self.crew.submit(worker, number, self._tasks[number])
 
-    def _take_in(
-        self,
-        report: Report,
-        watch: Watch,
-        wanted: int | None,
-        on_step: Callable[[Step], None] | None,
-    ) -> None:
+    def _next_asker(self) -> Asker | None:
+        """Return who has fewest tasks at workers, of those whose results do not pile up."""
+        at_work = Counter(
+            id(self._asker_of[number])
+            for given in self._given
+            for number in given
+            if number in self._asker_of
+        )
+        most = AHEAD * self.crew.size
+        free = [
+            asker
+            for asker in self._askers.values()
+            if asker.waiting and (asker.waiting[0] == asker.wanted or len(asker.results) < most)
+        ]
+        return min(free, key=lambda asker: at_work[id(asker)], default=None)
+
+    def _take_in(self, report: Report) -> None:
         match report:
             case Finished(worker, number, pieces):
                 self._losses = 0
                 self._end(worker, number)
                 if number in self._tasks:
-                    self._results[number] = pieces
+                    self._asker_of[number].results[number] = pieces
             case Failed(worker, number, kind, text):
                 self._end(worker, number)
                 if number in self._tasks:
-                    self._fail(number, kind, text, watch)
+                    self._fail(number, kind, text)
             case Lost(worker, reason):
-                self._lose(worker, reason, watch)
-            case Stepped(_, number, step) if number == wanted and on_step is not None:
-                on_step(step)
-            case Told(_, text) if text not in self._notes:
+                self._lose(worker, reason)
+            case Stepped(_, number, step) if number in self._tasks:
+                asker = self._asker_of[number]
+                asker.step = step if number == asker.wanted else asker.step
+            case Told(worker, text) if text not in self._notes:
                 self._notes.add(text)
-                watch(Note(text))
+                self._say(self._given[worker], text)
+
+    def _say(self, numbers: Sequence[int], text: str) -> None:
+        """Have those told whose tasks these are."""
+        for asker in {id(a): a for n in numbers if (a := self._asker_of.get(n))}.values():
+            asker.notes.append(text)
+
+    def _raise(self, asker: Asker, error: Exception) -> None:
+        """Let an asker's next result be this error, and drop its tasks."""
+        self.forget([number for number, of in [*self._asker_of.items()] if of is asker])
+        asker.error = error
 
     def _end(self, worker: int, number: int) -> None:
         """Take note that a worker is through with a task."""
@@ -148,33 +213,36 @@ class Dispatch:
             self._given[worker].remove(number)
             self._began[worker] = now
 
-    def _fail(self, number: int, kind: str, text: str, watch: Watch) -> None:
+    def _fail(self, number: int, kind: str, text: str) -> None:
         """Try once more where memory was short; raise what is wrong everywhere."""
+        asker = self._asker_of[number]
         self._attempts[number] += 1
         if kind == RoomError.__name__ and self._attempts[number] < ATTEMPTS:
-            watch(Note(f"a worker had too little memory ({text}); its images are drawn elsewhere"))
-            self._waiting.appendleft(number)
-            return
-        self.forget(list(self._tasks))
-        if kind in ERRORS:
-            raise ERRORS[kind](text)
-        raise RuntimeError(f"in a worker: {text}")
+            asker.notes.append(
+                f"a worker had too little memory ({text}); its images are drawn elsewhere"
+            )
+            asker.waiting.appendleft(number)
+        elif kind in ERRORS:
+            self._raise(asker, ERRORS[kind](text))
+        else:
+            self._raise(asker, RuntimeError(f"in a worker: {text}"))
 
-    def _lose(self, worker: int, reason: str, watch: Watch) -> None:
+    def _lose(self, worker: int, reason: str) -> None:
         """Have the task that a worker was at done elsewhere, and start another worker."""
         given, self._given[worker] = self._given[worker], []
         own = [number for number in given if number in self._tasks]
-        self._losses += 1
-        if self._losses > ATTEMPTS * self.crew.size:
-            self.forget(list(self._tasks))
-            raise RoomError(
-                f"workers end one after the other ({reason}): try fewer, or see with --workers 1"
-            )
         self.crew.replace(worker)
         self._is_fresh[worker] = True
+        self._losses += 1
+        if self._losses >= ATTEMPTS * self.crew.size:
+            self._losses = 0  # whoever asks next tries again
+            for asker in {id(asker): asker for asker in self._asker_of.values()}.values():
+                text = f"workers end one after the other ({reason}): try fewer, or see with "
+                self._raise(asker, RoomError(f"{text}--workers 1"))
+            return
         for number in reversed(own):
-            self._waiting.appendleft(number)
-        watch(Note(f"worker {worker + 1} {reason}; another takes its place"))
+            self._asker_of[number].waiting.appendleft(number)
+        self._say(own, f"worker {worker + 1} {reason}; another takes its place")
         if own and own[0] == given[0]:
             self._attempts[own[0]] += 1
             if self._attempts[own[0]] >= ATTEMPTS:
@@ -182,21 +250,21 @@ class Dispatch:
 
     def _give_up(self, number: int, reason: str) -> None:
         """Let the candidates of a task fail that has cost so many workers."""
-        self._waiting.remove(number)
-        task = self._tasks[number]
+        task, asker = self._tasks[number], self._asker_of[number]
+        asker.waiting.remove(number)
+        why = f"ended {ATTEMPTS} workers: the last one {reason}"
         if task.plan.schedules:
-            self.forget(list(self._tasks))
-            raise RoomError(f"a search has ended {ATTEMPTS} workers: the last one {reason}")
-        why = f"it has ended {ATTEMPTS} workers: the last one {reason}"
-        self._results[number] = [lost(task, why)]
+            self._raise(asker, RoomError(f"a search has {why}"))
+        else:
+            asker.results[number] = [lost(task, f"it has {why}")]
 
-    def _end_what_hangs(self, watch: Watch) -> None:
+    def _end_what_hangs(self) -> None:
         """Replace workers that take far longer than all before them."""
         now = self._clock()
         for worker, given in enumerate(self._given):
             if not given or now - self._began[worker] <= self._limit(worker, given[0]):
                 continue
-            self._lose(worker, f"did not answer for {now - self._began[worker]:.0f} s", watch)
+            self._lose(worker, f"did not answer for {now - self._began[worker]:.0f} s")
 
     def _limit(self, worker: int, number: int) -> float:
         """Return the seconds that a worker's task may take."""

@@ -10,6 +10,7 @@ from gen.models import NO_RERANKER, Models, count_gpus
 from gen.plan import Candidate, Plan
 from gen.run_folder.folder import Job, RunFolder
 from gen.settings.request import Request
+from gen.turns import Turns
 from gen.workers.cluster import Cluster
 from gen.workers.dispatch import AHEAD, Dispatch
 from gen.workers.processes import Processes
@@ -139,8 +140,10 @@ def by_model(plan: Plan, candidates: Sequence[Candidate]) -> Iterator[tuple[Spec
             yield spec, own
 
 
-def begin(models: Models, workers: int | None, ray: str | None) -> Drawing:
+def begin(models: Models, workers: int | None, ray: str | None, turns: Turns) -> Drawing:
     """Start workers that load such models: so many processes, or actors at Ray's address.
+
+    Threads that have them draw take `turns`.
 
     Raises InputError for a device that is not there, and for an address without a cluster.
     """
@@ -149,13 +152,13 @@ def begin(models: Models, workers: int | None, ray: str | None) -> Drawing:
         own |= {"scorer": None, "reranker": NO_RERANKER, "aesthetic": None}
     if ray is not None:
         cluster = Cluster(own, ray, workers)
-        return Drawing(Dispatch(cluster), models.batch_size, on_cpu=not cluster.on_gpu)
+        return Drawing(Dispatch(cluster, turns=turns), models.batch_size, on_cpu=not cluster.on_gpu)
     assert workers is not None
     devices = _devices(models, workers)
     threads = models.threads or max(1, usable_cores() // workers)
     crew = Processes([{**own, "device": device, "threads": threads} for device in devices])
     on_cpu = devices[0] == "cpu"
-    return Drawing(Dispatch(crew), models.batch_size, on_cpu=on_cpu)
+    return Drawing(Dispatch(crew, turns=turns), models.batch_size, on_cpu=on_cpu)
 
 
 def _devices(models: Models, workers: int) -> list[str]:

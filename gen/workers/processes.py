@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
@@ -60,11 +60,11 @@ class Processes:
         _end(*self._workers[worker])
         self._workers[worker] = _start(self._fields[worker])
 
-    def cancel(self, *, finish: bool) -> None:
+    def cancel(self, tasks: Collection[int], *, finish: bool) -> None:
         """Tell all workers."""
         for _, connection in self._workers:
             with suppress(OSError):
-                connection.send(FINISH if finish else STOP)
+                connection.send((FINISH if finish else STOP, set(tasks)))
 
     def close(self) -> None:
         """Kill all workers."""
@@ -148,19 +148,16 @@ def work(socket: int) -> None:
 
 
 def _listen(connection: Connection, tasks: "queue.SimpleQueue[tuple[int, Task, Cancel]]") -> None:
-    given: list[Cancel] = []
+    given: dict[int, Cancel] = {}
     while True:
         try:
-            message = connection.recv()
+            what, more = connection.recv()
         except (EOFError, OSError):
             os._exit(0)
-        if message == STOP:
-            for cancel in given:
-                cancel.stop()
-        elif message == FINISH:
-            for cancel in given:
-                cancel.finish_now()
+        if what in (STOP, FINISH):
+            for cancel in (own for number, own in given.items() if number in more):
+                cancel.stop() if what == STOP else cancel.finish_now()
         else:
-            cancel = Cancel()
-            given = [*given[-9:], cancel]  # a worker has fewer at a time
-            tasks.put((*message, cancel))
+            given = dict([*given.items()][-9:])  # a worker has fewer at a time
+            given[what] = Cancel()
+            tasks.put((what, more, given[what]))

@@ -2,8 +2,11 @@
 
 import heapq
 import random
+import threading
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from gen.events import Cancel, Event, Note, ignore_events
 from gen.plan import Plan, resolve
 from gen.run_folder.folder import Job
 from gen.settings.request import Request
+from gen.turns import Turns
 from gen.workers.crews import Failed, Finished, Lost, Report
 from gen.workers.dispatch import AHEAD, FIRST, QUEUED, Dispatch
 from gen.workers.drawing import FEW_PLANS, Drawing
@@ -33,6 +37,7 @@ class FakeCrew:
         self.replaced = self.most_results = 0
         self.absent: set[int] = set()
         self.cancelled: list[bool] = []
+        self.cancelled_tasks: set[int] = set()
         self.closed = False
         self._due: list[tuple[float, int, int, int, str]] = []  # when, order, worker, task, end
         self._free_at = [0.0] * size
@@ -66,8 +71,9 @@ class FakeCrew:
         heapq.heapify(self._due)
         self._free_at[worker] = self.now
 
-    def cancel(self, *, finish: bool) -> None:
+    def cancel(self, tasks: Collection[int], *, finish: bool) -> None:
         self.cancelled.append(finish)
+        self.cancelled_tasks |= set(tasks)
 
     def close(self) -> None:
         self.closed = True
@@ -97,7 +103,8 @@ def results(dispatch: Dispatch, task: Task, number: int, watch: Any = ignore_eve
         while dispatch.is_full:
             taken += dispatch.result(waiting.pop(0), watch, told, Cancel())
             assert isinstance(dispatch.crew, FakeCrew)
-            dispatch.crew.most_results = max(dispatch.crew.most_results, len(dispatch._results))
+            held = sum(len(asker.results) for asker in dispatch._askers.values())
+            dispatch.crew.most_results = max(dispatch.crew.most_results, held)
     for each in waiting:
         taken += dispatch.result(each, watch, told, Cancel())
     return taken
@@ -234,6 +241,75 @@ def test_random_losses_lose_nothing_and_double_nothing(task: Task) -> None:
 
         dispatch, _ = dispatch_of(5, fate)
         assert results(dispatch, task, 60) == [piece(number) for number in range(60)]
+
+
+def in_threads(dispatch: Dispatch, turns: Turns, works: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Have each work done by a thread of its own, begun in this order, in turns."""
+    barrier = threading.Barrier(len(works))
+
+    def work(own: Callable[[], Any]) -> Any:
+        with turns:
+            turns.__exit__()
+            barrier.wait(timeout=60)
+            turns.__enter__()
+            return own()
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        return [future.result(60) for future in [pool.submit(work, own) for own in works]]
+
+
+def test_threads_get_their_results_in_turn(task: Task) -> None:
+    turns = Turns()
+    crew = FakeCrew(2, lambda *_: (1.0, ""))
+    dispatch = Dispatch(crew, lambda: crew.now, turns)
+    ended: dict[int, float] = {}
+
+    def ask(number: int) -> int:
+        own = [dispatch.add(task, ignore_events) for _ in range(number)]
+        found = [p for each in own for p in dispatch.result(each, ignore_events, told, Cancel())]
+        ended[number] = crew.now
+        assert found == [piece(each) for each in own]
+        return number
+
+    works = [partial(ask, 60), partial(ask, 3), partial(ask, 4)]
+    assert in_threads(dispatch, turns, works) == [60, 3, 4]
+    assert set(crew.drawn.values()) == {1}
+    # 67 seconds of work for two: the small ones need not wait for the large one.
+    assert ended[3] < 12
+    assert ended[4] < 14
+    assert ended[60] < 36
+
+
+def test_a_stop_and_an_error_are_their_own_thread_s(task: Task) -> None:
+    turns = Turns()
+    crew = FakeCrew(2, lambda _, number: (1.0, "InputError" if tasks.get(number) == "bad" else ""))
+    dispatch = Dispatch(crew, lambda: crew.now, turns)
+    tasks: dict[int, str] = {}
+
+    def ask(kind: str, cancel: Cancel) -> list[Piece]:
+        own = [dispatch.add(task, ignore_events) for _ in range(12)]
+        tasks.update(dict.fromkeys(own[1:], kind))
+        return [p for each in own for p in dispatch.result(each, ignore_events, told, cancel)]
+
+    def stopped() -> list[Piece]:
+        cancel = Cancel()
+        cancel.stop()
+        return ask("stopped", cancel)
+
+    def failed() -> str:
+        with pytest.raises(InputError, match="as it was told"):
+            ask("bad", Cancel())
+        return "failed"
+
+    sound, nothing, error = in_threads(
+        dispatch, turns, [partial(ask, "sound", Cancel()), stopped, failed]
+    )
+    assert len(sound) == 12
+    assert nothing == []
+    assert error == "failed"
+    assert crew.cancelled_tasks.isdisjoint(n for n, kind in tasks.items() if kind != "stopped")
+    assert not dispatch._tasks
+    assert not dispatch._asker_of
 
 
 @pytest.mark.parametrize("size", [4, 64, 256])

@@ -150,7 +150,7 @@ def fake_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeSite]:
 def quick(fake_site: FakeSite) -> Iterator[FakeSite]:
     """The same, as it was at first however the test left it."""
     yield fake_site
-    if (job := fake_site.service.queue.running) is not None:  # of a test that failed
+    for job in fake_site.service.queue.running:  # of a test that failed
         job.cancel.stop()
     for name in ("fake", "other"):
         fake_site.fakes.pipelines[name] = fake_models.FakePipeline()

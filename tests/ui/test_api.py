@@ -334,7 +334,7 @@ def test_a_client_that_goes_away_takes_its_job_along(stream: bool, quick) -> Non
     with pytest.raises(Exception, match=r"[Tt]imed out"):  # a stream's is not the client's own
         list(client.images.generate(prompt="a fox", stream=stream, extra_body={"steps": 250}))
     client.close()
-    wait_until(lambda: quick.service.queue.running is None)
+    wait_until(lambda: not quick.service.queue.running)
     assert 0 < len(steps) < 250
 
 

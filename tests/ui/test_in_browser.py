@@ -262,7 +262,7 @@ def test_a_job_outlives_a_reload_and_a_closed_tab_and_is_ended_from_another(brow
     page = browser.open(quick.url)
     draw(page, "a very long job", candidates=2, top_k=1, steps=250)
     page.wait_for_selector("#live .tile")
-    job = quick.service.queue.running
+    [job] = quick.service.queue.running
     browser.reload(page)
     page.wait_for_selector("#live .tile img")  # its previews are back
     page.wait_for_function("document.querySelector('#prompt textarea').value == 'a very long job'")
@@ -272,7 +272,7 @@ def test_a_job_outlives_a_reload_and_a_closed_tab_and_is_ended_from_another(brow
     page.close()
     other.goto(quick.url)
     other.wait_for_selector("#live .tile img")
-    assert quick.service.queue.running is job
+    assert quick.service.queue.running == (job,)
     other.click("#draw-stop")
     job.future.result(timeout=60)
     assert job.cancel.stopped

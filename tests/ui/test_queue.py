@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gen.errors import RoomError
+from gen.turns import Turns
 from ui.service import queue
 from ui.service.queue import FatalJobError, Job, Queue, QueueFullError, StoppingError
 
@@ -127,6 +128,56 @@ def test_stopping_finishes_the_running_job_and_refuses_the_others(tmp_path: Path
         waiting.future.result(0)
     with pytest.raises(StoppingError):
         jobs.submit(Job("a", lambda _: None))
+
+
+def test_jobs_that_pass_on_their_turn_are_done_at_once_and_never_run_together(
+    tmp_path: Path,
+) -> None:
+    turns, inside, met = Turns(), threading.Lock(), threading.Barrier(2)
+    jobs = Queue(tmp_path / "queue.json", 2, turns)
+
+    def work(job: Job) -> str:
+        for _ in range(50):
+            assert inside.acquire(blocking=False), "two at once"
+            inside.release()
+            turns.pass_on()
+        turns.__exit__()  # as one that waits for the other, whose turn it is meanwhile
+        met.wait(PATIENCE)
+        turns.__enter__()
+        return job.client
+
+    both = [Job(client, work, key=client) for client in "ab"]
+    late = Job("c", lambda _: "c")
+    for job in (*both, late):
+        jobs.submit(job)
+    assert [job.future.result(PATIENCE) for job in (*both, late)] == ["a", "b", "c"]
+    jobs.stop()
+
+
+def test_the_journal_knows_all_jobs_in_the_making(tmp_path: Path) -> None:
+    turns, both, go = Turns(), threading.Barrier(3), threading.Event()
+    jobs = Queue(tmp_path / "queue.json", 2, turns)
+
+    def work(_: Job) -> None:
+        turns.__exit__()
+        both.wait(PATIENCE)
+        go.wait(PATIENCE)
+        turns.__enter__()
+
+    waiting = [Job(client, work, key=client) for client in "ab"]
+    for job in waiting:
+        jobs.submit(job)
+    both.wait(PATIENCE)
+    assert json.loads((tmp_path / "queue.json").read_text()) == {"a": 1, "b": 1}
+    assert jobs.running == tuple(waiting)
+    third = Job("c", lambda _: None)
+    jobs.submit(third)
+    assert jobs.ahead_of(third) == 2
+    go.set()
+    for job in (*waiting, third):
+        job.future.result(PATIENCE)
+    assert json.loads((tmp_path / "queue.json").read_text()) == {}
+    jobs.stop()
 
 
 @pytest.mark.fault("a job that ends the process")

@@ -9,7 +9,7 @@ import pytest
 from gen.engine import Outcome
 from gen.errors import InputError, RoomError
 from gen.settings.request import Request
-from ui.service.catalog import UnknownModelError
+from ui.service.catalog import UnknownModelError, read_catalog
 from ui.service.queue import StoppingError
 from ui.service.rules import LIMITS
 from ui.service.service import Service
@@ -111,3 +111,31 @@ def test_what_a_server_begins_with_is_not_gone_through_for_garbage(
     service.release(service.default).future.result(PATIENCE)
     assert len(gc.get_objects()) < gc.get_freeze_count() / 10
     gc.unfreeze()
+
+
+@pytest.mark.slow
+def test_workers_draw_jobs_of_several_at_once(
+    tiny_diffusion_folder: Path, tiny_clip_folder: Path, tmp_path: Path
+) -> None:
+    reranker, catalog = str(tiny_clip_folder), read_catalog([str(tiny_diffusion_folder)])
+    small = Request("a fox", seed=7, candidates=2, top_k=2, steps=2)
+    long = small.replace(candidates=16, steps=60)
+    with RunFolder(tmp_path / "out") as folder:
+        engine = Engine("cpu", reranker=reranker, threads=1, batch_size=1, workers=2)
+        service = Service(engine, folder, catalog=catalog)
+        slow = service.submit(long, "first")
+        quick = [service.submit(small.replace(seed=seed), str(seed)) for seed in (7, 9)]
+        outcomes = [job.future.result(300) for job in quick]
+        assert not slow.future.done()  # it had come first, and 16 times as much to do
+        slow.cancel.finish_now()
+        assert slow.future.result(300).made < 16
+        service.stop()
+        engine.close()
+    with RunFolder(tmp_path / "alone") as folder:
+        service = Service(Engine("cpu", reranker=reranker, batch_size=1), folder, catalog=catalog)
+        for seed, outcome in zip((7, 9), outcomes, strict=True):
+            alone = service.submit(small.replace(seed=seed)).future.result(300)
+            assert [each.seed for each in outcome.best] == [each.seed for each in alone.best]
+            for one, other in zip(outcome.best, alone.best, strict=True):
+                assert one.score == pytest.approx(other.score, abs=1e-5)
+        service.stop()

@@ -35,8 +35,7 @@ def routes(service: Service) -> APIRouter:
     )
     async def metrics() -> Response:
         """Return what the server counts, for Prometheus."""
-        running = int(service.queue.running is not None)
-        text = service.metrics.text(len(service.queue), running)
+        text = service.metrics.text(len(service.queue), len(service.queue.running))
         return Response(text, headers={"Content-Type": CONTENT_TYPE})
 
     return router

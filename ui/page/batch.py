@@ -151,8 +151,7 @@ class Batch:
         try:
             while not job.future.done():
                 live.ahead = service.queue.ahead_of(job)
-                running = service.queue.running
-                live.loading = None if running is None else running.loading
+                live.loading = next((each.loading for each in service.queue.running), None)
                 wait([job.future], LOOK_SECONDS)
             outcome: Outcome = job.future.result()
         except CancelledError:  # taken back before it began

@@ -48,8 +48,8 @@ def _watched(service: Service, submit: Callable[[], Job]) -> Iterator[str]:
 def _line(service: Service, job: Job) -> str:
     if service.queue.ahead_of(job):
         return "Waiting for what is being drawn …"
-    running = service.queue.running
-    return loading_line(None if running is None else running.loading) or "Getting ready …"
+    loading = next((running.loading for running in service.queue.running), None)
+    return loading_line(loading) or "Getting ready …"
 
 
 def listed(service: Service) -> str:

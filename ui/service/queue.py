@@ -1,4 +1,4 @@
-"""The queue: one job at a time, the clients in turn, and no more waiting than can be served."""
+"""The queue: the clients in turn, and no more waiting than can be served."""
 
 import json
 import math
@@ -18,6 +18,7 @@ from pydantic_core import from_json
 from gen.errors import InputError, RoomError
 from gen.events import Cancel, Event, Loading, Progress
 from gen.run_folder.saving import write
+from gen.turns import Turns
 
 WAITING = 100  # jobs, at most
 WAITING_PER_CLIENT = 50
@@ -77,23 +78,33 @@ class Job:
 
 
 class Queue:
-    """Jobs of many threads, done by one.
+    """Jobs of many threads, done by one; or so many `at_once`, if they pass on their `turns`.
 
     The clients take turns, each with its oldest job; who was served goes behind all that wait.
     `journal` is a file that outlives the process: which jobs were begun and have not ended, so
     that one which kills the process does so twice at most.
     """
 
-    def __init__(self, journal: Path) -> None:
+    def __init__(self, journal: Path, at_once: int = 1, turns: Turns | None = None) -> None:
         self._journal = Journal(journal)
         self.note = self._journal.note
         self._waiting: dict[str, deque[Job]] = {}  # by client, the next to be served first
         self._changed = threading.Condition()
         self.stopping = False
         self._seconds: deque[float] = deque(maxlen=20)  # that the last jobs took
-        self.running: Job | None = None
-        self._worker = threading.Thread(target=self._work, name="worker", daemon=True)
-        self._worker.start()
+        self._running: list[Job] = []  # the oldest first
+        self._turns = Turns() if turns is None else turns
+        self._workers = [
+            threading.Thread(target=self._work, name=f"worker {number + 1}", daemon=True)
+            for number in range(at_once)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    @property
+    def running(self) -> tuple[Job, ...]:
+        """The jobs in the making, the oldest first."""
+        return tuple(self._running)
 
     def __len__(self) -> int:
         """Return how many jobs are waiting."""
@@ -139,12 +150,12 @@ class Queue:
                 return 0
             turns = own.index(job) + 1
             waiting = sum(min(len(jobs), turns) for jobs in self._waiting.values()) - 1
-            return waiting + (self.running is not None)
+            return waiting + len(self._running)
 
     def stop(self, seconds: float | None = None) -> bool:
-        """Begin no more jobs, and end the running one after its step, with what it has by then.
+        """Begin no more jobs, and end the running ones after their step, with what they have.
 
-        Returns when that is saved, or after so many seconds: False if the step was not done by
+        Returns when that is saved, or after so many seconds: False if a step was not done by
         then. The jobs that waited end with StoppingError.
         """
         with self._changed:
@@ -153,22 +164,25 @@ class Queue:
                 for job in jobs:
                     job.future.set_exception(StoppingError())
             self._waiting.clear()
-            if self.running is not None:
-                self.running.cancel.finish_now()
-            self._changed.notify()
-        self._worker.join(seconds)
-        return not self._worker.is_alive()
+            for job in self._running:
+                job.cancel.finish_now()
+            self._changed.notify_all()
+        until = None if seconds is None else perf_counter() + seconds
+        for worker in self._workers:
+            worker.join(None if until is None else max(0.0, until - perf_counter()))
+        return not any(worker.is_alive() for worker in self._workers)
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
             job.began = perf_counter()
             try:
-                result = self._done(job)
+                with self._turns:
+                    result = self._done(job)
             except BaseException as error:
-                self._end(perf_counter() - job.began)
+                self._end(job, perf_counter() - job.began)
                 job.future.set_exception(error)
             else:
-                self._end(perf_counter() - job.began)
+                self._end(job, perf_counter() - job.began)
                 job.future.set_result(result)
 
     def _done(self, job: Job) -> Any:
@@ -188,16 +202,17 @@ class Queue:
             if self.stopping:
                 return None
             client, jobs = next(iter(self._waiting.items()))
-            self.running = jobs.popleft()
-            self.running.future.set_running_or_notify_cancel()
+            job = jobs.popleft()
+            self._running.append(job)
+            job.future.set_running_or_notify_cancel()
             del self._waiting[client]
             if jobs:
                 self._waiting[client] = jobs  # behind all others
-            return self.running
+            return job
 
-    def _end(self, seconds: float) -> None:
+    def _end(self, job: Job, seconds: float) -> None:
         with self._changed:
-            self.running = None
+            self._running.remove(job)
             self._seconds.append(seconds)
 
     def _retry_after(self, waiting: int) -> int:
@@ -215,6 +230,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._ended_a_process, self.note = _read(path)  # by key, how often
+        self._begun: dict[str, int] = {}  # the attempts at jobs that have not ended
 
     def attempts(self, key: str) -> int:
         """Return how often a process ended while it worked on this job."""
@@ -222,12 +238,15 @@ class Journal:
 
     def begin(self, key: str) -> None:
         """Count an attempt before it is made. Raises RoomError if the disk is full."""
-        self._write({**self._ended_a_process, key: self.attempts(key) + 1})
+        attempts = {key: self.attempts(key) + 1}
+        self._write({**self._ended_a_process, **self._begun, **attempts})
+        self._begun |= attempts
 
     def end(self, key: str) -> None:
         """Forget the attempts at a job that the process has outlived."""
         self._ended_a_process.pop(key, None)
-        self._write(self._ended_a_process)
+        self._begun.pop(key, None)
+        self._write({**self._ended_a_process, **self._begun})
 
     def _write(self, attempts: dict[str, int]) -> None:
         write(self.path, json.dumps(attempts).encode())

@@ -36,6 +36,7 @@ from ui.service.settings import EDITS, SERVED, offered
 from ui.service.styles import OWN, Style, read_styles
 
 JOURNAL = "queue.json"  # in the run folder
+JOBS_AT_ONCE = 8  # that workers draw
 CLAIMS_KEPT = 10_000  # images whose claims are remembered
 Claims = tuple[tuple[str, bool], ...]  # of a prompt, and whether each holds in an image
 NO_UPLOADS: Mapping[str, Path] = MappingProxyType({})
@@ -77,7 +78,8 @@ class Service:
         self.rerankers = {} if self.engine.scorer is not None else self.engine.known_rerankers()
         self.history = History(self.folder.path)
         self._claims: OrderedDict[tuple[int, int], Claims] = OrderedDict()
-        self.queue = Queue(self.folder.path / JOURNAL)
+        at_once = 1 if self.engine.workers is None and self.engine.ray is None else JOBS_AT_ONCE
+        self.queue = Queue(self.folder.path / JOURNAL, at_once, self.engine.turns)
 
     @property
     def models(self) -> dict[str, Spec]:

@@ -73,21 +73,25 @@ def routes(service: Service, choices: Choices) -> APIRouter:
     @router.get("/progress")
     def progress(http: HttpRequest, skip_current_image: bool = False) -> ProgressAnswer:
         """Return how far the job in the making is."""
-        job = service.queue.running
-        own = job is not None and job.client == client(http)
-        return _progress(job, len(service.queue), with_image=own and not skip_current_image)
+        own = _own(service, http)
+        job = next(iter((*own, *service.queue.running)), None)
+        return _progress(job, len(service.queue), with_image=bool(own) and not skip_current_image)
 
     @router.post("/interrupt")
     async def interrupt(http: HttpRequest) -> dict[str, Any]:
-        """Finish the client's own job as it is."""
-        job = service.queue.running
-        if job is not None and job.client == client(http):
+        """Finish the client's own jobs as they are."""
+        for job in _own(service, http):
             job.cancel.finish_now()
         return {}
 
     # The images of a request are made side by side here, so there is none to go on with.
     router.post("/skip")(interrupt)
     return router
+
+
+def _own(service: Service, http: HttpRequest) -> list[Job]:
+    """Return the client's jobs in the making."""
+    return [job for job in service.queue.running if job.client == client(http)]
 
 
 async def _draw(
