@@ -94,6 +94,9 @@ class Dispatch:
         """
         asker, has_told = self._asker(), False
         asker.wanted = number
+        if number in asker.waiting:  # perhaps behind so much that results of that pile up
+            asker.waiting.remove(number)
+            asker.waiting.appendleft(number)
         while number not in asker.results:
             if asker.error is not None:
                 error, asker.error = asker.error, None

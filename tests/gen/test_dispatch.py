@@ -37,6 +37,7 @@ class FakeCrew:
         self.replaced = self.most_results = 0
         self.absent: set[int] = set()
         self.cancelled: list[bool] = []
+        self.give_up_at = 10 * HANG
         self.cancelled_tasks: set[int] = set()
         self.closed = False
         self._due: list[tuple[float, int, int, int, str]] = []  # when, order, worker, task, end
@@ -54,6 +55,7 @@ class FakeCrew:
         self.drawn[number] += 1
 
     def wait(self, seconds: float) -> list[Report]:
+        assert self.now < self.give_up_at, "it waits for ever"
         if not self._due or self._due[0][0] > self.now + seconds:
             self.now += seconds
             return []
@@ -213,6 +215,15 @@ def test_after_a_stop_nothing_comes_and_the_workers_are_told(task: Task) -> None
     assert dispatch.result(again, ignore_events, told, Cancel()) == [piece(again)]
 
 
+def test_what_is_wanted_is_done_before_results_of_all_else_are_taken(task: Task) -> None:
+    dispatch, crew = dispatch_of(2, lambda *_: (1.0, ""))
+    numbers = [dispatch.add(task, ignore_events) for _ in range(40)]
+    # As a prompt that an earlier run has begun, whose tasks come after those of the next ones.
+    crew.give_up_at = 1000.0
+    for number in (numbers[-1], *numbers[:-1]):
+        assert dispatch.result(number, ignore_events, told, Cancel()) == [piece(number)]
+
+
 def test_a_worker_is_never_given_more_than_two_tasks(task: Task) -> None:
     dispatch, crew = dispatch_of(2, lambda *_: (5.0, ""))
     for _ in range(50):
@@ -258,26 +269,29 @@ def in_threads(dispatch: Dispatch, turns: Turns, works: Sequence[Callable[[], An
         return [future.result(60) for future in [pool.submit(work, own) for own in works]]
 
 
-def test_threads_get_their_results_in_turn(task: Task) -> None:
-    turns = Turns()
+def test_tasks_of_threads_are_begun_in_turn(task: Task) -> None:
+    turns, added = Turns(), threading.Barrier(3)
     crew = FakeCrew(2, lambda *_: (1.0, ""))
     dispatch = Dispatch(crew, lambda: crew.now, turns)
-    ended: dict[int, float] = {}
+    number_of: dict[int, int] = {}
 
     def ask(number: int) -> int:
         own = [dispatch.add(task, ignore_events) for _ in range(number)]
+        number_of.update(dict.fromkeys(own, number))
+        turns.__exit__()
+        added.wait(timeout=60)
+        turns.__enter__()
         found = [p for each in own for p in dispatch.result(each, ignore_events, told, Cancel())]
-        ended[number] = crew.now
         assert found == [piece(each) for each in own]
         return number
 
     works = [partial(ask, 60), partial(ask, 3), partial(ask, 4)]
     assert in_threads(dispatch, turns, works) == [60, 3, 4]
     assert set(crew.drawn.values()) == {1}
-    # 67 seconds of work for two: the small ones need not wait for the large one.
-    assert ended[3] < 12
-    assert ended[4] < 14
-    assert ended[60] < 36
+    begun = [number_of[each] for each in crew.drawn]  # in their order
+    # Four are begun before others have added theirs; then the small ones wait for no large one.
+    assert begun[:20].count(3) == 3
+    assert begun[:20].count(4) == 4
 
 
 def test_a_stop_and_an_error_are_their_own_thread_s(task: Task) -> None:

@@ -113,7 +113,8 @@ def test_a_worker_that_is_killed_costs_nothing(
 def test_when_the_driver_ends_so_do_the_workers_and_the_same_command_resumes(
     machine: list[str], tmp_path: Path, number: int
 ) -> None:
-    asked = ["-f", str(rows(tmp_path, candidates=8, top_k=1)), *machine, "--batch-size", "2"]
+    # One at a time: the rest of a micro-batch, drawn by itself, may differ by rounding.
+    asked = ["-f", str(rows(tmp_path, candidates=6, top_k=1)), *machine, "--batch-size", "1"]
     assert main([*asked, "-o", str(tmp_path / "one")]) == 0
     command = [*asked, "-o", str(tmp_path / "two"), "--workers", "2"]
     driver = subprocess.Popen([sys.executable, "-m", "gen", *command], stderr=subprocess.DEVNULL)
