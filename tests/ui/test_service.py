@@ -6,8 +6,9 @@ from pathlib import Path
 import fake_models
 import pytest
 
-from gen.engine import Outcome
+from gen.engine import Engine, Outcome
 from gen.errors import InputError, RoomError
+from gen.run_folder.folder import RunFolder
 from gen.settings.request import Request
 from ui.service.catalog import UnknownModelError, read_catalog
 from ui.service.queue import StoppingError
