@@ -202,8 +202,8 @@ def check(own: Request, spec: Spec) -> None:
     _extended_size(own, image.size)
     if own.search is not None and _grows_in_steps(own, spec):
         raise InputError(
-            "search: an image that grows in steps is not searched: give --width and --height, so "
-            "that it is drawn in one piece"
+            "search: an image that grows in steps is not searched: leave it out, or give width and "
+            "height of the whole, so that it is drawn in one piece"
         )
     if own.mask is None:
         return

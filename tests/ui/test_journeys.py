@@ -103,10 +103,19 @@ def test_rerankers_are_combined_and_a_search_is_asked_for(browser, site) -> None
     browser.reload(page)  # what was chosen is still chosen
     page.wait_for_function("document.querySelectorAll('#rerankers input:checked').length == 2")
     page.uncheck("#rerankers label:has-text('stickers-clip') input")
-    page.check("#search input")
+    for search in ("beam", "prune"):
+        page.click("#search input")
+        page.click(f"role=option[name='{search}']")
+        if search == "beam":  # which the sampler is not for; told at the field
+            draw(page, "a fox", candidates=6, top_k=2)
+            page.wait_for_selector("#search[data-invalid*='euler_a']")
+            page.click("[data-testid=toast-close]")
+    page.fill("#budget input, #budget textarea", "60")
     drawn(page, "a fox", candidates=6, top_k=2, steps=8)
     assert page.locator("#draw-known .parts").count() == 0
     assert noted(site.folder, "searched")
+    asked = [line["request"] for line in noted(site.folder, "prompt")][-1]
+    assert (asked["search"], asked["budget"]) == ("prune", 60)
 
 
 def test_a_checkpoint_a_lora_and_a_style_of_ones_own(

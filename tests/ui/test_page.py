@@ -133,7 +133,7 @@ def test_what_a_hidden_field_holds_is_not_sent(service: Service, other: specs.Sp
         form = build_form(service, build_prompt(), *build_quick(service))
     values = ["a panda", ["other"], *[1] * len(form.fields)]
     assert form.asked(values).keys() == {
-        *("prompt", "model", "candidates", "top_k", "seed", "search", "upscale"),
+        *("prompt", "model", "candidates", "top_k", "seed", "search", "budget", "upscale"),
         *("guidance", "temperature"),
     }
     values = ["a panda", ["other", DEFAULT_MODEL], *[None] * len(form.fields)]

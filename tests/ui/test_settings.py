@@ -162,7 +162,7 @@ def test_every_visible_field_is_drawn_with(
         form = build_form(whole.service, build_prompt(), *build_quick(whole.service))
     shown = visible(form)
     taken = {name for name in MODEL_SETTINGS if any(name in spec.settings for spec in chosen)}
-    of_all = {"candidates", "top_k", "seed", "search", "upscale"}
+    of_all = {"candidates", "top_k", "seed", "search", "budget", "upscale"}
     assert set(shown) == of_all | (taken - LOCAL - WITH_AN_IMAGE)
     counts = {"candidates": 2, "top_k": 1}
 
@@ -177,7 +177,7 @@ def test_every_visible_field_is_drawn_with(
         return outcome.plan.request
 
     # What needs networks: see test_journeys and test_edits.
-    shown = [name for name in shown if name not in {"search", *OF_SECOND_PASS}]
+    shown = [name for name in shown if name not in {"search", "budget", *OF_SECOND_PASS}]
     for name in set(shown) - set(counts) - {"seed"}:
         assert getattr(drawn([name]), name) == some(SETTINGS[name])
     drawn(shown)

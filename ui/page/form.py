@@ -11,7 +11,7 @@ from gradio.components import Component
 
 from gen.models import Spec
 from gen.plan import DEFAULT_CANDIDATES, DEFAULT_TOP_K, draw_seed
-from gen.search.schedule import PRUNE
+from gen.search.schedule import BEAM, PRUNE
 from gen.settings import Setting, Value
 from gen.settings.request import EXACT_IN_JSON, MODEL_SETTINGS, SETTINGS, Request
 from gen.settings.vocabulary import unknown_words
@@ -23,8 +23,9 @@ from ui.service.styles import PLACE, Style, apply
 LEFT = "default"  # what a field says that is left to each model
 COUNTS: Mapping[str, Value] = {"candidates": DEFAULT_CANDIDATES, "top_k": DEFAULT_TOP_K}
 PLAIN: Mapping[str, str] = {"top_k": "Keep the best", "init_image": "The image"}
+SEARCHES = (PRUNE, BEAM)
 FLAG = re.compile(r"--([a-z][a-z-]+)")
-SEARCHING = "begins more candidates than it finishes, and goes on with the best half-way"
+SEARCHING = "begins more than it finishes; prune goes on with the best, beam also branches them"
 EXAMPLES = (
     "a panda to the left of a red balloon",
     "three strawberries on a light blue background",
@@ -66,8 +67,8 @@ class Form:
         given = dict(zip(self.fields, rest, strict=False))
         more = [*rest[len(self.fields) :], *[None] * (len(self.controls) - len(values))]
         *weights, given["vae"], styles, _ = more
-        if isinstance(given.get("search"), bool):
-            given["search"] = PRUNE if given["search"] else None
+        if not given.get("search"):
+            given["budget"] = None  # which is a search's
         given["lora"] = ",".join(
             f"{name}:{weight:g}" for name, weight in zip(self.loras, weights, strict=True) if weight
         )
@@ -187,7 +188,7 @@ def build_form(
     with gr.Row(elem_id="drawing-settings"):
         for name in service.offered(models.values()):
             fields[name] = field_of(SETTINGS[name], first)
-    for name in ("search", "upscale"):
+    for name in ("search", "budget", "upscale"):
         fields[name] = field_of(SETTINGS[name], first)
     loras, vaes = service.catalog.loras, service.catalog.vaes
     with gr.Accordion("LoRAs", visible=bool(loras), open=True, elem_id="loras"):
@@ -246,7 +247,9 @@ def field_of(
     that of the tab that it is `within`, if it has one.
     """
     if setting.name == "search":
-        return gr.Checkbox(bool(value), label="Search", info=SEARCHING, elem_id="search")
+        shown = value if value in SEARCHES else ""
+        choices = [("none", ""), *SEARCHES]
+        return gr.Dropdown(choices, value=shown, label="Search", info=SEARCHING, elem_id="search")
     default = default_of(setting.name, chosen) if value is None else value
     facts: dict[str, Any] = {
         "label": label_of(setting.name),

@@ -17,6 +17,7 @@ LIMITS: Mapping[str, int] = {
     "prior_steps": 250,
     "candidates": 128,
     "prior_candidates": 256,
+    "budget": 128 * 1024,  # what the most candidates take of image tokens
     "upscale": 4,
 }
 KEYS = ("models", "settings", "delete", "most")
