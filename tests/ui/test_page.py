@@ -70,7 +70,7 @@ def test_every_setting_of_a_model_has_a_field_with_its_default(service: Service)
     }  # LoRAs have sliders
     with_an_image = {*EDITS, "init_image_hash", "mask_hash"}
     taken = {name for each in present for name in each.settings} - of_files - with_an_image
-    whole = {"prompt", "model", "seed", "candidates", "top_k", "search", "upscale"}
+    whole = {"prompt", "model", "seed", "candidates", "top_k", "search", "budget", "upscale"}
     assert fields.keys() == whole | taken
     assert {name: fields[name].value for name in spec.defaults} == {
         name: str(value) for name, value in spec.defaults.items()

@@ -247,9 +247,11 @@ def field_of(
     that of the tab that it is `within`, if it has one.
     """
     if setting.name == "search":
-        shown = value if value in SEARCHES else ""
         choices = [("none", ""), *SEARCHES]
-        return gr.Dropdown(choices, value=shown, label="Search", info=SEARCHING, elem_id="search")
+        chosen_one = value if value in SEARCHES else ""
+        return gr.Dropdown(
+            choices, value=chosen_one, label="Search", info=SEARCHING, elem_id="search"
+        )
     default = default_of(setting.name, chosen) if value is None else value
     facts: dict[str, Any] = {
         "label": label_of(setting.name),
