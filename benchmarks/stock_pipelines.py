@@ -104,7 +104,10 @@ def _draw_both(name: str, checkout: Path, folder: Path) -> str:
         }:
             return "no small parts in the tests"
         parts = {part: value for part, value in parts.items() if part in takes}
-        parts["scheduler"] = diffusers.DDIMScheduler()
+        is_parallel = name == "StableDiffusionParadigmsPipeline"
+        parts["scheduler"] = getattr(
+            diffusers, "DDIMParallelScheduler" if is_parallel else "DDIMScheduler"
+        )()
     stock = getattr(diffusers, name)(**parts)
     for part in stock.components.values():
         if isinstance(part, torch.nn.Module):
@@ -190,7 +193,7 @@ def _part(kind: str, name: str, folder: Path) -> Any:
         if not (folder / "clip").is_dir():
             conftest.write_tokenizer(folder / "clip")
         return transformers.CLIPTokenizer.from_pretrained(folder / "clip", model_max_length=77)
-    if "Tokenizer" in kind:
+    if "Tokenizer" in kind or kind == "AutoProcessor":
         return words if "T5" in kind or "t5" in name else stock_parts.bytes_tokenizer()
     if "t5" in name:
         return transformers.T5EncoderModel(t5)
@@ -208,6 +211,8 @@ def _part(kind: str, name: str, folder: Path) -> Any:
                   "out_hidden_size": 16}  # fmt: skip
         config = transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision)
         return transformers.Qwen2_5_VLForConditionalGeneration(config)
+    if "llama" in name:
+        return transformers.LlamaForCausalLM(transformers.LlamaConfig(**stock_parts.SMALL))
     raise OSError(f"no {kind} is made here for {name}")
 
 

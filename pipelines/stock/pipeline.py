@@ -39,14 +39,17 @@ from pipelines.stock.spec import read_spec
 
 THEIR_NAMES = {"steps": "num_inference_steps", "guidance": "guidance_scale"}
 IMAGES = ("image", "control_image")  # of the parameters of stock pipelines
-# Whose signatures do not tell that they need an image, and what is made that is none.
-NEED_AN_IMAGE = (
+# Whose signatures do not tell that they need more than text, and what is made that is no image.
+NEED_MORE = (
     "QwenImageEditPipeline",
     "QwenImageEditPlusPipeline",
     "QwenImageLayeredPipeline",
     "LongCatImageEditPipeline",
     "HunyuanImageRefinerPipeline",
     "BriaFiboEditPipeline",
+    "StableDiffusionGLIGENPipeline",
+    "StableDiffusionGLIGENTextImagePipeline",
+    "StableDiffusionPix2PixZeroPipeline",
 )
 NO_IMAGE: Mapping[str, str] = {
     "ShapEPipeline": "views of a shape",
@@ -182,7 +185,7 @@ def _check_kind(folder: Path, kind: Any) -> None:
         p.name for p in takes if p.name in IMAGES and "None" not in str(p.annotation)
     }
     has_text = needs <= {"self", "prompt"} and "prompt" in names and "mask_image" not in names
-    if not has_text or kind.__name__ in NEED_AN_IMAGE:
+    if not has_text or kind.__name__ in NEED_MORE:
         raise WeightsError(f"{folder} holds a {kind.__name__}, which draws from more than text")
     returned = {
         entry.name

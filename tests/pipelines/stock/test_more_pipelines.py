@@ -289,6 +289,8 @@ def test_what_a_call_raises_is_told_in_one_line() -> None:
         ("QwenImageLayeredPipeline", "draws from more than text"),
         ("LongCatImageEditPipeline", "draws from more than text"),
         ("BriaFiboEditPipeline", "draws from more than text"),
+        ("StableDiffusionGLIGENPipeline", "draws from more than text"),
+        ("StableDiffusionPix2PixZeroPipeline", "draws from more than text"),
         ("KandinskyV22PriorPipeline", "makes image_embeds, negative_image_embeds, not an image"),
         ("StableAudioPipeline", "makes audios, not an image"),
         ("StableDiffusionInstructPix2PixPipeline", "draws from more than text"),

@@ -192,11 +192,25 @@ def bria(tokenizer: Any) -> Any:
     )  # fmt: skip
 
 
+def with_its_parts(name: str, make: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Another pipeline of the same parts, as those with perturbed attention are."""
+
+    def made(tokenizer: Any) -> Any:
+        import diffusers
+
+        return getattr(diffusers, name)(**make(tokenizer).components)
+
+    made.__name__ = name
+    return made
+
+
 PIPELINES: dict[str, Callable[[Any], Any]] = {
     each.__name__: each
     for each in (
         chroma, aura_flow, sana, cogview3, hunyuan_dit,
         kandinsky3, ovis, bria,
+        with_its_parts("HunyuanDiTPAGPipeline", hunyuan_dit),
+        with_its_parts("SanaPAGPipeline", sana),
     )
 }  # fmt: skip
 
