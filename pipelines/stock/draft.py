@@ -57,6 +57,8 @@ class StockDraft(Draft):
     def _advance(self, count: int) -> None:
         """Go on; if it raises, the candidate in the making is begun anew by the next step."""
         for _ in range(count):
+            if self.done >= self.total:  # a call may make fewer steps than it was asked for
+                return
             try:
                 self._step()
             except BaseException:

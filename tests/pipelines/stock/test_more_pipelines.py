@@ -260,6 +260,14 @@ def test_calls_with_other_numbers_of_steps(steps: int) -> None:
     assert [image.size for image in images if image is not None] == [(4, 4)] * 2
 
 
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 5])
+def test_all_steps_at_once_of_calls_with_other_numbers(steps: int) -> None:
+    with StockDraft(_Stock(steps), {}, [1, 2], 3, torch.device("cpu")) as draft:
+        while draft.done < draft.total:
+            draft.step(draft.total - draft.done)
+        assert [image.size for image in draft.images() if image is not None] == [(4, 4)] * 2
+
+
 def test_what_a_call_raises_is_told_in_one_line() -> None:
     for error, expected in (
         (ValueError("no\nsuch size"), WeightsError),
