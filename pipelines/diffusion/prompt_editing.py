@@ -12,6 +12,8 @@ nothing of this stays as it is: brackets that weigh words are read by `prompt_we
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import groupby
 
 from pipelines.settings import InputError
 
@@ -85,8 +87,8 @@ def moments(
     found: dict[Moment, None] = {}
     made = []
     for step in range(1, steps_apart + 1):
-        texts = tuple(Part("".join(_at(nodes, step, steps)), weight) for nodes, weight in joined)
-        moment = Moment(texts, None if negative is None else "".join(_at(negative, step, steps)))
+        texts = tuple(Part(_at(nodes, step, steps), weight) for nodes, weight in joined)
+        moment = Moment(texts, None if negative is None else _at(negative, step, steps))
         found.setdefault(moment)
         if len(found) > MOST_TEXTS:
             raise InputError(
@@ -123,8 +125,8 @@ def changing(prompt: str) -> Iterator[str]:
     """Yield what changes a prompt or joins others to it, as it stands there."""
     yield from dict.fromkeys(AND.findall(prompt))
     if "[" in prompt:
-        tokens = _TOKENS.findall(prompt)
-        for start, end in _find(tokens).closing.items():
+        tokens, found = _find(prompt)
+        for start, end in found.closing.items():
             yield _shown(tokens, start, end)
 
 
@@ -132,8 +134,7 @@ def misunderstood(prompt: str, steps: int) -> Iterator[str]:
     """Yield a line for each bracket that does not do what it seems to be meant for."""
     if "[" not in prompt:
         return
-    tokens = _TOKENS.findall(prompt)
-    found = _find(tokens)
+    tokens, found = _find(prompt)
     for start, end in found.odd:
         yield (
             f"{_shown(tokens, start, end)} only weighs its words: a text that changes is "
@@ -167,8 +168,7 @@ def _nodes(text: str, syntax: str) -> Nodes:
     """Read the brackets of a text that change it."""
     if syntax == "plain" or "[" not in text:
         return (text,)
-    tokens = _TOKENS.findall(text)
-    found = _find(tokens)
+    tokens, found = _find(text)
     closing = found.closing
     if not closing:
         return (text,)
@@ -183,11 +183,20 @@ def _nodes(text: str, syntax: str) -> Nodes:
         elif at in found.borders:
             opened[-1].append([])
         elif starts and at == closing[starts[-1]]:
-            pieces = tuple(tuple(piece) for piece in opened.pop())
+            pieces = tuple(map(_with_whole_texts, opened.pop()))
             opened[-1][-1].append(_change(pieces) if starts.pop() in found.timed else Turn(pieces))
         else:
             opened[-1][-1].append(token)
-    return tuple(opened[0][0])
+    return _with_whole_texts(opened[0][0])
+
+
+def _with_whole_texts(piece: list[str | Change | Turn]) -> Nodes:
+    """Join what is read in tokens: each step goes through all nodes."""
+    nodes: list[str | Change | Turn] = []
+    for is_text, group in groupby(piece, lambda node: isinstance(node, str)):
+        found = list(group)
+        nodes += ["".join(map(str, found))] if is_text else found
+    return tuple(nodes)
 
 
 def _change(pieces: tuple[Nodes, ...]) -> Change:
@@ -207,9 +216,11 @@ class _Brackets:
     odd: list[tuple[int, int]] = field(default_factory=list)  # nearly such brackets
 
 
-def _find(tokens: list[str]) -> _Brackets:
-    """Find the brackets that change a text; one that does not fit leaves those around it alone."""
-    found = _Brackets()
+@lru_cache(8)  # a prompt is looked at several times: for its notes, its steps, its last words
+def _find(text: str) -> tuple[list[str], _Brackets]:
+    """Return a text in tokens, and the brackets that change it; one that does not fit leaves those
+    around it alone."""
+    tokens, found = _TOKENS.findall(text), _Brackets()
     opened: list[tuple[int, dict[str, list[int]]]] = []  # where, and the signs in it
     for at, token in enumerate(tokens):
         if token in ("(", "["):
@@ -223,7 +234,7 @@ def _find(tokens: list[str]) -> _Brackets:
                 _sort(found, tokens, start, at, signs)
         elif opened and token in (":", "|"):
             opened[-1][1][token].append(at)
-    return found
+    return tokens, found
 
 
 def _sort(
@@ -247,12 +258,10 @@ def _steps_before(when: str, steps: int) -> int:
     return int(float(when) * (steps if "." in when else 1))
 
 
-def _at(nodes: Nodes, step: int, steps: int) -> Iterator[str]:
-    for node in nodes:
-        if isinstance(node, str):
-            yield node
-        else:
-            yield from _at(node.at(step, steps), step, steps)
+def _at(nodes: Nodes, step: int, steps: int) -> str:
+    return "".join(
+        node if isinstance(node, str) else _at(node.at(step, steps), step, steps) for node in nodes
+    )
 
 
 def _last(nodes: Nodes, steps: int) -> Iterator[str]:

@@ -48,7 +48,7 @@ def read_rules(path: Path) -> Rules:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not TOML: {error}") from error
     if unknown := values.keys() - set(KEYS):
         raise InputError(f"{path}: unknown {', '.join(sorted(unknown))}; known: {', '.join(KEYS)}")

@@ -1,6 +1,7 @@
 """What comes with weights: headers of safetensors files, JSON configs, names of files."""
 
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -60,6 +61,11 @@ def _peft(data: bytes) -> list[torch.Tensor]:
     return [
         torch.ones(1) * scale_of(Settings(parse_json(data)), TARGET, parts, r) for r in (2, None)
     ]
+
+
+def _named(text: str) -> object:
+    """Find models by a name; what is a folder on this disk is none."""
+    return None if os.path.isdir(text) else (families.find(text), rerank.model.specs.find(text))
 
 
 PARSERS = [
@@ -164,7 +170,7 @@ PARSERS = [
     ),
     Parser(
         name="names of models",
-        read=lambda text: (families.find(text), rerank.model.specs.find(text)),
+        read=_named,
         refuses=(WeightsError,),
         signs=("org/name", "@", "~", "..", "\0", ".safetensors", "-"),
         examples=("org/name@main", "stickers"),
