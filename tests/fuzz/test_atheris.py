@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from fuzzing import SECONDS, all_parsers
 
-pytest.importorskip("atheris", reason="atheris is not installed: pip install atheris")
 pytestmark = pytest.mark.skipif(SECONDS < 120, reason="takes longer than the suite has")
 PARSERS = [parser.name for parser in all_parsers()]
 
