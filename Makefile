@@ -21,7 +21,7 @@ quick: $(VENV)/test.stamp lint
 
 # What may go wrong, row by row, with the tests that hold each.
 faults: $(VENV)/test.stamp
-	$(BIN)/python tests/test_faults.py $(PYTEST)
+	PYTHONPATH=. $(BIN)/python tests/test_faults.py $(PYTEST)
 
 # Every parser of what strangers send, for an hour; `make test` does it for half a minute.
 fuzz: $(VENV)/test.stamp

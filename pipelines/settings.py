@@ -66,11 +66,12 @@ class Setting:
         invalid."""
         if self.kind is bool:
             return self.check(SPELLINGS.get(text.strip().lower(), text))
-        if self.kind is int and re.fullmatch(r"[+-]?[0-9]{1,30}", text.strip()):
-            return self.check(int(text))
+        stripped = text.strip()  # of more than `int` and `float` take off
+        if self.kind is int and re.fullmatch(r"[+-]?[0-9]{1,30}", stripped):
+            return self.check(int(stripped))
         if self.kind is float:
             try:
-                return self.check(float(text))
+                return self.check(float(stripped))
             except ValueError as error:
                 raise self._error(text) from error
         return self.check(text)

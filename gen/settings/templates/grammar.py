@@ -44,13 +44,13 @@ _METHODS = {
     "@": SamplingMethod.CYCLICAL,
 }
 _METHOD = re.compile(r"\s*([~!@])")
-_BOUNDS = re.compile(r"\s*(\d{1,4})?\s*(-)?\s*(\d{1,4})?\s*")
+_BOUNDS = re.compile(r"\s*+(\d{1,4})?\s*+(-)?\s*+(\d{1,4})?\s*+")
 _SEPARATOR = re.compile(r"[ -#%-~]*")  # printable, no $
 _WEIGHT = re.compile(r"\s*(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})::")
 _ODD_WEIGHT = re.compile(r"\s*[+-]?[\d.]+::")
-_NAME = r"\s*([A-Za-z_-][A-Za-z0-9_-]*)\s*"
-_ASSIGNED = re.compile(_NAME + r"(\?)?\s*=\s*(!)?\s*")
-_ACCESSED = re.compile(_NAME + r"(:\s*)?")
+_NAME = r"\s*+([A-Za-z_-][A-Za-z0-9_-]*+)\s*+"
+_ASSIGNED = re.compile(_NAME + r"(\?)?\s*+=\s*+(!)?\s*+")
+_ACCESSED = re.compile(_NAME + r"(:\s*+)?")
 _WITH_VARIABLES = re.compile(r"([^(]*)\(([^)]+)\)")
 
 
