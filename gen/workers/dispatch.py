@@ -37,7 +37,6 @@ class Asker:
     wanted: int | None = None  # the task whose result it waits for
     step: Step | None = None  # of that
     notes: list[str] = field(default_factory=list)
-    error: Exception | None = None
 
 
 class Dispatch:
@@ -59,6 +58,7 @@ class Dispatch:
         self._numbers = itertools.count()
         self._tasks: dict[int, Task] = {}  # all that are neither taken nor dropped
         self._asker_of: dict[int, Asker] = {}  # by task
+        self._errors: dict[int, Exception] = {}  # by task, until it is asked for or dropped
         self._askers: dict[int, Asker] = {}  # by thread
         self._given: list[list[int]] = [[] for _ in range(crew.size)]  # by worker, in its order
         self._began = [0.0] * crew.size  # when each worker began the first of them
@@ -98,16 +98,15 @@ class Dispatch:
             asker.waiting.remove(number)
             asker.waiting.appendleft(number)
         while number not in asker.results:
-            if asker.error is not None:
-                error, asker.error = asker.error, None
-                raise error
-            own = [each for each, of in self._asker_of.items() if of is asker]
+            if number in self._errors:
+                raise self._errors.pop(number)
             if cancel.stopped:
+                own = self._tasks_of(asker)
                 self.crew.cancel(own, finish=False)
                 self.forget(own)
                 return ()
             if cancel.finishing and not has_told:
-                self.crew.cancel(own, finish=True)
+                self.crew.cancel(self._tasks_of(asker), finish=True)
                 self.forget(list(asker.waiting))
                 has_told = True
             if number not in self._tasks:
@@ -129,6 +128,7 @@ class Dispatch:
         """Drop tasks; results of those that are begun are not looked at."""
         for number in numbers:
             self._tasks.pop(number, None)
+            self._errors.pop(number, None)
             if (asker := self._asker_of.pop(number, None)) is not None:
                 asker.results.pop(number, None)
                 if number in asker.waiting:
@@ -201,9 +201,13 @@ class Dispatch:
             asker.notes.append(text)
 
     def _raise(self, asker: Asker, error: Exception) -> None:
-        """Let an asker's next result be this error, and drop its tasks."""
-        self.forget([number for number, of in [*self._asker_of.items()] if of is asker])
-        asker.error = error
+        """Drop an asker's tasks, and let this error be what comes of each."""
+        own = self._tasks_of(asker)
+        self.forget(own)
+        self._errors |= dict.fromkeys(own, error)
+
+    def _tasks_of(self, asker: Asker) -> list[int]:
+        return [number for number, of in self._asker_of.items() if of is asker]
 
     def _end(self, worker: int, number: int) -> None:
         """Take note that a worker is through with a task."""

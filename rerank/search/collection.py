@@ -166,7 +166,7 @@ class Collection:
     def _blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield numbers and features of all images, so many at once as memory is meant to hold."""
         waiting: list[tuple[np.ndarray, np.ndarray]] = []
-        for first, each in zip(self._first, self._features, strict=False):
+        for first, each in zip(self._first[:-1], self._features, strict=True):
             try:
                 rows, features = each.read(self.reranker.width)
             except (ValueError, OSError) as error:

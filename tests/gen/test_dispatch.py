@@ -224,6 +224,19 @@ def test_what_is_wanted_is_done_before_results_of_all_else_are_taken(task: Task)
         assert dispatch.result(number, ignore_events, told, Cancel()) == [piece(number)]
 
 
+def test_an_error_that_nobody_asked_for_is_not_that_of_the_next_job(task: Task) -> None:
+    dispatch, _ = dispatch_of(1, lambda _, number: (1.0, "InputError" if number == 1 else ""))
+    first, bad = (dispatch.add(task, ignore_events) for _ in range(2))
+    assert dispatch.result(first, ignore_events, told, Cancel()) == [piece(first)]
+    dispatch.add(task, ignore_events)  # the failure is taken in meanwhile
+    with pytest.raises(InputError):
+        dispatch.result(bad, ignore_events, told, Cancel())
+    dispatch.forget(range(3))  # as whoever was at them does, for whatever reason it ends
+    again = dispatch.add(task, ignore_events)
+    assert dispatch.result(again, ignore_events, told, Cancel()) == [piece(again)]
+    assert not dispatch._errors
+
+
 def test_a_worker_is_never_given_more_than_two_tasks(task: Task) -> None:
     dispatch, crew = dispatch_of(2, lambda *_: (5.0, ""))
     for _ in range(50):
