@@ -25,22 +25,22 @@ faults: $(VENV)/test.stamp
 
 # Every parser of what strangers send, for an hour; `make test` does it for half a minute.
 fuzz: $(VENV)/test.stamp
-	FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} $(BIN)/python -m pytest -s tests/fuzz $(PYTEST)
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} $(BIN)/python -m pytest --timeout 0 -s tests/fuzz $(PYTEST)
 
 # The server under each attack that we know, and ended during each; `make test` tries a few.
 attacks: $(VENV)/test.stamp
-	ATTACK_SECONDS=$${ATTACK_SECONDS:-10} $(BIN)/python -m pytest -s tests/ui/test_attacks.py $(PYTEST)
+	ATTACK_SECONDS=$${ATTACK_SECONDS:-10} $(BIN)/python -m pytest --timeout 0 -s tests/ui/test_attacks.py $(PYTEST)
 
 # A hundred plain runs killed, fifty searches and edits, and the server fifty times while it draws;
 # `make test` does a few of each.
 kills: $(VENV)/test.stamp
-	KILLS=$${KILLS:-100} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s tests/gen/test_kills.py \
+	KILLS=$${KILLS:-100} OMP_NUM_THREADS=1 $(BIN)/python -m pytest --timeout 0 -s tests/gen/test_kills.py \
 		tests/ui/test_kills.py $(PYTEST)
 
 # Actors of a Ray cluster of two nodes; Ray is larger than all else that tests need.
 ray: $(VENV)/test.stamp
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[ray]"
-	WITH_RAY=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gen/test_ray.py \
+	WITH_RAY=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --timeout 0 tests/gen/test_ray.py \
 		tests/rerank/test_ray_data.py $(PYTEST)
 
 lint: $(VENV)/test.stamp

@@ -31,6 +31,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Have failures told when they happen: a run that is ended early names none at its end."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if "CI" in os.environ and reporter is not None:
+        config.pluginmanager.register(ToldAtOnce(reporter))
+
+
+class ToldAtOnce:
+    """Writes each failure as one line, beside the dots."""
+
+    def __init__(self, reporter: pytest.TerminalReporter) -> None:
+        self.reporter = reporter
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Name the test, how long it took, and what it said at last."""
+        if report.failed:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            message = "" if crash is None else crash.message.partition("\n")[0]
+            line = f"FAILED {report.nodeid} ({report.duration:.0f} s) {message[:200]}"
+            self.reporter.ensure_newline()
+            self.reporter.write_line(line, red=True)
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Where CI is set, a test skipped for another reason than those expected is a failure."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")

@@ -9,6 +9,7 @@ plain text: a `$` or `%` that begins nothing, a `__` without a second one, `\\{`
 import re
 from collections.abc import Container
 from dataclasses import replace
+from functools import lru_cache
 
 from dynamicprompts.commands import (
     Command,
@@ -54,6 +55,7 @@ _ACCESSED = re.compile(_NAME + r"(:\s*+)?")
 _WITH_VARIABLES = re.compile(r"([^(]*)\(([^)]+)\)")
 
 
+@lru_cache(256)  # lines that name their own file are read again at each level
 def parse(template: str) -> Command:
     """Return the commands of a template. Raises InputError for what is not in the grammar."""
     return _Reader(template).all()
