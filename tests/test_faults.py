@@ -34,7 +34,7 @@ FAULTS = (
     Fault("prompts", "empty and control characters refused, dropped words told, Unicode kept"),
     Fault("prompt files that are none", "exit 2 with the path; a pipe is not waited for"),
     Fault("encodings of prompt files", "exit 2 with line and byte; BOM and CRLF are read"),
-    Fault("bad rows", "all are listed first, and nothing is drawn"),
+    Fault("bad rows", "the first fifty are listed, and nothing is drawn"),
     Fault("paths in rows", "refused; nothing is written outside the output folder"),
     Fault("very few and very many rows", "none: exit 2; bounded memory; a cap for a line"),
     Fault("output folders", "exit 2 or 5 before anything is drawn"),

@@ -29,6 +29,7 @@ from pipelines.checkpoints.configs import parse_json
 from pipelines.settings import Value
 
 LINE_CAP = 64 * 1024  # bytes
+MOST_BAD = 200  # rows, after which a file is read no further
 PROBLEMS_SHOWN = 50
 # What rows may say beside settings: a name, and what GenEval's files say of the wished-for scene.
 ANNOTATIONS = ("id", "tag", "include", "exclude")
@@ -94,8 +95,8 @@ class PromptFile:
     def check(self, accept: Callable[[Row], object]) -> int:
         """Read every row, hand each to `accept`, and return how many there are.
 
-        Raises one InputError that lists every bad row, be it by its text or because `accept`
-        raises InputError.
+        Raises one InputError that lists bad rows, the first ones, be it by their text or because
+        `accept` raises InputError.
         """
         count, bad = 0, 0
         problems: list[str] = []  # the first ones only: a file may have a million
@@ -116,10 +117,13 @@ class PromptFile:
                 bad += 1
                 if bad <= PROBLEMS_SHOWN:
                     problems.append(f"line {line}: {error}")
+                if bad == MOST_BAD:
+                    break
+        at_least = "at least " if bad == MOST_BAD else ""
         if bad > PROBLEMS_SHOWN:
-            problems.append(f"and {bad - PROBLEMS_SHOWN} more")
+            problems.append(f"and {at_least}{bad - PROBLEMS_SHOWN} more")
         if problems:
-            rows = "a bad row" if bad == 1 else f"{bad} bad rows"
+            rows = "a bad row" if bad == 1 else f"{at_least}{bad} bad rows"
             raise InputError("\n  ".join([f"{self.name}: {rows}, nothing was drawn:", *problems]))
         if count == 0:
             raise InputError(f"{self.name}: no prompts in it")

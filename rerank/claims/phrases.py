@@ -12,7 +12,7 @@ runs over is taken as a whole. Imports no torch.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from itertools import takewhile
 from typing import Any, TypeAlias
@@ -21,7 +21,7 @@ from rerank.claims.vocabulary import NUMBERS, Phrases
 
 Span = tuple[int, int]  # of words here, of characters in a sentence
 Found: TypeAlias = dict[str, Span]  # slot → where it is
-Element: TypeAlias = tuple[str, str, str, bool]
+Element: TypeAlias = tuple[str, str, frozenset[str], bool]
 
 DETERMINERS = frozenset({"a", "an", "the", "its", "his", "her", "their", "this", "that", "some"})
 VAGUE = frozenset({"several", "many", "few", "multiple", "various"})
@@ -107,6 +107,7 @@ LEFT_OVER = (  # "on pale blue", "at dusk", "highly detailed"
     "<loose>",
 )
 
+NOTHING: Element = ("", "", frozenset(), True)
 ELEMENT = re.compile(r"([=!]?)(?:<([^>]+)>|([^\s<?]+))(\??)")
 # A word, or a mark; of several marks in a row the first counts.
 TOKEN = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*|([,.;&])(?:\s*[,.;&])*")
@@ -121,11 +122,19 @@ class Matcher:
         self.spans = [token.span(1) if token[1] else token.span() for token in tokens]
         self.tables = tables
         self.begin = 0  # of the part that is being read
+        self._filled: dict[tuple[str, int, bool], tuple[tuple[int, Found], ...]] = {}
 
     def first(self, patterns: Iterable[str], at: int) -> tuple[int, Found] | None:
         """Return where the first pattern that fits there ends, and where its slots are."""
-        fits = (fit for pattern in patterns for fit in self._fits(_elements(pattern), at))
-        return next(fits, None)
+        word = self.word(at)
+        for pattern in patterns:
+            elements = _elements(pattern)
+            look, slot, words, optional = elements[0] if elements else NOTHING
+            if look or slot or optional or word in words:  # else it begins with another word
+                fit = next(self._fits(elements, at), None)
+                if fit is not None:
+                    return fit
+        return None
 
     def _fits(self, elements: tuple[Element, ...], at: int) -> Iterator[tuple[int, Found]]:
         """Yield each way in which elements fit there."""
@@ -133,9 +142,9 @@ class Matcher:
             yield at, {}
             return
         (look, slot, words, optional), *rest = elements
-        ways = self._slot(slot, at) if slot else self._one_of(words.split("|"), at)
+        ways = iter(self._slot(slot, at) if slot else self._one_of(words, at))
         if look:
-            if (next(iter(ways), None) is not None) == (look == "="):
+            if (next(ways, None) is not None) == (look == "="):
                 yield from self._fits(tuple(rest), at)
             return
         for stop, found in ways:
@@ -144,8 +153,14 @@ class Matcher:
         if optional:
             yield from self._fits(tuple(rest), at)
 
-    def _slot(self, slot: str, at: int) -> Iterator[tuple[int, Found]]:
-        """Yield each way in which a slot is filled there."""
+    def _slot(self, slot: str, at: int) -> tuple[tuple[int, Found], ...]:
+        """Return each way in which a slot is filled there; patterns that begin alike ask again."""
+        place = (slot, at, at == self.begin)
+        if place not in self._filled:
+            self._filled[place] = tuple(self._fill(slot, at))
+        return self._filled[place]
+
+    def _fill(self, slot: str, at: int) -> Iterator[tuple[int, Found]]:
         inner: Found = {}
         stops: Iterable[int] = ()
         if slot in PARTS:
@@ -161,7 +176,7 @@ class Matcher:
         for stop in stops:
             yield stop, inner | {slot: (at, stop)}
 
-    def _one_of(self, words: Sequence[str], at: int) -> Iterator[tuple[int, Found]]:
+    def _one_of(self, words: frozenset[str], at: int) -> Iterator[tuple[int, Found]]:
         if self.word(at) in words:
             yield at + 1, {}
 
@@ -237,6 +252,6 @@ OPEN_CLASSES: dict[str, Callable[[Matcher, int], list[int]]] = {
 def _elements(pattern: str) -> tuple[Element, ...]:
     """Take a pattern apart: looks ahead or not, slot, words, may be missing."""
     return tuple(
-        (look, slot, words, optional == "?")
+        (look, slot, frozenset(words.split("|")), optional == "?")
         for look, slot, words, optional in ELEMENT.findall(pattern)
     )

@@ -200,6 +200,14 @@ def test_all_bad_rows_are_listed_at_once(tmp_path: Path) -> None:
     assert "50 more" in lines[-1]
 
 
+def test_a_file_of_bad_rows_alone_is_not_read_to_its_end(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        rows_of(tmp_path, "a fox --seed x\n" * 10_000)
+    lines = str(caught.value).splitlines()
+    assert "at least 200 bad rows, nothing was drawn" in lines[0]
+    assert "at least 150 more" in lines[-1]
+
+
 def test_what_the_caller_refuses_is_a_bad_row_too(tmp_path: Path) -> None:
     path = tmp_path / "prompts.txt"
     path.write_text("a cat\na dog")

@@ -27,11 +27,6 @@ SIGNS = (
 )
 
 
-def _checked(prompt: str) -> list[list[str]]:
-    """Take a prompt apart as both kinds of models do, to the texts that are scored."""
-    return [split(prompt, words).changed(8) for words in (ENGLISH, read_vocabulary(FOLDER))]
-
-
 def _read(path: Path) -> list[str]:
     """Read a vocabulary, and a prompt by it."""
     (path.parent / "vocabulary.json").write_bytes(path.read_bytes())
@@ -39,12 +34,21 @@ def _read(path: Path) -> list[str]:
 
 
 PARSERS = [
-    Parser(
-        name="the claims of a prompt",
-        read=_checked,
-        refuses=(ValueError,),
-        signs=SIGNS,
-        examples=(PROMPT, "a photo of a cat riding a bicycle in front of a house that is red"),
+    *(
+        Parser(
+            name=name,
+            read=read,
+            refuses=(ValueError,),
+            signs=SIGNS,
+            examples=(PROMPT, "a photo of a cat riding a bicycle in front of a house that is red"),
+        )
+        for name, read in (
+            ("the claims of a prompt", lambda prompt: split(prompt, ENGLISH).changed(8)),
+            (
+                "the claims of a prompt by the words of a model",
+                lambda prompt: split(prompt, read_vocabulary(FOLDER)).changed(8),
+            ),
+        )
     ),
     Parser(
         name="the vocabulary of a model folder",
