@@ -84,6 +84,7 @@ def _command(options: argparse.Namespace) -> int:
         for line in notes.lines():
             complain(line, kind="note")
     if options.dry_run:
+        _check_scoring(options, _engine(options))
         return _dry_run(rows, survey)
     if options.plan:
         return _print_memory_estimate(options, rows, survey)
@@ -121,8 +122,7 @@ def _draw(
     options: argparse.Namespace, rows: Iterable[Row], survey: Survey, told: frozenset[str]
 ) -> int:
     engine = _engine(options)
-    check_explanations(engine, calibrate=options.calibrate, claims=options.claims)
-    engine.scorer_name()  # a wrong name shows now, not after the first images
+    _check_scoring(options, engine)
     cancel, failed = Cancel(), 0
     blocks: list[sheet.Block] = []
     rows, asked = tee(rows)
@@ -153,6 +153,12 @@ def _draw(
     return SOME_FAILED if failed else DONE
 
 
+def _check_scoring(options: argparse.Namespace, engine: Engine) -> None:
+    """Raise what is wrong with the rerankers that are named, before anything is drawn."""
+    check_explanations(engine, calibrate=options.calibrate, claims=options.claims)
+    engine.scorer_name()
+
+
 def _again(options: argparse.Namespace) -> int:
     settings = flags.given_settings(options)
     may_change = (*editing.FILES, "lora_dir", "upscale")
@@ -165,6 +171,9 @@ def _again(options: argparse.Namespace) -> int:
     plan = read_plan(options.again, options.model, changes)
     survey, cancel = Survey(), Cancel()
     survey.count(plan)
+    if options.dry_run:
+        terminal.write(json.dumps(plan.request.to_json(), ensure_ascii=False))
+        return DONE
     with _folder(options) as folder, _interrupts(cancel), Screen(options, survey) as screen:
         made = make_again(options.again, plan, engine, folder, screen.show, cancel)
         if made.result is None:

@@ -4,8 +4,9 @@ Plain lines hold a prompt, or a prompt and settings as `--flag value`, or `-s 7`
 short; blank lines and lines that begin with `#` are skipped. A file that ends in .jsonl, or whose
 first row begins with `{"`, holds one JSON object a line. Rows are read one at a time, so a file may
 be far larger than the memory.
-A .json file, or one that begins with `[{`, is read whole: an array of objects, or one object. In a
-.csv or .tsv file the first line names the columns; an empty cell says nothing.
+A .json file, or one that begins with `[{`, is read whole: an array of objects or of prompts, or one
+object. In a table, which a .csv or .tsv file is, and every file whose first line holds names of
+settings alone, that line names the columns; an empty cell says nothing.
 """
 
 import codecs
@@ -17,6 +18,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import copyfileobj
@@ -45,6 +47,21 @@ _SHORT = re.compile(rf"(-[{_OF_NUMBERS}])({_NUMBER})?|(-[{_OF_TEXTS}])([0-9]+)?"
 _QUOTED = re.compile(r'"([^"]+)"((?:\s+-.*)?)')
 LARGEST_JSON = 2**24  # bytes of a file that is read whole
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+FOUND_DELIMITERS = ",;\t"  # ";" is that of spreadsheets where a comma is in numbers
+# Never taken for plain lines.
+OTHER_FORMATS = {
+    **dict.fromkeys((".yaml", ".yml"), "YAML"),
+    **dict.fromkeys((".html", ".htm"), "HTML"),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "a spreadsheet"),
+    **dict.fromkeys((".docx", ".odt", ".rtf", ".pdf"), "a formatted document"),
+    ".toml": "TOML",
+    ".xml": "XML",
+    ".parquet": "Parquet",
+}
+_YAML = re.compile(r"---$|(-\s+)?prompts?:(\s|$)")  # its first line
+_PARAMETERS = re.compile(r"Steps: [0-9]+, |Negative prompt: ")  # of AUTOMATIC1111's text in images
+# At the end of a prompt, as InvokeAI's -C7.5.
+_UNKNOWN_FLAG = re.compile(r"(?:^|\s)(-[A-Za-z])[0-9.]{1,30}(?:\s+-[A-Za-z]\s?[\w.]{1,30})*$")
 SWALLOWING = ("prompt", "negative_prompt")  # take every word up to the next flag
 
 
@@ -80,8 +97,9 @@ class PromptFile:
         self.settings = {} if settings is None else dict(settings)
         self._file = _spooled(sys.stdin.buffer) if path == "-" else _opened(path)
         self._suffix = Path(path).suffix.lower()
-        self._refuse_other_formats()
         first = self._first_row()
+        self._refuse_other_formats(first)
+        self._delimiter = _delimiter(self._suffix, first)
         self._is_whole = self._suffix == ".json" or bool(re.match(r"\[\s*(\{|$)|\{$", first))
         self._is_json = self._suffix == ".jsonl" or bool(re.match(r'\{\s*"', first))
 
@@ -134,18 +152,20 @@ class PromptFile:
             return [row]
         return [replace(row, request=request) for request in all_choices(row.request)]
 
-    def _refuse_other_formats(self) -> None:
+    def _refuse_other_formats(self, first: str) -> None:
         self._file.seek(0)
-        start = self._file.read(4)
-        if self._suffix in (".yaml", ".yml"):
-            raise InputError(f"{self.name}: YAML is not read; save it as JSON, or as CSV")
-        if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        start = self._file.read(8)
+        found = "YAML" if _YAML.match(first) else OTHER_FORMATS.get(self._suffix)
+        if found is not None:
+            raise InputError(f"{self.name}: {found} is not read; save it as JSON, or as CSV")
+        is_marked = start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        if is_marked or bytes(4) in (start[::2], start[1::2]):
             raise InputError(f"{self.name}: is UTF-16: save it as UTF-8")
 
     def _rows(self) -> Iterator[tuple[int, str | dict[str, Any] | InputError]]:
         """Each row with the number of its line, or of its place in an array."""
-        if self._suffix in DELIMITERS:
-            return self._table_rows(DELIMITERS[self._suffix])
+        if self._delimiter is not None:
+            return self._table_rows(self._delimiter)
         return self._array_rows() if self._is_whole else self._lines()
 
     def _array_rows(self) -> Iterator[tuple[int, dict[str, Any] | InputError]]:
@@ -160,20 +180,33 @@ class PromptFile:
         except ValueError as error:
             raise InputError(f"{self.name}: bad JSON: {error}") from error
         for number, row in enumerate(found if isinstance(found, list) else [found], 1):
+            row = {"prompt": row} if isinstance(row, str) else row
             is_object = isinstance(row, dict)
             yield number, row if is_object else InputError("must be an object with a prompt")
 
     def _table_rows(self, delimiter: str) -> Iterator[tuple[int, dict[str, Any] | InputError]]:
         self._file.seek(0)
         lines = codecs.iterdecode(self._file, "utf-8-sig")
-        reader = csv.DictReader(lines, delimiter=delimiter)
+        reader = csv.reader(lines, delimiter=delimiter)
         try:
-            for row in reader:
-                yield reader.line_num, _read_cells(row)
+            names = self._columns(next(reader, []))
+            for cells in filter(None, reader):
+                yield reader.line_num, _read_cells(names, cells)
         except UnicodeDecodeError as error:
             raise InputError(f"{self.name}: is not UTF-8: save it as UTF-8") from error
         except csv.Error as error:
             raise InputError(f"{self.name}: line {reader.line_num}: {error}") from error
+
+    def _columns(self, written: list[str]) -> list[str]:
+        """Return the keys that the first line of a table names. Raises InputError."""
+        begin = f"{self.name}: line 1 names the columns, as in prompt,seed"
+        try:
+            names = [_column(name) for name in written]
+        except InputError as error:
+            raise InputError(f"{begin}: {error}") from error
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise InputError(f"{begin}: {twice[0]} is there twice")
+        return names
 
     def _first_row(self) -> str:
         for _, text in self._lines():
@@ -253,15 +286,34 @@ def _spooled(stream: BinaryIO) -> BinaryIO:
     return copy
 
 
-def _read_cells(row: dict[Any, Any]) -> dict[str, Any] | InputError:
+def _delimiter(suffix: str, first: str) -> str | None:
+    """Return what is between the cells of a table, None if it is none."""
+    for delimiter in FOUND_DELIMITERS:
+        with suppress(InputError, csv.Error):
+            cells = next(csv.reader([first], delimiter=delimiter), [])
+            if len(cells) > 1 and "prompt" in [_column(cell) for cell in cells]:
+                return delimiter
+    return DELIMITERS.get(suffix)
+
+
+def _column(written: str) -> str:
+    """Return the key of a column, written in any capitals and with gaps. Raises InputError."""
+    plain = "_".join(written.lower().split())
+    if plain in ANNOTATIONS or plain in a1111_rows.KEYS:
+        return plain
+    with suppress(InputError):
+        return find_setting(plain).name
+    return find_setting(written.strip()).name
+
+
+def _read_cells(names: list[str], cells: list[str]) -> dict[str, Any] | InputError:
     """Return the settings of a line of a table, or why it cannot be read."""
-    if None in row:
+    if len(cells) > len(names):
         return InputError("has more cells than the first line has names: quote commas")
     values: dict[str, Any] = {}
     try:
-        for key, text in row.items():
-            name = key.strip()
-            if text is None or not text.strip():
+        for name, text in zip(names, cells, strict=False):
+            if not text.strip():
                 continue
             is_read_later = name in ANNOTATIONS or name in a1111_rows.KEYS
             values[name] = text if is_read_later else find_setting(name).read(text)
@@ -282,6 +334,11 @@ def _read_json(text: str) -> dict[str, Any]:
 
 def _read_plain(text: str) -> dict[str, Any]:
     """Return the settings of a line such as `a panda --seed 4 --negative_prompt red things`."""
+    if _PARAMETERS.match(text):
+        raise InputError(
+            f"{text[:16]}…: a line of what an image says; write it as flags behind the prompt, or "
+            "draw from the image with --again"
+        )
     prompt, rest = _split_at_flags(text)
     values: dict[str, Any] = {"prompt": prompt} if prompt else {}
     for flag, words in _flags(rest):
@@ -308,6 +365,8 @@ def _read_plain(text: str) -> dict[str, Any]:
 def _one(flag: str, words: list[str]) -> str:
     if not words:
         raise InputError(f"{flag}: needs a value")
+    if unknown := next((word for word in words[1:] if re.match("-[A-Za-z]", word)), None):
+        raise _no_flag(unknown)
     if len(words) > 1:
         raise InputError(f"{flag}: takes one value, not {len(words)}: quote it")
     return words[0]
@@ -318,9 +377,15 @@ def _split_at_flags(text: str) -> tuple[str, str]:
     if quoted := _QUOTED.fullmatch(text):
         return quoted[1], quoted[2]
     flag = _FIRST_FLAG.search(text)
-    if flag is None:
-        return text, ""
-    return text[: flag.start()].strip(), text[flag.start() :]
+    prompt, rest = (text, "") if flag is None else (text[: flag.start()], text[flag.start() :])
+    if unknown := _UNKNOWN_FLAG.search(prompt):
+        raise _no_flag(unknown[1])
+    return prompt.strip(), rest
+
+
+def _no_flag(written: str) -> InputError:
+    known = ", ".join(sorted(SHORT_FLAGS))
+    return InputError(f"{written}: no flag here, where {known} are: put a prompt with it in quotes")
 
 
 def _flags(text: str) -> Iterator[tuple[str, list[str]]]:

@@ -13,6 +13,8 @@ from pipelines.checkpoints.configs import read_json
 from pipelines.checkpoints.specs import Spec
 from pipelines.diffusion.embeddings import Word, read_words
 
+LONGEST_SHOWN = 40  # characters of a word
+
 
 def doubts(plan: Plan, reranker: rerank.model.specs.Spec | None) -> Iterator[str]:
     """One line for each model that does not know all words of the prompt, with the way out, for
@@ -71,4 +73,5 @@ def _is_known(word: str, known: frozenset[str]) -> bool:
 
 
 def _listed(words: list[str]) -> str:
-    return ", ".join(f"“{word}”" for word in words)
+    shown = (w if len(w) <= LONGEST_SHOWN else f"{w[:LONGEST_SHOWN]}…" for w in words)
+    return ", ".join(f"“{word}”" for word in shown)

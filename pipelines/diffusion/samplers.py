@@ -19,7 +19,7 @@ class Schedule:
 
 SCHEDULES: Mapping[str, Schedule] = {
     # Theirs start from evenly spaced steps, as every model's own does.
-    "default": Schedule("Automatic", {}, ("normal", "simple", "uniform")),
+    "default": Schedule("Automatic", {}, ("normal", "simple", "uniform", "ddim", "ddim_uniform")),
     "karras": Schedule("Karras", {**_RESPACED, "use_karras_sigmas": True}),
     "exponential": Schedule("Exponential", {**_RESPACED, "use_exponential_sigmas": True}),
     "trailing": Schedule("SGM Uniform", {**_RESPACED, "timestep_spacing": "trailing"}),

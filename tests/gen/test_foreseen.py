@@ -53,6 +53,21 @@ def test_unknown_words_are_told_once_and_before_drawing(
     assert notes(capsys)[-1] == "3 other notes come with their prompts"
 
 
+def test_a_dry_run_finds_what_would_end_the_run(
+    studio: Studio, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["a panda", "--dry-run", "--reranker", "nothing"]) == 3
+    assert "nothing" in capsys.readouterr().err
+    assert main(["a panda", "--candidates", "1", "--seed", "5"]) == 0
+    [image] = out.glob("0001-r1-*.png")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    capsys.readouterr()
+    assert main(["--again", str(image), "--dry-run"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["prompt"], said["seed"], said["candidates"]) == ("a panda", 5, 1)
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+
+
 @pytest.mark.fault("prompts")
 def test_dropped_text_is_told_without_loading(
     capsys: pytest.CaptureFixture[str],

@@ -134,6 +134,11 @@ def test_marks_and_line_ends_of_other_systems(tmp_path: Path, data: bytes) -> No
     [
         ("a panda\ncaf\xe9".encode("latin-1"), "line 2: byte 4 is not UTF-8"),
         ("a panda".encode("utf-16"), "is UTF-16: save it as UTF-8"),
+        ("a panda".encode("utf-16-be"), "is UTF-16: save it as UTF-8"),
+        (b"a cat -s4 -W64 -C7.5 -A k_lms", "-C7.5: no flag here"),
+        (b"a cat -s 4 -A k_lms", "-A: no flag here"),
+        (b"a cat -C7.5", "-C: no flag here, where -H, -S"),
+        (b"a cat\nNegative prompt: blue\nSteps: 20, Sampler: Euler a", "a line of what an image"),
         (b"a panda\nb\0c", "U+0000"),
         (b"a cat\n" + b"x" * (LINE_CAP + 2) + b"\na dog --seed x", "line 2: longer than 64 kB"),
         (b"a cat --seed x\nb\nc --steps 0", "2 bad rows"),
@@ -274,6 +279,12 @@ def test_a_large_file_takes_little_memory(tmp_path: Path) -> None:
             ' {"prompt": " a fox "}]',
         ),
         (
+            "a.csv",  # of a spreadsheet, with labels as people write them
+            '\ufeffPrompt;Negative Prompt;Noise Seed\r\n"a star, on white";blue;3\r\n a fox ;;\r\n',
+        ),
+        ("a.txt", 'prompt,negative,SEED\n"a star, on white",blue,3\n a fox \n\n'),
+        ("a.csv", "prompt\tnegative_prompt\tseed\na star, on white\tblue\t3\n a fox \n"),
+        (
             "a.txt",
             '[\n {"prompt": "a star, on white",\n  "negative_prompt": "blue", "seed": 3},\n'
             ' {"prompt": " a fox "}\n]',
@@ -292,10 +303,18 @@ def test_tables_and_arrays(tmp_path: Path, name: str, text: str) -> None:
     ("name", "text", "said"),
     [
         ("a.yaml", "- prompt: a fox", "YAML is not read"),
+        ("a.txt", "---\nprompt: a fox", "YAML is not read"),
+        ("a.txt", "- prompt: a fox\n  seed: 3", "YAML is not read"),
+        ("a.toml", 'prompt = "a fox"', "TOML is not read"),
+        ("a.xml", "<prompt>a fox</prompt>", "XML is not read"),
+        ("a.xlsx", "PK", "a spreadsheet is not read"),
+        ("a.csv", "a fox, in snow\na cat, big\n", "line 1 names the columns, as in prompt,seed"),
+        ("a.csv", "prompt,seed,Seed\na fox,3,4", "seed is there twice"),
         ("a.csv", "prompt,seed\na fox,x", "line 2: seed x"),
         ("a.csv", "prompt\na fox, in snow", "more cells"),
         ("a.csv", "words\na fox", "unknown setting 'words'"),
         ("a.json", "[1]", "must be an object"),
+        ("a.json", '["a fox", null]', "line 2: must be an object"),
         ("a.json", "[" * 60_000, "bad JSON"),
         ("a.json", '{"prompt": "a fox"', "bad JSON"),
     ],
@@ -304,6 +323,12 @@ def test_a_bad_table_or_array(tmp_path: Path, name: str, text: str, said: str) -
     with pytest.raises(InputError) as caught:
         rows_of(tmp_path, text, name)
     assert said in str(caught.value)
+
+
+def test_an_array_of_prompts_and_a_quoted_one_like_a_flag(tmp_path: Path) -> None:
+    found = rows_of(tmp_path, '["a fox", {"prompt": "a cat"}]', "a.json")
+    assert [row.request for row in found] == [Request("a fox"), Request("a cat")]
+    assert rows_of(tmp_path, '"a can of WD -C40"')[0].request == Request("a can of WD -C40")
 
 
 def test_one_object_over_several_lines(tmp_path: Path) -> None:

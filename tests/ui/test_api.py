@@ -167,6 +167,16 @@ def test_what_openai_thinks_of_next(client) -> None:
     assert (answer.data[0].model, int(answer.data[0].seed) - 42 in range(16)) == ("fake", True)
 
 
+def test_settings_by_their_other_names(client) -> None:
+    more = {"guidance_scale": 0, "num_inference_steps": 7, "sampler_name": "Euler a"}
+    answer = client.images.generate(prompt="a panda", extra_body={**more, "cfg_scale": 0})
+    request = metadata.read_image(pixels(answer.data[0])).request
+    assert (request.guidance, request.steps, request.sampler) == (0, 7, "euler_a")
+    assert answer.notes is None
+    with pytest.raises(openai.BadRequestError, match="guidance_scale and guidance say the same"):
+        ask(client, guidance=1, guidance_scale=2)
+
+
 def test_extensions_reach_the_model(client, quick) -> None:
     [picture] = ask(
         client, negative_prompt="a cat", steps=7, guidance=0, sampler="euler_a", models=["fake"]

@@ -148,6 +148,13 @@ def test_no_file_of_the_disk_is_changed(client: Any) -> None:
     assert "init_image" in answer.notes[0]
 
 
+def test_an_address_is_not_fetched(site: Any) -> None:
+    form = b"prompt=a+star&image=https%3A%2F%2Fexample.org%2Fa.png"
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(f"{site.url}/v1/images/edits", form, timeout=60)
+    assert b"image: an address: nothing is fetched, so send a file" in error.value.read()
+
+
 def test_a_form_without_an_image(site: Any) -> None:
     request = urllib.request.Request(f"{site.url}/v1/images/edits", b"{}", method="POST")
     with pytest.raises(urllib.error.HTTPError) as error:

@@ -182,6 +182,7 @@ def test_base64_of_any_length_and_with_line_breaks(size: int) -> None:
     assert from_base64(base64.b64encode(data).decode()) == data
     assert from_base64(base64.encodebytes(data).decode()) == data
     assert from_base64(base64.encodebytes(data).decode().replace("\n", "\r\n")) == data
+    assert from_base64(base64.urlsafe_b64encode(data).decode().rstrip("=")) == data
 
 
 def test_a_piece_that_ends_in_padding_is_not_base64() -> None:

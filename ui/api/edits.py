@@ -20,7 +20,7 @@ from gen.run_folder.saving import SUFFIX_OF_FORMAT
 from gen.settings.request import SETTINGS
 from ui.api.answers import ParameterError, client_of, new_router
 from ui.api.image_answers import ImageAnswers, ImagesAnswer
-from ui.api.images import MAX_BYTES, decoded, format_of, open_image
+from ui.api.images import ADDRESS, MAX_BYTES, decoded, format_of, open_image
 from ui.api.openai_request import Edit, ParsedRequest, parse
 from ui.service.service import Service
 
@@ -86,6 +86,9 @@ async def _read_form(http: HttpRequest) -> tuple[dict[str, bytes], dict[str, str
             if place in files:
                 raise ParameterError("image", "image: one image is changed at a time")
             files[place] = await value.read(MAX_BYTES + 1)
+    for name in FILES:
+        if ADDRESS.match(fields.get(name, "")):
+            raise ParameterError(name, f"{name}: an address: nothing is fetched, so send a file")
     if "image" not in files:
         message = "image: missing: send a file, as multipart/form-data"
         raise ParameterError("image", message, "missing_required_parameter")

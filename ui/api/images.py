@@ -21,6 +21,7 @@ TOO_LARGE = f"an image larger than {MAX_BYTES // 1_000_000} MB is not read"
 NO_IMAGE = "not a PNG, JPEG or WebP image, or a damaged one"
 MAX_PIXELS = 32_000_000
 PIECE = 1_000_000  # characters of base64
+OF_ADDRESSES = str.maketrans("-_", "+/")  # base64's two signs where they stand in addresses
 MASKED = 128  # of the greys of a mask that was drawn: from here on it is masked
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}:|//")
 
@@ -62,7 +63,9 @@ def to_base64(data: bytes) -> str:
 
 
 def from_base64(text: str) -> bytes:
-    """Return the bytes of a base64 text, with or without line breaks, or of a data: URL.
+    """Return the bytes of a base64 text, or of a data: URL.
+
+    Line breaks, missing padding, and - and _ for + and / are as good: encoders differ.
 
     Raises InputError, also for an address: nothing is fetched.
     """
@@ -74,9 +77,11 @@ def from_base64(text: str) -> bytes:
     try:
         # A piece at a time: while a large text is decoded at once, all other threads stand still.
         for start in range(0, len(text), PIECE):
-            piece = rest + "".join(text[start : start + PIECE].split())
-            whole = len(piece) if start + PIECE >= len(text) else len(piece) // 4 * 4
-            pieces.append(base64.b64decode(piece[:whole], validate=True))
+            piece = rest + "".join(text[start : start + PIECE].split()).translate(OF_ADDRESSES)
+            is_last = start + PIECE >= len(text)
+            whole = len(piece) if is_last else len(piece) // 4 * 4
+            padding = "=" * (-len(piece) % 4) if is_last and not piece.endswith("=") else ""
+            pieces.append(base64.b64decode(piece[:whole] + padding, validate=True))
             rest = piece[whole:]
     except (binascii.Error, ValueError) as error:
         raise InputError("not base64") from error

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, create_model
+from pydantic import ConfigDict, Field, create_model, model_validator
+from pydantic_core import PydanticCustomError
 
 from gen.errors import InputError
-from gen.settings.request import Request
+from gen.settings.request import SETTINGS, Request
 from ui.api.answers import ParameterError
 from ui.api.body import Body, Prompt, checked, edit_fields, setting_fields
 from ui.api.images import Form
@@ -28,6 +29,23 @@ class OpenAIFields(Body):
     """
 
     model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename(cls, values: Any) -> Any:
+        """Read our settings by what else they are called, as flags and prompt files do."""
+        if not isinstance(values, dict):
+            return values
+        other = {key: ALIASES[key] for key in values if key in ALIASES}
+        kept = {key: value for key, value in values.items() if key not in other}
+        for key, name in other.items():
+            if kept.setdefault(name, values[key]) != values[key]:
+                raise PydanticCustomError(
+                    "given_twice",
+                    "{key} and {name} say the same: give one of them",
+                    {"key": key, "name": name},
+                )
+        return kept
 
     prompt: Prompt
     model: str | None = None
@@ -50,6 +68,7 @@ class OpenAIFields(Body):
 
 
 OWN_FIELDS = setting_fields(without={"prompt", "model"})
+ALIASES = {alias: name for name in OWN_FIELDS for alias in SETTINGS[name].aliases}
 if TYPE_CHECKING:
     Generation = OpenAIFields
     Edit = OpenAIFields

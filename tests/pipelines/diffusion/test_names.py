@@ -61,6 +61,8 @@ def test_what_there_is_not_is_not_taken_for_another(written: str) -> None:
         ("Normal", "default"),
         ("simple", "default"),
         ("Uniform", "default"),
+        ("DDIM", "default"),  # AUTOMATIC1111's, of evenly spaced steps
+        ("ddim_uniform", "default"),  # ComfyUI's
         ("Karras", "karras"),
         ("exponential", "exponential"),
         ("SGM Uniform", "trailing"),

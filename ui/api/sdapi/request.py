@@ -4,6 +4,7 @@ Such tools send the same many keys whatever they mean, so a key is refused only 
 would have made another image.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -246,7 +247,8 @@ def _noted(unknown: list[str]) -> list[str]:
 
 def _refuse(key: str, value: Any, off: tuple[Any, ...]) -> None:
     if value is not None and value not in off:
-        raise ParameterError(key, f"{key}: not done by this server: leave it out, or send {off[0]}")
+        message = f"{key}: not done by this server: leave it out, or send {json.dumps(off[0])}"
+        raise ParameterError(key, message)
 
 
 def _is_off(arguments: Any) -> bool:
