@@ -61,7 +61,7 @@ OTHER_FORMATS = {
 _YAML = re.compile(r"---$|(-\s+)?prompts?:(\s|$)")  # its first line
 _PARAMETERS = re.compile(r"Steps: [0-9]+, |Negative prompt: ")  # of AUTOMATIC1111's text in images
 # At the end of a prompt, as InvokeAI's -C7.5.
-_UNKNOWN_FLAG = re.compile(r"(?:^|\s)(-[A-Za-z])[0-9.]{1,30}(?:\s+-[A-Za-z]\s?[\w.]{1,30})*$")
+_UNKNOWN_FLAG = re.compile(r"(?:^|\s)(-[A-Za-z])[0-9.]{1,30}(?:\s+-[A-Za-z]\s?[\w.]{1,30}){0,8}$")
 SWALLOWING = ("prompt", "negative_prompt")  # take every word up to the next flag
 
 

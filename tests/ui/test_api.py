@@ -172,7 +172,7 @@ def test_settings_by_their_other_names(client) -> None:
     answer = client.images.generate(prompt="a panda", extra_body={**more, "cfg_scale": 0})
     request = metadata.read_image(pixels(answer.data[0])).request
     assert (request.guidance, request.steps, request.sampler) == (0, 7, "euler_a")
-    assert answer.notes is None
+    assert answer.notes == []
     with pytest.raises(openai.BadRequestError, match="guidance_scale and guidance say the same"):
         ask(client, guidance=1, guidance_scale=2)
 
