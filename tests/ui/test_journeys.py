@@ -62,6 +62,7 @@ JOURNEYS = {
         "hearts, and which is better": "test_hearts_and_which_is_better_are_choices",
         "models loaded and let go": "test_models_are_loaded_when_chosen_and_let_go",
         "a gallery of ten thousand": "test_a_gallery_of_ten_thousand_images",
+        "a reload amid a comparison": "test_what_is_typed_to_compare_and_rank_outlives_a_reload",
     },
     "test_edit_page": {
         "painting a mask, and going on": "test_brush_inpaint_and_go_on_from_the_result",
@@ -217,3 +218,27 @@ def test_models_are_loaded_when_chosen_and_let_go(browser, quick) -> None:
     draw(page, "a vole", candidates=2, top_k=1)
     page.wait_for_selector("#draw-best .tile img")  # it was loaded again
     assert quick.service.engine.loaded(find("other")) is not None
+
+
+def test_what_is_typed_to_compare_and_rank_outlives_a_reload(browser, quick) -> None:
+    page = browser.open(quick.url)
+    typed = {
+        "Compare": {"#compare-prompt": "a heron", "#compare-down-values": "2, 4, 6"},
+        "Rank": {"#rank-prompt": "snow falls"},
+    }
+    for name, fields in typed.items():
+        tab(page, name)
+        for field, value in fields.items():
+            page.fill(f"{field} textarea, {field} input", value)
+    page.wait_for_function("localStorage.getItem('salon-rank') != null")
+    browser.reload(page)
+    for name, fields in typed.items():
+        tab(page, name)
+        for field, value in fields.items():
+            page.wait_for_function(
+                "([field, value]) => document.querySelector(field).value == value",
+                arg=[f"{field} textarea, {field} input", value],
+            )
+    assert page.input_value("#compare-across-values textarea, #compare-across-values input") == (
+        "1, 3, 6"
+    )

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from gen.engine import Outcome
 from gen.errors import InputError
@@ -33,10 +34,13 @@ CHOICE = re.compile(r"\{([^{}]*\|[^{}]*)\}")
 MOST_CELLS = 48
 
 
-def build(service: Service, visitors: Visitors, form: Form, tab: gr.Tab) -> View:
+def build(
+    service: Service, visitors: Visitors, form: Form, tab: gr.Tab
+) -> tuple[View, list[Component]]:
     """Build the prompt, the two settings with their values, and the table.
 
-    All other settings, and the models, are those of the form.
+    All other settings, and the models, are those of the form. Returns what is shown, and the
+    fields that are typed in.
     """
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
@@ -60,7 +64,7 @@ def build(service: Service, visitors: Visitors, form: Form, tab: gr.Tab) -> View
     panel.connect()
 
     _connect(service, panel, view, form, prompt, axes, tab)
-    return view
+    return view, [prompt, *chain.from_iterable(axes)]
 
 
 def _connect(
@@ -69,7 +73,7 @@ def _connect(
     view: View,
     form: Form,
     prompt: gr.Textbox,
-    axes: Sequence[Sequence[gr.components.Component]],
+    axes: Sequence[Sequence[Component]],
     tab: gr.Tab,
 ) -> None:
     """Have the grid drawn when it is asked for, and shown as it grows."""

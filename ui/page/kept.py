@@ -1,6 +1,7 @@
 """What a browser keeps of a form, so that a reload and another tab lose nothing that was typed."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import gradio as gr
@@ -20,14 +21,12 @@ def keep(
     is opened: `restored` says what the controls become, or raises InputError."""
     kept = gr.BrowserState(None, storage_key=name, secret=name)
 
-    def restore(values: Any) -> list[Any]:
-        nothing = [gr.skip()] * len(controls)
-        if not isinstance(values, list) or len(values) != len(controls):
-            return nothing  # nothing yet, or of a page that had other fields
-        try:
-            return restored(values)
-        except InputError:
-            return nothing
+    def restore(values: Any) -> Any:
+        found = [gr.skip()] * len(controls)
+        if isinstance(values, list) and len(values) == len(controls):  # else of other fields
+            with suppress(InputError):
+                found = restored(values)
+        return found if len(controls) > 1 else found[0]
 
     page.load(restore, kept, list(controls), queue=False, **QUIET)
     gr.on(

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ui.page import compare, edit, gallery, in_memory, rank, settings_file, star
 from ui.page.batch import Batch, Visitors
 from ui.page.drawing_panel import SHOW_RESULTS, VISITORS, DrawingPanel, build_buttons
 from ui.page.form import Form, build_form, build_prompt, build_quick
-from ui.page.kept import keep
+from ui.page.kept import keep, known
 from ui.page.markup import ON_CLICK, ON_DO
 from ui.page.theme import HEADER, SETTINGS_SWITCH, theme
 from ui.page.variations import nearby, varied
@@ -83,9 +84,11 @@ def build(service: Service) -> gr.Blocks:
             with gr.Tab("Gallery", id="gallery") as gallery_tab:
                 shown_before = gallery.build(service, gallery_tab)
             with gr.Tab("Compare", id="compare") as compare_tab:
-                compared = compare.build(service, comparing, drawn.form, compare_tab)
+                compared, to_compare = compare.build(service, comparing, drawn.form, compare_tab)
             with gr.Tab("Rank", id="rank"):
-                rank.build(service)
+                to_rank = rank.build(service)
+        for name, typed in (("salon-compare", to_compare), ("salon-rank", to_rank)):
+            keep(page, name, typed, partial(known, typed))
         _connect_drawing(service, drawn)
         edit.connect(edited, page, tabs, edit_tab)
         for each in (drawn.view, edited.view, shown_before, compared):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import gradio as gr
+from gradio.components import Component
 from PIL import Image
 
 from gen.errors import InputError, RoomError
@@ -23,8 +24,8 @@ HINT = (
 MOST_BYTES = 64_000_000  # of all of them
 
 
-def build(service: Service) -> None:
-    """Build files and a prompt, and the images in their order."""
+def build(service: Service) -> list[Component]:
+    """Build files and a prompt, and the images in their order; return what is typed in."""
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             files = gr.File(
@@ -57,6 +58,7 @@ def build(service: Service) -> None:
         show_progress_on=[status],
         api_visibility="private",
     )
+    return [prompt]
 
 
 def _ranked(service: Service, paths: Sequence[str], prompt: str, client: str) -> tuple[str, str]:
