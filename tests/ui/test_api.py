@@ -423,8 +423,13 @@ def test_rerank(quick) -> None:
     assert all({"claim", "holds"} == claim.keys() for claim in answer["results"][0]["claims"])
     assert answer["results"][0]["claims"]
     assert answer["model"] == "fake-jury"
-    top = post(f"{quick.url}/v1/rerank", {"prompt": "a panda", "images": sent, "top_k": 2})
-    assert top["results"] == answer["results"][:2]
+    for model in ("", "fake-jury"):
+        asked = {"prompt": "a panda", "images": sent, "top_k": 2, "model": model}
+        assert post(f"{quick.url}/v1/rerank", asked)["results"] == answer["results"][:2]
+    with pytest.raises(urllib.error.HTTPError) as error:
+        post(f"{quick.url}/v1/rerank", {**asked, "model": "other"})
+    assert error.value.code == 404
+    assert "other does not rank here; fake-jury does" in error.value.read().decode()
 
 
 def test_a_score_that_is_none(quick) -> None:

@@ -11,6 +11,7 @@ from gen.errors import InputError
 from ui.api.answers import client_of, finished, new_router
 from ui.api.body import Body, Prompt, checked, to_response
 from ui.api.images import from_base64
+from ui.service.catalog import UnknownModelError
 from ui.service.service import Service, UploadScore
 
 MAX_UPLOADS = 64
@@ -24,6 +25,9 @@ class RerankRequest(Body):
         list[str],
         Field(min_length=1, max_length=MAX_UPLOADS, description="base64 or data: URLs"),
     ]
+    model: Annotated[
+        str | None, Field(description="the server's reranker, which ranks if nothing is named")
+    ] = None
     top_k: Annotated[int | None, Field(ge=1, description="how many are returned")] = None
     user: str | None = None
 
@@ -69,6 +73,8 @@ def routes(service: Service) -> APIRouter:
     async def rerank(body: RerankRequest, http: HttpRequest) -> Response:
         """Rank images by how well they fit a prompt."""
         prompt = checked("prompt", body.prompt)
+        if body.model and (ranks := service.usual_rerankers) and body.model not in ranks:
+            raise UnknownModelError(f"model: {body.model} does not rank here; {ranks[0]} does")
         files, failed = await run_in_threadpool(_files, body.images)
         client = client_of(http, body.user)
         job = service.rerank(prompt, list(files.values()), client, closely=True)
