@@ -20,6 +20,7 @@ LIMITS: Mapping[str, int] = {
     "budget": 128 * 1024,  # what the most candidates take of image tokens
     "upscale": 4,
 }
+MOST_DOTS = 1000  # of a line: tomllib takes quadratic time for the parts of a key
 KEYS = ("models", "settings", "delete", "most")
 HELP = 'a TOML file: models = ["NAME"], settings = ["steps"], delete = false, [most] steps = 50'
 
@@ -45,7 +46,10 @@ class Rules:
 def read_rules(path: Path) -> Rules:
     """Read the rules of a file. Raises InputError with its name for what makes no sense."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if any(line.count(".") > MOST_DOTS for line in text.splitlines()):
+            raise InputError(f"{path}: a line has more than {MOST_DOTS} dots")
+        values = tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
