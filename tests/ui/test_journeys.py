@@ -62,6 +62,7 @@ JOURNEYS = {
         "hearts, and which is better": "test_hearts_and_which_is_better_are_choices",
         "models loaded and let go": "test_models_are_loaded_when_chosen_and_let_go",
         "a gallery of ten thousand": "test_a_gallery_of_ten_thousand_images",
+        "swiping through images on a phone": "test_images_are_swiped_by_a_finger",
         "a reload amid a comparison": "test_what_is_typed_to_compare_and_rank_outlives_a_reload",
     },
     "test_edit_page": {
@@ -242,3 +243,27 @@ def test_what_is_typed_to_compare_and_rank_outlives_a_reload(browser, quick) -> 
     assert page.input_value("#compare-across-values textarea, #compare-across-values input") == (
         "1, 3, 6"
     )
+
+
+def test_images_are_swiped_by_a_finger(browser, quick) -> None:
+    page = browser.open(quick.url, 390, 844)
+    drawn(page, "a heron", candidates=3, top_k=3)
+    page.click("#draw-picture .hero")
+    page.wait_for_selector("#lightbox img")
+    finger = page.context.new_cdp_session(page)
+    finger.send("Emulation.setTouchEmulationEnabled", {"enabled": True})
+
+    def swipe(start: int, end: int) -> str:
+        points = [start + (end - start) * step // 8 for step in range(9)]
+        for index, x in enumerate(points):
+            kind = "touchStart" if index == 0 else "touchMove"
+            touch = {"type": kind, "touchPoints": [{"x": x, "y": 400}]}
+            finger.send("Input.dispatchTouchEvent", touch)
+        finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        place: str = page.inner_text(".lightbox-place")
+        return place
+
+    first = page.inner_text(".lightbox-place")
+    second = swipe(300, 100)
+    assert second != first
+    assert swipe(100, 300) == first
