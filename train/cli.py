@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,11 @@ from train.loop import Schedule, Task, train
 from train.shipping import SHIPPED
 
 if TYPE_CHECKING:
+    import torch
+
     from pipelines.diffusion.pipeline import LatentDiffusion
+    from train.dalle import DalleTask
+    from train.diffusion import DiffusionTask
 
 DESCRIPTION = """\
 Make the shipped weights, or such weights of your own, step by step: atlas, tokenizer, the networks,
@@ -73,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     step("atlas", _atlas, "draw the glyphs of the vocabulary into train/stickers/atlas.png")
-    step("prompts", _prompts, "write the evaluation set, prompts/eval.jsonl")
+    step("prompts", _prompts, "write the evaluation sets, prompts/eval.jsonl and free.jsonl")
     counting(
         step("statistics", _statistics, "count how often each kind of scene and phrasing comes"),
         10_000,
@@ -99,11 +104,19 @@ def _parser() -> argparse.ArgumentParser:
         )
     _add_previews(step("previews", _previews, "learn what unfinished images tell a search"))
     _add_prefer(running(step("prefer", _prefer, "teach a model what somebody prefers")))
+    start = step("start", _start, "lay the shipped weights into a run, to learn free wordings")
+    running(start).add_argument("--config", choices=CONFIGS, default="free", help="sizes (free)")
     running(step("tokenizer", _tokenizer, "learn the tokenizer from captions"))
     for name, network in NETWORKS.items():
         sub = running(step(name, _network, f"train {network}"))
         sub.set_defaults(network=name)
         _add_budget(sub)
+    drawn = running(step("drawn", _drawn, "draw images for the reranker to learn from"))
+    drawn.add_argument("network", choices=("diffusion", "dalle"), help="that draws them")
+    drawn.add_argument("--config", choices=CONFIGS, default="free", help="sizes (free)")
+    drawn.add_argument(
+        "--number", type=above_zero(int), default=300, help="of prompts, 4 images of each (300)"
+    )
     ship = step("ship", _ship, "put the trained networks into the packages, in half precision")
     running(ship).add_argument("--only", choices=SHIPPED, help="one of them; default: all there")
     from train.world.cli import add_steps
@@ -149,7 +162,8 @@ def _add_prefer(prefer: argparse.ArgumentParser) -> None:
 def _prompts(arguments: argparse.Namespace) -> None:
     from train.stickers.prompts import write_prompts
 
-    write(str(write_prompts()))
+    for path in write_prompts():
+        write(str(path))
 
 
 def _statistics(arguments: argparse.Namespace) -> None:
@@ -262,6 +276,23 @@ def _tokenizer(arguments: argparse.Namespace) -> None:
     write(str(arguments.run / "tokenizer"))
 
 
+def _start(arguments: argparse.Namespace) -> None:
+    from train.stickers.start import lay
+
+    write(str(lay(arguments.run, CONFIGS[arguments.config])))
+
+
+def _drawn(arguments: argparse.Namespace) -> None:
+    from train.loop import load_averaged
+    from train.stickers.drawn import draw
+
+    run, network = arguments.run, arguments.network
+    make = _diffusion if network == "diffusion" else _dalle
+    task = load_averaged(make(CONFIGS[arguments.config], run), run / network)
+    path = run / f"drawn-{network}.safetensors"
+    write(str(draw(task.draw, path, arguments.number)))
+
+
 def _ship(arguments: argparse.Namespace) -> None:
     from train.shipping import ship
 
@@ -284,7 +315,18 @@ def _network(arguments: argparse.Namespace) -> None:
     schedule, make = TASKS[arguments.network]
     task = make(config, arguments.run)
     budgeted = _with_budget(schedule(config), arguments.minutes, arguments.steps)
-    write(str(train(task, budgeted, arguments.run / arguments.network)))
+    with _attention(budgeted):
+        write(str(train(task, budgeted, arguments.run / arguments.network)))
+
+
+def _attention(schedule: Schedule) -> AbstractContextManager[None]:
+    """Return a context in which attention is computed in plain steps where it is faster so: in half
+    precision on a CPU, the backward pass of the fused kernel is slow for few tokens."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    slow = schedule.mixed_precision != "no" and not torch.cuda.is_available()
+    return sdpa_kernel(SDPBackend.MATH) if slow else nullcontext()
 
 
 def _with_budget(schedule: Schedule, minutes: float | None, steps: int | None) -> Schedule:
@@ -303,11 +345,28 @@ def _clip(config: Config, run: Path) -> Task:
     from transformers import CLIPTokenizer
 
     from train.clip import ClipTask
+    from train.stickers.drawn import load
 
-    return ClipTask(config.clip, CLIPTokenizer.from_pretrained(_trained(run, "tokenizer")))
+    tokenizer = CLIPTokenizer.from_pretrained(_trained(run, "tokenizer"))
+    drawn = load(sorted(run.glob("drawn-*.safetensors")))
+    return ClipTask(config.clip, tokenizer, drawn, _decoders(config, run))
 
 
-def _diffusion(config: Config, run: Path) -> Task:
+def _decoders(config: Config, run: Path) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+    """Return what makes images again, of the run's autoencoders, where CLIP learns from that."""
+    if config.clip.again_share == 0:
+        return []
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    from pipelines.dalle.networks import load_dvae
+    from train.evaluate import through_codes, through_latents
+
+    vae = AutoencoderKL.from_pretrained(_trained(run, "autoencoder/weights")).eval()
+    dvae = load_dvae(_trained(run, "dvae/weights")).eval()
+    return [through_latents(vae), through_codes(dvae)]
+
+
+def _diffusion(config: Config, run: Path) -> DiffusionTask:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from transformers import CLIPModel, CLIPTokenizer
 
@@ -326,7 +385,7 @@ def _dvae(config: Config, run: Path) -> Task:
     return DvaeTask(config.dvae)
 
 
-def _dalle(config: Config, run: Path) -> Task:
+def _dalle(config: Config, run: Path) -> DalleTask:
     from transformers import CLIPModel, CLIPTokenizer
 
     from pipelines.dalle.networks import load_dvae

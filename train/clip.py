@@ -16,6 +16,7 @@ some captions without an image are read on top.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,11 +28,13 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPToken
 from train.loop import Task
 from train.sheets import tile
 from train.stickers.captions import phrase
+from train.stickers.drawn import Shown, seen
 from train.stickers.facts import Description, change, describe, holds, possible_changes
 from train.stickers.renderer import SIZE, render
 from train.stickers.scene import Scene, draw_scene, edit, stands_in, thirds
 from train.stickers.vocabulary import PLACES, RELATIONS, THING_INDEX, THINGS
-from train.tokenizer import CONTEXT, save_tokenizer
+from train.stickers.wording import Wording
+from train.tokenizer import save_tokenizer
 
 MEAN, STD = 0.5, 0.25  # of a pixel, the same for the three colours
 UNTOLD = -100
@@ -54,6 +57,9 @@ class ClipConfig:
     places_weight: float = 1.0  # of the loss of reading places from the features
     recited_captions: int = 96  # that tell places, and come without an image
     snap: bool = True
+    free: float = 0.0  # of the captions are in free wordings
+    drawn_share: float = 0.25  # of the images were drawn by our networks, where there are some
+    again_share: float = 0.0  # of the others were made again by an autoencoder
 
 
 def build(config: ClipConfig, tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -64,7 +70,7 @@ def build(config: ClipConfig, tokenizer: CLIPTokenizer) -> CLIPModel:
         "intermediate_size": 4 * config.text_width,
         "num_hidden_layers": config.text_layers,
         "num_attention_heads": config.text_heads,
-        "max_position_embeddings": CONTEXT,
+        "max_position_embeddings": tokenizer.model_max_length,
         "hidden_act": "gelu",
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -123,30 +129,46 @@ class ClipBatch:
 class ClipTask(Task):
     """Trains both towers together."""
 
-    def __init__(self, config: ClipConfig, tokenizer: CLIPTokenizer) -> None:
+    def __init__(
+        self,
+        config: ClipConfig,
+        tokenizer: CLIPTokenizer,
+        drawn: Sequence[Sequence[Shown]] = (),
+        decoders: Sequence[Callable[[torch.Tensor], torch.Tensor]] = (),
+    ) -> None:
+        """`drawn` are candidates prompt by prompt; `decoders` make uint8 images (B, 3, H, W) again
+        as an autoencoder does."""
         super().__init__()
-        self.config, self.tokenizer = config, tokenizer
+        self.config, self.tokenizer, self.drawn, self.decoders = config, tokenizer, drawn, decoders
         self.clip = build(config, tokenizer)
         self.places = torch.nn.Linear(config.projection, sum(PLACE_CLASSES))
+        self.say = Wording(config.free).say if config.free else phrase
 
     def batch(self, rng: random.Random, size: int, device: torch.device) -> ClipBatch:
+        drawn, unclear = self._drawn(rng, round(size * self.config.drawn_share))
         scenes: list[Scene] = []
-        while len(scenes) < size:
-            scene = draw_scene(rng, snap=self.config.snap)
-            scenes += [scene, edit(scene, rng, snap=self.config.snap)]
-        told = [describe(scene, rng) for scene in scenes]
+        while len(scenes) < size - len(drawn):
+            snap = self.config.snap or rng.random() < 0.5
+            scene = draw_scene(rng, snap=snap)
+            scenes += [scene, edit(scene, rng, snap=snap)]
+        rendered = render(scenes, device=device)
+        spoilt = torch.cat([spoil(rendered, rng, self.config.spoilt_share), *unclear])
+        pictures = torch.cat([self._made_again(rendered, rng), *(s.image[None] for s, _ in drawn)])
+        told = [describe(scene, rng) for scene in scenes] + [true for _, true in drawn]
+        scenes += [shown.scene for shown, _ in drawn if shown.scene is not None]
         changed = [
             false
             for description in told
             for false in changed_captions(description, self.config.changed_captions, rng)
         ]
-        pictures = render(scenes, device=device)
-        spoilt = spoil(pictures, rng, self.config.spoilt_share)
+        changed += [shown.asked for shown, true in drawn if true != shown.asked]
         own = torch.eye(len(scenes), len(told) + len(changed), dtype=torch.bool)
         true = torch.tensor([[holds(each, scene) for each in told + changed] for scene in scenes])
         recited = recitations(self.config.recited_captions, rng)
-        texts = [phrase(each, rng) for each in told + changed + recited]
-        tokens = self.tokenizer(texts, padding=True, return_tensors="pt")["input_ids"]
+        texts = [self.say(each, rng) for each in told + changed + recited]
+        tokens = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")[
+            "input_ids"
+        ]
         return ClipBatch(
             torch.cat([pictures, spoilt]),
             tokens.to(device),
@@ -155,6 +177,34 @@ class ClipTask(Task):
             torch.tensor([places_told(each) for each in told], device=device),
             torch.tensor([places_told(each) for each in recited], device=device),
         )
+
+    def _drawn(
+        self, rng: random.Random, number: int
+    ) -> tuple[list[tuple[Shown, Description]], list[torch.Tensor]]:
+        """Return `number` drawn images, if there are any, with what is true of them, and other
+        candidates (1, 3, H, W) of the same prompts that show no clear scene."""
+        found: list[tuple[Shown, Description]] = []
+        unclear: list[torch.Tensor] = []
+        while self.drawn and len(found) < number:
+            for each in rng.choice(self.drawn):
+                true = seen(each, rng)
+                if each.scene is None:
+                    unclear.append(each.image[None])
+                elif true is not None and len(found) < number:
+                    found.append((each, true))
+        return found, unclear[: number // 2]
+
+    def _made_again(self, pictures: torch.Tensor, rng: random.Random) -> torch.Tensor:
+        """Return uint8 images (B, 3, H, W), some of them as an autoencoder leaves them."""
+        pictures = pictures.clone()
+        for again in self.decoders:
+            share = self.config.again_share / len(self.decoders)
+            chosen = [i for i in range(len(pictures)) if rng.random() < share]
+            if chosen:
+                with torch.inference_mode():
+                    made = again(pictures[chosen])
+                pictures[chosen] = made.clone()
+        return pictures
 
     def forward(self, batch: ClipBatch, generator: torch.Generator) -> dict[str, torch.Tensor]:
         number, offered = batch.also_true.shape
@@ -222,7 +272,7 @@ def places_seen(scene: Scene) -> tuple[int, ...]:
     if len(scene.sprites) != 2 or len(set(scene.things)) == 1:
         return (UNTOLD,) * 5
     first, second = scene.sprites
-    relation = next(name for name in RELATIONS if stands_in(name, first, second))
+    relation = next((name for name in RELATIONS if stands_in(name, first, second)), None)
     return places_told(Description((first.thing, second.thing), relation=relation))
 
 

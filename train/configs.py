@@ -62,4 +62,23 @@ CONFIGS: dict[str, Config] = {
             512, 2e-3, warmup_steps=100, ema_decay=0.9995, mixed_precision="bf16", minutes=12
         ),
     ),
+    # Goes on from the shipped weights (`salon-train start`) with free wordings.
+    "free": Config(
+        autoencoder=AutoencoderConfig(),
+        autoencoder_schedule=Schedule(24, 1e-3, ema_decay=0.998, minutes=18),
+        clip=ClipConfig(free=0.6, snap=False, again_share=0.3),
+        clip_schedule=Schedule(
+            64, 8e-4, warmup_steps=30, ema_decay=0.99, mixed_precision="bf16", minutes=9
+        ),
+        diffusion=DiffusionConfig(pool=30_000, free=0.7, recited=64, taught=True),
+        diffusion_schedule=Schedule(
+            32, 6e-4, warmup_steps=30, ema_decay=0.99, mixed_precision="bf16", minutes=13
+        ),
+        dvae=DvaeRecipe(),
+        dvae_schedule=Schedule(16, 1e-3, ema_decay=0.998, minutes=30),
+        dalle=DalleRecipe(pool=30_000, free=0.5, recited=64),
+        dalle_schedule=Schedule(
+            48, 1.2e-3, warmup_steps=60, ema_decay=0.99, mixed_precision="bf16", minutes=23
+        ),
+    ),
 }

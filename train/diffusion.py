@@ -1,4 +1,5 @@
-"""The denoiser: a UNet on 8 × 8 latents, conditioned on the frozen CLIP text encoder.
+"""The denoiser: a UNet on 8 × 8 latents, conditioned on the CLIP text encoder, which is frozen or
+learns too.
 
 v-prediction (Salimans & Ho, arXiv 2202.00512, appendix D) at logit-normal times (Esser et al.,
 arXiv 2403.03206, §3.1), captions dropped now and then for classifier-free guidance (Ho & Salimans,
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +32,10 @@ from train.loop import Task
 from train.sheets import tile
 from train.stickers.captions import phrase
 from train.stickers.facts import describe
+from train.stickers.reading import Recital, Recitation
 from train.stickers.renderer import render
 from train.stickers.scene import Scene, draw_scene
+from train.stickers.wording import Wording
 
 # The stock pipeline rewrites what it deems outdated: say each of these settings.
 SCHEDULER = {
@@ -73,6 +77,10 @@ class DiffusionConfig:
     time_deviation: float = 1.0
     pool: int = 60_000  # scenes with latents made ahead
     snap: bool = True
+    free: float = 0.0  # of the captions are in free wordings
+    recited: int = 0  # captions without an image in a batch; the text encoder learns from them, too
+    reading_weight: float = 0.05
+    taught: bool = False  # the UNet stays, and its text encoder learns to say it all in free words
 
 
 def build(config: DiffusionConfig, latent_channels: int, text_width: int) -> UNet2DConditionModel:
@@ -98,10 +106,17 @@ def build(config: DiffusionConfig, latent_channels: int, text_width: int) -> UNe
 class DiffusionBatch:
     latents: torch.Tensor  # (B, C, h, w), scaled
     tokens: torch.Tensor  # (B, L) int64
+    recited: Recitation | None = None
+    plain: torch.Tensor | None = None  # (B, L) int64: the same in the words of the own grammar
 
 
 class DiffusionTask(Task):
-    """Trains the UNet; text encoder and autoencoder stay as they are."""
+    """Trains the UNet, and if it recites the text encoder; the autoencoder stays as it is.
+
+    A text encoder that is `taught` learns alone: whatever the wording, the UNet must say of a noisy
+    latent what it said with the old text encoder of plain words that tell the same. That target has
+    no noise of its own, so that far fewer images are needed, and what the UNet can do it keeps.
+    """
 
     blocks = (ResnetBlock2D, BasicTransformerBlock)
     alphas_cumprod: torch.Tensor
@@ -117,7 +132,17 @@ class DiffusionTask(Task):
         super().__init__()
         self.config, self.tokenizer, self.cache = config, tokenizer, cache
         self.frozen = (vae.eval(), text_encoder.eval())  # a tuple hides them from parameters()
-        self.unet = build(config, vae.config.latent_channels, text_encoder.config.hidden_size)
+        width = text_encoder.config.hidden_size
+        self.unet = build(config, vae.config.latent_channels, width)
+        self.recital: Recital | None = None
+        if config.recited:
+            self.text_encoder = text_encoder  # in sight, so that it learns
+            self.recital = Recital(width, tokenizer, config.recited)
+        self.wording = Wording(config.free) if config.free else None
+        self.teacher: CLIPTextModel | None = None
+        if config.taught:
+            self.teacher = CLIPTextModel(text_encoder.config).requires_grad_(False)
+            self.unet.requires_grad_(False)
         alphas = DDIMScheduler.from_config(SCHEDULER).alphas_cumprod
         self.register_buffer("alphas_cumprod", alphas, persistent=False)
         self.pool: LatentPool | None = None
@@ -126,16 +151,22 @@ class DiffusionTask(Task):
         if self.pool is None:
             vae = self.frozen[0].to(device)
             self.pool = LatentPool(vae, self.config.pool, self.config.snap, self.cache)
-        indices = [rng.randrange(self.config.pool) for _ in range(size)]
-        captions = [
-            ""
+        indices = draw_indices(self.pool.scenes, size, rng, even=self.config.free == 0)
+        say = phrase if self.wording is None else self.wording.say
+        told = [
+            None
             if rng.random() < self.config.drop_captions
-            else phrase(describe(self.pool.scenes[index], rng), rng)
+            else describe(self.pool.scenes[index], rng)
             for index in indices
         ]
-        tokens = tokenize(self.tokenizer, captions)
+        tokens = tokenize(self.tokenizer, ["" if each is None else say(each, rng) for each in told])
+        plain = None
+        if self.teacher is not None:
+            texts = ["" if each is None else phrase(each, rng) for each in told]
+            plain = tokenize(self.tokenizer, texts).to(device)
         latents = self.pool.sample(indices, rng)
-        return DiffusionBatch(latents.to(device), tokens.to(device))
+        recited = None if self.recital is None else self.recital.draw(rng).to(device)
+        return DiffusionBatch(latents.to(device), tokens.to(device), recited, plain)
 
     def forward(self, batch: DiffusionBatch, generator: torch.Generator) -> dict[str, torch.Tensor]:
         x = batch.latents
@@ -143,9 +174,17 @@ class DiffusionTask(Task):
         noise = torch.randn(x.shape, generator=generator).to(x.device)
         alpha_bar = self.alphas_cumprod[steps]
         alpha, sigma = (value.sqrt().view(-1, 1, 1, 1) for value in (alpha_bar, 1 - alpha_bar))
-        text = self.encode(batch.tokens)
-        v = self.unet(alpha * x + sigma * noise, steps, text, return_dict=False)[0]
-        return {"loss": functional.mse_loss(v, alpha * noise - sigma * x)}
+        noisy, wanted = alpha * x + sigma * noise, alpha * noise - sigma * x
+        if self.teacher is not None and batch.plain is not None:
+            with torch.no_grad():
+                text = self.teacher(batch.plain).last_hidden_state
+                wanted = self.unet(noisy, steps, text, return_dict=False)[0].float()
+        v = self.unet(noisy, steps, self.encode(batch.tokens), return_dict=False)[0]
+        loss = functional.mse_loss(v.float(), wanted)
+        if self.recital is None or batch.recited is None:
+            return {"loss": loss}
+        read = self.recital(self.text_encoder, batch.recited, self.fraction)
+        return {"loss": loss + self.config.reading_weight * read["reading"], "noise": loss, **read}
 
     def draw_times(self, number: int, generator: torch.Generator) -> torch.Tensor:
         """Return (number,) int64 training steps, logit-normal."""
@@ -156,7 +195,7 @@ class DiffusionTask(Task):
     def encode(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B, L) to the text encoder's last hidden states (B, L, D)."""
         text_encoder = self.frozen[1].to(tokens.device)
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.recital is not None and torch.is_grad_enabled()):
             return text_encoder(tokens).last_hidden_state
 
     def sheet(self) -> Image.Image:
@@ -199,6 +238,36 @@ def save_text_encoder(text_encoder: CLIPTextModel, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     state = {f"text_model.{name}": value for name, value in text_encoder.state_dict().items()}
     save_file(state, folder / "model.safetensors", {"format": "pt"})
+
+
+# How often each kind of scene is drawn from a pool where networks go on to learn what they do
+# worst: to count, and to put two things where they belong.
+HARD_KINDS = {
+    "single": 0.12,
+    "coloured shape": 0.08,
+    "count": 0.28,
+    "pair": 0.14,
+    "relation": 0.18,
+    "two shapes": 0.14,
+    "three": 0.06,
+}
+
+
+def draw_indices(
+    scenes: Sequence[Scene], size: int, rng: random.Random, *, even: bool
+) -> list[int]:
+    """Return `size` places in `scenes`: all alike, or of kinds as in `HARD_KINDS`."""
+    if even:
+        return [rng.randrange(len(scenes)) for _ in range(size)]
+    kinds = rng.choices(tuple(HARD_KINDS), tuple(HARD_KINDS.values()), k=size)
+    return [_of_kind(scenes, kind, rng) for kind in kinds]
+
+
+def _of_kind(scenes: Sequence[Scene], kind: str, rng: random.Random) -> int:
+    while True:
+        index = rng.randrange(len(scenes))
+        if scenes[index].kind == kind:
+            return index
 
 
 class LatentPool:

@@ -46,7 +46,9 @@ from train.report import (
     Plan,
     Report,
     _without_nan,
+    bootstrap,
     pool_to_text,
+    share,
     sheet,
     to_json,
     to_text,
@@ -61,9 +63,6 @@ from train.stickers.renderer import render
 from train.stickers.scene import KINDS, draw_scene
 from train.stickers.trial import draw_trial
 from train.worlds import CAPTIONS, Asked, Question, Quiz, Tried, World
-
-RESAMPLES = 2000
-
 
 DECODED = 32  # pictures in one pass through the autoencoder
 
@@ -166,37 +165,12 @@ def measure(
         clip=str(reranker.folder),
         plan=plan,
         one_candidate=one_candidate(drawn, plan.seeds, world),
+        same_as_twin=same_as_twin(drawn, partial(draw, pipeline, reranker, plan=plan, world=world)),
         best_of=best_of(drawn[: plan.best_prompts], plan.candidates, world),
         true_caption=true_captions(reranker, plan.scenes, held_out=False, world=world),
         true_caption_held_out=true_captions(reranker, plan.scenes, held_out=True, world=world),
         ceiling=ceiling(reconstruction(pipeline), plan.scenes, world),
     )
-
-
-def bootstrap(rows: np.ndarray, figure: Callable[[np.ndarray], np.ndarray]) -> Estimate:
-    """Return a `figure` of the column means (…, C) of `rows` (N, C), each row one prompt or scene,
-    with the interval in which 95 % of resamplings of the rows lie."""
-    if len(rows) == 0:
-        return Estimate(math.nan, math.nan, math.nan, 0)
-    chosen = np.random.default_rng(0).integers(len(rows), size=(RESAMPLES, len(rows)))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        value = float(figure(rows.mean(0)))
-        values = figure(rows[chosen].mean(1))
-    values = values[np.isfinite(values)]
-    low, high = np.quantile(values, (0.025, 0.975)) if len(values) else (math.nan, math.nan)
-    return Estimate(value, float(low), float(high), len(rows))
-
-
-def share(truths: Sequence[bool] | Sequence[float]) -> Estimate:
-    """Return the mean of `truths`, with the exact binomial interval where all are the same, since
-    then there is nothing to resample."""
-    rows = np.array(truths, dtype=float).reshape(-1, 1)
-    estimate = bootstrap(rows, lambda means: means[..., 0])
-    if estimate.value == 1:
-        return replace(estimate, low=0.025 ** (1 / len(rows)))
-    if estimate.value == 0:
-        return replace(estimate, high=1 - 0.025 ** (1 / len(rows)))
-    return estimate
 
 
 def one_candidate(
@@ -209,15 +183,28 @@ def one_candidate(
     }
 
 
+def same_as_twin(drawn: Sequence[Drawn], draw_twin: Callable[..., Drawn]) -> Estimate | None:
+    """How often a prompt with words that mean nothing shows the same things, in the judge's words,
+    as its twin without them with the same seed; None where no prompt has a twin."""
+    same = []
+    for each in drawn:
+        if (twin := getattr(each.prompt, "twin", None)) is not None:
+            other = draw_twin(Question(twin, each.prompt.description), len(each.right))
+            pairs = zip(each.right, each.seen, other.right, other.seen, strict=True)
+            same.append(float(np.mean([(a, b) == (c, d) for a, b, c, d in pairs])))
+    return share(same) if same else None
+
+
 def best_of(drawn: Sequence[Drawn], candidates: int, world: World = STICKERS) -> dict[str, Choice]:
     """Return what CLIP's first choice among the first `candidates` of each prompt is worth."""
     return {name: _choice(group, candidates) for name, group in _grouped(drawn, world).items()}
 
 
 def _grouped(drawn: Sequence[Drawn], world: World) -> dict[str, list[Drawn]]:
+    others = (name for each in drawn for name in sorted(world.groups_of(each.prompt)))
     groups = {
         name: [each for each in drawn if name in world.groups_of(each.prompt)]
-        for name in world.groups
+        for name in dict.fromkeys((*world.groups, *others))
     }
     return {"overall": list(drawn), **groups}
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -77,6 +77,9 @@ class Task(torch.nn.Module):
     def save(self, folder: Path) -> None:
         """Write the present weights in the format that is shipped."""
         raise NotImplementedError
+
+
+TaskT = TypeVar("TaskT", bound=Task)
 
 
 def train(task: Task, schedule: Schedule, folder: Path) -> Path:
@@ -311,6 +314,23 @@ def _load_state(
         state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
     return Progress(int(facts["step"]), float(facts["seconds"]))
+
+
+def load_averaged(task: TaskT, folder: Path) -> TaskT:
+    """Return `task` in evaluation mode with the averaged weights of a training's folder.
+
+    Raises FileNotFoundError if nothing was trained there.
+    """
+    path = folder / STATE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: run salon-train {folder.name} first")
+    tensors = load_file(path)
+    task.load_state_dict(_under("model.", tensors))
+    with torch.no_grad():
+        for number, parameter in enumerate(task.parameters()):
+            parameter.copy_(tensors[f"ema.{number}"])
+    task.eval()
+    return task
 
 
 def _begin_with(path: Path, task: Task, ema: EMAModel) -> None:

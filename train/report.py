@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,9 @@ from train.sheets import tile
 from train.worlds import CAPTIONS, Asked
 
 SHEET_PROMPTS = 48
-
-
 SHEET_SCALE = 4
-
-
 SHEET_COLUMNS = 8
+RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -91,10 +88,37 @@ class Report:
     clip: str
     plan: Plan
     one_candidate: dict[str, Estimate]
+    same_as_twin: Estimate | None  # where words mean nothing
     best_of: dict[str, Choice]
     true_caption: dict[str, Estimate]
     true_caption_held_out: dict[str, Estimate]
     ceiling: dict[str, Estimate]
+
+
+def bootstrap(rows: np.ndarray, figure: Callable[[np.ndarray], np.ndarray]) -> Estimate:
+    """Return a `figure` of the column means (…, C) of `rows` (N, C), each row one prompt or scene,
+    with the interval in which 95 % of resamplings of the rows lie."""
+    if len(rows) == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    chosen = np.random.default_rng(0).integers(len(rows), size=(RESAMPLES, len(rows)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = float(figure(rows.mean(0)))
+        values = figure(rows[chosen].mean(1))
+    values = values[np.isfinite(values)]
+    low, high = np.quantile(values, (0.025, 0.975)) if len(values) else (math.nan, math.nan)
+    return Estimate(value, float(low), float(high), len(rows))
+
+
+def share(truths: Sequence[bool] | Sequence[float]) -> Estimate:
+    """Return the mean of `truths`, with the exact binomial interval where all are the same, since
+    then there is nothing to resample."""
+    rows = np.array(truths, dtype=float).reshape(-1, 1)
+    estimate = bootstrap(rows, lambda means: means[..., 0])
+    if estimate.value == 1:
+        return replace(estimate, low=0.025 ** (1 / len(rows)))
+    if estimate.value == 0:
+        return replace(estimate, high=1 - 0.025 ** (1 / len(rows)))
+    return estimate
 
 
 def sheet(drawn: Sequence[Drawn]) -> Image.Image:
@@ -127,6 +151,7 @@ def to_text(report: Report) -> str:
         f"model {report.model}, CLIP {report.clip}; [95 % interval]",
         f"one candidate right, {plan.prompts} prompts × {plan.seeds} seeds",
         *_estimates(report.one_candidate),
+        *_twins(report.same_as_twin),
         f"best of {plan.candidates} by CLIP, {plan.best_prompts} prompts",
         *_choices(report.best_of),
         f"CLIP picks the true caption among {CAPTIONS} with one fact changed, {plan.scenes} scenes",
@@ -158,6 +183,13 @@ def _choices(choices: dict[str, Choice]) -> list[str]:
 
 def _estimates(estimates: dict[str, Estimate]) -> list[str]:
     return [f"  {name:<16}{estimate}  of {estimate.number}" for name, estimate in estimates.items()]
+
+
+def _twins(estimate: Estimate | None) -> list[str]:
+    if estimate is None:
+        return []
+    title = "the same things as without the words that mean nothing, seed by seed"
+    return [title, *_estimates({"unknown": estimate})]
 
 
 def to_json(report: Report) -> dict[str, Any]:

@@ -31,7 +31,30 @@ from train.diffusion import SCHEDULER
 from train.stickers.captions import PLACE_PHRASES, RELATION_PHRASES, phrase
 from train.stickers.facts import describe
 from train.stickers.scene import draw_scene
-from train.stickers.vocabulary import COLOURS, GROUNDS, NOUNS, NUMBERS, SHAPES, article
+from train.stickers.vocabulary import (
+    COLOURS,
+    GROUNDS,
+    NOUNS,
+    NUMBERS,
+    SHAPES,
+    Noun,
+    Shape,
+    article,
+)
+from train.stickers.wording import BACKGROUND, COLOURED, naming_words, other_words
+from train.world.captions import (
+    ALONE,
+    BACKGROUND_ENDS,
+    BACKGROUND_FORMS,
+    JOINTS,
+    PLACE_FORMS,
+    RELATION_FORMS,
+    REQUESTS,
+    WITH_FORMS,
+)
+from train.world.captions import OPENINGS as WORLD_OPENINGS
+from train.world.lexicon import plural
+from train.world.vocabulary import BACKGROUND_WORDS, SIZE_WORDS
 
 # Each checkpoint, and the network that was trained last for it.
 SHIPPED = {
@@ -170,7 +193,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def world_vocabulary() -> dict[str, Any]:
     """Return what the weights know, for tools that know nothing of this world.
 
-    `words` holds every word of its captions.
+    `words` holds every word of its captions that tells something, or that is part of asking.
     """
     return {
         "nouns": [
@@ -178,7 +201,7 @@ def world_vocabulary() -> dict[str, Any]:
                 "name": noun.name,
                 "plural": noun.plural,
                 "article": article(noun.name),
-                "synonyms": [{"name": one, "plural": many} for one, many in noun.synonyms],
+                "synonyms": _synonyms(noun),
                 "category": noun.category,
                 "codepoint": f"U+{noun.codepoint:04X}",
             }
@@ -189,7 +212,7 @@ def world_vocabulary() -> dict[str, Any]:
                 "name": shape.name,
                 "plural": shape.plural,
                 "article": article(shape.name),
-                "synonyms": [{"name": one, "plural": many} for one, many in shape.synonyms],
+                "synonyms": _synonyms(shape),
             }
             for shape in SHAPES
         ],
@@ -204,8 +227,33 @@ def world_vocabulary() -> dict[str, Any]:
     }
 
 
+def _synonyms(known: Noun | Shape) -> list[dict[str, str]]:
+    """Return what else a thing is called, with plurals: in its own table, then in the world's."""
+    plurals = {word: plural(word) for word in other_words()[known.name]} | dict(known.synonyms)
+    return [{"name": one, "plural": many} for one, many in plurals.items()]
+
+
 def caption_words(samples: int = 40_000) -> list[str]:
-    """Return every word that captions use, lower case, found by saying many."""
+    """Return every word that captions use, lower case: of the own grammar found by saying many, of
+    free wordings the forms of speech and the names of things, sizes and backgrounds; fillers and
+    words that mean nothing are none of them."""
     rng = random.Random(0)
-    captions = (phrase(describe(draw_scene(rng, held_out=True), rng), rng) for _ in range(samples))
-    return sorted({word for caption in captions for word in re.findall(r"[a-z0-9]+", caption)})
+    captions = {phrase(describe(draw_scene(rng, held_out=True), rng), rng) for _ in range(samples)}
+    grounds = [BACKGROUND.get(ground.name, ground.name) for ground in GROUNDS]
+    forms = (
+        *REQUESTS,
+        *ALONE,
+        *JOINTS,
+        *BACKGROUND_FORMS,
+        *BACKGROUND_ENDS,
+        *COLOURED,
+        *WORLD_OPENINGS,
+        *(word for ground in grounds for word in BACKGROUND_WORDS[ground]),
+        *(form for forms in PLACE_FORMS.values() for form in forms),
+        *(form for forms in RELATION_FORMS.values() for form in forms),
+        *(form for forms in WITH_FORMS.values() for form in forms),
+        *(word for words in SIZE_WORDS.values() for word in words),
+    )
+    said = {re.sub(r"{\w*}", " ", form) for form in forms}
+    found = {word for text in captions | said for word in re.findall(r"[a-z0-9]+", text)}
+    return sorted(found | naming_words())

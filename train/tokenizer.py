@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
@@ -59,7 +62,61 @@ def build_vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
 
 def train_tokenizer(seed: int = 0) -> CLIPTokenizer:
     """Learn a tokenizer from captions of training scenes."""
-    merges = learn_merges(caption_samples(seed), PIECES)
+    return _clip_tokenizer(learn_merges(caption_samples(seed), PIECES), CONTEXT)
+
+
+def extend_tokenizer(
+    tokenizer: CLIPTokenizer, words: Mapping[str, int], pieces: int, context: int
+) -> CLIPTokenizer:
+    """Return a tokenizer with more merges behind those of `tokenizer`, up to `pieces` in all, for
+    `words` and how often each occurs. What was one piece stays that piece; only its number moves.
+    """
+    state = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    merges = [(first, second) for first, second in state["merges"]]
+    room = pieces - len(build_vocabulary(merges))
+    merges += more_merges([(tokenizer.tokenize(word), n) for word, n in words.items()], room)
+    return _clip_tokenizer(merges, context)
+
+
+def more_merges(words: list[tuple[list[str], int]], number: int) -> list[tuple[str, str]]:
+    """Return up to `number` byte-pair merges for words, each as its pieces and how often it occurs
+    (Sennrich et al., arXiv 1508.07909, §3.2): the most frequent pair each time."""
+    counts: Counter[tuple[str, str]] = Counter()
+    places: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for index, (pieces, often) in enumerate(words):
+        for pair in pairwise(pieces):
+            counts[pair] += often
+            places[pair].add(index)
+    merges: list[tuple[str, str]] = []
+    while counts and len(merges) < number:
+        best = max(counts, key=lambda pair: (counts[pair], pair))
+        if counts[best] <= 0:
+            break
+        merges.append(best)
+        for index in places.pop(best):
+            pieces, often = words[index]
+            for pair in pairwise(pieces):
+                counts[pair] -= often
+            words[index] = (merged(pieces, best), often)
+            for pair in pairwise(words[index][0]):
+                counts[pair] += often
+                places[pair].add(index)
+        del counts[best]
+    return merges
+
+
+def merged(pieces: list[str], pair: tuple[str, str]) -> list[str]:
+    """Return `pieces` with each occurrence of `pair` made one, from the left."""
+    made: list[str] = []
+    for piece in pieces:
+        if made and (made[-1], piece) == pair:
+            made[-1] += piece
+        else:
+            made.append(piece)
+    return made
+
+
+def _clip_tokenizer(merges: list[tuple[str, str]], context: int) -> CLIPTokenizer:
     return CLIPTokenizer(
         vocab=build_vocabulary(merges),
         merges=merges,
@@ -67,7 +124,7 @@ def train_tokenizer(seed: int = 0) -> CLIPTokenizer:
         bos_token=START,
         eos_token=END,
         pad_token=END,
-        model_max_length=CONTEXT,
+        model_max_length=context,
     )
 
 

@@ -21,6 +21,7 @@ from train.stickers.held_out import is_held_out
 from train.stickers.renderer import render
 from train.stickers.scene import KINDS, Placed, Scene
 from train.stickers.vocabulary import Thing
+from train.worlds import Question
 
 pytestmark = pytest.mark.slow
 
@@ -230,6 +231,29 @@ def test_both_paths_and_their_pool_by_the_command(
     assert f"pool of {tiny_diffusion_folder}, {dalle}: best of 2" in text
 
 
+def test_words_that_mean_nothing_are_measured_against_the_twin() -> None:
+    black = torch.zeros(4, 3, 64, 64, dtype=torch.uint8)
+    told = PROMPTS[0].description
+    asked = [
+        world.Prompt("unknown", "a frumious fox", told, "a fox"),
+        world.Prompt("counting", "a fox", told),
+    ]
+    seen = ("right", "right", "it shows a cat", "it shows a cat")
+    rows = [Drawn(each, black, [True, True, False, False], [0.0] * 4, seen) for each in asked]
+    texts = []
+
+    def draw_twin(prompt: Question, number: int) -> Drawn:
+        texts.append((prompt.text, number))
+        others = ("right", "something else", "it shows a cat", "it shows a dog")
+        return Drawn(prompt, black, [True, False, False, False], [0.0] * 4, others)
+
+    estimate = evaluate.same_as_twin(rows, draw_twin)
+    assert texts == [("a fox", 4)]
+    assert estimate is not None
+    assert (estimate.value, estimate.number) == (0.5, 1)
+    assert evaluate.same_as_twin(rows[1:], draw_twin) is None
+
+
 def test_the_text_has_every_section() -> None:
     estimate = evaluate.share([True, False])
     by_name = {"overall": estimate}
@@ -238,6 +262,7 @@ def test_the_text_has_every_section() -> None:
         clip="clip",
         plan=Plan(),
         one_candidate=by_name,
+        same_as_twin=estimate,
         best_of={"overall": evaluate.Choice(estimate, estimate, estimate, estimate)},
         true_caption=by_name,
         true_caption_held_out=by_name,
@@ -250,6 +275,7 @@ def test_the_text_has_every_section() -> None:
         "among 16",
         "held-out",
         "ceiling",
+        "without the words that mean nothing",
         "50.0%",
     ):
         assert words in text

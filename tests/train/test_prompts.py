@@ -8,12 +8,17 @@ from train.stickers.facts import Description
 from train.stickers.held_out import is_held_out, is_held_out_colour
 from train.stickers.prompts import (
     EVALUATION,
+    FREE,
+    FREE_PER_TAG,
     PER_TAG,
     TAGS,
+    UNKNOWN_TAG,
     Prompt,
     from_metadata,
+    make_free_prompts,
     make_prompts,
     read_prompts,
+    say,
     to_lines,
     to_metadata,
     write_prompts,
@@ -29,7 +34,7 @@ def with_tag(tag: str) -> list[Prompt]:
 
 def test_the_file_is_what_the_generator_writes(tmp_path: Path) -> None:
     assert EVALUATION.read_text(encoding="utf-8") == to_lines(PROMPTS)
-    assert write_prompts(tmp_path / "new" / "eval.jsonl").read_text() == to_lines(PROMPTS)
+    assert write_prompts(tmp_path / "new" / "eval.jsonl")[0].read_text() == to_lines(PROMPTS)
     assert read_prompts() == PROMPTS
 
 
@@ -37,6 +42,23 @@ def test_six_categories_in_turns() -> None:
     assert len(PROMPTS) == 240
     assert [prompt.tag for prompt in PROMPTS] == list(TAGS) * PER_TAG
     assert len({prompt.text for prompt in PROMPTS}) == 240
+
+
+def test_free_wordings_ask_for_scenes_of_the_same_kinds(tmp_path: Path) -> None:
+    prompts = make_free_prompts()
+    assert FREE.read_text(encoding="utf-8") == to_lines(prompts)
+    assert read_prompts(FREE) == prompts
+    assert [prompt.tag for prompt in prompts] == [*TAGS, UNKNOWN_TAG] * FREE_PER_TAG
+    assert not {prompt.text for prompt in prompts} & {prompt.text for prompt in PROMPTS}
+    assert len({prompt.text for prompt in prompts}) == len(prompts)
+    plain = {prompt.tag: say(prompt.description) for prompt in prompts}
+    assert not {prompt.text for prompt in prompts} & set(plain.values())
+    for prompt in prompts:
+        assert (prompt.twin is not None) == (prompt.tag == UNKNOWN_TAG)
+        if prompt.twin is not None:
+            assert prompt.twin == say(prompt.description)
+    pairs = [prompt.description.things for prompt in prompts if prompt.tag == "two_object"]
+    assert 0.4 < sum(map(is_held_out, pairs)) / len(pairs) < 0.6
 
 
 def test_every_noun_occurs_in_several_categories() -> None:
@@ -111,8 +133,6 @@ def test_every_coloured_shape_occurs_once_alone_and_twice_beside_another() -> No
     ],
 )
 def test_rows_are_geneval_rows(description: Description, text: str, metadata: dict) -> None:
-    from train.stickers.prompts import say
-
     assert say(description) == text
     prompt = Prompt("tag", text, description)
     assert to_metadata(prompt) == {"tag": "tag", **metadata, "prompt": text}

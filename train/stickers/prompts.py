@@ -3,6 +3,10 @@
 Six categories of 40, in turns, so that any first rows are balanced. Half of the pairs of nouns were
 never trained on; every coloured shape occurs once alone and twice beside another, the held-out
 colours among them. Every noun occurs.
+
+The same kinds of scenes are asked for once more in free wordings, which stand in
+`train.world.prompts` and in no training: 34 of each category, and 34 of `unknown`, whose words mean
+nothing here; their twins say the same without those words. Never train or tune on either file.
 """
 
 from __future__ import annotations
@@ -26,20 +30,34 @@ from train.stickers.vocabulary import (
     Thing,
     article,
 )
+from train.world.prompts import (
+    FREE_COLOUR,
+    FREE_COUNT,
+    FREE_RELATION,
+    FREE_SINGLE,
+    FREE_TWO,
+    UNKNOWN,
+)
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 PER_TAG = 40
+UNKNOWN_TAG = "unknown"
+FREE_PER_TAG = 34  # also of `unknown`
+FREE_SEED = 2  # of the scenes; 0 are those of `EVALUATION`, 1 those of the calibration
 OPENINGS = ("", "a photo of ", "a picture of ", "a sticker of ")
 EVALUATION = Path(__file__).parents[2] / "prompts" / "eval.jsonl"
+FREE = EVALUATION.with_name("free.jsonl")
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One row: its category, the words, and what must be seen."""
+    """One row: its category, the words, what must be seen; and for words that mean nothing, the
+    same without them."""
 
     tag: str
     text: str
     description: Description
+    twin: str | None = None
 
 
 def make_prompts(seed: int = 0) -> list[Prompt]:
@@ -67,6 +85,40 @@ def make_prompts(seed: int = 0) -> list[Prompt]:
         for index in range(PER_TAG)
         for tag in TAGS
     ]
+
+
+def make_free_prompts() -> list[Prompt]:
+    """Return the same kinds of scenes in free wordings, and those with unknown words."""
+    rng = random.Random(FREE_SEED)
+    scenes = make_prompts(FREE_SEED)[: FREE_PER_TAG * len(TAGS)]
+    nouns = rng.sample(NOUN_THINGS, FREE_PER_TAG)
+    prompts = []
+    for index, noun in enumerate(nouns):
+        for scene in scenes[index * len(TAGS) : (index + 1) * len(TAGS)]:
+            text = say_freely(scene.description, scene.tag, index, rng)
+            prompts.append(Prompt(scene.tag, text, scene.description))
+        told = Description((noun,))
+        text = UNKNOWN[index % len(UNKNOWN)].format(x=noun.key, ax=say(told))
+        prompts.append(Prompt(UNKNOWN_TAG, text, told, twin=say(told)))
+    return prompts
+
+
+def say_freely(description: Description, tag: str, index: int, rng: random.Random) -> str:
+    """Return words of no grammar that is trained, each form as often as any other."""
+    forms = {
+        "single_object": FREE_SINGLE,
+        "two_object": FREE_TWO,
+        "counting": FREE_COUNT,
+        "colors": FREE_COLOUR,
+        "position": FREE_RELATION.get(description.relation or "", ()),
+        "color_attr": FREE_TWO,
+    }[tag]
+    form = rng.choice(forms) if tag == "position" else forms[index % len(forms)]
+    first, *others = description.things
+    parts = {"x": first.key, "ax": f"{article(first.key)} {first.key}", "xs": _plural(first)}
+    for second in others:
+        parts |= {"y": second.key, "ay": f"{article(second.key)} {second.key}"}
+    return form.format(**parts, n=NUMBERS[description.count], s=first.name, c=first.colour or "")
 
 
 def _pairs(rng: random.Random) -> list[tuple[Thing, Thing]]:
@@ -126,7 +178,8 @@ def to_metadata(prompt: Prompt) -> dict[str, Any]:
     row: dict[str, Any] = {"tag": prompt.tag, "include": include}
     if told.count > 1:
         row["exclude"] = [_included(told.things[0], told.count + 1)]
-    return row | {"prompt": prompt.text}
+    twin = {} if prompt.twin is None else {"twin": prompt.twin}
+    return row | {"prompt": prompt.text, **twin}
 
 
 def _included(thing: Thing, count: int) -> dict[str, Any]:
@@ -152,7 +205,7 @@ def from_metadata(row: dict[str, Any]) -> Prompt:
             raise ValueError(f"position {relation!r} of {anchor} is unknown ({row['prompt']!r})")
         things.reverse()
     told = Description(tuple(things), count=row["include"][0]["count"], relation=relation)
-    return Prompt(row["tag"], row["prompt"], told)
+    return Prompt(row["tag"], row["prompt"], told, row.get("twin"))
 
 
 def to_lines(prompts: list[Prompt]) -> str:
@@ -166,8 +219,10 @@ def read_prompts(path: Path = EVALUATION) -> list[Prompt]:
     return [from_metadata(json.loads(line)) for line in lines]
 
 
-def write_prompts(path: Path = EVALUATION) -> Path:
-    """Write the evaluation set."""
+def write_prompts(path: Path = EVALUATION) -> list[Path]:
+    """Write the evaluation set to `path`, and the one in free wordings beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    free = path.with_name(FREE.name)
     path.write_text(to_lines(make_prompts()), encoding="utf-8")
-    return path
+    free.write_text(to_lines(make_free_prompts()), encoding="utf-8")
+    return [path, free]
