@@ -458,7 +458,9 @@ def tiny_by_default(
     import rerank.model.specs
     from pipelines import families
 
-    model = replace(families.shipped()[families.DEFAULT_MODEL], folder=tiny_diffusion_folder)
+    model = replace(
+        families.shipped()[families.DEFAULT_MODEL], folder=tiny_diffusion_folder, context=CONTEXT
+    )
     jury = replace(rerank.model.specs.SPECS[rerank.model.specs.DEFAULT], folder=tiny_clip_folder)
     monkeypatch.setitem(families.shipped(), families.DEFAULT_MODEL, model)  # type: ignore[arg-type]
     monkeypatch.setitem(rerank.model.specs.SPECS, rerank.model.specs.DEFAULT, jury)

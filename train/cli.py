@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.runtime.limits import wait_politely
 from pipelines.runtime.terminal import Parser, above_zero, complain, is_full, prepare_streams, write
+from train import flags
 from train.configs import CONFIGS, Config
 from train.loop import Schedule, Task, train
 from train.shipping import SHIPPED
@@ -92,31 +93,18 @@ def _parser() -> argparse.ArgumentParser:
         # "jury" was its name
         ("reranker", ("jury",), _reranker, "measure what its probabilities and ticks are worth"),
     ):
-        sub = step(name, function, help, aliases)
-        sub.add_argument("--clip", help="a known CLIP or a folder; default: the shipped one")
-        sub.add_argument("-m", "--model", help="the model that draws; default: the shipped one")
-        sub.add_argument("--scenes", type=above_zero(int), default=400, help="rendered ones (400)")
-        sub.add_argument(
-            "--prompts",
-            type=above_zero(int, or_zero=True),
-            default=60,
-            help="drawn, 4 of each; 0 for none (60)",
-        )
-    _add_previews(step("previews", _previews, "learn what unfinished images tell a search"))
-    _add_prefer(running(step("prefer", _prefer, "teach a model what somebody prefers")))
+        flags.add_reranking(step(name, function, help, aliases))
+    flags.add_previews(step("previews", _previews, "learn what unfinished images tell a search"))
+    flags.add_prefer(running(step("prefer", _prefer, "teach a model what somebody prefers")))
     start = step("start", _start, "lay the shipped weights into a run, to learn free wordings")
     running(start).add_argument("--config", choices=CONFIGS, default="free", help="sizes (free)")
     running(step("tokenizer", _tokenizer, "learn the tokenizer from captions"))
     for name, network in NETWORKS.items():
         sub = running(step(name, _network, f"train {network}"))
         sub.set_defaults(network=name)
-        _add_budget(sub)
+        flags.add_budget(sub)
     drawn = running(step("drawn", _drawn, "draw images for the reranker to learn from"))
-    drawn.add_argument("network", choices=("diffusion", "dalle"), help="that draws them")
-    drawn.add_argument("--config", choices=CONFIGS, default="free", help="sizes (free)")
-    drawn.add_argument(
-        "--number", type=above_zero(int), default=300, help="of prompts, 4 images of each (300)"
-    )
+    flags.add_drawn(drawn)
     ship = step("ship", _ship, "put the trained networks into the packages, in half precision")
     running(ship).add_argument("--only", choices=SHIPPED, help="one of them; default: all there")
     from train.world.cli import add_steps
@@ -125,38 +113,6 @@ def _parser() -> argparse.ArgumentParser:
     add_steps(world.add_subparsers(metavar="STEP", required=True))
     step("plan", _plan, "tell the memory that DALL·E's transformer of 12 billion parameters needs")
     return parser
-
-
-def _add_budget(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--config", choices=CONFIGS, default="small", help="sizes (small)")
-    budget = sub.add_mutually_exclusive_group()
-    budget.add_argument(
-        "--minutes", type=above_zero(float), help="time budget, over all continuations"
-    )
-    budget.add_argument(
-        "--steps", type=above_zero(int), help="number of updates instead of a time budget"
-    )
-    sub.add_argument("--threads", type=above_zero(int), help="CPU threads; default: all cores")
-
-
-def _add_previews(previews: argparse.ArgumentParser) -> None:
-    previews.add_argument("-m", "--model", help="the model that draws; default: the shipped one")
-    previews.add_argument("--clip", help="a known CLIP or a folder; default: the shipped one")
-    previews.add_argument("--world", action="store_true", help="the world of a thousand things")
-    previews.add_argument(
-        "--prompts", type=above_zero(int), default=200, help="that are asked for (200)"
-    )
-    previews.add_argument("--candidates", type=above_zero(int), default=16, help="of each (16)")
-    previews.add_argument("-o", "--output", type=Path, help="default: in the model's folder")
-
-
-def _add_prefer(prefer: argparse.ArgumentParser) -> None:
-    prefer.add_argument("--choices", type=Path, required=True, help="of generate --choices")
-    prefer.add_argument("-m", "--model", help="what learns; default: the shipped one")
-    prefer.add_argument(
-        "--steps", type=above_zero(int), default=500, help="number of updates (500)"
-    )
-    prefer.add_argument("--batch-size", type=above_zero(int), default=8, help="choices in each (8)")
 
 
 def _prompts(arguments: argparse.Namespace) -> None:

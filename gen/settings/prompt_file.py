@@ -18,14 +18,13 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import copyfileobj
 from typing import Any, BinaryIO
 
 from gen.errors import InputError
-from gen.settings import a1111_rows, templates
+from gen.settings import a1111_rows, tables, templates
 from gen.settings.request import SETTINGS, Request, find_setting
 from pipelines.checkpoints.configs import parse_json
 from pipelines.settings import Value
@@ -33,8 +32,6 @@ from pipelines.settings import Value
 LINE_CAP = 64 * 1024  # bytes
 MOST_BAD = 200  # rows, after which a file is read no further
 PROBLEMS_SHOWN = 50
-# What rows may say beside settings: a name, and what GenEval's files say of the wished-for scene.
-ANNOTATIONS = ("id", "tag", "include", "exclude")
 SHORT_FLAGS = {s.short: s.name for s in SETTINGS.values() if s.short} | {"-S": "seed"}
 _OF_NUMBERS = "".join(f[1] for f, n in SHORT_FLAGS.items() if SETTINGS[n].kind in (int, float))
 _OF_TEXTS = "".join(f[1] for f, n in SHORT_FLAGS.items() if SETTINGS[n].kind is str)
@@ -46,8 +43,6 @@ _FIRST_FLAG = re.compile(
 _SHORT = re.compile(rf"(-[{_OF_NUMBERS}])({_NUMBER})?|(-[{_OF_TEXTS}])([0-9]+)?")
 _QUOTED = re.compile(r'"([^"]+)"((?:\s+-.*)?)')
 LARGEST_JSON = 2**24  # bytes of a file that is read whole
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-FOUND_DELIMITERS = ",;\t"  # ";" is that of spreadsheets where a comma is in numbers
 # Never taken for plain lines.
 OTHER_FORMATS = {
     **dict.fromkeys((".yaml", ".yml"), "YAML"),
@@ -99,7 +94,7 @@ class PromptFile:
         self._suffix = Path(path).suffix.lower()
         first = self._first_row()
         self._refuse_other_formats(first)
-        self._delimiter = _delimiter(self._suffix, first)
+        self._delimiter = tables.delimiter_of(self._suffix, first)
         self._is_whole = self._suffix == ".json" or bool(re.match(r"\[\s*(\{|$)|\{$", first))
         self._is_json = self._suffix == ".jsonl" or bool(re.match(r'\{\s*"', first))
 
@@ -189,24 +184,13 @@ class PromptFile:
         lines = codecs.iterdecode(self._file, "utf-8-sig")
         reader = csv.reader(lines, delimiter=delimiter)
         try:
-            names = self._columns(next(reader, []))
+            names = tables.columns_of(self.name, next(reader, []))
             for cells in filter(None, reader):
-                yield reader.line_num, _read_cells(names, cells)
+                yield reader.line_num, tables.read_cells(names, cells)
         except UnicodeDecodeError as error:
             raise InputError(f"{self.name}: is not UTF-8: save it as UTF-8") from error
         except csv.Error as error:
             raise InputError(f"{self.name}: line {reader.line_num}: {error}") from error
-
-    def _columns(self, written: list[str]) -> list[str]:
-        """Return the keys that the first line of a table names. Raises InputError."""
-        begin = f"{self.name}: line 1 names the columns, as in prompt,seed"
-        try:
-            names = [_column(name) for name in written]
-        except InputError as error:
-            raise InputError(f"{begin}: {error}") from error
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise InputError(f"{begin}: {twice[0]} is there twice")
-        return names
 
     def _first_row(self) -> str:
         for _, text in self._lines():
@@ -242,7 +226,7 @@ class PromptFile:
         identity = values.pop("id", None)
         if identity is not None and not isinstance(identity, str | int):
             raise InputError("id: must be text or a whole number")
-        for annotation in ANNOTATIONS:
+        for annotation in tables.ANNOTATIONS:
             values.pop(annotation, None)
         values, notes = a1111_rows.mapped(values)
         request = Request.from_json(values).with_defaults(self.settings)
@@ -284,42 +268,6 @@ def _spooled(stream: BinaryIO) -> BinaryIO:
     copy = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the PromptFile
     copyfileobj(stream, copy)
     return copy
-
-
-def _delimiter(suffix: str, first: str) -> str | None:
-    """Return what is between the cells of a table, None if it is none."""
-    for delimiter in FOUND_DELIMITERS:
-        with suppress(InputError, csv.Error):
-            cells = next(csv.reader([first], delimiter=delimiter), [])
-            if len(cells) > 1 and "prompt" in [_column(cell) for cell in cells]:
-                return delimiter
-    return DELIMITERS.get(suffix)
-
-
-def _column(written: str) -> str:
-    """Return the key of a column, written in any capitals and with gaps. Raises InputError."""
-    plain = "_".join(written.lower().split())
-    if plain in ANNOTATIONS or plain in a1111_rows.KEYS:
-        return plain
-    with suppress(InputError):
-        return find_setting(plain).name
-    return find_setting(written.strip()).name
-
-
-def _read_cells(names: list[str], cells: list[str]) -> dict[str, Any] | InputError:
-    """Return the settings of a line of a table, or why it cannot be read."""
-    if len(cells) > len(names):
-        return InputError("has more cells than the first line has names: quote commas")
-    values: dict[str, Any] = {}
-    try:
-        for name, text in zip(names, cells, strict=False):
-            if not text.strip():
-                continue
-            is_read_later = name in ANNOTATIONS or name in a1111_rows.KEYS
-            values[name] = text if is_read_later else find_setting(name).read(text)
-    except InputError as error:
-        return error
-    return values
 
 
 def _read_json(text: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pytest
 from gen.engine import Engine
 from gen.run_folder.folder import RunFolder
 from pipelines import families
+from pipelines.checkpoints.specs import read_context
 from ui.service.service import Service
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "gen"))
@@ -123,7 +124,11 @@ def free_port() -> int:
 def tiny_models(tiny_diffusion_folder: Path) -> Iterator[None]:
     """The tiny model in place of the shipped one."""
     with pytest.MonkeyPatch.context() as patch:
-        spec = replace(families.shipped()[families.DEFAULT_MODEL], folder=tiny_diffusion_folder)
+        spec = replace(
+            families.shipped()[families.DEFAULT_MODEL],
+            folder=tiny_diffusion_folder,
+            context=read_context(tiny_diffusion_folder),
+        )
         patch.setitem(families.shipped(), families.DEFAULT_MODEL, spec)  # type: ignore[arg-type]
         yield
 
