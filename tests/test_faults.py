@@ -90,7 +90,7 @@ FAULTS = (
 )
 
 
-def tests_of_faults() -> dict[str, list[str]]:
+def find_tests() -> dict[str, list[str]]:
     """Return by row the tests that say they are about it, read off the source."""
     found = defaultdict(list)
     for path in sorted(HERE.rglob("test_*.py")):
@@ -109,7 +109,7 @@ def test_every_row_has_a_test() -> None:
     assert len(FAULTS) == 43
     names = [fault.name for fault in FAULTS]
     assert len(set(names)) == len(names)
-    assert tests_of_faults().keys() == set(names)
+    assert find_tests().keys() == set(names)
 
 
 class Table:
@@ -139,7 +139,7 @@ class Table:
 
     def lines(self) -> list[str]:
         """Return the table as lines."""
-        lines, held, tests = [], 0, tests_of_faults()
+        lines, held, tests = [], 0, find_tests()
         for number, fault in enumerate(FAULTS, 1):
             lines += ["", f"{number:2} {fault.name}: {fault.expected}"]
             lines += [f"     simulated: {fault.simulated}"] if fault.simulated else []
@@ -162,7 +162,7 @@ def main(words: list[str]) -> int:
     if words == ["--list"]:
         print("\n".join(Table().lines()[:-2]))
         return 0
-    files = {test.partition("::")[0] for tests in tests_of_faults().values() for test in tests}
+    files = {test.partition("::")[0] for tests in find_tests().values() for test in tests}
     paths = [str(HERE / file) for file in sorted(files)]
     return int(pytest.main(["-q", "-rN", *words, *paths], plugins=[Table()]))
 
