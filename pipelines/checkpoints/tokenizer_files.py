@@ -19,10 +19,10 @@ MAX_PATTERN = 4000  # characters
 MANY = 16  # a repeat of up to so many times is no danger
 REPEATS = 3  # in a row, in one choice of a pattern
 
-# An escape, a class, what opens a group, a bracket, a choice, or a repeat.
+# An escape, a class, one without an end, what opens a group, a bracket, a choice, or a repeat.
 _SIGNS = re.compile(
-    r"\\.|\[(?:\\.|\[:\w{1,20}:\]|[^\]\\]){1,300}+\]|\((?:\?(?:<[=!]|[a-zA-Z-]*[:)]|[=!>]))?|\)|\|"
-    r"|[*+?]|\{\d{0,9},?\d{0,9}\}|.",
+    r"\\.|\[(?:\\.|\[:\w{1,20}:\]|[^\]\\])++\]|(?P<unclosed>\[(?!\]).+)"
+    r"|\((?:\?(?:<[=!]|[a-zA-Z-]*[:)]|[=!>]))?|\)|\||[*+?]|\{\d{0,9},?\d{0,9}\}|.",
     re.DOTALL,
 )
 
@@ -63,8 +63,11 @@ def is_quick(pattern: str) -> bool:
     if len(pattern) > MAX_PATTERN:
         return False
     groups, ended = [_Group()], _Group()  # those open, and the one whose end was just read
-    for sign in _SIGNS.findall(pattern):
+    for match in _SIGNS.finditer(pattern):
+        sign = match.group()
         before, ended = ended, _Group()
+        if match["unclosed"]:
+            return False
         if sign.startswith("(?") and sign[-1] not in ":=!>)":  # calls, conditions, names
             return False
         if sign.startswith("(") and sign[-1] != ")":  # (?i) opens nothing

@@ -195,6 +195,7 @@ CHOSEN = {
     "a {@ball|{@car|bike}}": {"a ball", "a car", "a bike"},
     "a {@ball|{!car|bike}}": {"a ball", "a car", "a bike"},
     "a {@ball|{car|bike}}": {"a ball", "a car", "a bike"},
+    "a {@%{hot ... bath$$foot}|car}": {"a hot foot bath", "a car"},
     "test __@colors-cold__": {"test blue", "test green"},
     "test __~colors-cold__": {"test blue", "test green"},
     "{@embedding1|embedding2} and {@embedding3|embedding4}": {

@@ -163,6 +163,13 @@ class _InTurn(Sampler):
             VariantCommand([VariantOption(command)]), context.with_variables(command.variables)
         )
 
+    def _get_wrap(self, command: WrapCommand, context: SamplingContext) -> ResultGen:
+        around = context.generator_from_command(command.wrapper)
+        for outer, inner in zip(
+            around, context.generator_from_command(command.inner), strict=False
+        ):
+            yield outer.as_wrapper()(inner)
+
 
 class _AtRandom(RandomSampler):
     """Options by their weights, none twice."""

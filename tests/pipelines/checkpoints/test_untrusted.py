@@ -151,7 +151,7 @@ PUBLIC = (
     " {2,}",
 )
 ENDLESS = ("(a+)+b", "(a|a)*b", "(?:a*)*", "a*a*a*a*b", "((a+))+", "((a|b))+", "(a+){20}", "(a+",
-           r"(?<n>a+)+", r"(?:(?:a|b)+)*", "a" * 5000)  # fmt: skip
+           r"(?<n>a+)+", r"(?:(?:a|b)+)*", "[" * 4000, r"[a\]", "a" * 5000)  # fmt: skip
 
 
 def test_which_expressions_are_quick() -> None:
