@@ -140,7 +140,7 @@ def largest_difference(ours: Path, stock: Path) -> int:
     Equal scores may be ranked either way, so one that only one side has kept is passed over.
     """
     kept = {path.stem.split("-")[0]: path for path in stock.glob("*-r*.png")}
-    found = [(path, kept.get(path.stem.split("-")[1])) for path in ours.glob("*-r*.png")]
+    found = [(path, kept.get(path.stem.split("-")[-1])) for path in ours.glob("*-r*.png")]
     pairs = [(_pixels(a), _pixels(b)) for a, b in found if b is not None]
     if not pairs:
         sys.exit("the two sides kept different pictures: not the same work")

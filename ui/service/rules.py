@@ -20,7 +20,7 @@ LIMITS: Mapping[str, int] = {
     "budget": 128 * 1024,  # what the most candidates take of image tokens
     "upscale": 4,
 }
-MOST_DOTS = 1000  # of a line: tomllib takes quadratic time for the parts of a key
+MOST_DOTS = 300  # of a line: tomllib takes quadratic time for the parts of a key
 KEYS = ("models", "settings", "delete", "most")
 HELP = 'a TOML file: models = ["NAME"], settings = ["steps"], delete = false, [most] steps = 50'
 
