@@ -332,3 +332,21 @@ def test_json_that_is_none(body: bytes, quick: FakeSite) -> None:
             urllib.request.urlopen(request, timeout=PATIENCE)
         assert error.value.code == 400
         assert json.load(error.value)["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"null", b'"a fox"'])
+@pytest.mark.parametrize("path", ["/v1/images/generations", "/sdapi/v1/txt2img", "/v1/rerank"])
+def test_json_that_is_no_object(path: str, body: bytes, quick: FakeSite) -> None:
+    request = urllib.request.Request(quick.url + path, body, {"Content-Type": "application/json"})
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(request, timeout=PATIENCE)
+    assert error.value.code == 400
+    assert "must be a JSON object" in json.load(error.value)["error"]["message"]
+
+
+def test_a_byte_order_mark_before_json(quick: FakeSite) -> None:
+    body = b'\xef\xbb\xbf{"prompt": "a fox", "n": 1}'
+    url = f"{quick.url}/v1/images/generations"
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+        assert len(json.load(answer)["data"]) == 1

@@ -21,6 +21,7 @@ from ui.service.service import Service
 CLIENT_GONE = 499  # nobody reads it; the number that nginx notes for it
 RESTART_SECONDS = 10
 SHOWN = 300  # characters of a message
+NO_OBJECT = ("missing", "model_attributes_type", "model_type", "dict_type")  # pydantic's words
 NEVER_AGAIN = {"x-should-retry": "false"}
 
 
@@ -171,6 +172,8 @@ async def _explain_validation(request: Request, error: Exception) -> Response:
     codes = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_parameter"}
     code = codes.get(first["type"], "invalid_value")
     message = first["msg"] if param is None else f"{'.'.join(names)}: {first['msg']}"
+    if param is None and first["type"] in NO_OBJECT:
+        message = "the body must be a JSON object with the settings"
     return _answer(request, 400, _bad(message, code, param), {})
 
 

@@ -1,5 +1,6 @@
 """Routes that read the JSON of a body off the event loop."""
 
+from codecs import BOM_UTF8
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -32,7 +33,7 @@ class _ReadingRequest(Request):
     async def json(self) -> Any:
         """Return the JSON of the body. Raises HTTPException if it is none."""
         if not hasattr(self, "_json"):
-            body = await self.body()
+            body = (await self.body()).removeprefix(BOM_UTF8)  # which PowerShell sends
             reader: Reader = self.app.state.reader
             try:
                 if len(body) > LARGE:
