@@ -12,6 +12,33 @@ MOST_SHOWN = 3  # of a kind
 _LEARNED = re.compile(r"\bembedding:([\w./-]{1,100})", re.IGNORECASE)
 _WEIGHTED = re.compile(r"\([^()]{1,200}:[0-9.]{1,9}\)")
 
+# What other tools read in a prompt and we do not, by what to say instead.
+_FOREIGN = {
+    instead: re.compile(pattern, re.MULTILINE)
+    for instead, pattern in {
+        # Midjourney's flags, and our own within the quotes
+        "flags stand behind the prompt, not in it; what must not be there is --negative-prompt": (
+            r"(?<!\S)--[a-z]{1,20}\b"
+        ),
+        # the weights of Midjourney and of InvokeAI
+        "a weight is written (fox:1.5)": (
+            r"\b\w{1,40}::-?[0-9.]{0,9}|\b\w{1,40}(?:\+{1,9}|-{2,9})(?![\w+-])"
+            r"|\([^()]{1,40}\)(?:[0-9][0-9.]{0,8}+|\+{1,9}+|-{1,9}+)(?!\w)"
+        ),
+        "the bracket of a weight ends behind it: (fox:1.5)": (
+            r"\([^():]{1,40}:[0-9.]{1,9}(?=\s{0,9}(?:,|$))"
+        ),
+        "prompts are joined by AND, and changed by [a:b:0.5]": r"\.(?:and|blend|swap)\(",
+        # SwarmUI's
+        "choices are written {a|b} and __name__, masks are --mask-text": (
+            r"<(?!lora:|lyco:|hypernet:)[a-z]{1,20}(?:\[[^\]<>]{0,40}\])?:[^<>]{1,100}>"
+        ),
+        "what an image's text says are settings: give them as flags, or the file to --again": (
+            r"^(?:Negative prompt: |Steps: [0-9]{1,9}, Sampler: ).{0,20}"
+        ),
+    }.items()
+}
+
 
 def unread_signs(plan: Plan) -> Iterator[str]:
     """Yield a line for each kind of sign that is not understood, with what happens to it."""
@@ -29,6 +56,9 @@ def unread_signs(plan: Plan) -> Iterator[str]:
     for spec in dict.fromkeys(s.name for s, _ in plan.models if "prompt_syntax" not in s.settings):
         if signs := [sign for prompt in prompts for sign in _signs(prompt)]:
             yield f"{spec} reads plain words: {_listed(signs)} has no meaning to it"
+    for instead, pattern in _FOREIGN.items():
+        if signs := [sign.strip() for prompt in prompts for sign in pattern.findall(prompt)]:
+            yield f"drawn as words: {_listed(signs)}; {instead}"
 
 
 def _reads_signs(spec: Spec, syntax: str | None) -> bool:

@@ -201,3 +201,46 @@ def test_signs_that_are_understood(capsys: pytest.CaptureFixture[str]) -> None:
     for prompt in ("a (fox:1.2) [on] white", "a [fox|cat] AND [a:b:0.5]", r"a \[fox\] BREAK cat"):
         assert main([prompt, "--dry-run"]) == 0
         assert not [line for line in notes(capsys) if "does not know" not in line]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sign"),
+    [
+        ("a fox --ar 16:9", "--ar"),
+        ("a fox --no trees", "--no"),
+        ("a fox::2 and a cat", "fox::2"),
+        ("a red+ fox", "red+"),
+        ("a fox++", "fox++"),
+        ("a (red)1.3 fox", "(red)1.3"),
+        ("a (red fox)-", "(red fox)-"),
+        ("a (fox:1.2, in a wood", "(fox:1.2"),
+        ("('a fox', 'a cat').and()", ".and("),
+        ("a fox <segment:face>", "<segment:face>"),
+        ("<random[2]:a fox,a cat>", "<random[2]:a fox,a cat>"),
+        ("a fox\nNegative prompt: bad", "Negative prompt: bad"),
+        ("a fox\nSteps: 20, Sampler: Euler a, Seed: 3", "Steps: 20, Sampler: Euler a, Seed: 3"),
+    ],
+)
+def test_signs_of_other_tools(
+    prompt: str, sign: str, studio: Studio, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([prompt, "--dry-run"]) == 0
+    assert any(line.startswith(f"drawn as words: {sign};") for line in notes(capsys))
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a well-known fox - red, 2 + 2 = 4 -- or 5",
+        "a fox (red), at 12:30, no. 5",
+        "a fox: red (and tall). And more",
+        "c3-po (sun)-lit <3 a fox > a cat",
+        "a (red:1.2) fox, ((large)), [small]",
+        "steps: 20 of a staircase, --",
+    ],
+)
+def test_plain_texts_have_no_signs(
+    prompt: str, studio: Studio, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([prompt, "--dry-run"]) == 0
+    assert not [line for line in notes(capsys) if line.startswith("drawn as words")]
