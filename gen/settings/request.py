@@ -215,7 +215,12 @@ class Request:
     def replace(self, prompt: str | None = None, **settings: Unpack[Settings]) -> "Request":
         """Return the same request with other settings, or another prompt; None unsets a setting."""
         changed: dict[str, Any] = dict(settings)
-        return replace(self, prompt=self.prompt if prompt is None else prompt, **changed)
+        if prompt is not None:
+            changed["prompt"] = prompt
+        own = vars(self)
+        if all(name in own and own[name] is value for name, value in changed.items()):
+            return self  # which was checked
+        return replace(self, **changed)
 
     def given(self) -> dict[str, Value]:
         """Return the settings that are not None, by name."""
