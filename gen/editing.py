@@ -14,6 +14,7 @@ from gen.errors import InputError
 from gen.run_folder import originals
 from gen.settings.request import SETTINGS, Request
 from pipelines.checkpoints.specs import Spec
+from pipelines.dalle.settings import ImagePromptSettings
 from pipelines.images import MAX_PIXELS, BadImageError, open_image
 from pipelines.settings import EditingSettings, Value, settings_of
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pipelines.outpainting import Outpainting
 
 EDITING_SETTINGS = tuple(settings_of(EditingSettings))
+OF_TOKENS = tuple(settings_of(ImagePromptSettings))  # the beginning of an image as tokens
 FILES = {name: f"{name}_hash" for name in (*originals.NAMES, "upscale_model")}
 OF_MASK = ("invert_mask", "mask_blur", "mask_fill", "inpaint_area")
 STRENGTH, STRENGTH_OF_MASKED = 0.75, 1.0

@@ -47,7 +47,6 @@ class ImagePromptSettings(TypedDict, total=False):
             "Keep rows",
             low=1,
             high=1000,
-            local=True,
         ),
     ]
 

@@ -25,7 +25,7 @@ def served(quick: FakeSite, tmp_path: Path) -> Iterator[Service]:
 
 
 def test_models_are_found_in_folders_and_named_by_their_folders(
-    tiny_diffusion_folder: Path, tmp_path: Path
+    tiny_diffusion_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("one", "two"):
         (tmp_path / name).symlink_to(tiny_diffusion_folder)
@@ -38,7 +38,13 @@ def test_models_are_found_in_folders_and_named_by_their_folders(
     name, spec = next(iter(catalog.found.items()))
     assert catalog.find(name) is spec
     assert catalog.name_of(spec.address) in catalog.found
-    assert " MB" in described(spec)
+    told, draws, facts = described(spec).split("\n")
+    assert (told, draws) == (spec.name, spec.draws)
+    assert facts.split(" · ")[0].endswith(" MB")
+    assert facts.endswith("✓ fits in memory")
+    with monkeypatch.context() as patch:
+        patch.setattr("ui.service.catalog.free_on_host", lambda: 0)
+        assert described(spec).endswith("✗ does not fit into memory")
 
 
 def test_a_model_that_is_named_draws_first(tiny_diffusion_folder: Path) -> None:
@@ -132,4 +138,4 @@ def test_styles_of_a_file_go_around_the_prompt(tmp_path: Path) -> None:
 
 
 def test_a_fake_model_has_no_size_to_tell(tmp_path: Path) -> None:
-    assert described(fake_models.spec("fake", tmp_path / "fake")).startswith("fake (noise")
+    assert described(fake_models.spec("fake", tmp_path / "fake")) == "fake\nnoise"

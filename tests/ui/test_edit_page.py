@@ -17,7 +17,7 @@ from PIL import Image
 
 from gen import metadata
 from gen.run_folder import originals
-from ui.service.catalog import Catalog
+from ui.service.catalog import Catalog, read_catalog
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "pipelines" / "segmentation"))
 import mask_models
@@ -41,6 +41,16 @@ def finding_site(
     )
     path = tmp_path_factory.mktemp("finding")
     with serve(path, tiny_clip_folder, catalog=Catalog(mask_models=folders)) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def token_site(
+    tiny_dalle_folder: Path, tiny_clip_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """The page with a model that draws image tokens."""
+    catalog = read_catalog([str(tiny_dalle_folder)])
+    with serve(tmp_path_factory.mktemp("tokens"), tiny_clip_folder, catalog=catalog) as site:
         yield site
 
 
@@ -295,6 +305,15 @@ def test_variations_of_an_image(browser, site) -> None:
     page.wait_for_selector("#draw-generate:visible")
     request = metadata.read(best(site.folder)).request
     assert (request.base_seed, request.steps, request.prompt) == (11, 2, "a fox")
+
+
+def test_rows_of_tokens_are_kept(browser, token_site) -> None:
+    page = browser.open(token_site.url)
+    choose(page)
+    page.fill("#edit-keep_rows input, #edit-keep_rows textarea", "2")
+    generate(page, "a star that begins like this")
+    request = metadata.read(best(token_site.folder)).request
+    assert (request.keep_rows, request.strength) == (2, None)
 
 
 def test_a_mistake_is_told_at_its_field_and_loses_nothing(browser, site) -> None:

@@ -64,6 +64,17 @@ JOURNEYS = {
         "a gallery of ten thousand": "test_a_gallery_of_ten_thousand_images",
         "swiping through images on a phone": "test_images_are_swiped_by_a_finger",
         "a reload amid a comparison": "test_what_is_typed_to_compare_and_rank_outlives_a_reload",
+        "variations and settings out of the lightbox": "test_what_can_be_done_in_the_lightbox",
+        "deleting what was chosen just now": "test_what_is_large_is_what_is_deleted",
+        "the gallery by model and by fit": "test_the_gallery_by_model_and_by_fit",
+        "prompts by models, in several grids": "test_prompts_are_compared_by_models_in_two_grids",
+        "mistakes in a comparison and a ranking": "test_mistakes_are_told_at_fields_of_other_tabs",
+        "settings open while it is drawn": "test_buttons_and_status_stay_in_view",
+    },
+    "test_by_keyboard": {
+        "the gallery by keyboard": "test_the_gallery",
+        "comparing and ranking by keyboard": "test_comparing_and_ranking",
+        "editing by keyboard": "test_editing",
     },
     "test_edit_page": {
         "painting a mask, and going on": "test_brush_inpaint_and_go_on_from_the_result",
@@ -73,6 +84,7 @@ JOURNEYS = {
         "editing an image of any tab": "test_an_image_of_any_tab_is_edited_and_outlives_a_reload",
         "a reload amid an edit": "test_a_mask_and_what_was_typed_outlive_a_reload",
         "variations of an image": "test_variations_of_an_image",
+        "the beginning of an image as tokens": "test_rows_of_tokens_are_kept",
         "editing on a phone": "test_on_a_phone",
     },
 }
@@ -118,6 +130,30 @@ def test_rerankers_are_combined_and_a_search_is_asked_for(browser, site) -> None
     assert noted(site.folder, "searched")
     asked = [line["request"] for line in noted(site.folder, "prompt")][-1]
     assert (asked["search"], asked["budget"]) == ("prune", 60)
+
+
+def test_what_can_be_done_in_the_lightbox(browser, site) -> None:
+    page = browser.open(site.url)
+    drawn(page, "a fox", seed=80, candidates=3, top_k=3, steps=2)
+    second = page.get_attribute("#draw-best .tile >> nth=1", "data-name")
+
+    def enlarge_the_second() -> None:
+        page.click("#draw-picture .hero")
+        page.wait_for_selector("#lightbox img")
+        page.keyboard.press("ArrowRight")
+        page.wait_for_selector("#lightbox >> text=2 of 3")
+
+    enlarge_the_second()
+    page.click("#lightbox [data-box=reuse]")
+    page.wait_for_selector("[data-testid=toast-body] >> text=settings of this image")
+    seed = second.split("/")[1]
+    page.wait_for_function(f"document.querySelector('#seed textarea').value == '{seed}'")
+    page.click("#draw-best .tile >> nth=0")
+    enlarge_the_second()
+    page.click("#lightbox [data-box=vary]")
+    page.wait_for_selector("#draw-best .tile >> nth=3")
+    page.wait_for_selector("#draw-generate:visible")
+    assert noted(site.folder, "prompt")[-1]["request"]["base_seed"] == int(seed)
 
 
 def test_a_checkpoint_a_lora_and_a_style_of_ones_own(
@@ -267,3 +303,127 @@ def test_images_are_swiped_by_a_finger(browser, quick) -> None:
     second = swipe(300, 100)
     assert second != first
     assert swipe(100, 300) == first
+
+
+def test_what_is_large_is_what_is_deleted(browser, quick) -> None:
+    """Also before the server has told what is known of the image that was chosen."""
+    page = browser.open(quick.url)
+    drawn(page, "a dipper", seed=90, candidates=3, top_k=3)
+    tiles = page.locator("#draw-best .tile").all()
+    first, second, third = (tile.get_attribute("data-name") for tile in tiles)
+    page.evaluate(
+        """() => {
+          document.querySelector('#draw-best li:nth-child(2) .tile').click();
+          document.querySelector('#draw-delete').click();
+        }"""
+    )
+    page.wait_for_selector(f"#draw-best .tile[data-name='{second}']", state="detached")
+    left = [tile.get_attribute("data-name") for tile in page.locator("#draw-best .tile").all()]
+    assert left == [first, third]
+
+
+def choose(page: Any, field: str, option: str) -> None:
+    """Choose from a dropdown."""
+    page.click(f"{field} input")
+    page.click(f"role=option[name='{option}']")
+
+
+def test_the_gallery_by_model_and_by_fit(browser, quick) -> None:
+    page = browser.open(quick.url)
+    drawn(page, "a wigeon asleep", seed=100, candidates=1, top_k=1)
+    drawn(page, "a wigeon awake", seed=200, candidates=1, top_k=1)
+    open_settings(page)
+    page.check("#model label:has-text('other') input")
+    page.uncheck("#model label:has-text('fake') input")
+    drawn(page, "a wigeon afloat", seed=300, candidates=1, top_k=1)
+    tab(page, "Gallery")
+    page.fill("#gallery-search input, #gallery-search textarea", "wigeon")
+    page.wait_for_selector("#gallery-told >> text=3 prompts")
+    choose(page, "#gallery-order", "the best fit first")
+    page.wait_for_selector("#gallery-told >> text=the best fit first")
+    found = {
+        p.request.prompt: p for p in quick.service.history.prompts() if "wigeon" in p.request.prompt
+    }
+    by_fit = sorted(found, key=lambda prompt: -(found[prompt].images[0].match or 0))
+    tiles = page.locator("#gallery-prompts .tile")
+    assert [text.split("\n")[0] for text in tiles.all_inner_texts()] == by_fit
+    choose(page, "#gallery-model", "other")
+    page.wait_for_selector("#gallery-told >> text=1 prompt")
+    assert "a wigeon afloat" in tiles.first.inner_text()
+
+
+def test_prompts_are_compared_by_models_in_two_grids(browser, quick) -> None:
+    page = browser.open(quick.url)
+    tab(page, "Compare")
+    page.fill("#compare-prompt textarea, #compare-prompt input", "a merganser")
+    axes = {
+        "across": ("Prompt", "a {red|blue} merganser | a smew"),
+        "down": ("Model", "fake, other"),
+        "grids": ("Seed", "1, 2"),
+    }
+    for which, (setting, values) in axes.items():
+        choose(page, f"#compare-{which}", setting)
+        page.fill(f"#compare-{which}-values textarea, #compare-{which}-values input", values)
+    page.click("#compare-generate")
+    page.wait_for_function("document.querySelectorAll('#compare-best img').length == 6")
+    page.wait_for_selector("#compare-generate:visible")
+    heads = page.locator("#compare-best th").all_inner_texts()
+    assert [head.removeprefix("Prompt ") for head in heads] == [
+        *("a red merganser", "a blue merganser", "a smew"),
+        *("Model fake", "Model other"),
+    ]
+    made = [line["request"] for line in noted(quick.folder, "prompt")][-12:]
+    assert {(each["prompt"], each["model"], each["seed"]) for each in made} == {
+        (prompt, model, seed)
+        for prompt in ("a red merganser", "a blue merganser", "a smew")
+        for model in ("fake", "other")
+        for seed in (1, 2)
+    }
+    tab(page, "Gallery")
+    page.wait_for_selector("#gallery-prompts .tile:has-text('Prompt × Model: 6 images') >> nth=1")
+
+
+def test_mistakes_are_told_at_fields_of_other_tabs(browser, quick) -> None:
+    page = browser.open(quick.url)
+
+    def told_at(field: str) -> str:
+        page.wait_for_selector(f"{field}[data-invalid]")
+        assert page.evaluate(f"document.activeElement.closest('{field}') !== null")
+        page.click("[data-testid=toast-close]")
+        return str(page.get_attribute(field, "data-invalid"))
+
+    tab(page, "Compare")
+    page.click("#compare-generate")
+    assert "prompt" in told_at("#compare-prompt")
+    page.fill("#compare-prompt textarea, #compare-prompt input", "a gadwall")
+    page.fill("#compare-down-values textarea, #compare-down-values input", "5, many")
+    page.click("#compare-generate")
+    assert "steps many: must be" in told_at("#compare-down-values")
+    tab(page, "Rank")
+    page.click("#rank-run")
+    assert "empty" in told_at("#rank-prompt")
+    page.fill("#rank-prompt textarea, #rank-prompt input", "a gadwall")
+    page.click("#rank-run")
+    assert "1 to 64" in told_at("#rank-files")
+
+
+@pytest.mark.parametrize("size", [(1280, 900), (1920, 1080), (390, 844)], ids=str)
+def test_buttons_and_status_stay_in_view(size: tuple[int, int], browser, quick) -> None:
+    """At every width, with the settings open and the page scrolled to its foot."""
+    width, height = size
+    page = browser.open(quick.url, width=width, height=height)
+    open_settings(page)
+    in_view = "e => e.checkVisibility() && e.getBoundingClientRect().top >= 0 && " + (
+        f"e.getBoundingClientRect().bottom <= {height}"
+    )
+    foot = "scrollTo(0, document.documentElement.scrollHeight)"
+    page.evaluate(foot)
+    page.wait_for_function(f"({in_view})(document.querySelector('#draw-generate'))")
+    quick.fakes.pipeline.seconds_per_step = 0.1
+    draw(page, f"a pochard at {width}", candidates=4, top_k=2, steps=200)
+    page.wait_for_selector("#live img")
+    page.evaluate(foot)
+    for part in ("#draw-finish", "#draw-stop", "#draw-queue", "#status progress", "#status p"):
+        page.wait_for_function(f"({in_view})(document.querySelector('{part}'))")
+    page.click("#draw-stop")
+    page.wait_for_selector("#draw-generate:visible")

@@ -63,7 +63,6 @@ def test_every_setting_of_a_model_has_a_field_with_its_default(service: Service)
         "init_image",
         "mask",
         "mask_model",
-        "keep_rows",
         "embedding",
         "lora",
         "lora_dir",

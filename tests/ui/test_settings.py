@@ -39,7 +39,6 @@ LOCAL = {
     "mask_model",
     "init_image",
     "mask",
-    "keep_rows",
     "lora",
     "lora_dir",
     "vae",
@@ -181,6 +180,15 @@ def test_every_visible_field_is_drawn_with(
     for name in set(shown) - set(counts) - {"seed"}:
         assert getattr(drawn([name]), name) == some(SETTINGS[name])
     drawn(shown)
+
+
+def test_the_page_and_both_apis_list_the_same_models(whole: FakeSite) -> None:
+    with gr.Blocks():
+        form = build_form(whole.service, build_prompt(), *build_quick(whole.service))
+    chosen = [name for _, name in form.models.choices]
+    assert {"fake", "other", *FAMILIES} <= set(chosen)
+    assert [model["id"] for model in ask(whole, "/v1/models")["data"]] == chosen
+    assert [model["model_name"] for model in ask(whole, "/sdapi/v1/sd-models")] == chosen
 
 
 class Darkness:

@@ -15,14 +15,15 @@ from gen.plan import draw_seed
 from gen.run_folder.events import Axis
 from gen.settings.request import SETTINGS, Request
 from ui.page.batch import Batch, Visitors
-from ui.page.drawing_panel import VISITORS, DrawingPanel, build_buttons
+from ui.page.drawing_panel import SHOW_RESULTS, VISITORS, DrawingPanel, build_buttons
 from ui.page.form import Form, label_of, taken
 from ui.page.markup import ON_DO
 from ui.page.view import Shown, View, build_view
 from ui.page.wiring import QUIET, complaint
 from ui.service.service import Service
 
-AXES = (("guidance", "1, 3, 6"), ("steps", "5, 10, 20"))  # at first: across, down
+WHICH = ("Across", "Down", "Grids")
+AXES = (("guidance", "1, 3, 6"), ("steps", "5, 10, 20"), ("", ""))  # at first
 WHOLE = ("seed", "model", "prompt")  # what can be compared beside the settings of models
 BETWEEN_PROMPTS = "|"  # in the values of an axis of prompts; other values have commas between
 HINT = (
@@ -42,8 +43,8 @@ def build(
     All other settings, and the models, are those of the form. Returns what is shown, and the
     fields that are typed in.
     """
-    with gr.Row():
-        with gr.Column(scale=2, min_width=320):
+    with gr.Row(elem_classes="form-beside"):
+        with gr.Column(scale=0, min_width=320, elem_id="compare-form"):
             prompt = gr.Textbox(
                 label="Prompt",
                 info="its other settings are those under Draw",
@@ -51,12 +52,11 @@ def build(
             )
             axes = [
                 _build_axis(which, name, values, form)
-                for which, (name, values) in zip(("Across", "Down"), AXES, strict=True)
+                for which, (name, values) in zip(WHICH, AXES, strict=True)
             ]
-            axes.append(_build_axis("Grids", "", "", form))
             buttons = build_buttons("compare", "Compare")
             waiting = gr.HTML(js_on_load=ON_DO, elem_id="compare-waiting")
-        with gr.Column(scale=3, min_width=320, elem_id="compare-results"):
+        with gr.Column(min_width=320, elem_id="compare-results"):
             status = gr.HTML(HINT, elem_id="compare-status", elem_classes="status")
             live = gr.HTML(elem_id="compare-live")
             view = build_view(service, "compare")
@@ -98,7 +98,7 @@ def _connect(
             seed = draw_seed()
             cells = [_cells(service, {"seed": seed, **grid}, across, down) for grid in grids]
         except (InputError, WeightsError) as error:
-            raise complaint(error) from error
+            raise complaint(_at_axis(error, (x_name, y_name, z_name))) from error
         for grid in cells:
             panel.begin(_batch(service, grid, across, down, form.rerankers_of(values)), visitor)
         yield from watched(visitor)
@@ -106,8 +106,10 @@ def _connect(
     def watched(visitor: gr.Request) -> Iterator[list[Any]]:
         yield from panel.watched(visitor, view, lambda batch: _so_far(service, view, batch))
 
+    asking = [panel.buttons.generate.click, panel.buttons.queue.click, prompt.submit]
+    gr.on(asking, None, js=SHOW_RESULTS.format("compare-results"), api_visibility="private")
     gr.on(
-        [panel.buttons.generate.click, panel.buttons.queue.click, prompt.submit],
+        asking,
         compare,
         [prompt, *axes[0], *axes[1], *axes[2], *form.controls],
         [*panel.outputs, *view.outputs],
@@ -154,6 +156,13 @@ def _build_axis(which: str, name: str, values: str, form: Form) -> list[Any]:
             elem_id=f"compare-{which.lower()}-values",
         )
     return [setting, chosen]
+
+
+def _at_axis(error: Exception, names: Sequence[str]) -> str:
+    """Return an error as a line that begins with the field of its axis, where it is of one."""
+    named = re.split("[ :]", str(error), maxsplit=1)[0]
+    fields = [which.lower() for which, name in zip(WHICH, names, strict=True) if name == named]
+    return f"{fields[0]} values: {error}" if fields else str(error)
 
 
 def _axis(name: str, values: str) -> Axis:

@@ -8,6 +8,7 @@ from gen.run_folder import originals
 from ui.page.form import label_of
 from ui.page.markup import text
 
+SHORT = 24  # characters of a value
 FIRST = ("prompt", "negative_prompt", "seed")  # of the settings
 PATHS = (*originals.NAMES, "lora", "vae", "mask_model")  # where files lie is no visitor's business
 
@@ -41,6 +42,9 @@ def _shown(name: str, value: object) -> object:
 
 
 def facts(known: Mapping[str, object]) -> str:
-    """Return names and values as a list in HTML."""
-    rows = "".join(f"<dt>{text(key)}</dt><dd>{text(value)}</dd>" for key, value in known.items())
-    return f'<dl class="facts">{rows}</dl>'
+    """Return names and values as a list in HTML, two beside each other where both are short."""
+    rows = []
+    for key, value in known.items():
+        wide = ' class="wide"' if len(str(value)) > SHORT else ""
+        rows.append(f"<dt{wide}>{text(key)}</dt><dd{wide}>{text(value)}</dd>")
+    return f'<dl class="facts">{"".join(rows)}</dl>'

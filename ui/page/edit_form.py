@@ -63,6 +63,8 @@ class EditForm:
         prompt, given, sides, others = self._parted(values)
         extend = ",".join(f"{side}={int(n)}" for side, n in sides.items() if n)
         given |= {"extend": extend or None, "invert_mask": given.get("invert_mask") or None}
+        if any(given.get(name) for name in editing.OF_TOKENS):
+            given["strength"] = None  # a slider always says something, and rows say it all
         if is_masked:
             given |= dict.fromkeys(finding.SETTINGS)
         elif not any(given.get(name) for name in finding.SETTINGS) and not extend:
@@ -111,7 +113,8 @@ def _read(name: str, value: Any) -> Any:
 def build(service: Service, draw: Form, prompt: gr.Textbox) -> EditForm:
     """Build the fields in the block that is open, below the prompt and its button."""
     models = list(service.models.values())
-    allowed = [name for name in service.offered(models, EDITS) if name in editing.EDITING_SETTINGS]
+    of_images = (*editing.EDITING_SETTINGS, *editing.OF_TOKENS)
+    allowed = [name for name in service.offered(models, EDITS) if name in of_images]
     chosen = service.specs([])
     others = [*service.offered(models), "upscale"]
     fields: dict[str, Component] = {}
@@ -130,6 +133,7 @@ def build(service: Service, draw: Form, prompt: gr.Textbox) -> EditForm:
             info=_brief(told(SETTINGS["strength"])),
             elem_id=f"{WITHIN}strength",
         )
+    add(*editing.OF_TOKENS)
     with gr.Row(elem_id="edit-quick"):
         add(*QUICK)
     lacking = service.lacking

@@ -59,8 +59,9 @@ def build(service: Service, tab: gr.Tab) -> View:
             model = gr.Dropdown([ALL], value=ALL, label="Model", elem_id="gallery-model")
             order = gr.Dropdown([LATEST, FIT], value=LATEST, label="Order", elem_id="gallery-order")
             hearted = gr.Checkbox(label="With a heart", elem_id="gallery-hearted")
-        tools = gr.HTML(offered, js_on_load=ON_MANY, elem_id="gallery-tools")
-        told = gr.HTML(elem_id="gallery-told")
+        with gr.Row(elem_id="gallery-head"):
+            told = gr.HTML(elem_id="gallery-told")
+            tools = gr.HTML(offered, js_on_load=ON_MANY, elem_id="gallery-tools")
         sheet = gr.HTML(js_on_load=ON_CLICK, elem_id="gallery-prompts")
         with gr.Row(elem_classes="actions"):
             newer = gr.Button("Previous page", size="sm", elem_id="gallery-newer")

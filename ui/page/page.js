@@ -64,8 +64,6 @@
   const BOX = `
     <form method="dialog" class="lightbox-bar">
       <span class="lightbox-place" aria-live="polite"></span>
-      <button type="button" data-box="edit">Edit</button>
-      <a class="lightbox-save" download>Download</a>
       <button type="button" data-box="out" aria-label="Smaller">−</button>
       <button type="button" data-box="in" aria-label="Larger">+</button>
       <button aria-label="Close">✕</button>
@@ -74,7 +72,13 @@
     <div class="lightbox-stage" tabindex="0" aria-label="the image; + and − change its size">
       <img alt=""></div>
     <button type="button" data-box="on" aria-label="Next image">›</button>
-    <p class="lightbox-about"></p>`;
+    <div class="lightbox-foot">
+      <p class="lightbox-about"></p>
+      <button type="button" data-box="edit">Edit</button>
+      <button type="button" data-box="vary">Variations</button>
+      <button type="button" data-box="reuse">Use settings</button>
+      <a class="lightbox-save" download>Download</a>
+    </div>`;
   const makeBox = () => {
     box = document.createElement('dialog');
     box.id = 'lightbox';
@@ -99,6 +103,12 @@
     if (what === 'edit') {
       box.close();
       edit(images[place].dataset.name);
+      return;
+    }
+    if (what === 'vary' || what === 'reuse') { // of the image that is large on the page, too
+      const button = $(`.actions [id$="-${what}"]`, images[place].closest('.view'));
+      box.close();
+      button.click();
       return;
     }
     if (what === 'back' || what === 'on') {
@@ -272,6 +282,10 @@
       choose(hit('.tile'));
     }
   });
+  // Gradio opens a dropdown again that is left by this key, and its options then stay.
+  document.addEventListener('keydown', (event) => {
+    if (event.key === 'Tab' && event.target.matches?.('[role="combobox"]')) event.stopPropagation();
+  }, true);
   document.addEventListener('keydown', (event) => {
     if (box?.open && KEYS[event.key]) {
       event.preventDefault();
@@ -287,16 +301,18 @@
   });
 
   // An error that begins with the name of a field is shown there, too, and the field has the focus.
+  const FORMS = {'#composer': '', '#edit-controls': 'edit-', '#compare-form': 'compare-', '#rank-form': 'rank-'};
   const showAtField = (line) => {
-    const name = /^([a-z_]+)[ :]/.exec(line)?.[1];
-    const edits = $('#edit-controls')?.checkVisibility();
-    const block = name && document.getElementById(edits ? `edit-${name}` : name);
-    const field = block && $('input, textarea', block);
-    if (!field || !block.closest('#composer, #settings, #edit-controls')) return;
+    const name = /^([a-z_]+)( values)?[ :]/.exec(line)?.[0].slice(0, -1).replace(' ', '-');
+    const [form, before] = Object.entries(FORMS).find(([form]) => $(form)?.checkVisibility()) ?? [];
+    const block = name && form && document.getElementById(before + name);
+    const field = block && $('input:not([type=file]), textarea, button', block);
+    if (!field || !block.closest(`${form}, #settings`)) return;
     if (block.closest('#settings')) openSettings(true);
     block.dataset.invalid = line;
     field.setAttribute('aria-invalid', 'true');
     field.focus();
+    block.scrollIntoView({block: 'center'}); // not below the toast
   };
 
   // Gradio's own markup, where it is not accessible.

@@ -117,11 +117,12 @@ def _build_drawing(service: Service, visitors: Visitors) -> _Drawing:
             prompt = build_prompt()
             with gr.Column(elem_id="go", min_width=160, scale=0):
                 buttons = build_buttons("draw", "Generate")
-        check = gr.HTML(elem_id="prompt-check")
         with gr.Row(elem_id="quick"):
             quick, dice = build_quick(service)
             gr.HTML(SETTINGS_SWITCH, elem_id="settings-switch")
-        status = gr.HTML(elem_id="status", elem_classes="status")
+        with gr.Row(elem_id="told"):
+            status = gr.HTML(elem_id="status", elem_classes="status")
+            check = gr.HTML(elem_id="prompt-check")
     with gr.Row(elem_id="workspace"):
         with gr.Column(elem_id="results", min_width=280):
             waiting = gr.HTML(js_on_load=ON_DO, elem_id="waiting")
@@ -211,16 +212,16 @@ def _connect_reusing(service: Service, drawn: _Drawing, source: View, tabs: gr.T
     """Draw with the settings of an image that is chosen in `source`, or with others near them."""
     form, panel, view = drawn.form, drawn.panel, drawn.view
 
-    def reuse(key: Any, models: list[str]) -> list[Any]:
+    def reuse(key: str, models: list[str]) -> list[Any]:
         request = source.record(key).request
         gr.Info("The settings of this image are in the form.", duration=5)
         return [gr.Tabs(selected="draw"), *form.filled(request, models)]
 
-    def more(visitor: gr.Request, key: Any) -> Iterator[list[Any]]:
+    def more(visitor: gr.Request, key: str) -> Iterator[list[Any]]:
         requests = nearby(source.record(key).request, service)
         yield from begun(Batch(requests), visitor)
 
-    def vary(visitor: gr.Request, key: Any) -> Iterator[list[Any]]:
+    def vary(visitor: gr.Request, key: str) -> Iterator[list[Any]]:
         request = source.record(key).request
         try:
             asked, files = varied(request, source.file(key), service)
@@ -232,10 +233,11 @@ def _connect_reusing(service: Service, drawn: _Drawing, source: View, tabs: gr.T
         for updates in _drawn(service, drawn, batch, visitor):
             yield [gr.Tabs(selected="draw"), *updates]
 
-    source.reuse.click(reuse, [source.chosen, form.models], [tabs, *form.controls], **QUIET)
+    reused = [tabs, *form.controls]
+    source.reuse.click(reuse, [source.chosen, form.models], reused, **source.of_chosen)
     outputs = [tabs, *panel.outputs, *view.outputs]
     for button, act in ((source.more, more), (source.vary, vary)):
-        button.click(act, source.chosen, outputs, concurrency_limit=VISITORS, **QUIET)
+        button.click(act, source.chosen, outputs, concurrency_limit=VISITORS, **source.of_chosen)
 
 
 def _connect_loading(page: gr.Blocks, service: Service, drawn: _Drawing) -> None:

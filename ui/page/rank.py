@@ -11,7 +11,7 @@ from gen.errors import InputError, RoomError
 from gen.models import WeightsError
 from ui.api.images import decode
 from ui.page.batch import client_of
-from ui.page.drawing_panel import VISITORS
+from ui.page.drawing_panel import SHOW_RESULTS, VISITORS
 from ui.page.markup import Tile, counted, data_url, paragraphs, percent, tiles
 from ui.page.wiring import complaint
 from ui.service.service import Service, UploadScore
@@ -26,8 +26,8 @@ MOST_BYTES = 64_000_000  # of all of them
 
 def build(service: Service) -> list[Component]:
     """Build files and a prompt, and the images in their order; return what is typed in."""
-    with gr.Row():
-        with gr.Column(scale=2, min_width=320):
+    with gr.Row(elem_classes="form-beside"):
+        with gr.Column(scale=0, min_width=320, elem_id="rank-form"):
             files = gr.File(
                 label="Images",
                 file_count="multiple",
@@ -39,7 +39,7 @@ def build(service: Service) -> list[Component]:
                 label="Prompt", placeholder="what they should show", elem_id="rank-prompt"
             )
             button = gr.Button("Rank", variant="primary", elem_id="rank-run")
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(min_width=320, elem_id="rank-side"):
             status = gr.HTML(HINT, elem_id="rank-status", elem_classes="status")
             ranked = gr.HTML(elem_id="rank-results")
 
@@ -49,8 +49,10 @@ def build(service: Service) -> list[Component]:
         except (InputError, RoomError, WeightsError) as error:
             raise complaint(error) from error
 
+    asking = [button.click, prompt.submit]
+    gr.on(asking, None, js=SHOW_RESULTS.format("rank-side"), api_visibility="private")
     gr.on(
-        [button.click, prompt.submit],
+        asking,
         rank,
         [files, prompt],
         [status, ranked],
@@ -66,9 +68,9 @@ def _ranked(service: Service, paths: Sequence[str], prompt: str, client: str) ->
     if not prompt.strip():
         raise InputError("prompt: empty: say what they should show")
     if not 0 < len(paths) <= MAX_UPLOADS:
-        raise InputError(f"{len(paths)} images: 1 to {MAX_UPLOADS} are ranked at once")
+        raise InputError(f"files: {len(paths)} images: 1 to {MAX_UPLOADS} are ranked at once")
     if sum(Path(path).stat().st_size for path in paths) > MOST_BYTES:
-        raise InputError(f"these images are larger than {MOST_BYTES:,} bytes: rank fewer at once")
+        raise InputError(f"files: larger than {MOST_BYTES:,} bytes: rank fewer at once")
     files = [Path(path).read_bytes() for path in paths]
     names = [Path(path).name for path in paths]
     scores: list[UploadScore] = service.rerank(prompt, files, client, closely=True).future.result()

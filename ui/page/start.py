@@ -16,7 +16,7 @@ from ui.page.markup import text, tiles
 from ui.page.tiles import image_tile
 from ui.service.service import Service
 
-WORDS = 16  # to click
+WORDS = 24  # to click
 LATELY = 12  # images
 FOLDER = Path(__file__).parent / "examples"  # one image of each example, as a model drew it
 DRAWN_BY, OF = DEFAULT_MODEL, 16  # the model, and of how many candidates an image is the best
@@ -29,8 +29,7 @@ def start(service: Service, chosen: Sequence[Spec]) -> str:
     No model chosen is the default.
     """
     chosen = chosen or service.specs([])
-    parts = ['<section class="start">']
-    parts.append(lately(service))
+    parts = ['<section class="start">', lately(service), '<div class="about">']
     parts += map(_draws, chosen)
     if words := [word for spec in chosen for word in _words(spec.vocabulary)][:WORDS]:
         buttons = "".join(
@@ -39,12 +38,13 @@ def start(service: Service, chosen: Sequence[Spec]) -> str:
             for word in dict.fromkeys(words)
         )
         parts.append(f'<ul class="chips" aria-label="words that it knows">{buttons}</ul>')
+    parts.append("</div>")
     if prompts := examples(service):
         drawn = DRAWN_BY in service.models
         cards = "".join(_card(prompt, _picture(prompt) if drawn else "") for prompt in prompts)
         told = f" Each shows the best of {OF} that {DRAWN_BY} drew." if drawn else ""
-        parts.append(f'<p class="label">Draw six of one of these.{text(told)}</p>')
-        parts.append(f'<ul class="examples" aria-label="examples">{cards}</ul>')
+        parts.append(f'<div><p class="label">Draw six of one of these.{text(told)}</p>')
+        parts.append(f'<ul class="examples" aria-label="examples">{cards}</ul></div>')
     return "".join([*parts, "</section>"])
 
 

@@ -39,8 +39,9 @@ def table(service: Service, comparison: Comparison) -> str:
     for y in down.values:
         cells = "".join(f"<td>{_cell(service, next(numbers, None))}</td>" for _ in across.values)
         rows.append(f'<tr><th scope="row">{text(label(down, y))}</th>{cells}</tr>')
+    size = f"--across: {len(across.values)}; --down: {len(down.values)}"
     return (
-        '<div class="grid" tabindex="0" role="region" aria-label="comparison">'
+        f'<div class="grid" style="{size}" tabindex="0" role="region" aria-label="comparison">'
         f"<table><tr><td></td>{head}</tr>{''.join(rows)}</table></div>"
     )
 

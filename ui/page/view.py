@@ -1,6 +1,7 @@
 """What came of prompts, on the page: the best image large, the others beside it, the rest in a
 strip below, and of the one that is chosen everything that is known and can be done."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,10 +39,12 @@ MOST_TILES = 200
 # page.js shows two at a time, and tells the server each choice.
 BETTER = '<button type="button" class="link-button" data-better>Which is better?</button>'
 NO_HEART = "♡ Heart"
-# Has the large image edited, which page.js shows before the server knows that it was chosen.
-EDIT = "() => window.salon.edit(document.querySelector('#{}-picture [data-open]')?.dataset.open)"
+# The large image is what is meant: page.js shows it before the server knows that it was chosen.
+LARGE = "document.querySelector('#{}-picture [data-open]')?.dataset.open"
+EDIT = "() => window.salon.edit({})"
+CHOSEN = "(known, ...rest) => [{} ?? known, ...rest]"
 NONE_MATCHES = 0.5  # the probability below which an image is more likely none of what was asked
-Key = tuple[int, int]  # an image: the number of its prompt, and its seed
+KEY = re.compile(r"([0-9]{1,20})/([0-9]{1,20})")  # an image: the number of its prompt, and its seed
 Images = Sequence[tuple[PromptHistory, SavedImage]]
 
 
@@ -70,7 +73,6 @@ class View:
     heading: gr.HTML
     best: gr.HTML
     rest: gr.HTML
-    detail: gr.Column
     large: gr.HTML
     known: gr.HTML
     reuse: gr.Button
@@ -81,7 +83,7 @@ class View:
     delete_all: gr.Button
     undo: gr.Button
     shown: gr.State  # Shown
-    chosen: gr.State  # Key
+    chosen: gr.Textbox  # NUMBER/SEED of the large image, which no visitor sees
     deleted: gr.State  # what was deleted here, as the run folder takes it, the last one last
 
     @property
@@ -92,7 +94,6 @@ class View:
             self.heading,
             self.best,
             self.rest,
-            self.detail,
             self.chosen,
             self.large,
             self.known,
@@ -135,14 +136,12 @@ class View:
     def _chosen(self, image: tuple[PromptHistory, SavedImage] | None) -> list[Any]:
         """Show one image large, with what is known of it."""
         if image is None:
-            return [gr.Column(visible=False), None, "", "", gr.skip()]
+            return ["", "", "", gr.skip()]
         history, saved = image
-        key = history.number, saved.seed
         known = facts(self._known(history, saved))
         claims = claims_of(self.service.claims_of(history.number, saved.seed))
         return [
-            gr.Column(visible=True),
-            key,
+            f"{history.number}/{saved.seed}",
             self._large(history, saved),
             f"{_fit(saved)}{_parts(saved)}{claims}{known}",
             _heart(saved.seed in history.choices.hearts),
@@ -157,18 +156,23 @@ class View:
         for grid in (self.best, self.rest):
             grid.select(
                 self._choose,
-                outputs=[self.detail, self.chosen, self.large, self.known, self.heart],
+                outputs=[self.chosen, self.large, self.known, self.heart],
                 **QUIET,
             )
-        self.heart.click(self._toggle_heart, self.chosen, self.heart, **QUIET)
+        self.heart.click(self._toggle_heart, self.chosen, self.heart, **self.of_chosen)
         undone = [self.deleted, self.undo, *self.outputs]
         self.delete.click(
-            self._delete_one, [self.shown, self.chosen, self.deleted], undone, **QUIET
+            self._delete_one, [self.chosen, self.shown, self.deleted], undone, **self.of_chosen
         )
         self.delete_all.click(self._delete_all, [self.shown, self.deleted], undone, **QUIET)
         self.undo.click(self._restore, [self.shown, self.deleted], undone, **QUIET)
 
-    def file(self, key: Key | None) -> Path:
+    @property
+    def of_chosen(self) -> dict[str, Any]:
+        """How an event is wired whose first input is `chosen`."""
+        return {**QUIET, "js": CHOSEN.format(LARGE.format(self.name))}
+
+    def file(self, key: str) -> Path:
         """Return the file of the chosen image. Raises gr.Error."""
         _, saved = self._find(key)
         path = self.service.history.path(saved)
@@ -176,21 +180,22 @@ class View:
             raise complaint("the file of this image is gone")
         return path
 
-    def record(self, key: Key | None) -> Metadata:
+    def record(self, key: str) -> Metadata:
         """Return what the chosen image says about itself. Raises gr.Error."""
         try:
             return metadata.read(self.file(key))
         except InputError as error:
             raise complaint(error) from error
 
-    def _find(self, key: Key | None) -> tuple[PromptHistory, SavedImage]:
-        history = None if key is None else self.service.history.find(key[0])
-        saved = None if history is None or key is None else history.find(key[1])
+    def _find(self, key: str) -> tuple[PromptHistory, SavedImage]:
+        named = KEY.fullmatch(key)
+        history = None if named is None else self.service.history.find(int(named[1]))
+        saved = None if history is None or named is None else history.find(int(named[2]))
         if history is None or saved is None:
             raise complaint("this image is no longer there", 5)
         return history, saved
 
-    def _toggle_heart(self, key: Key | None) -> gr.Button:
+    def _toggle_heart(self, key: str) -> gr.Button:
         history, saved = self._find(key)
         hearted = saved.seed not in history.choices.hearts
         self.service.folder.note_choice(ImageHearted(history.number, saved.seed, hearted))
@@ -198,7 +203,7 @@ class View:
         return _heart(hearted)
 
     def _choose(self, event: gr.EventData) -> list[Any]:
-        return self._chosen(self._find(_key(event)))
+        return self._chosen(self._find(str(getattr(event, "name", ""))))
 
     def _large(self, history: PromptHistory, saved: SavedImage) -> str:
         """Return the image as large as there is room, and its file."""
@@ -222,7 +227,7 @@ class View:
             known = {"File": error}
         return known
 
-    def _delete_one(self, shown: Shown, key: Key, deleted: list[Any]) -> list[Any]:
+    def _delete_one(self, key: str, shown: Shown, deleted: list[Any]) -> list[Any]:
         history, saved = self._find(key)
         return self._deleted(shown, [(history, [saved])], deleted)
 
@@ -262,7 +267,7 @@ def build_view(service: Service, name: str) -> View:
     undo = gr.Button("Undo", visible=False, size="sm", elem_id=f"{name}-undo")
     with gr.Column(elem_classes="view"):
         heading = gr.HTML(elem_id=f"{name}-heading", elem_classes="heading")
-        with gr.Column(visible=False, elem_id=f"{name}-detail", elem_classes="detail") as detail:
+        with gr.Column(elem_classes="detail"):  # which page.css hides without an image
             large = gr.HTML(elem_id=f"{name}-picture", elem_classes="picture")
             with gr.Column(elem_classes="beside"):
                 with gr.Row(elem_classes="actions"):
@@ -293,7 +298,6 @@ def build_view(service: Service, name: str) -> View:
         heading,
         best,
         rest,
-        detail,
         large,
         known,
         reuse,
@@ -304,11 +308,11 @@ def build_view(service: Service, name: str) -> View:
         delete_all,
         undo,
         shown=gr.State(Shown()),
-        chosen=gr.State(None),
+        chosen=gr.Textbox(visible=False),
         deleted=gr.State([]),
     )
     view.connect()
-    edit.click(None, js=EDIT.format(name), api_visibility="private")
+    edit.click(None, js=EDIT.format(LARGE.format(name)), api_visibility="private")
     return view
 
 
@@ -354,12 +358,3 @@ def _heading(histories: Sequence[PromptHistory], comparison: Comparison | None) 
 
 def _link(sheet: str, name: str, more: str = "") -> str:
     return f'<p class="links"><a href="{sheet}" download>{name}</a>{more}</p>'
-
-
-def _key(event: gr.EventData) -> Key | None:
-    """Return the image that a click names."""
-    try:
-        number, _, seed = str(event.name).partition("/")
-        return int(number), int(seed)
-    except (AttributeError, ValueError):
-        return None

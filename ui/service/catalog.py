@@ -115,13 +115,12 @@ def read_catalog(
 
 
 def described(spec: Spec) -> str:
-    """Return a model's name, what it draws, its size and licence, and whether memory has room."""
-    size = weights_size(spec)
-    if size is None:
-        return f"{spec.name} ({spec.draws})"
-    room = "" if size < free_on_host() else "; does not fit into memory"
-    licence = f", {spec.licence}" if len(spec.licence) < 40 else ""
-    return f"{spec.name} ({spec.draws}; {in_bytes(size)}{licence}{room})"
+    """Return in lines a model's name, what it draws, and its size, licence and whether it fits."""
+    facts = []
+    if (size := weights_size(spec)) is not None:
+        room = "✓ fits in memory" if size < free_on_host() else "✗ does not fit into memory"
+        facts = [in_bytes(size), *([spec.licence] if len(spec.licence) < 40 else []), room]
+    return "\n".join([spec.name, spec.draws, " · ".join(facts)]).rstrip()
 
 
 def in_bytes(size: int) -> str:

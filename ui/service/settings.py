@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from gen.editing import EDITING_SETTINGS
+from gen.editing import EDITING_SETTINGS, OF_TOKENS
 from gen.image_prompts import SETTINGS as IMAGE_PROMPTS
 from gen.models import Spec
 from gen.settings.request import MODEL_SETTINGS, SETTINGS
@@ -10,7 +10,7 @@ from gen.settings.request import MODEL_SETTINGS, SETTINGS
 # None that names files of this machine, or that is only recorded.
 _ASKED = tuple(name for name, each in SETTINGS.items() if each.asked and not each.local)
 # What goes with an image that a visitor has uploaded, and what is asked for without one.
-EDITS = tuple(name for name in _ASKED if name in (*EDITING_SETTINGS, *IMAGE_PROMPTS))
+EDITS = tuple(name for name in _ASKED if name in (*EDITING_SETTINGS, *OF_TOKENS, *IMAGE_PROMPTS))
 SERVED = tuple(name for name in _ASKED if name not in EDITS)
 
 
