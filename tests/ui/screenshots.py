@@ -27,7 +27,8 @@ OUT = Path(__file__).parents[2] / "docs" / "screenshots"
 SIZES = {"desktop": (1280, 900), "wide": (1920, 1080), "phone": (390, 844)}
 SCHEMES = ("light", "dark")
 MOST_BYTES = 2_000_000
-QUALITY = 50
+QUALITY = 25
+STORED = (1440, 1440)  # pixels at most: those of the widest screen are made smaller
 PROMPTS = (
     "two penguins",
     "an octopus on a pink background",
@@ -90,15 +91,6 @@ def lately(page: Any) -> None:
     page.wait_for_timeout(1500)
 
 
-def example(page: Any) -> None:
-    """Draw six by a click on an example."""
-    page.fill("#seed textarea, #seed input", str(SEED))  # the same images, drawn once
-    page.click(f"#start .example:has-text('{EXAMPLES[3]}')")
-    page.wait_for_selector("#draw-best .tile >> nth=5")
-    page.wait_for_selector("#draw-generate:visible")
-    page.evaluate("scrollTo(0, 0)")
-
-
 def words(page: Any) -> None:
     """Type words that the model does not know."""
     page.fill("#prompt textarea", "a panda in a cathedral, oil on canvas")
@@ -149,6 +141,7 @@ def settings(page: Any) -> None:
     page.keyboard.press("Escape")
     page.click("[data-toggle=settings]")
     page.fill("#loras input[type=number]", "0.7")
+    page.locator("#model").scroll_into_view_if_needed()
     page.locator("#composer").scroll_into_view_if_needed()
 
 
@@ -238,7 +231,7 @@ def rank(page: Any) -> None:
 
 
 SCREENS: tuple[Callable[[Any], None], ...] = (
-    *(lately, example, words, live, early, draw, better, lightbox, settings, mistake),
+    *(lately, words, live, early, draw, better, lightbox, settings, mistake),
     *(edit, edited, gallery, selected, slide, deleted, compare, rank),
 )
 
@@ -310,7 +303,9 @@ def _take(page: Any, name: str) -> None:
     path = OUT / f"{name}.png"
     page.screenshot(path=path)
     with Image.open(path) as image:
-        image.convert("RGB").save(OUT / f"{name}.webp", "webp", quality=QUALITY, method=6)
+        small = image.convert("RGB")
+        small.thumbnail(STORED)
+        small.save(OUT / f"{name}.webp", "webp", quality=QUALITY, method=6)
     path.unlink()
 
 

@@ -52,6 +52,29 @@ def upload(page: Any, within: str, prompt: str) -> None:
     chooser.value.set_files({"name": "a.png", "mimeType": "image/png", "buffer": out.getvalue()})
 
 
+def test_editing(browser, site) -> None:
+    """A box by its numbers stands for the brush, and an edge answers to arrow keys."""
+    page = browser.open(site.url)
+    tab(page, "edit")
+    upload(page, "#edit-file", "a photo")
+    page.wait_for_selector(".board-told >> text=64 × 64 pixels")
+    go_to(page, "[data-edge=right]")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector(".board-told >> text=extended to 72 × 64")
+    page.keyboard.press("ArrowLeft")
+    type_into(page, "#edit-prompt :is(input, textarea)", "a red star")
+    type_into(page, "#edit-candidates input", "4")
+    type_into(page, "#edit-mask_box :is(input, textarea)", "32,0,64,64")
+    press(page, "#edit-generate")
+    page.wait_for_selector("#edit-picture img:visible")
+    page.wait_for_selector("#edit-generate:visible")
+    best: Path = max(site.folder.glob("*-r1-*.png"), key=lambda path: path.name[:4])
+    assert metadata.read(best).request.mask_box == "32,0,64,64"
+
+
+# The fakes below take the place of all models until the end of this file.
+
+
 def test_the_gallery(browser, quick) -> None:
     page = browser.open(quick.url)
     page.wait_for_function("document.activeElement.closest('#prompt')")
@@ -93,23 +116,3 @@ def test_comparing_and_ranking(browser, quick) -> None:
     type_into(page, "#rank-prompt :is(input, textarea)", "a scoter")
     page.keyboard.press("Enter")
     page.wait_for_selector("#rank-results .tile img")
-
-
-def test_editing(browser, site) -> None:
-    """A box by its numbers stands for the brush, and an edge answers to arrow keys."""
-    page = browser.open(site.url)
-    tab(page, "edit")
-    upload(page, "#edit-file", "a photo")
-    page.wait_for_selector(".board-told >> text=64 × 64 pixels")
-    go_to(page, "[data-edge=right]")
-    page.keyboard.press("ArrowRight")
-    page.wait_for_selector(".board-told >> text=extended to 72 × 64")
-    page.keyboard.press("ArrowLeft")
-    type_into(page, "#edit-prompt :is(input, textarea)", "a red star")
-    type_into(page, "#edit-candidates input", "4")
-    type_into(page, "#edit-mask_box :is(input, textarea)", "32,0,64,64")
-    press(page, "#edit-generate")
-    page.wait_for_selector("#edit-picture img:visible")
-    page.wait_for_selector("#edit-generate:visible")
-    best: Path = max(site.folder.glob("*-r1-*.png"), key=lambda path: path.name[:4])
-    assert metadata.read(best).request.mask_box == "32,0,64,64"

@@ -66,6 +66,8 @@ JOURNEYS = {
         "a reload amid a comparison": "test_what_is_typed_to_compare_and_rank_outlives_a_reload",
         "variations and settings out of the lightbox": "test_what_can_be_done_in_the_lightbox",
         "deleting what was chosen just now": "test_what_is_large_is_what_is_deleted",
+        "images that were there already": "test_what_was_there_already_is_shown_large",
+        "many images on a phone": "test_many_are_selected_on_a_phone",
         "the gallery by model and by fit": "test_the_gallery_by_model_and_by_fit",
         "prompts by models, in several grids": "test_prompts_are_compared_by_models_in_two_grids",
         "mistakes in a comparison and a ranking": "test_mistakes_are_told_at_fields_of_other_tabs",
@@ -320,6 +322,32 @@ def test_what_is_large_is_what_is_deleted(browser, quick) -> None:
     page.wait_for_selector(f"#draw-best .tile[data-name='{second}']", state="detached")
     left = [tile.get_attribute("data-name") for tile in page.locator("#draw-best .tile").all()]
     assert left == [first, third]
+
+
+def test_what_was_there_already_is_shown_large(browser, quick) -> None:
+    """Though all that is told of it comes within a moment."""
+    for _ in range(4):
+        page = browser.open(quick.url)
+        drawn(page, "a garganey", seed=110, candidates=3, top_k=3)
+        page.wait_for_selector("#draw-picture img")
+        page.wait_for_selector("#draw-edit:visible")
+    assert "there already" in page.inner_text("#status")
+
+
+def test_many_are_selected_on_a_phone(browser, quick) -> None:
+    page = browser.open(quick.url, 390, 844)
+    drawn(page, "a pintail", seed=120, candidates=1, top_k=1)
+    tab(page, "Gallery")
+    page.wait_for_selector("#gallery-prompts .tile img")
+    page.click("[data-select]")
+    page.click("#gallery-prompts .tile:has-text('a pintail')")
+    for button in page.locator("#gallery-tools button").all():
+        box = button.bounding_box()
+        assert box["x"] + box["width"] <= 390
+    page.click("[data-do=delete]")
+    page.wait_for_selector("#gallery-prompts .tile:has-text('a pintail')", state="detached")
+    page.click("#deleted-back")
+    page.wait_for_selector("#gallery-prompts .tile:has-text('a pintail')")
 
 
 def choose(page: Any, field: str, option: str) -> None:

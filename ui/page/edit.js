@@ -126,7 +126,8 @@
         else if (/^[\d\s,]+$/.test(part)) shapes.push(draw(part.split(',').map(Number), sign));
       }
     };
-    const known = (list, draw) => (list.some(Number.isNaN) ? '' : draw(...list));
+    const known = (list, draw) => // and not while the last ones are still being typed
+      (list.length < draw.length || list.some(Number.isNaN) ? '' : draw(...list));
     each('mask_point', (xy, sign) => known(xy, (x, y) =>
       `<circle class="${sign === '+' ? 'on' : 'beside'}" cx="${x}" cy="${y}" r="${radius}"/>`));
     each('mask_box', (box, sign) => known(box, (l, t, r, b) =>
