@@ -12,6 +12,7 @@ from gen.settings.request import Request
 from pipelines.checkpoints.specs import split_names
 from pipelines.images import open_image
 from pipelines.segmentation import asked, models
+from pipelines.segmentation.models import SHIPPED
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -65,11 +66,14 @@ def with_mask(plan: "Plan", engine: "Models", folder: Path | None) -> "Plan":
     if not is_asked(request) or request.mask is not None:
         return plan
     image = open_image(request.init_image)
-    finder = engine.finder(_folders(request))
-    mask = finder.find(image, _read(request))
+    folders = _folders(request)
+    mask = engine.finder(folders).find(image, _read(request))
     if mask.getbbox() is None:
         said = ", ".join(str(getattr(request, n)) for n in SETTINGS if getattr(request, n))
-        raise InputError(f"mask: nothing of {said} is found in {request.init_image}")
+        more = ""
+        if request.mask_text is not None and folders.get("named") == SHIPPED:
+            more = "; what ships knows what stickers draws: name a CLIPSeg model with mask_model"
+        raise InputError(f"mask: nothing of {said} is found in {request.init_image}{more}")
     where = engine.scratch() if folder is None else folder
     path = originals.keep(where, _as_png(mask), ".png")
     changes: dict[str, Any] = {"mask": str(path), "mask_hash": path.stem}

@@ -163,7 +163,7 @@ class Models:
             from pipelines.segmentation.finding import Finder
 
             with _loading("what finds masks", ignore_events):
-                found = Finder(folders, find(DEFAULT_MODEL).folder, choose_device(self.device))
+                found = Finder(folders, choose_device(self.device))
             self._finder = key, found
         return self._finder[1]
 

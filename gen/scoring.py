@@ -25,11 +25,13 @@ def score(
     """Give results their raw scores: one each, or one of each member of a Panel, in `scores`.
 
     `images` are those of the results, as uint8 (M, 3, H, W) or a list of PIL images. An edit has a
-    box around what is drawn anew, and its score is the mean of those of the whole and of the box.
-    Raises RoomError if memory is short.
+    box around what is drawn anew, and its score is the mean of those of the whole and of the box:
+    a closer look, where the scorer does not see every pixel of the whole anyway. Raises RoomError
+    if memory is short.
     """
     parts = _parts(scorer, prompt, images)
-    boxed = [i for i, box in enumerate(boxes) if box is not None]
+    sees = getattr(scorer, "image_size", 0)  # pixels a side
+    boxed = [i for i, box in enumerate(boxes) if box is not None and max(_size(images[i])) > sees]
     if boxed:
         cut = _parts(scorer, prompt, [_cut(images[i], boxes[i]) for i in boxed])
         for name, values in parts.items():
@@ -52,6 +54,11 @@ def _parts(scorer: Any, prompt: str, images: Any) -> dict[str, list[float]]:
     except Exception as error:
         raise_unless_out_of_memory(error, candidates=1)
         raise
+
+
+def _size(image: Any) -> tuple[int, int]:
+    """Return the two sides of a PIL image, or of a tensor (3, H, W)."""
+    return image.size if isinstance(image, Image.Image) else image.shape[1:]
 
 
 def _cut(image: Any, box: Box | None) -> Any:

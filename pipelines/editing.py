@@ -58,6 +58,7 @@ class Start:
     mask: Image.Image | None = None  # L, of the same size: ANEW and whiter is drawn, the rest given
     noise: bool = False  # whether noise takes the place of what is under the mask
     canvases: tuple[Canvas, ...] = ()
+    resampling: int = 1  # how often a noisy step is taken under a mask, each time from new noise
 
     def __post_init__(self) -> None:
         """Raise ValueError for a strength out of range, or images that do not fit together."""
@@ -132,6 +133,7 @@ class Edit:
     inpaint_area: str = "whole"
     padding: int = 32
     level: bool = False  # as of a canvas
+    mask_resampling: int = 1
 
 
 def prepare(
@@ -215,6 +217,7 @@ def start_of(
         mask,
         noise=mask is not None and edit.mask_fill == "noise",
         canvases=() if canvas is None else (canvas,),
+        resampling=edit.mask_resampling,
     )
 
 

@@ -56,6 +56,7 @@ class Outpainting:
             drawn_mask,
             starts[0].noise,
             tuple(start.canvases[0] for start in starts),
+            self.edit.mask_resampling,
         )
 
 

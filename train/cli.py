@@ -34,6 +34,7 @@ NETWORKS = {
     "diffusion": "the UNet of latent diffusion",
     "dvae": "the discrete VAE of the DALL·E path",
     "dalle": "the transformer of the DALL·E path",
+    "masks": "the network that finds things by name",
 }
 
 
@@ -96,6 +97,9 @@ def _parser() -> argparse.ArgumentParser:
         flags.add_reranking(step(name, function, help, aliases))
     flags.add_previews(step("previews", _previews, "learn what unfinished images tell a search"))
     flags.add_prefer(running(step("prefer", _prefer, "teach a model what somebody prefers")))
+    found = step("found", _found, "measure how well things are found by name")
+    found.add_argument("--masks", type=Path, help="folder of the network; default: the shipped one")
+    counting(found, 500)
     start = step("start", _start, "lay the shipped weights into a run, to learn free wordings")
     running(start).add_argument("--config", choices=CONFIGS, default="free", help="sizes (free)")
     running(step("tokenizer", _tokenizer, "learn the tokenizer from captions"))
@@ -200,6 +204,14 @@ def _prefer(arguments: argparse.Namespace) -> None:
         batch_size=arguments.batch_size, learning_rate=1e-4, warmup_steps=20, steps=arguments.steps
     )
     write(str(train(task, schedule, arguments.run / "prefer")))
+
+
+def _found(arguments: argparse.Namespace) -> None:
+    from pipelines.segmentation.models import SHIPPED
+    from train.masks import main_figures
+    from train.stickers.masks import LESSON
+
+    write(str(main_figures(arguments.masks or SHIPPED, LESSON, arguments.number)))
 
 
 def _reranker(arguments: argparse.Namespace) -> None:
@@ -353,6 +365,13 @@ def _dalle(config: Config, run: Path) -> DalleTask:
     return DalleTask(config.dalle, dvae, clip.text_model, tokenizer, run / "codes.safetensors")
 
 
+def _masks(config: Config, run: Path) -> Task:
+    from train.masks import MasksTask, shipped_autoencoders
+    from train.stickers.masks import LESSON
+
+    return MasksTask(LESSON, config.masks, list(shipped_autoencoders().values()))
+
+
 def _trained(run: Path, part: str) -> Path:
     folder = run / part
     if not folder.is_dir():
@@ -366,4 +385,5 @@ TASKS: dict[str, tuple[Callable[[Config], Schedule], Callable[[Config, Path], Ta
     "diffusion": (lambda config: config.diffusion_schedule, _diffusion),
     "dvae": (lambda config: config.dvae_schedule, _dvae),
     "dalle": (lambda config: config.dalle_schedule, _dalle),
+    "masks": (lambda config: config.masks_schedule, _masks),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from train.autoencoder import AutoencoderConfig
 from train.clip import ClipConfig
@@ -10,6 +10,11 @@ from train.dalle import DalleRecipe
 from train.diffusion import DiffusionConfig
 from train.dvae import DvaeRecipe
 from train.loop import Schedule
+from train.masks import MasksRecipe
+
+MASKS_SCHEDULE = Schedule(
+    32, 3e-3, warmup_steps=60, ema_decay=0.99, mixed_precision="bf16", minutes=28
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,8 @@ class Config:
     dvae_schedule: Schedule
     dalle: DalleRecipe
     dalle_schedule: Schedule
+    masks: MasksRecipe = field(default_factory=MasksRecipe)
+    masks_schedule: Schedule = MASKS_SCHEDULE
 
 
 CONFIGS: dict[str, Config] = {

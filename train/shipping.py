@@ -62,6 +62,7 @@ SHIPPED = {
     "stickers-clip": "clip",
     "stickers-dalle": "dalle",
     "stickers-unclip": "unclip-decoder",
+    "stickers-masks": "masks",
 }
 
 
@@ -94,7 +95,8 @@ def ship(
             facts.write_text(written, encoding="utf-8")
         for file in folder.rglob("*.safetensors"):
             _halve(file)
-        (folder / "vocabulary.json").write_text(vocabulary, encoding="utf-8")
+        if name != "stickers-masks":  # of which nobody asks what it knows
+            (folder / "vocabulary.json").write_text(vocabulary, encoding="utf-8")
         folders.append(folder)
     return folders
 
@@ -152,6 +154,11 @@ def _write_unclip(run: Path, model: Path) -> None:
     _write_json(model / "model_index.json", index)
 
 
+def _write_masks(run: Path, model: Path) -> None:
+    """Copy the network that finds things as it was trained."""
+    _replace(run / "masks" / "weights", model)
+
+
 def _write_towers(clip: CLIPModel, model: Path) -> None:
     """Write CLIP's two towers, each with its projection, as networks of their own."""
     width = {"projection_dim": clip.config.projection_dim}
@@ -171,6 +178,7 @@ _WRITE = {
     "stickers-clip": _write_reranker,
     "stickers-dalle": _write_dalle,
     "stickers-unclip": _write_unclip,
+    "stickers-masks": _write_masks,
 }
 
 

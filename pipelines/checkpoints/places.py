@@ -30,6 +30,7 @@ class Facts(TypedDict, total=False):
     licence: str
     draws: str
     long_prompts: bool
+    mask_resampling: int
     upsampler: str  # its folder, seen from the model's
 
 

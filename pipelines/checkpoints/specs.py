@@ -110,6 +110,7 @@ class Spec:
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     inpaints: bool = False  # whether the UNet also reads a mask and the image around it
     upsampler: Path | None = None  # the folder of what enlarges its images, unless that is unasked
+    mask_resampling: int = 1  # how often noisy steps are taken under a mask, if that is unasked
     lacks_prior: bool = False  # so that a text alone is not enough: see `Adapters.prior`
 
     @property

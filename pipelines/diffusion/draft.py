@@ -17,7 +17,7 @@ from pipelines.denoising import (
     join_schedulers,
     predict_clean,
 )
-from pipelines.diffusion.editing import Given
+from pipelines.diffusion.editing import RESAMPLED, Given
 from pipelines.diffusion.text import Encoding
 from pipelines.drafts import Draft, check_indices, to_image
 from pipelines.editing import Start
@@ -131,16 +131,30 @@ class Pass:
         scheduler: Any,
         first: int,
         begin: Callable[[State, Sequence[int]], State] | None = None,
+        resampling: int = 1,
     ) -> None:
         """Keep the timesteps of a scheduler from the `first` on, and a condition for each step.
 
-        `begin` makes the state of this pass of the one before it, and the seeds.
+        `begin` makes the state of this pass of the one before it, and the seeds. Noisy steps are
+        taken `resampling` times.
         """
         self.conditions = conditions
         self.size = size
         self.begin = begin
-        self.times = scheduler.timesteps[first:]  # on the CPU, for the scheduler
-        self.alpha_bars = interpolate(scheduler.alphas_cumprod, self.times)
+        times = scheduler.timesteps[first:]  # on the CPU, for the scheduler
+        alpha_bars = interpolate(scheduler.alphas_cumprod, times)
+        low, high = RESAMPLED
+        goes = [  # but one for the second half of a step
+            resampling if i % scheduler.order == 0 and low <= alpha_bar < high else 1
+            for i, alpha_bar in enumerate(alpha_bars)
+        ]
+        # The step that each evaluation of the network is for.
+        self.steps = [i for i, count in enumerate(goes) for _ in range(count)]
+        self.times, self.alpha_bars = times[self.steps], [alpha_bars[i] for i in self.steps]
+
+    def comes_again(self, i: int) -> bool:
+        """Return whether the evaluation after this one is for the same step."""
+        return self.steps[i : i + 2] == [self.steps[i]] * 2
 
 
 class DiffusionDraft(Draft):
@@ -195,9 +209,12 @@ class DiffusionDraft(Draft):
             t = one.times[i]
             x_t = scheduler.scale_model_input(latents, t)
             read = x_t if given is None else given.read(x_t)
-            step = min(i // scheduler.order, len(one.conditions) - 1)
+            step = min(one.steps[i] // scheduler.order, len(one.conditions) - 1)
             output = one.conditions[step].predict(self._pipeline.unet, read, timesteps[i])
             clean = predict_clean(x_t, output, one.alpha_bars[i], prediction_type)
+            if given is not None and one.comes_again(i):
+                latents = given.renew(clean, scheduler, one.times[i : i + 1], state.generators)
+                continue
             latents = scheduler.step(output, t, latents, return_dict=False, **noise)[0]
             if given is not None:
                 following = one.times[i + 1 : i + 2]

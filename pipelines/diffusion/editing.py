@@ -1,8 +1,8 @@
 """What an edit holds fixed in latent space, and where on the way from noise it begins.
 
-Meng et al., SDEdit (arXiv 2108.01073); blending at each step after Lugmayr et al., RePaint (arXiv
-2201.09865); UNets that read mask and image beside the latents as in Rombach et al. (arXiv
-2112.10752, section 4.5).
+Meng et al., SDEdit (arXiv 2108.01073); blending at each step, and steps that are taken again, after
+Lugmayr et al., RePaint (arXiv 2201.09865, section 4.2); UNets that read mask and image beside the
+latents as in Rombach et al. (arXiv 2112.10752, section 4.5).
 """
 
 import math
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from pipelines.diffusion.pipeline import LatentDiffusion
 
 
+# Between which ᾱ steps are taken again: in more noise nothing is seen of what is given yet, in less
+# everything has its place.
+RESAMPLED = (0.001, 0.25)
 VARIATION = 0.2  # how far variations are from their base, if that is not said
 
 
@@ -62,6 +65,23 @@ class Given:
         if timestep is not None:
             given = scheduler.add_noise(given, self.noise, timestep)
         return (1 - self.mask) * given + self.mask * latents
+
+    def renew(
+        self,
+        clean: torch.Tensor,
+        scheduler: Any,
+        timestep: torch.Tensor,
+        generators: list[torch.Generator],
+    ) -> torch.Tensor:
+        """Return latents for another go at a timestep, (1,), of what was predicted there and what
+        is given, with new noise: what is drawn thus comes to know what is around it."""
+        assert self.mask is not None, "nothing is given"
+        whole = (1 - self.mask) * self.clean + self.mask * clean
+        noise = torch.cat([torch.randn(1, *clean.shape[1:], generator=g) for g in generators])
+        latents: torch.Tensor = scheduler.add_noise(
+            whole, noise.to(whole.device), timestep.repeat(len(whole))
+        )
+        return latents
 
 
 def draw_noise(

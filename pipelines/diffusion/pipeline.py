@@ -205,7 +205,8 @@ class LatentDiffusion:
             given = encode_start(self, start, noise, generators)
             latents = begin_latents(given, start.strength, scheduler, first)
         conditions = self._conditions(told, guidance, (width, height), clip_skip, syntax)
-        passes = [Pass(conditions, (width, height), scheduler, first)]
+        again = 1 if start is None or start.mask is None or self.spec.inpaints else start.resampling
+        passes = [Pass(conditions, (width, height), scheduler, first, resampling=again)]
         if second is not None:
             passes.append(self._second_pass(prompt, second, chosen))
         state = State(latents, None, generators, scheduler, 0, given)

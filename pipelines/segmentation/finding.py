@@ -20,9 +20,9 @@ CERTAIN = 0.5  # from here on a pixel belongs to what is named
 class Finder:
     """The networks that find things, loaded when first needed."""
 
-    def __init__(self, folders: Mapping[Kind, Path], reader: Path, device: torch.device) -> None:
-        """Keep where they are; `reader` is the model whose text encoder our own one reads with."""
-        self.folders, self.reader, self.device = folders, reader, device
+    def __init__(self, folders: Mapping[Kind, Path], device: torch.device) -> None:
+        """Keep where they are."""
+        self.folders, self.device = folders, device
         self._named: ClipSeg | Small | None = None
         self._clicked: Sam | None = None
 
@@ -35,9 +35,12 @@ class Finder:
         found = np.zeros((image.height, image.width), bool)
         taken = np.zeros_like(found)
         if asked.words:
-            chances = self._namer().chances(image, [each.text for each in asked.words])
+            namer = self._namer()
+            chances = namer.chances(image, [each.text for each in asked.words])
             for chance, words in zip(chances, asked.words, strict=True):
                 (found if words.adds else taken)[chance >= CERTAIN] = True
+            if isinstance(namer, Small):
+                found |= namer.room(image, [each.text for each in asked.words if each.adds])
         for frame in asked.frames:
             left, top, right, bottom = frame.box
             framed = np.zeros_like(found)
@@ -52,10 +55,8 @@ class Finder:
     def _namer(self) -> ClipSeg | Small:
         if self._named is None:
             folder = self.folders["named"]
-            ours = kind_of(folder) == OURS
-            self._named = (
-                Small(folder, self.device, self.reader) if ours else ClipSeg(folder, self.device)
-            )
+            load = Small if kind_of(folder) == OURS else ClipSeg
+            self._named = load(folder, self.device)
         return self._named
 
     def _clicker(self) -> Sam:

@@ -5,7 +5,6 @@ Lüddecke and Ecker, Image Segmentation Using Text and Image Prompts (arXiv 2112
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,10 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel
 from transformers.models.clipseg.configuration_clipseg import CLIPSegConfig
 from transformers.models.clipseg.modeling_clipseg import CLIPSegForImageSegmentation
 
 from pipelines.checkpoints.configs import read_config
-from pipelines.checkpoints.errors import WeightsError
-from pipelines.checkpoints.hashes import files_hash
 from pipelines.checkpoints.headers import in_messages, read_headers, weights_files
 from pipelines.checkpoints.loading import (
     building,
@@ -30,6 +26,9 @@ from pipelines.checkpoints.loading import (
 )
 from pipelines.segmentation.network import MaskConfig, MaskNetwork
 
+BACKGROUND = "the background"  # as our own network calls it
+ROOM = 0.1  # of the shorter side of an image, around what is found
+LONGEST = 8  # times the shorter side that our own network reads at
 RESAMPLING = {2: Image.Resampling.BILINEAR, 3: Image.Resampling.BICUBIC}
 
 
@@ -77,53 +76,50 @@ class ClipSeg:
 
 
 class Small:
-    """Our own small network, with the text encoder of the model that it was made for."""
+    """Our own small network, which reads names itself."""
 
-    def __init__(self, folder: Path, device: torch.device, reader: Path) -> None:
-        """Load it; `reader` is the folder with that text encoder and its tokenizer.
-
-        Raises WeightsError for weights that are damaged, or made for another text encoder.
-        """
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        """Load it. Raises WeightsError for weights that are incomplete or damaged."""
         entries = read_config(folder / "config.json")
         entries.pop("_class_name", None)
-        entries["widths"] = tuple(entries["widths"])
         with building(folder):
+            entries["widths"] = tuple(entries["widths"])
             network = MaskNetwork(MaskConfig(**entries))
-            encoder = CLIPTextModel(
-                CLIPTextConfig.from_dict(read_config(reader / "text_encoder" / "config.json"))
-            )
-        self.config = network.config
-        if self.config.text_encoder not in ("", files_hash(reader / "text_encoder")):
-            raise WeightsError(f"{folder} knows another text encoder than that of {reader}")
-        self.network = load_network(network, folder, device)
-        self.encoder = load_network(encoder, reader / "text_encoder", device)
-        self.tokenizer = load_tokenizer(reader / "tokenizer")
-        self.device = device
+        load_network(network, folder, device)
+        self.network, self.device = network, device
 
     @torch.inference_mode()
     def chances(self, image: Image.Image, names: list[str]) -> np.ndarray:
         """Return for each name how likely each pixel belongs to it, float32 (N, H, W)."""
-        side = self.config.side
-        small = image.resize((side, side), Image.Resampling.BOX)
-        rgb = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].to(self.device) / 255
-        logits = self.network(
-            rgb.expand(len(names), -1, -1, -1), encode(self.encoder, self.tokenizer, names)
+        return at_size(self._logits(image, names).sigmoid(), image.size)
+
+    @torch.inference_mode()
+    def room(self, image: Image.Image, names: list[str]) -> np.ndarray:
+        """Return the background near what is named, bool (H, W): what takes its place has another
+        outline, and what stands beside it is no room."""
+        *found, background = self._logits(image, [*names, BACKGROUND]) > 0
+        reach = round(ROOM * self.network.config.side)
+        near = nn.functional.max_pool2d(
+            torch.stack(found).any(0)[None].float(), 2 * reach + 1, stride=1, padding=reach
         )
-        return at_size(logits.sigmoid(), image.size)
+        return at_size(near * background, image.size)[0] >= 0.5
 
+    def _logits(self, image: Image.Image, names: list[str]) -> torch.Tensor:
+        """Return (N, h, w), at the size at which the image is read."""
+        read = image.resize(self.read_size(image.size), Image.Resampling.BOX)
+        rgb = torch.from_numpy(np.array(read)).permute(2, 0, 1)[None].to(self.device) / 255
+        logits: torch.Tensor = self.network(rgb, names)[0]
+        return logits
 
-def encode(encoder: Any, tokenizer: Any, names: list[str]) -> torch.Tensor:
-    """Return what a text encoder makes of names, (N, width): its state where each one ends."""
-    tokens = tokenizer(names, padding=True, truncation=True, return_tensors="pt")
-    ids = tokens.input_ids.to(encoder.device)
-    states = encoder(ids, attention_mask=tokens.attention_mask.to(encoder.device))
-    ends = tokens.attention_mask.sum(dim=1) - 1
-    return states.last_hidden_state[torch.arange(len(ids)), ends.to(ids.device)]
-
-
-def text_hash(config: MaskConfig, reader: Path) -> MaskConfig:
-    """Return a config that says which text encoder it was made for."""
-    return replace(config, text_encoder=files_hash(reader / "text_encoder"))
+    def read_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the size at which an image is read (width, height): things as large as the network
+        knows them, of a very long one as much of it as is reasonable."""
+        multiple, side = self.network.multiple, self.network.config.side
+        scale = side / min(size)
+        width, height = (
+            min(max(1, round(n * scale / multiple)) * multiple, LONGEST * side) for n in size
+        )
+        return width, height
 
 
 def normalized(image: Image.Image, look: dict[str, Any]) -> torch.Tensor:

@@ -1,18 +1,21 @@
 """Edits before anything is drawn: what they come to, what is refused, how they are found."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from fake_models import spec
 from PIL import Image
 
-from gen import InputError, Request, editing, metadata
+from gen import InputError, Request, editing, metadata, scoring
 from gen.cli import main
 from gen.metadata import parameters
 from gen.plan import Plan, resolve
+from gen.result import Result
 from pipelines.diffusion.settings import DiffusionSettings
 from pipelines.settings import settings_of
 
@@ -68,6 +71,46 @@ def test_a_mask_has_defaults_of_its_own(tmp_path: Path) -> None:
     box = editing.masked_box(planned(tmp_path, **FILES).candidate(0))
     assert box is not None
     assert box[0] < 30 < 60 < box[2]
+
+
+def test_a_model_says_how_often_noisy_steps_are_taken_under_a_mask(tmp_path: Path) -> None:
+    model = spec("fake", tmp_path / "fake", tuple(settings_of(DiffusionSettings)))
+    model = replace(model, mask_resampling=3)
+
+    def made(**settings: Any) -> Request:
+        return resolve(Request("a panda", seed=1, **settings), lambda name: model).request
+
+    assert made(**FILES).mask_resampling == 3
+    assert made(init_image="photo.png", extend="left=4").mask_resampling == 3
+    assert made(**FILES, mask_resampling=1).mask_resampling == 1
+    assert made(init_image="photo.png").mask_resampling is None
+    assert planned(tmp_path, **FILES).request.mask_resampling is None  # as others have it: once
+    begun = editing.start(made(**FILES), model)
+    assert begun is not None
+    assert begun.resampling == 3
+    model = replace(model, mask_resampling=1, inpaints=True)
+    with pytest.raises(InputError, match="mask_resampling: fake sees what is around a mask"):
+        made(**FILES, mask_resampling=2)
+
+
+@pytest.mark.parametrize(("sees", "score"), [(None, 40.0), (64, 40.0), (100, 50.0)])
+def test_what_a_scorer_sees_whole_it_does_not_look_at_closer(
+    sees: int | None, score: float
+) -> None:
+    """A scorer of brightness: of 50 in the mean of the whole, and of 30 in the box."""
+
+    class Brightness:
+        def score(self, prompt: str, images: Any) -> list[float]:
+            return [float(np.asarray(image).mean()) for image in images]
+
+    scorer = Brightness()
+    if sees is not None:
+        scorer.image_size = sees  # type: ignore[attr-defined]
+    pixels = torch.full((1, 3, 70, 100), 70, dtype=torch.uint8)
+    pixels[..., :50] = 30
+    [result] = made = [Result(Request("a"))]
+    scoring.score(scorer, "a", made, pixels, [(0, 0, 50, 70)])
+    assert result.score == score
 
 
 FILES = {"init_image": "photo.png", "mask": "mask.png"}

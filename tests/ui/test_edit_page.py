@@ -183,7 +183,7 @@ def test_strokes_are_undone_erased_and_cleared(browser, site) -> None:
     page.click("[data-board=clear]")
     assert page.evaluate(opaque) == 0
     page.wait_for_selector(".board-told >> text=no mask")
-    assert "Mask text needs a CLIPSeg model" in page.inner_text("#edit-lacking")
+    assert "Mask point needs a SAM model" in page.inner_text("#edit-lacking")
     assert "generate-ui" not in page.inner_text("#edit-lacking")  # visitors start no server
 
 

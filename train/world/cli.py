@@ -251,9 +251,10 @@ def _upsampler(run: Path) -> Task:
 
 
 def _masks(run: Path) -> Task:
-    from train.world.masks import MasksTask
+    from train.masks import MasksTask
+    from train.world.masks import LESSON
 
-    return MasksTask(*_reader(run), reader=_trained(run, "text"))
+    return MasksTask(LESSON)
 
 
 def _reader(run: Path) -> tuple[CLIPTextModel, CLIPTokenizer]:

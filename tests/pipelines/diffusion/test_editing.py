@@ -227,11 +227,14 @@ def test_a_draft_keeps_what_is_outside_the_mask(pipeline: LatentDiffusion) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["euler_a", "dpmpp_2m"])
+@pytest.mark.parametrize(
+    ("sampler", "again"), [("euler_a", 1), ("dpmpp_2m", 1), ("euler_a", 2), ("dpmpp_2m", 3)]
+)
 def test_candidates_of_an_edit_are_the_same_in_a_batch_and_alone(
-    pipeline: LatentDiffusion, sampler: str
+    pipeline: LatentDiffusion, sampler: str, again: int
 ) -> None:
-    start = prepare(picture(), mask_of(8, 8, 50, 40), Edit(0.8, mask_fill="noise"), (64, 64), 8)
+    edit = Edit(0.8, mask_fill="noise", mask_resampling=again)
+    start = prepare(picture(), mask_of(8, 8, 50, 40), edit, (64, 64), 8)
     settings = {"start": start, "steps": 5, "sampler": sampler}
     together = draw(pipeline.begin("a panda", seeds=[1, 2, 3], **settings))
     alone = [draw(pipeline.begin("a panda", seeds=[s], **settings))[0] for s in (1, 2, 3)]
@@ -239,10 +242,69 @@ def test_candidates_of_an_edit_are_the_same_in_a_batch_and_alone(
     with pipeline.begin("a panda", seeds=[1, 2, 3], **settings) as draft:
         draft.step(2)
         first, second = draft.split()
-        first.step(9)
-        second.step(9)
+        first.step(draft.total)
+        second.step(draft.total)
         halves = [*first.images(), *second.images()]
     assert max(differ(a, b) for a, b in zip(together, halves, strict=True)) <= 2
+
+
+@pytest.mark.slow
+def test_noisy_steps_are_taken_again_from_new_noise(pipeline: LatentDiffusion) -> None:
+    """By a plain loop with the formulas of DDIM (Song et al., arXiv 2010.02502, eq. 12)."""
+    mask = mask_of(8, 16, 48, 40)
+    start = prepare(picture(), mask, Edit(1.0, mask_resampling=3), (64, 64), 8)
+    settings = {"start": start, "steps": 8, "sampler": "ddim", "guidance": 2.0}
+    with pipeline.begin("a panda", seeds=[5], **settings) as draft:
+        state, [one] = draft._open, draft._passes
+        assert state.given is not None
+        known, cells = state.given.clean, state.given.mask
+        assert cells is not None
+        generator = torch.Generator().manual_seed(5)
+        shape = known.shape
+        first = torch.randn(shape, generator=generator)
+        bars = state.scheduler.alphas_cumprod
+        times = state.scheduler.timesteps.tolist()
+        x, evaluations = first, 0
+        for t, following in zip(times, [*times[1:], None], strict=True):
+            bar = bars[t]
+            goes = 3 if 0.001 <= bar < 0.25 else 1
+            for go in range(goes):
+                v = one.conditions[0].predict(pipeline.unet, x, torch.tensor(t))
+                evaluations += 1
+                clean = bar.sqrt() * x - (1 - bar).sqrt() * v
+                eps = bar.sqrt() * v + (1 - bar).sqrt() * x
+                if go < goes - 1:
+                    whole = torch.where(cells > 0, clean, known)
+                    noise = torch.randn(shape, generator=generator)
+                    x = bar.sqrt() * whole + (1 - bar).sqrt() * noise
+            after = (
+                bars[following] if following is not None else state.scheduler.final_alpha_cumprod
+            )
+            x = after.sqrt() * clean + (1 - after).sqrt() * eps
+            given = known
+            if following is not None:
+                given = after.sqrt() * known + (1 - after).sqrt() * first
+            x = torch.where(cells > 0, x, given)
+        assert draft.total == evaluations > 8 + 3
+        draft.step(draft.total)
+        assert (draft._open.latents - x).abs().max() < 1e-3 * x.abs().max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["heun", "euler", "unipc"])
+def test_a_step_of_two_halves_is_taken_again_as_a_whole(
+    pipeline: LatentDiffusion, sampler: str
+) -> None:
+    start = prepare(picture(), mask_of(8, 16, 48, 40), Edit(1.0, mask_resampling=2), (64, 64), 8)
+    with pipeline.begin("a", seeds=[1], start=start, steps=9, sampler=sampler) as draft:
+        [one] = draft._passes
+        order = draft._open.scheduler.order
+        again = [one.steps[i] for i in range(draft.total) if one.comes_again(i)]
+        assert again
+        assert all(step % order == 0 for step in again)
+        draft.step(draft.total)
+        [made] = draft.images()
+        assert made is not None
 
 
 @pytest.mark.parametrize(("strength", "rule"), [(0.0, "above 0"), (1.5, "above 0"), (0.1, "none")])

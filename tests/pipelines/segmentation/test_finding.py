@@ -1,6 +1,8 @@
 """Masks by words, points and boxes: what is written is read, and the networks are transformers'."""
 
 import json
+import shutil
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from pipelines.segmentation.asked import Asked, Frame, Point, Words
 from pipelines.segmentation.clicked import Sam
 from pipelines.segmentation.finding import Finder
 from pipelines.segmentation.named import ClipSeg, Small, normalized
-from pipelines.segmentation.network import MaskConfig, MaskNetwork
+from pipelines.segmentation.network import MaskConfig, MaskNetwork, runs_of
 
 CPU = torch.device("cpu")
 
@@ -133,8 +135,6 @@ def test_networks_are_told_by_their_folders(clipseg: Path, sam: Path, tmp_path: 
 
 
 def test_a_damaged_network_is_refused(clipseg: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(clipseg, tmp_path / "cut")
     weights = tmp_path / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
@@ -153,8 +153,8 @@ class _Halves:
         return maps
 
 
-def test_masks_are_put_together(tmp_path: Path) -> None:
-    finder = Finder({}, tmp_path, CPU)
+def test_masks_are_put_together() -> None:
+    finder = Finder({}, CPU)
     finder._named = _Halves()  # type: ignore[assignment]
     found = np.asarray(finder.find(photo(), asked.read("the panda", None, "40,0,50,10 - 0,0,5,5")))
     wanted = np.zeros((45, 60), bool)
@@ -164,27 +164,101 @@ def test_masks_are_put_together(tmp_path: Path) -> None:
     assert np.array_equal(found == 0, ~wanted)
 
 
-def test_our_small_network_reads_with_the_models_text_encoder(
-    tiny_diffusion_folder: Path, tmp_path: Path
-) -> None:
-    config = MaskConfig(side=16, text=32, widths=(8, 8))
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = MaskConfig(side=16, widths=(8, 8), features=4, runs=64, run_width=16)
+    folder = tmp_path_factory.mktemp("masks")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        save_network(MaskNetwork(config).half(), config, tmp_path / "masks")
-    assert models.find([str(tmp_path / "masks")])["named"] == tmp_path / "masks"
-    small = Small(tmp_path / "masks", CPU, tiny_diffusion_folder)
-    chances = small.chances(photo(), ["a panda", "the balloon"])
+        save_network(MaskNetwork(config).half(), config, folder)
+    return folder
+
+
+def test_our_small_network_needs_nothing_but_its_folder(small: Path) -> None:
+    assert models.find([str(small)])["named"] == small
+    ours = Small(small, CPU)
+    chances = ours.chances(photo(), ["a panda", "the balloon"])
     assert chances.shape == (2, 45, 60)
     assert 0 <= chances.min() <= chances.max() <= 1
     assert np.abs(chances[0] - chances[1]).max() > 0
-    assert np.abs(small.chances(photo(), ["the balloon"])[0] - chances[1]).max() < 1e-5
-    entries = json.loads((tmp_path / "masks" / "config.json").read_text())
-    (tmp_path / "masks" / "config.json").write_text(json.dumps({**entries, "text_encoder": "x"}))
-    with pytest.raises(WeightsError, match="knows another text encoder"):
-        Small(tmp_path / "masks", CPU, tiny_diffusion_folder)
+    assert np.abs(ours.chances(photo(), ["the balloon"])[0] - chances[1]).max() < 1e-5
+    assert ours.chances(photo(), ["!"]).shape == (1, 45, 60)  # without a letter
 
 
-def test_the_shipped_size_is_below_four_megabytes() -> None:
+class _Known(torch.nn.Module):
+    """Finds a panda at the left, a hat right beside it, and takes all else for background."""
+
+    config = MaskConfig(side=40)
+
+    def forward(self, images: torch.Tensor, names: list[str]) -> torch.Tensor:
+        maps = {name: torch.full(images.shape[-2:], -1.0) for name in names}
+        for name, map_ in maps.items():
+            if name == "the background":
+                map_[:] = 1
+            columns = {"the panda": [(8, 16)], "the hat": [(16, 24)]}
+            for left, right in columns.get(name, [(8, 16), (16, 24)]):
+                map_[8:24, left:right] = -1 if name == "the background" else 1
+        return torch.stack([maps[name] for name in names])[None]
+
+
+def test_there_is_room_around_what_is_found_but_not_where_others_are(small: Path) -> None:
+    ours = Small(small, CPU)
+    ours.network = _Known()  # type: ignore[assignment]
+    ours.read_size = lambda size: size  # type: ignore[method-assign]
+    finder = Finder({}, CPU)
+    finder._named = ours
+    found = np.asarray(finder.find(photo(40, 40), asked.read("the panda", None, None))) > 0
+    wanted = np.zeros((40, 40), bool)
+    wanted[4:28, 4:20] = True
+    wanted[8:24, 16:20] = False  # the hat
+    assert np.array_equal(found, wanted)
+    tight = asked.read("the panda - the background", None, None)
+    wanted[:] = False
+    wanted[8:24, 8:16] = True
+    assert np.array_equal(np.asarray(finder.find(photo(40, 40), tight)) > 0, wanted)
+
+
+@pytest.mark.parametrize(
+    ("size", "read"),
+    [((64, 64), (16, 16)), ((60, 45), (20, 16)), ((128, 32), (64, 16)), ((1, 900), (16, 128))],
+)
+def test_it_reads_things_as_large_as_it_knows_them(
+    small: Path, size: tuple[int, int], read: tuple[int, int]
+) -> None:
+    ours = Small(small, CPU)
+    assert ours.read_size(size) == read
+    assert ours.chances(photo(*size), ["a hat"]).shape == (1, size[1], size[0])
+
+
+def test_words_are_their_runs_of_letters() -> None:
+    pieces = ["<cat>", "<ca", "cat", "at>", "<cat", "cat>", "<cat>"]
+    rows = [zlib.crc32(piece.encode()) % 1000 for piece in pieces]
+    assert runs_of("Cat!", 1000) == rows
+    assert {*runs_of("a cat", 1000)} > {*runs_of("cat", 1000)}
+    assert runs_of("", 1000) == []
+    shared = {*runs_of("panda", 10**6)} & {*runs_of("pandas", 10**6)}
+    assert len(shared) > 5
+
+
+def test_a_name_is_read_alike_among_others(small: Path) -> None:
+    network = Small(small, CPU).network
+    with torch.inference_mode():
+        together, bias = network.read_names(["a panda", "!", "the red balloon"])
+        alone, own = network.read_names(["the red balloon"])
+    assert torch.allclose(together[2], alone[0], atol=1e-6)
+    assert torch.allclose(bias[2], own[0], atol=1e-6)
+
+
+def test_a_config_that_is_none_is_refused(small: Path, tmp_path: Path) -> None:
+    shutil.copytree(small, tmp_path / "masks")
+    entries = json.loads((small / "config.json").read_text())
+    for wrong in ({"widths": "many"}, {"depth": 3}, {"widths": [7]}):
+        (tmp_path / "masks" / "config.json").write_text(json.dumps({**entries, **wrong}))
+        with pytest.raises(WeightsError):
+            Small(tmp_path / "masks", CPU)
+
+
+def test_the_shipped_size_is_below_two_and_a_half_megabytes() -> None:
     with torch.device("meta"):
         network = MaskNetwork(MaskConfig())
-    assert sum(value.numel() for value in network.parameters()) * 2 <= 4_000_000
+    assert sum(value.numel() for value in network.parameters()) * 2 <= 2_500_000
