@@ -50,6 +50,8 @@ from train.world.captions import (
     PLACE_FORMS,
     RELATION_FORMS,
     REQUESTS,
+    STANDING,
+    TWO_PLACES,
     WITH_FORMS,
 )
 from train.world.captions import OPENINGS as WORLD_OPENINGS
@@ -260,6 +262,8 @@ def caption_words(samples: int = 40_000) -> list[str]:
         *(form for forms in PLACE_FORMS.values() for form in forms),
         *(form for forms in RELATION_FORMS.values() for form in forms),
         *(form for forms in WITH_FORMS.values() for form in forms),
+        *(place for pairs in TWO_PLACES.values() for pair in pairs for place in pair),
+        *STANDING,
         *(word for words in SIZE_WORDS.values() for word in words),
     )
     said = {re.sub(r"{\w*}", " ", form) for form in forms}

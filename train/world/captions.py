@@ -87,12 +87,29 @@ WITH_FORMS = {  # "B with A …": the first thing is named last
     "above": ("above it", "over it", "on top", "on top of it"),
     "below": ("below it", "under it", "beneath it", "underneath"),
 }
-TWO_PLACES = {  # "A …, B …"
-    "left of": ("on the left", "on the right"),
-    "right of": ("on the right", "on the left"),
-    "above": ("at the top", "at the bottom"),
-    "below": ("at the bottom", "at the top"),
+TWO_PLACES = {  # "A …, B …": pairs that belong together
+    "left of": (
+        ("on the left", "on the right"),
+        ("to the left", "to the right"),
+        ("on the left side", "on the right side"),
+        ("in the left half", "in the right half"),
+        ("leftmost", "rightmost"),
+        ("left", "right"),
+    ),
+    "above": (
+        ("at the top", "at the bottom"),
+        ("on top", "below"),
+        ("above", "below"),
+        ("in the upper half", "in the lower half"),
+        ("higher up", "further down"),
+        ("up high", "down low"),
+    ),
 }
+OPPOSITE = {"right of": "left of", "below": "above"}
+STANDING = (
+    "is", "is", "sits", "placed", "stands", "lies", "hangs", "hovers", "waits", "is drawn",
+    "is shown", "can be seen", "appears", "set", "put", "located", "positioned", "is seen",
+)  # fmt: skip
 PLACE_FORMS = {
     "centre": ("in the middle", "in the centre", "in the center", "at the centre", "centred",
                "centered", "right in the middle"),
@@ -257,7 +274,9 @@ class Speaker:
         many = self._one(plural(word), None, rng)
         forms = [f"{number} {many}"] * 8
         forms += [f"a group of {number} {many}", f"{many}, {number} of them", f"{many} x {number}"]
-        forms += [f"exactly {number} {many}", f"{number} identical {many}"]
+        forms += [f"exactly {number} {many}", f"{number} identical {many}", f"{many} ({number})"]
+        forms += [f"{number} {many} {where}" for where in ("together", "in a row", "all alike")]
+        forms += [f"{number} of my {many}", f"all {number} {many}", f"these {number} {many}"]
         if count == 2:
             forms += [f"a pair of {many}", f"a couple of {many}", f"{number} {many} side by side"]
         return rng.choice(forms)
@@ -268,6 +287,7 @@ def _telling_words() -> set[str]:
     forms: list[str] = [*NUMBERS, *COLOURS, "double", "triple", "twin", "single", "pair"]
     tables = (BACKGROUND_WORDS, SIZE_WORDS, RELATION_FORMS, WITH_FORMS, PLACE_FORMS, STYLE_FORMS)
     forms += [form for table in tables for forms_of in table.values() for form in forms_of]
+    forms += [place for pairs in TWO_PLACES.values() for pair in pairs for place in pair]
     words = {word.strip(",.;:{}") for form in forms for word in form.split(" ")}
     return words | {"golden", "silver", "crimson", "scarlet", "miniature", "massive", "gigantic"}
 
@@ -293,16 +313,30 @@ def _joined(parts: list[str], relation: str | None, joint: str, rng: random.Rand
 
 def _related(first: str, second: str, relation: str, rng: random.Random) -> str:
     chance = rng.random()
-    if chance < 0.14:
-        return f"{second} with {first} {rng.choice(WITH_FORMS[relation])}"
-    if chance < 0.28:
-        here, there = TWO_PLACES[relation]
-        joint = rng.choice((", ", " and ", ", and "))
-        if rng.random() < 0.5:
-            return f"{first} {here}{joint}{second} {there}"
-        return f"{second} {there}{joint}{first} {here}"
-    verb = rng.choice(("is ", "sits ", "placed ")) if chance > 0.85 else ""
-    return f"{first} {verb}{rng.choice(RELATION_FORMS[relation])} {second}"
+    if chance < 0.2:
+        where = rng.choice(WITH_FORMS[relation])
+        form = rng.choice(("{b} with {a} {w}", "{b}, {a} {w}", "{b}, {w} {a}", "{b} and {w} {a}"))
+        return form.format(a=first, b=second, w=where)
+    if chance < 0.45:
+        return _two_places(first, second, relation, rng)
+    where = rng.choice(RELATION_FORMS[relation])
+    if chance < 0.52:
+        return f"{where} {second}, {first}"
+    stands = chance > 0.8 and not where.startswith(("standing", "hovering"))
+    verb = f"{rng.choice(STANDING)} " if stands else ""
+    return f"{first} {verb}{where} {second}"
+
+
+def _two_places(first: str, second: str, relation: str, rng: random.Random) -> str:
+    """Return where either of two things is, in any order, the place before or behind it."""
+    if relation in OPPOSITE:
+        first, second, relation = second, first, OPPOSITE[relation]
+    here, there = rng.choice(TWO_PLACES[relation])
+    form = rng.choice(("{t} {p}", "{t} {p}", "{p} {t}", "{p} is {t}", "{t} is {p}", "{t} ({p})"))
+    said = [form.format(t=first, p=here), form.format(t=second, p=there)]
+    if rng.random() < 0.4:
+        said.reverse()
+    return rng.choice((", ", " and ", ", and ", "; ", " but ")).join(said)
 
 
 def _with_background(text: str, background: str, rng: random.Random) -> str:
