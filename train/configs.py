@@ -83,9 +83,9 @@ CONFIGS: dict[str, Config] = {
         ),
         dvae=DvaeRecipe(),
         dvae_schedule=Schedule(16, 1e-3, ema_decay=0.998, minutes=30),
-        dalle=DalleRecipe(pool=30_000, free=0.5, recited=64),
+        dalle=DalleRecipe(pool=30_000, free=0.6),
         dalle_schedule=Schedule(
-            48, 1.2e-3, warmup_steps=60, ema_decay=0.99, mixed_precision="bf16", minutes=23
+            48, 1.2e-3, warmup_steps=60, ema_decay=0.99, mixed_precision="bf16", minutes=60
         ),
     ),
 }

@@ -1,6 +1,5 @@
 """The token model: a transformer that draws the codes of the discrete VAE, one after the other,
-conditioned on the CLIP text encoder as a projected prefix (`pipelines.dalle.transformer`). That
-encoder is frozen, or learns too.
+conditioned on the frozen CLIP text encoder as a projected prefix (`pipelines.dalle.transformer`).
 
 Ramesh et al. (arXiv 2102.12092, §2.2), with captions dropped now and then for classifier-free
 guidance (Ho & Salimans, arXiv 2207.12598). Codes are made in bulk ahead and kept in memory;
@@ -33,7 +32,6 @@ from train.loop import Task
 from train.sheets import tile
 from train.stickers.captions import phrase
 from train.stickers.facts import describe
-from train.stickers.reading import Recital, Recitation
 from train.stickers.renderer import render
 from train.stickers.scene import Scene, draw_scene
 from train.stickers.wording import Wording
@@ -51,9 +49,6 @@ class DalleRecipe:
     pool: int = 60_000  # scenes with codes made ahead
     snap: bool = True
     free: float = 0.0  # of the captions are in free wordings
-    recited: int = 0  # captions without an image in a batch; the text encoder learns from them, too
-    reading_weight: float = 0.05
-    taught: bool = False  # as in `DiffusionConfig`: the text encoder learns from the transformer
 
 
 def build(
@@ -81,16 +76,10 @@ class DalleBatch:
     codes: torch.Tensor  # (B, I) int64
     tokens: torch.Tensor  # (B, T) int64
     present: torch.Tensor  # (B, T) bool, False where the caption has ended
-    recited: Recitation | None = None
-    plain: tuple[torch.Tensor, torch.Tensor] | None = None  # tokens and present, in plain words
 
 
 class DalleTask(Task):
-    """Trains the transformer, and if it recites the text encoder; the discrete VAE stays as it is.
-
-    A text encoder that is `taught` learns alone, as in `train.diffusion`: whatever the wording, the
-    transformer must expect the codes that it expected with the old one from plain words.
-    """
+    """Trains the transformer; the discrete VAE and the text encoder stay as they are."""
 
     blocks = (Layer,)
 
@@ -106,15 +95,7 @@ class DalleTask(Task):
         self.recipe, self.tokenizer, self.cache = recipe, tokenizer, cache
         self.frozen = (dvae.eval(), text_encoder.eval())  # a tuple hides them from parameters()
         self.transformer = build(recipe, dvae, text_encoder, tokenizer)
-        self.recital: Recital | None = None
-        if recipe.recited:
-            self.text_encoder = text_encoder  # in sight, so that it learns
-            self.recital = Recital(text_encoder.config.hidden_size, tokenizer, recipe.recited)
         self.wording = Wording(recipe.free) if recipe.free else None
-        self.teacher: CLIPTextModel | None = None
-        if recipe.taught:
-            self.teacher = CLIPTextModel(text_encoder.config).requires_grad_(False)
-            self.transformer.requires_grad_(False)
         self.pool: CodePool | None = None
 
     def batch(self, rng: random.Random, size: int, device: torch.device) -> DalleBatch:
@@ -123,56 +104,28 @@ class DalleTask(Task):
             self.pool = CodePool(dvae, self.recipe.pool, self.recipe.snap, self.cache)
         indices = draw_indices(self.pool.scenes, size, rng, even=self.recipe.free == 0)
         say = phrase if self.wording is None else self.wording.say
-        told = [
-            None
+        captions = [
+            ""
             if rng.random() < self.recipe.drop_captions
-            else describe(self.pool.scenes[index], rng)
+            else say(describe(self.pool.scenes[index], rng), rng)
             for index in indices
         ]
-        captions = ["" if each is None else say(each, rng) for each in told]
         tokens, present = tokenize(self.tokenizer, captions)
-        plain = None
-        if self.teacher is not None:
-            texts = ["" if each is None else phrase(each, rng) for each in told]
-            words, are = tokenize(self.tokenizer, texts)
-            plain = words.to(device), are.to(device)
         codes = self.pool.codes[indices].long()
-        recited = None if self.recital is None else self.recital.draw(rng).to(device)
-        parts = (codes.to(device), tokens.to(device), present.to(device))
-        return DalleBatch(*parts, recited, plain)
+        return DalleBatch(codes.to(device), tokens.to(device), present.to(device))
 
     def forward(self, batch: DalleBatch, generator: torch.Generator) -> dict[str, torch.Tensor]:
         output = self.transformer(self.read(batch.tokens), batch.present, batch.codes)
         text = None if self.recipe.reads_hidden_states else batch.tokens
         right = (output.image.argmax(dim=-1) == batch.codes).float().mean()
-        figures = {**token_loss(output, text, batch.present, batch.codes), "right": right}
-        if self.teacher is not None and batch.plain is not None:
-            figures["loss"] = self._unlike_teacher(output.image, batch.codes, *batch.plain)
-        if self.recital is None or batch.recited is None:
-            return figures
-        read = self.recital(self.text_encoder, batch.recited, self.fraction)
-        loss = figures["loss"] + self.recipe.reading_weight * read["reading"]
-        return {**figures, "codes": figures["loss"], "loss": loss, **read}
-
-    def _unlike_teacher(
-        self, logits: torch.Tensor, codes: torch.Tensor, tokens: torch.Tensor, present: torch.Tensor
-    ) -> torch.Tensor:
-        """Return the divergence, a token, of what is expected from what the teacher's reading of
-        plain words lets expect."""
-        assert self.teacher is not None
-        with torch.no_grad():
-            text = self.teacher(tokens).last_hidden_state
-            wanted = self.transformer(text, present, codes).image.float().log_softmax(-1)
-        expected = logits.float().log_softmax(-1)
-        return (wanted.exp() * (wanted - expected)).sum(-1).mean()
+        return {**token_loss(output, text, batch.present, batch.codes), "right": right}
 
     def read(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return what the transformer reads of tokens (B, T): themselves or their hidden states."""
         if not self.recipe.reads_hidden_states:
             return tokens
-        text_encoder = self.frozen[1].to(tokens.device)
-        with torch.set_grad_enabled(self.recital is not None and torch.is_grad_enabled()):
-            return text_encoder(tokens).last_hidden_state
+        with torch.no_grad():
+            return self.frozen[1].to(tokens.device)(tokens).last_hidden_state
 
     def sheet(self) -> Image.Image:
         """Four images of each of a dozen prompts, guidance 2, seed 0."""

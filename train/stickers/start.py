@@ -45,7 +45,8 @@ Tensors = dict[str, torch.Tensor]
 def lay(run: Path, config: Config, models: Path = MODELS, rerankers: Path = RERANKERS) -> Path:
     """Write everything into `run`; what was trained there goes on from its own state instead.
 
-    Once the transformer is trained there, CLIP begins with the text encoder that it learned with.
+    Once the text encoder of latent diffusion was taught there, CLIP begins with it, and the
+    transformer learns to listen to it.
     """
     old = CLIPTokenizer.from_pretrained(models / "stickers" / "tokenizer")
     if not (run / "tokenizer").is_dir():
@@ -58,7 +59,7 @@ def lay(run: Path, config: Config, models: Path = MODELS, rerankers: Path = RERA
     )
 
     clip = longer_clip(rerankers / "stickers-clip", new)
-    if (learned := run / "dalle" / "weights" / "text_encoder").is_dir():
+    if (learned := run / "diffusion" / "weights" / "text_encoder").is_dir():
         clip.text_model.load_state_dict(_bare(_load(learned)))
     weights = run / "clip" / "weights"
     clip.save_pretrained(weights)
@@ -78,11 +79,8 @@ def lay(run: Path, config: Config, models: Path = MODELS, rerankers: Path = RERA
     transformer = _load(dalle / "transformer")
     for name in LENGTHENED:
         transformer[name] = longer(transformer[name], CONTEXT)
-    spoken = CLIPTokenizer.from_pretrained(dalle / "tokenizer")
-    text = longer_text(_load(dalle / "text_encoder"), spoken, new)
     task = DalleTask(config.dalle, dvae, clip.text_model, new)
-    known = {"transformer.": transformer, **_pupil(text, config.dalle.taught)}
-    _begin(run / "dalle", task, known)
+    _begin(run / "dalle", task, {"transformer.": transformer})
     return run
 
 
