@@ -265,7 +265,8 @@ class EditingSettings(TypedDict, total=False):
     mask_model: Annotated[
         str | None,
         Setting(
-            "a folder with a network that finds masks: CLIPSeg by words, SAM by points and boxes",
+            "a folder with a network that finds masks: CLIPSeg by words, SAM by points and boxes; "
+            "by default words are looked for by a small one that knows what stickers draws",
             local=True,
             many=True,
         ),
