@@ -73,7 +73,7 @@ def test_dropped_text_is_told_without_loading(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["a panda " + "and a red balloon " * 40, "-m", "stickers-dalle", "--dry-run"]) == 0
-    start = "stickers-dalle reads 32 tokens; this end is dropped: 'and a red"
+    start = "stickers-dalle reads 40 tokens; this end is dropped: 'and a red"
     assert any(note.startswith(start) for note in notes(capsys))
 
 
