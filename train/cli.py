@@ -313,8 +313,12 @@ def _clip(config: Config, run: Path) -> Task:
     from transformers import CLIPTokenizer
 
     from train.clip import ClipTask
+    from train.clip_words import load_words_task
     from train.stickers.drawn import load
 
+    if config.clip.taught:
+        _trained(run, "clip/weights")
+        return load_words_task(config.clip, run)
     tokenizer = CLIPTokenizer.from_pretrained(_trained(run, "tokenizer"))
     drawn = load(sorted(run.glob("drawn-*.safetensors")))
     return ClipTask(config.clip, tokenizer, drawn, _decoders(config, run))

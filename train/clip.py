@@ -60,6 +60,7 @@ class ClipConfig:
     free: float = 0.0  # of the captions are in free wordings
     drawn_share: float = 0.25  # of the images were drawn by our networks, where there are some
     again_share: float = 0.0  # of the others were made again by an autoencoder
+    taught: bool = False  # the text tower alone learns, from itself (train.clip_words)
 
 
 def build(config: ClipConfig, tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -257,10 +258,8 @@ class ClipTask(Task):
         return tile(batch.pictures[:48], columns=12, captions=words)
 
     def save(self, folder: Path) -> None:
-        """Return a transformers CLIP folder: weights, tokenizer, preprocessing."""
-        self.clip.save_pretrained(folder)
-        save_tokenizer(self.tokenizer, folder)
-        save_preprocessing(folder)
+        """Write a transformers CLIP folder: weights, tokenizer, preprocessing."""
+        save_clip(self.clip, self.tokenizer, folder)
 
 
 def places_seen(scene: Scene) -> tuple[int, ...]:
@@ -330,6 +329,13 @@ def spoil(images: torch.Tensor, rng: random.Random, share: float) -> torch.Tenso
 def pixel_values(images: torch.Tensor) -> torch.Tensor:
     """uint8 to the range that the network sees."""
     return (images.float() / 255 - MEAN) / STD
+
+
+def save_clip(clip: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """Write a transformers CLIP folder: weights, tokenizer, preprocessing."""
+    clip.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+    save_preprocessing(folder)
 
 
 def save_preprocessing(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from train.autoencoder import AutoencoderConfig
 from train.clip import ClipConfig
@@ -73,9 +73,9 @@ CONFIGS: dict[str, Config] = {
     "free": Config(
         autoencoder=AutoencoderConfig(),
         autoencoder_schedule=Schedule(24, 1e-3, ema_decay=0.998, minutes=18),
-        clip=ClipConfig(free=0.6, snap=False, again_share=0.3),
+        clip=ClipConfig(free=0.85, taught=True),
         clip_schedule=Schedule(
-            64, 8e-4, warmup_steps=30, ema_decay=0.99, mixed_precision="bf16", minutes=9
+            64, 2e-3, warmup_steps=60, ema_decay=0.995, mixed_precision="bf16", minutes=45
         ),
         diffusion=DiffusionConfig(pool=30_000, free=0.7, recited=64, taught=True),
         diffusion_schedule=Schedule(
@@ -89,3 +89,11 @@ CONFIGS: dict[str, Config] = {
         ),
     ),
 }
+# Goes on with the UNet of latent diffusion, which listens to the text encoder as it is.
+CONFIGS["longer"] = replace(
+    CONFIGS["free"],
+    diffusion=DiffusionConfig(pool=30_000, free=0.5),
+    diffusion_schedule=Schedule(
+        32, 1e-3, warmup_steps=60, ema_decay=0.998, mixed_precision="bf16", minutes=90
+    ),
+)

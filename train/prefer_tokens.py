@@ -9,6 +9,7 @@ what is saved is a folder that `-m` takes.
 from __future__ import annotations
 
 import copy
+import json
 import random
 import shutil
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from PIL import Image
 from torch.nn import functional
 
 from pipelines.checkpoints.loading import save_network
+from pipelines.checkpoints.places import FACTS
 from pipelines.dalle.draft import Text
 from pipelines.dalle.layers import Context, Layer
 from pipelines.dalle.pipeline import Dalle
@@ -97,8 +99,15 @@ class PreferTokensTask(Task):
 
     def save(self, folder: Path) -> None:
         """Write the whole model, as `-m` reads it: the old one's files, and the new transformer."""
+        spec = self.frozen[0].spec
         ours = shutil.ignore_patterns("transformer", "previews.json")
-        shutil.copytree(self.frozen[0].spec.folder, folder, ignore=ours, dirs_exist_ok=True)
+        shutil.copytree(spec.folder, folder, ignore=ours, dirs_exist_ok=True)
+        if spec.text_of is not None:  # which does not stand beside the copy
+            for part in ("text_encoder", "tokenizer"):
+                shutil.copytree(spec.text_of / part, folder / part, dirs_exist_ok=True)
+            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+            del facts["text_of"]
+            (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         save_network(self.transformer, self.transformer.config, folder / "transformer")
 
     def _encode(self, file: Path) -> torch.Tensor:

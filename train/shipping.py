@@ -97,10 +97,26 @@ def ship(
             facts.write_text(written, encoding="utf-8")
         for file in folder.rglob("*.safetensors"):
             _halve(file)
+        if written is not None and (text_of := json.loads(written).get("text_of")):
+            _share_text(folder, folder / text_of)
         if name != "stickers-masks":  # of which nobody asks what it knows
             (folder / "vocabulary.json").write_text(vocabulary, encoding="utf-8")
         folders.append(folder)
     return folders
+
+
+def _share_text(model: Path, text_of: Path) -> None:
+    """Leave away tokenizer and text encoder of a model that reads by those of another, as its facts
+    say. Raises ValueError if they are not the same to the byte."""
+    for part in ("tokenizer", "text_encoder"):
+        for file in sorted((model / part).iterdir()):
+            other = text_of / part / file.name
+            if not other.is_file() or file.read_bytes() != other.read_bytes():
+                raise ValueError(
+                    f"{file} is not the same as {other}: ship {text_of.name} of this run first, or "
+                    f"take text_of out of {model / FACTS}"
+                )
+        shutil.rmtree(model / part)
 
 
 def _write_reranker(run: Path, reranker: Path) -> None:

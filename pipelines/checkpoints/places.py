@@ -32,6 +32,7 @@ class Facts(TypedDict, total=False):
     long_prompts: bool
     mask_resampling: int
     upsampler: str  # its folder, seen from the model's
+    text_of: str  # the folder of the model whose tokenizer and text encoder it reads by, likewise
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,16 @@ def with_facts(spec: Spec, place: Place) -> Spec:
         if unknown := facts.keys() - Facts.__annotations__.keys():
             raise WeightsError(f"{path} has unknown facts: {', '.join(sorted(unknown))}")
         facts["defaults"] = {**spec.defaults, **facts.get("defaults", {})}
-        named = facts.pop("upsampler", None)
-        spec = replace(spec, upsampler=_upsampler(place.path, named), **facts)
+        upsampler, text_of = facts.pop("upsampler", None), facts.pop("text_of", None)
+        if text_of is not None and spec.kind != "dalle":
+            raise WeightsError(f"{path}: a model of kind {spec.kind} reads by its own text_encoder")
+        own = place.path / UPSAMPLER if (place.path / UPSAMPLER).is_dir() else None
+        spec = replace(
+            spec,
+            upsampler=own if upsampler is None else _beside(place.path, "upsampler", upsampler),
+            text_of=None if text_of is None else _beside(place.path, "text_of", text_of),
+            **facts,
+        )
     elif (place.path / UPSAMPLER).is_dir():
         spec = replace(spec, upsampler=place.path / UPSAMPLER)
     known = None if place.repository is None else PUBLIC.get(place.repository)
@@ -145,16 +154,14 @@ def with_facts(spec: Spec, place: Place) -> Spec:
     return replace(spec, draws=known.draws, defaults=defaults, licence=licence)
 
 
-def _upsampler(folder: Path, named: str | None) -> Path | None:
-    """Return the folder of a model's upsampler: its own, or one that ships beside the model.
+def _beside(folder: Path, fact: str, named: str) -> Path:
+    """Return the folder that a fact names, which is in a model's own or ships beside it.
 
     Raises WeightsError for any other, and for one that is not there.
     """
-    if named is None:
-        return folder / UPSAMPLER if (folder / UPSAMPLER).is_dir() else None
     path = (folder / named).resolve()
     if not path.is_relative_to(folder.resolve().parent) or not path.is_dir():
-        raise WeightsError(f"{folder / FACTS}: upsampler {named[:100]}: there is no such folder")
+        raise WeightsError(f"{folder / FACTS}: {fact} {named[:100]}: there is no such folder")
     return path
 
 

@@ -82,9 +82,10 @@ def _own_defaults(index: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def tensors(spec: Spec) -> dict[str, Header]:
     """Return what the files say of each part's weights."""
-    parts = ("text_encoder", "transformer", "dvae")
-    there = [part for part in parts if (spec.folder / part).is_dir()]
-    return parts_of(spec.folder, dict.fromkeys(there, "model"))
+    own = parts_of(spec.folder, {"transformer": "model", "dvae": "model"})
+    if not (spec.text_folder / "text_encoder").is_dir():
+        return own
+    return parts_of(spec.text_folder, {"text_encoder": "model"}) | own
 
 
 def dropped_text(spec: Spec, prompt: str) -> str:
@@ -92,7 +93,7 @@ def dropped_text(spec: Spec, prompt: str) -> str:
 
     Returns "" if all of it is read, or where the folder has no such file.
     """
-    file = spec.folder / "tokenizer" / "tokenizer.json"
+    file = spec.text_folder / "tokenizer" / "tokenizer.json"
     if len(prompt) + ENDS <= spec.context or not file.is_file():  # a token has a character or more
         return ""
     encoded = _tokenizer(file).encode(prompt)

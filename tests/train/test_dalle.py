@@ -118,6 +118,23 @@ def test_the_shipped_folder_draws(shipped: Path, tmp_path: Path) -> None:
     assert json.loads((shipped / "vocabulary.json").read_text())["nouns"]
 
 
+def test_a_text_encoder_that_another_has_is_not_shipped_twice(
+    run: Path, shipped: Path, tmp_path: Path
+) -> None:
+    model, other = tmp_path / "stickers-dalle", tmp_path / "other"
+    model.mkdir()
+    (model / "salon.json").write_text(json.dumps({"text_of": "../other"}))
+    other.mkdir()
+    with pytest.raises(ValueError, match=r"is not the same as .*: ship other of this run first"):
+        ship(run, tmp_path, tmp_path)
+    for part in ("text_encoder", "tokenizer"):
+        shutil.copytree(shipped / part, other / part)
+    assert ship(run, tmp_path, tmp_path) == [model]
+    assert sorted(path.name for path in model.iterdir() if path.is_dir()) == ["dvae", "transformer"]
+    drawn = [Dalle.from_pretrained(each, "cpu")("a fox", seeds=[1]) for each in (model, shipped)]
+    assert drawn[0] == drawn[1]
+
+
 def test_the_task_draws_as_the_pipeline_does(shipped: Path, run: Path) -> None:
     """The sheets of training show what `generate` would."""
     pipeline = Dalle.from_pretrained(shipped, device="cpu")

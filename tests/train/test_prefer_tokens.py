@@ -1,5 +1,6 @@
 """DPO for image tokens: what it computes, that it learns, goes on, and can be drawn with."""
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +88,25 @@ def test_training_learns_goes_on_and_the_result_draws(
     train(again, SCHEDULE, tmp_path / "whole")
     for one, other in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_what_was_read_by_another_text_encoder_has_its_own(
+    make_dalle_folder: Callable[..., Path], choices: list[Choice], tmp_path: Path
+) -> None:
+    """The folder that is saved stands anywhere."""
+    model, other = make_dalle_folder(tmp_path / "model"), tmp_path / "other"
+    other.mkdir()
+    for part in ("text_encoder", "tokenizer"):
+        (model / part).rename(other / part)
+    facts = {"text_of": "../other", "defaults": {"temperature": 0.5}}
+    (model / "salon.json").write_text(json.dumps(facts))
+    learned = tmp_path / "far" / "learned"
+    task = make(model, choices)
+    task.save(learned)
+    del facts["text_of"]
+    assert json.loads((learned / "salon.json").read_text()) == facts
+    drawn = [Dalle.from_pretrained(each, "cpu")("a fox", seeds=[1]) for each in (model, learned)]
+    assert drawn[0] == drawn[1]
 
 
 def test_an_image_of_another_size_is_named(tiny_dalle_folder: Path, tmp_path: Path) -> None:

@@ -90,13 +90,17 @@ def test_a_run_begins_with_what_is_shipped(tmp_path: Path) -> None:
 
     run = start.lay(tmp_path / "run", CONFIGS["free"])
     tokenizer = CLIPTokenizer.from_pretrained(run / "tokenizer")
-    shipped = CLIPModel.from_pretrained(RERANKERS / "stickers-clip").eval()
+    painter = CLIPTextModel.from_pretrained(MODELS / "stickers" / "text_encoder").eval()
     ours = CLIPModel.from_pretrained(run / "clip" / "weights").eval()
-    known = CLIPTokenizer.from_pretrained(RERANKERS / "stickers-clip")
+    known = CLIPTokenizer.from_pretrained(MODELS / "stickers" / "tokenizer")
     for prompt in PROMPTS:
-        before = shipped.get_text_features(**known(prompt, return_tensors="pt")).pooler_output
-        after = ours.get_text_features(**tokenizer(prompt, return_tensors="pt")).pooler_output
+        before = painter(**known(prompt, return_tensors="pt")).last_hidden_state
+        after = ours.text_model(**tokenizer(prompt, return_tensors="pt")).last_hidden_state
         assert torch.allclose(before, after, atol=1e-4)
+    shipped = CLIPModel.from_pretrained(RERANKERS / "stickers-clip").eval()
+    image = torch.rand(1, 3, 64, 64)
+    seen = [clip.get_image_features(image).pooler_output for clip in (shipped, ours)]
+    assert torch.allclose(*seen, atol=1e-5)
     unet = load_file(MODELS / "stickers" / "unet" / "diffusion_pytorch_model.safetensors")
     begun = load_file(run / "diffusion" / "start.safetensors")
     assert all(begun[f"unet.{name}"].equal(value.float()) for name, value in unet.items())

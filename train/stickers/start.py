@@ -21,10 +21,11 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from pipelines.checkpoints.specs import CHECKPOINTS as MODELS
 from rerank.model.specs import CHECKPOINTS as RERANKERS
-from train.clip import ClipTask, save_preprocessing
+from train.clip import ClipTask, save_clip
+from train.clip_words import TEACHER, load_words_task
 from train.configs import Config
 from train.dalle import DalleTask
-from train.diffusion import DiffusionTask
+from train.diffusion import DiffusionConfig, DiffusionTask
 from train.loop import START, Task
 from train.stickers.facts import describe
 from train.stickers.scene import draw_scene
@@ -45,8 +46,8 @@ Tensors = dict[str, torch.Tensor]
 def lay(run: Path, config: Config, models: Path = MODELS, rerankers: Path = RERANKERS) -> Path:
     """Write everything into `run`; what was trained there goes on from its own state instead.
 
-    Once the text encoder of latent diffusion was taught there, CLIP begins with it, and the
-    transformer learns to listen to it.
+    The text encoder of latent diffusion, as it was taught there or else as it ships, is that of
+    CLIP to begin with, and the one that the transformer learns to listen to.
     """
     old = CLIPTokenizer.from_pretrained(models / "stickers" / "tokenizer")
     if not (run / "tokenizer").is_dir():
@@ -58,20 +59,19 @@ def lay(run: Path, config: Config, models: Path = MODELS, rerankers: Path = RERA
         models / "stickers-dalle" / "dvae", run / "dvae" / "weights", dirs_exist_ok=True
     )
 
-    clip = longer_clip(rerankers / "stickers-clip", new)
-    if (learned := run / "diffusion" / "weights" / "text_encoder").is_dir():
-        clip.text_model.load_state_dict(_bare(_load(learned)))
-    weights = run / "clip" / "weights"
-    clip.save_pretrained(weights)
-    save_tokenizer(new, weights)
-    save_preprocessing(weights)
-    _begin(run / "clip", ClipTask(config.clip, new), {"clip.": clip.state_dict()})
-
     stickers, dalle = models / "stickers", models / "stickers-dalle"
     text = longer_text(_load(stickers / "text_encoder"), old, new)
+    clip = longer_clip(rerankers / "stickers-clip", new)
+    learned = run / "diffusion" / "weights" / "text_encoder"
+    clip.text_model.load_state_dict(_bare(_load(learned) if learned.is_dir() else text))
+    save_clip(clip, new, run / "clip" / "weights")
+    shutil.copytree(rerankers / "stickers-clip", run / "clip" / TEACHER, dirs_exist_ok=True)
+    judge = load_words_task(config.clip, run) if config.clip.taught else ClipTask(config.clip, new)
+    _begin(run / "clip", judge, {"clip.": clip.state_dict()})
+
     unet = _load(stickers / "unet")
     diffusion = DiffusionTask(config.diffusion, vae, clip.text_model, new)
-    _begin(run / "diffusion", diffusion, {"unet.": unet, **_pupil(text, config.diffusion.taught)})
+    _begin(run / "diffusion", diffusion, {"unet.": unet, **_pupil(text, config.diffusion)})
 
     from pipelines.dalle.networks import load_dvae
 
@@ -149,10 +149,10 @@ def _begin(folder: Path, task: Task, known: dict[str, Tensors]) -> None:
     save_file({name: value.clone().contiguous() for name, value in state.items()}, folder / START)
 
 
-def _pupil(text: Tensors, taught: bool) -> dict[str, Tensors]:
-    """Return the text encoder that learns, and if it is taught its teacher, which begins alike."""
-    bare = _bare(text)
-    return {"text_encoder.": bare, **({"teacher.": bare} if taught else {})}
+def _pupil(text: Tensors, config: DiffusionConfig) -> dict[str, Tensors]:
+    """Return the text encoder if it learns, and if it is taught its teacher, which begins alike."""
+    names = {"text_encoder.": config.recited > 0, "teacher.": config.taught}
+    return {name: _bare(text) for name, needed in names.items() if needed}
 
 
 def _bare(text: Tensors) -> Tensors:

@@ -14,9 +14,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from pipelines.checkpoints.errors import WeightsError
+from pipelines.checkpoints.hashes import spec_hash
 from pipelines.dalle import draft as dalle
 from pipelines.dalle.draft import DalleDraft as Draft
 from pipelines.dalle.pipeline import REMEMBERED_PROMPTS, Dalle
+from pipelines.dalle.spec import tensors
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.families import find
 
@@ -471,6 +473,37 @@ def test_weights_that_are_not_numbers(part: str, tiny_dalle_folder: Path, tmp_pa
     file.unlink()
     with pytest.raises(WeightsError, match="is missing"):
         Dalle.from_pretrained(folder, device="cpu")
+
+
+def test_a_model_may_read_by_the_text_encoder_of_another(
+    tiny_dalle_folder: Path, tiny_diffusion_folder: Path, tmp_path: Path
+) -> None:
+    folder, other = tmp_path / "model", tmp_path / "other"
+    shutil.copytree(tiny_dalle_folder, folder)
+    other.mkdir()
+    for part in ("text_encoder", "tokenizer"):
+        (folder / part).rename(other / part)
+    facts = folder / "salon.json"
+    facts.write_text(json.dumps({"text_of": "../other"}))
+    sharing, whole = find(str(folder)), find(str(tiny_dalle_folder))
+    assert spec_hash(sharing) == spec_hash(whole)
+    assert [part.keys() for part in tensors(sharing).values()] == [
+        part.keys() for part in tensors(whole).values()
+    ]
+    drawn = []
+    for model in (folder, tiny_dalle_folder):
+        with Dalle.from_pretrained(model, device="cpu").begin("a panda", seeds=[1]) as draft:
+            draft.step(draft.total)
+            drawn.append(draft.pixels())
+    assert torch.equal(*drawn)
+    for named in ("../nobody", "../../elsewhere"):
+        facts.write_text(json.dumps({"text_of": named}))
+        with pytest.raises(WeightsError, match="there is no such folder"):
+            find(str(folder))
+    diffusion = Path(shutil.copytree(tiny_diffusion_folder, tmp_path / "diffusion"))
+    (diffusion / "salon.json").write_text(json.dumps({"text_of": "../other"}))
+    with pytest.raises(WeightsError, match="reads by its own text_encoder"):
+        find(str(diffusion))
 
 
 def test_folders_of_the_other_kind(
