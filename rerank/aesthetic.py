@@ -1,7 +1,9 @@
 """How good an image looks, whatever it shows: a small head on CLIP's features."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -11,6 +13,8 @@ from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.hashes import files_hash
 from rerank.images import Images
 from rerank.reranker import Reranker
+
+Layers: TypeAlias = Sequence[tuple[torch.Tensor, torch.Tensor]]  # weights (O, I) and biases (O,)
 
 
 class AestheticHead:
@@ -58,12 +62,18 @@ class AestheticHead:
     def score(self, prompt: str, images: Images) -> list[float]:
         """One number per image, on the scale that the head was trained to; the prompt is not
         looked at."""
-        values = self.encoder.image_features(images)
-        for number, (weight, bias) in enumerate(self._layers):
-            if self._relu and number > 0:
-                values = values.relu()
-            values = linear(values, weight, bias)
-        return values[:, 0].tolist()
+        features = self.encoder.image_features(images)
+        return values_of(self._layers, features, relu=self._relu).tolist()
+
+
+def values_of(layers: Layers, features: torch.Tensor, *, relu: bool) -> torch.Tensor:
+    """(N, D) features of length 1 to the one number (N,) of a chain of layers."""
+    values = features
+    for number, (weight, bias) in enumerate(layers):
+        if relu and number > 0:
+            values = values.relu()
+        values = linear(values, weight, bias)
+    return values[:, 0]
 
 
 def _layers(

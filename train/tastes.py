@@ -65,7 +65,7 @@ def measure(
     chosen, rejected, prompts = simulate(number, large_on_dark, noise, seed=0)
     learned = learn(features(reranker, chosen), features(reranker, rejected), prompts)
     better, worse, _ = simulate(held_out, large_on_dark, 0.0, seed=1)
-    margin = (features(reranker, better) - features(reranker, worse)) @ learned.weight
+    margin = learned.reward(features(reranker, better)) - learned.reward(features(reranker, worse))
     return learned, float((margin > 0).float().mean())
 
 

@@ -1,18 +1,23 @@
 """Learn what somebody prefers: a reward head on a reranker's features, from choices between two.
 
 The probability that image a is preferred to b is σ(r(a) − r(b)) (Bradley and Terry, Biometrika 39,
-1952), and the reward r is linear in the features, so this is a logistic regression on differences
-of features. It is regularised, and what it is worth is measured on choices about other prompts.
+1952). The reward r is linear in the features, and this then a regularised logistic regression on
+differences of features; or it has one hidden layer, where there are choices enough and that tells
+more. What a head is worth is measured on choices about other prompts.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from safetensors.torch import save_file
+from torch.nn.functional import softplus
 
+from rerank.aesthetic import Layers, values_of
 from rerank.images import Encoded
 from rerank.learn.choices import Choice
 from rerank.whole_files import written_whole
@@ -20,8 +25,14 @@ from rerank.whole_files import written_whole
 FOLDS = 5
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # of the penalty, in the data's own scale
 ITERATIONS = 12  # of Newton's method
+HIDDEN = 256  # values of the hidden layer
+EPOCHS = 120  # each on all choices at once
+MANY = 200  # choices; from fewer a hidden layer is not tried
 ENOUGH = 0.01  # accuracy that twice as many choices would bring: with less there are enough
 MOST_WANTED = 1_000_000
+
+# From features (N, D) of what was chosen and of what was rejected, and weights (N,), to a head.
+Fit: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Layers]
 
 
 @dataclass(frozen=True)
@@ -33,9 +44,8 @@ class Learned:
     would still make a difference, 0 for none.
     """
 
-    weight: torch.Tensor  # (D,) on features of length 1
+    layers: Layers  # on features of length 1
     choices: int
-    strength: float
     accuracy: float
     low: float
     high: float
@@ -49,15 +59,23 @@ class Learned:
             f"[{self.low:.1%}, {self.high:.1%}]; learned from {self.choices}, {more}"
         )
 
+    def reward(self, features: torch.Tensor) -> torch.Tensor:
+        """(N, D) features of length 1 to (N,): the more, the more it is liked."""
+        return values_of(self.layers, features, relu=True)
+
     def save(self, file: Path, weights: str) -> None:
         """Write a head that `--head FILE` takes; `weights` is the hash of the reranker's."""
         facts = {
-            "activation": "none",
+            "activation": "relu",
             "weights": weights,
             "choices": str(self.choices),
             "accuracy": f"{self.accuracy:.4f}",
         }
-        tensors = {"weight": self.weight[None].float(), "bias": torch.zeros(1)}
+        tensors = {
+            f"layers.{number}.{kind}": tensor.contiguous()
+            for number, layer in enumerate(self.layers)
+            for kind, tensor in zip(("weight", "bias"), layer, strict=True)
+        }
         with written_whole(file) as temporary:
             save_file(tensors, temporary, facts)
 
@@ -88,8 +106,8 @@ def learn(
     Raises ValueError for features that are not finite, and for choices about fewer than two
     prompts: then there is nothing to measure by.
     """
-    x = (chosen - rejected).double().cpu()
-    if not x.isfinite().all():
+    chosen, rejected = chosen.float().cpu(), rejected.float().cpu()
+    if not (chosen.isfinite().all() and rejected.isfinite().all()):
         raise ValueError("features are not all finite: leave out images that could not be read")
     names = list(dict.fromkeys(prompts))
     if len(names) < 2:
@@ -97,29 +115,35 @@ def learn(
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(0)).tolist()
     fold_of = {names[i]: place % FOLDS for place, i in enumerate(order)}
     folds = torch.tensor([fold_of[prompt] for prompt in prompts])
-    w = torch.ones(len(x)) if weights is None else torch.tensor(weights)
-    w = w.double()
+    w = torch.ones(len(chosen)) if weights is None else torch.tensor(weights).float()
 
-    scale = x.pow(2).mean(0).sqrt().clamp(min=1e-9)
-    x = x / scale
-    right = {strength: _cross_validated(x, w, folds, strength) for strength in STRENGTHS}
-    strength = max(STRENGTHS, key=lambda s: (_share(right[s], w), s))
-    accuracy = _share(right[strength], w)
-    half = _share(_cross_validated(x, w, folds, strength, every=2), w)
-    low, high = _interval(right[strength], w, prompts)
+    def tried(fit: Fit, every: int = 1) -> torch.Tensor:
+        return _cross_validated(fit, chosen, rejected, w, folds, every)
+
+    fits: list[Fit] = [partial(_fit_linear, strength=strength) for strength in STRENGTHS[::-1]]
+    if len(chosen) >= MANY:
+        fits.append(_fit_hidden)
+    right_of = {fit: tried(fit) for fit in fits}
+    best = max(fits, key=lambda fit: _share(right_of[fit], w))  # of equal ones the simplest
+    accuracy, half = _share(right_of[best], w), _share(tried(best, every=2), w)
+    low, high = _interval(right_of[best], w, prompts)
     return Learned(
-        weight=(_fit(x, w, strength) / scale).float(),
-        choices=len(x),
-        strength=strength,
+        layers=best(chosen, rejected, w),
+        choices=len(chosen),
         accuracy=accuracy,
         low=low,
         high=high,
-        wanted=_wanted(len(x), 1 - half, 1 - accuracy),
+        wanted=_wanted(len(chosen), 1 - half, 1 - accuracy),
     )
 
 
-def _fit(x: torch.Tensor, w: torch.Tensor, strength: float) -> torch.Tensor:
-    """Maximise the weighted likelihood of all differences (N, D) being preferred; return (D,)."""
+def _fit_linear(
+    chosen: torch.Tensor, rejected: torch.Tensor, w: torch.Tensor, strength: float
+) -> Layers:
+    """Maximise the weighted likelihood of what was chosen being preferred, by Newton's method."""
+    x, w = (chosen - rejected).double(), w.double()
+    scale = x.pow(2).mean(0).sqrt().clamp(min=1e-9)
+    x = x / scale
     theta = torch.zeros(x.shape[1], dtype=torch.float64)
     ridge = strength * w.sum() * torch.eye(len(theta), dtype=torch.float64)
     for _ in range(ITERATIONS):
@@ -130,22 +154,53 @@ def _fit(x: torch.Tensor, w: torch.Tensor, strength: float) -> torch.Tensor:
         theta = theta - step
         if step.norm() < 1e-6 * (1 + theta.norm()):
             break
-    return theta
+    return (((theta / scale)[None].float(), torch.zeros(1)),)
+
+
+def _fit_hidden(chosen: torch.Tensor, rejected: torch.Tensor, w: torch.Tensor) -> Layers:
+    """Likewise with a hidden layer, by AdamW; how it begins is the same each time."""
+    both = torch.cat([chosen, rejected])
+    mean, scale = both.mean(0), both.std(0).clamp(min=1e-6)
+    first, second = (chosen - mean) / scale, (rejected - mean) / scale
+    generator = torch.Generator().manual_seed(0)
+    sizes = ((HIDDEN, both.shape[1]), (1, HIDDEN))
+    weights = [
+        (torch.randn(size, generator=generator) / size[1] ** 0.5).requires_grad_() for size in sizes
+    ]
+    biases = [torch.zeros(size[0], requires_grad=True) for size in sizes]
+    layers = tuple(zip(weights, biases, strict=True))
+    optimizer = torch.optim.AdamW([*weights, *biases], lr=3e-3, weight_decay=1e-2)
+    for _ in range(EPOCHS):
+        margin = values_of(layers, first, relu=True) - values_of(layers, second, relu=True)
+        loss = (w * softplus(-margin)).sum() / w.sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    inner, outer = ((weight.detach(), bias.detach()) for weight, bias in layers)
+    inner = inner[0] / scale, inner[1] - (inner[0] / scale) @ mean  # on features as they are
+    return inner, outer
 
 
 def _cross_validated(
-    x: torch.Tensor, w: torch.Tensor, folds: torch.Tensor, strength: float, every: int = 1
+    fit: Fit,
+    chosen: torch.Tensor,
+    rejected: torch.Tensor,
+    w: torch.Tensor,
+    folds: torch.Tensor,
+    every: int = 1,
 ) -> torch.Tensor:
     """Return (N,) what is told right, from 0 to 1, of choices that were held out.
 
     With `every`, only each so-many-th choice of the others is learned from.
     """
-    right = torch.zeros(len(x), dtype=torch.float64)
+    right = torch.zeros(len(chosen), dtype=torch.float64)
     for fold in folds.unique():
-        train = (folds != fold).nonzero()[::every, 0]
+        train, test = (folds != fold).nonzero()[::every, 0], folds == fold
         if len(train):
-            margin = x[folds == fold] @ _fit(x[train], w[train], strength)
-            right[folds == fold] = (margin > 0).double() + 0.5 * (margin == 0).double()
+            layers = fit(chosen[train], rejected[train], w[train])
+            values = [values_of(layers, each[test], relu=True) for each in (chosen, rejected)]
+            margin = values[0] - values[1]
+            right[test] = (margin > 0).double() + 0.5 * (margin == 0).double()
     return right
 
 
