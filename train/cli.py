@@ -35,6 +35,8 @@ NETWORKS = {
     "dvae": "the discrete VAE of the DALL·E path",
     "dalle": "the transformer of the DALL·E path",
     "masks": "the network that finds things by name",
+    "prior": "the prior of the way over image embeddings, for the CLIP that ships",
+    "unclip-decoder": "the tokens by which the UNet that ships draws image embeddings",
 }
 
 
@@ -376,6 +378,42 @@ def _masks(config: Config, run: Path) -> Task:
     return MasksTask(LESSON, config.masks, list(shipped_autoencoders().values()))
 
 
+def _prior(config: Config, run: Path) -> Task:
+    from transformers import CLIPModel, CLIPTokenizer
+
+    from train.shipping import CLIP
+    from train.stickers.source import source
+    from train.unclip import PriorTask
+
+    clip, tokenizer = CLIPModel.from_pretrained(CLIP), CLIPTokenizer.from_pretrained(CLIP)
+    learnt = source(config.unclip_free)
+    return PriorTask(config.prior, learnt, clip, tokenizer, run / "embeddings")
+
+
+def _unclip_decoder(config: Config, run: Path) -> Task:
+    import torch
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+
+    from pipelines.families import DEFAULT_MODEL, find
+    from train.shipping import CLIP
+    from train.stickers.source import source
+    from train.unclip import UnclipDecoderTask
+
+    model = find(DEFAULT_MODEL).folder
+    return UnclipDecoderTask(
+        config.unclip_decoder,
+        source(config.unclip_free),
+        AutoencoderKL.from_pretrained(model / "vae", torch_dtype=torch.float32),
+        CLIPModel.from_pretrained(CLIP),
+        CLIPTextModel.from_pretrained(model / "text_encoder"),
+        CLIPTokenizer.from_pretrained(model / "tokenizer"),
+        UNet2DConditionModel.from_pretrained(model / "unet", torch_dtype=torch.float32),
+        run / "pairs",
+    )
+
+
 def _trained(run: Path, part: str) -> Path:
     folder = run / part
     if not folder.is_dir():
@@ -390,4 +428,6 @@ TASKS: dict[str, tuple[Callable[[Config], Schedule], Callable[[Config, Path], Ta
     "dvae": (lambda config: config.dvae_schedule, _dvae),
     "dalle": (lambda config: config.dalle_schedule, _dalle),
     "masks": (lambda config: config.masks_schedule, _masks),
+    "prior": (lambda config: config.prior_schedule, _prior),
+    "unclip-decoder": (lambda config: config.unclip_decoder_schedule, _unclip_decoder),
 }

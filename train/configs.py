@@ -11,9 +11,19 @@ from train.diffusion import DiffusionConfig
 from train.dvae import DvaeRecipe
 from train.loop import Schedule
 from train.masks import MasksRecipe
+from train.unclip import DecoderConfig, PriorConfig
 
 MASKS_SCHEDULE = Schedule(
     32, 3e-3, warmup_steps=60, ema_decay=0.99, mixed_precision="bf16", minutes=28
+)
+PRIOR = PriorConfig(layers=4, heads=4, head_width=32, pool=60_000)
+PRIOR_SCHEDULE = Schedule(
+    128, 2e-3, warmup_steps=60, ema_decay=0.998, mixed_precision="bf16", minutes=20
+)
+# The UNet is that of `stickers`, so that its file serves both.
+DECODER = DecoderConfig(pool=60_000, unet_learns=False)
+DECODER_SCHEDULE = Schedule(
+    32, 2e-3, warmup_steps=60, ema_decay=0.998, mixed_precision="bf16", minutes=60
 )
 
 
@@ -33,6 +43,11 @@ class Config:
     dalle_schedule: Schedule
     masks: MasksRecipe = field(default_factory=MasksRecipe)
     masks_schedule: Schedule = MASKS_SCHEDULE
+    prior: PriorConfig = PRIOR
+    prior_schedule: Schedule = PRIOR_SCHEDULE
+    unclip_decoder: DecoderConfig = DECODER
+    unclip_decoder_schedule: Schedule = DECODER_SCHEDULE
+    unclip_free: float = 0.5  # of the captions are in free wordings
 
 
 CONFIGS: dict[str, Config] = {

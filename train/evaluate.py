@@ -61,6 +61,7 @@ from train.stickers.judge import find, judge, verdict
 from train.stickers.prompts import EVALUATION, TAGS, read_prompts
 from train.stickers.renderer import render
 from train.stickers.scene import KINDS, draw_scene
+from train.stickers.source import source
 from train.stickers.trial import draw_trial
 from train.worlds import CAPTIONS, Asked, Question, Quiz, Tried, World
 
@@ -111,6 +112,8 @@ STICKERS = World(
     kinds=tuple(KINDS),
     trial=_sticker_trial,
     ask=_sticker_question,
+    source=partial(source, free=0.5, held_out=True),
+    readings=lambda images: [[each.scene] if each.scene else [] for each in find(images)],
 )
 
 

@@ -102,11 +102,11 @@ class PreferTokensTask(Task):
         spec = self.frozen[0].spec
         ours = shutil.ignore_patterns("transformer", "previews.json")
         shutil.copytree(spec.folder, folder, ignore=ours, dirs_exist_ok=True)
-        if spec.text_of is not None:  # which does not stand beside the copy
-            for part in ("text_encoder", "tokenizer"):
-                shutil.copytree(spec.text_of / part, folder / part, dirs_exist_ok=True)
+        for name, path in spec.shared.items():  # which do not stand beside the copy
+            shutil.copytree(path, folder / name, dirs_exist_ok=True)
+        if spec.shared:
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-            del facts["text_of"]
+            del facts["shared"]
             (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         save_network(self.transformer, self.transformer.config, folder / "transformer")
 

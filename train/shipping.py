@@ -14,15 +14,8 @@ import diffusers
 import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from safetensors.torch import load_file, save_file
-from transformers import (
-    CLIPModel,
-    CLIPTextConfig,
-    CLIPTextModelWithProjection,
-    CLIPVisionConfig,
-    CLIPVisionModelWithProjection,
-)
 
-from pipelines.checkpoints.places import FACTS
+from pipelines.checkpoints.places import FACTS, shared_parts
 from pipelines.checkpoints.specs import CHECKPOINTS as MODELS
 from pipelines.dalle.spec import DALLE_CLASS
 from pipelines.unclip.spec import OWN_CLASS
@@ -58,6 +51,7 @@ from train.world.captions import OPENINGS as WORLD_OPENINGS
 from train.world.lexicon import plural
 from train.world.vocabulary import BACKGROUND_WORDS, SIZE_WORDS
 
+CLIP = RERANKERS / "stickers-clip"
 # Each checkpoint, and the network that was trained last for it.
 SHIPPED = {
     "stickers": "diffusion",
@@ -97,24 +91,26 @@ def ship(
             facts.write_text(written, encoding="utf-8")
         for file in folder.rglob("*.safetensors"):
             _halve(file)
-        if written is not None and (text_of := json.loads(written).get("text_of")):
-            _share_text(folder, folder / text_of)
+        if name == "stickers-dalle":
+            _leave_shared(folder)
         if name != "stickers-masks":  # of which nobody asks what it knows
             (folder / "vocabulary.json").write_text(vocabulary, encoding="utf-8")
         folders.append(folder)
     return folders
 
 
-def _share_text(model: Path, text_of: Path) -> None:
-    """Leave away tokenizer and text encoder of a model that reads by those of another, as its facts
-    say. Raises ValueError if they are not the same to the byte."""
-    for part in ("tokenizer", "text_encoder"):
+def _leave_shared(model: Path) -> None:
+    """Leave away those parts of a model that it shares with another, as its facts say.
+
+    Raises ValueError if they are not the same to the byte.
+    """
+    for part, path in shared_parts(model).items():
         for file in sorted((model / part).iterdir()):
-            other = text_of / part / file.name
+            other = path / file.name
             if not other.is_file() or file.read_bytes() != other.read_bytes():
                 raise ValueError(
-                    f"{file} is not the same as {other}: ship {text_of.name} of this run first, or "
-                    f"take text_of out of {model / FACTS}"
+                    f"{file} is not the same as {other}: ship {path.parent.name} of this run "
+                    f"first, or take {part} out of what is shared in {model / FACTS}"
                 )
         shutil.rmtree(model / part)
 
@@ -158,37 +154,24 @@ def _write_pipeline(run: Path, model: Path) -> None:
 
 
 def _write_unclip(run: Path, model: Path) -> None:
-    """Lay out a folder for `pipelines.unclip.pipeline`; its VAE is that of `stickers` beside it."""
+    """Lay out a folder for `pipelines.unclip.pipeline`; what draws by text alone is shared."""
     for part in ("prior", "prior_scheduler"):
         _replace(run / "prior" / "weights" / part, model / part)
-    _replace(run / "unclip-decoder" / "weights" / "unet", model / "unet")
-    _replace(run / "tokenizer", model / "tokenizer")
-    clip = run / "clip" / "weights"
-    _write_towers(CLIPModel.from_pretrained(clip), model)
-    (model / "image_processor").mkdir(exist_ok=True)
-    shutil.copy(clip / "preprocessor_config.json", model / "image_processor")
-    DPMSolverMultistepScheduler.from_config(SCHEDULER).save_config(model / "scheduler")
-    index = {"_class_name": OWN_CLASS, "shared": {"vae": "stickers"}}
-    _write_json(model / "model_index.json", index)
+    decoder = run / "unclip-decoder" / "weights"
+    _replace(decoder / "image_tokens", model / "image_tokens")
+    if (decoder / "unet").is_dir():  # else it is that of `stickers`, and the reranker's CLIP
+        _replace(decoder / "unet", model / "unet")
+        _replace(run / "clip" / "weights", model / "clip")
+    if not (model / FACTS).is_file():
+        parts = ("tokenizer", "text_encoder", "scheduler", "vae")
+        shared = {part: f"../stickers/{part}" for part in parts}
+        _write_json(model / FACTS, {"shared": shared})
+    _write_json(model / "model_index.json", {"_class_name": OWN_CLASS})
 
 
 def _write_masks(run: Path, model: Path) -> None:
     """Copy the network that finds things as it was trained."""
     _replace(run / "masks" / "weights", model)
-
-
-def _write_towers(clip: CLIPModel, model: Path) -> None:
-    """Write CLIP's two towers, each with its projection, as networks of their own."""
-    width = {"projection_dim": clip.config.projection_dim}
-    texts = CLIPTextConfig.from_dict({**clip.config.text_config.to_dict(), **width})
-    images = CLIPVisionConfig.from_dict({**clip.config.vision_config.to_dict(), **width})
-    text, image = CLIPTextModelWithProjection(texts), CLIPVisionModelWithProjection(images)
-    text.text_model.load_state_dict(clip.text_model.state_dict())
-    text.text_projection.load_state_dict(clip.text_projection.state_dict())
-    image.vision_model.load_state_dict(clip.vision_model.state_dict())
-    image.visual_projection.load_state_dict(clip.visual_projection.state_dict())
-    text.save_pretrained(model / "text_encoder")
-    image.save_pretrained(model / "image_encoder")
 
 
 _WRITE = {

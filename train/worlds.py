@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import torch
 
+from train.pool import Source
+
 CAPTIONS = 16  # among which CLIP picks: the true one and those with one fact changed
 
 
@@ -65,3 +67,5 @@ class World:
     kinds: tuple[str, ...]
     trial: Callable[[int], Tried]
     ask: Callable[[random.Random], Asked]  # a prompt that no evaluation set has
+    source: Callable[[], Source]  # of scenes with held-out combinations among them
+    readings: Callable[[torch.Tensor], Sequence[Sequence[Any]]]  # scenes that images may show

@@ -71,10 +71,12 @@ def parts_of(folder: Path, stems: Mapping[str, str]) -> dict[str, Header]:
     `stems` says how the file of each part is called. Raises WeightsError for a file that is
     missing or damaged.
     """
-    return {
-        part: weights_in(read_headers(weights_files(folder / part, stem, stem)))
-        for part, stem in stems.items()
-    }
+    return {part: part_of(folder / part, stem) for part, stem in stems.items()}
+
+
+def part_of(folder: Path, stem: str) -> dict[str, Tensor]:
+    """Return the tensors of one part; see `parts_of`."""
+    return weights_in(read_headers(weights_files(folder, stem, stem)))
 
 
 def checker_of(folder: Path) -> Header:

@@ -13,11 +13,21 @@ from typing_extensions import TypedDict
 from pipelines.checkpoints.configs import read_config, read_pulled
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.known_models import PUBLIC
-from pipelines.checkpoints.specs import HUB_NAME, SHIPPED, Spec, hub_folder, path_of, split_revision
+from pipelines.checkpoints.specs import (
+    CHECKPOINTS,
+    HUB_NAME,
+    SHIPPED,
+    Spec,
+    hub_folder,
+    path_of,
+    split_revision,
+)
 from pipelines.runtime.terminal import did_you_mean
 
 FACTS = "salon.json"  # what JSON files of diffusers have no place for: see `Spec`
 UPSAMPLER = "upsampler"  # a folder beside the networks
+SHARING = ("dalle", "unclip")  # kinds whose parts may lie in other folders
+RERANKERS = CHECKPOINTS.parents[1] / "rerank" / "checkpoints"
 MAX_ENTRIES = 100_000
 
 
@@ -32,7 +42,7 @@ class Facts(TypedDict, total=False):
     long_prompts: bool
     mask_resampling: int
     upsampler: str  # its folder, seen from the model's
-    text_of: str  # the folder of the model whose tokenizer and text encoder it reads by, likewise
+    shared: dict[str, str]  # where those of its parts are that ship with another model, likewise
 
 
 @dataclass(frozen=True)
@@ -132,14 +142,14 @@ def with_facts(spec: Spec, place: Place) -> Spec:
         if unknown := facts.keys() - Facts.__annotations__.keys():
             raise WeightsError(f"{path} has unknown facts: {', '.join(sorted(unknown))}")
         facts["defaults"] = {**spec.defaults, **facts.get("defaults", {})}
-        upsampler, text_of = facts.pop("upsampler", None), facts.pop("text_of", None)
-        if text_of is not None and spec.kind != "dalle":
-            raise WeightsError(f"{path}: a model of kind {spec.kind} reads by its own text_encoder")
+        upsampler, shared = facts.pop("upsampler", None), facts.pop("shared", {})
+        if shared and spec.kind not in SHARING:
+            raise WeightsError(f"{path}: a model of kind {spec.kind} has all parts in its folder")
         own = place.path / UPSAMPLER if (place.path / UPSAMPLER).is_dir() else None
         spec = replace(
             spec,
             upsampler=own if upsampler is None else _beside(place.path, "upsampler", upsampler),
-            text_of=None if text_of is None else _beside(place.path, "text_of", text_of),
+            shared=shared_parts(place.path),
             **facts,
         )
     elif (place.path / UPSAMPLER).is_dir():
@@ -154,13 +164,24 @@ def with_facts(spec: Spec, place: Place) -> Spec:
     return replace(spec, draws=known.draws, defaults=defaults, licence=licence)
 
 
+def shared_parts(folder: Path) -> dict[str, Path]:
+    """Return where those parts of a model are that are not in its folder, as its facts say.
+
+    Raises WeightsError for a place that is none.
+    """
+    path = folder / FACTS
+    shared = read_config(path, Facts).get("shared", {}) if path.is_file() else {}
+    return {name: _beside(folder, name, named) for name, named in shared.items()}
+
+
 def _beside(folder: Path, fact: str, named: str) -> Path:
-    """Return the folder that a fact names, which is in a model's own or ships beside it.
+    """Return the folder that a fact names: in a model's own, beside it, or of a shipped CLIP.
 
     Raises WeightsError for any other, and for one that is not there.
     """
     path = (folder / named).resolve()
-    if not path.is_relative_to(folder.resolve().parent) or not path.is_dir():
+    near = (folder.resolve().parent, RERANKERS.resolve())
+    if not any(map(path.is_relative_to, near)) or not path.is_dir():
         raise WeightsError(f"{folder / FACTS}: {fact} {named[:100]}: there is no such folder")
     return path
 

@@ -110,14 +110,13 @@ class Spec:
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     inpaints: bool = False  # whether the UNet also reads a mask and the image around it
     upsampler: Path | None = None  # the folder of what enlarges its images, unless that is unasked
-    text_of: Path | None = None  # whose tokenizer and text encoder it reads by, if not its own
+    shared: Mapping[str, Path] = field(default_factory=dict)  # parts that are not in its own folder
     mask_resampling: int = 1  # how often noisy steps are taken under a mask, if that is unasked
     lacks_prior: bool = False  # so that a text alone is not enough: see `Adapters.prior`
 
-    @property
-    def text_folder(self) -> Path:
-        """The folder of the model with the tokenizer and the text encoder that read prompts."""
-        return self.folder if self.text_of is None else self.text_of
+    def part(self, name: str) -> Path:
+        """Return the folder of one part, which another model may have, too."""
+        return self.shared.get(name, self.folder / name)
 
     @property
     def configs(self) -> Path:

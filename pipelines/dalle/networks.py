@@ -58,8 +58,8 @@ def load_dalle(
     with building(folder):
         transformer = Transformer(TransformerConfig(**_own_config(folder / "transformer")))
         dvae = _build_dvae(folder / "dvae")
-        text_encoder = _build_text_encoder(spec.text_folder / "text_encoder", transformer.config)
-    tokenizer = load_tokenizer(spec.text_folder / "tokenizer")
+        text_encoder = _build_text_encoder(spec.part("text_encoder"), transformer.config)
+    tokenizer = load_tokenizer(spec.part("tokenizer"))
     _check_dalle_fit(folder, tokenizer, text_encoder, transformer, dvae)
 
     parts: dict[str, torch.nn.Module] = {"transformer": transformer, "dvae": dvae}
@@ -70,8 +70,7 @@ def load_dalle(
         dtypes["text_encoder"] = torch.bfloat16  # its values go beyond float16
     added = ByteCount(parts, dtypes, report).add
     for part, network in parts.items():
-        home = spec.text_folder if part == "text_encoder" else folder
-        files = weights_files(home / part, "model", "pytorch_model")
+        files = weights_files(spec.part(part), "model", "pytorch_model")
         load_weights(network, in_messages(files), read_headers(files), dtypes[part], added)
     if isinstance(text_encoder, CLIPTextModel):
         fill_position_ids(text_encoder)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
-from pipelines.checkpoints.memory import Header, parts_of
+from pipelines.checkpoints.memory import Header, part_of
 from pipelines.checkpoints.places import Place, with_facts
 from pipelines.checkpoints.specs import Spec, folder_licence
 from pipelines.dalle.settings import DalleSettings, SamplingSettings
@@ -82,10 +82,9 @@ def _own_defaults(index: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def tensors(spec: Spec) -> dict[str, Header]:
     """Return what the files say of each part's weights."""
-    own = parts_of(spec.folder, {"transformer": "model", "dvae": "model"})
-    if not (spec.text_folder / "text_encoder").is_dir():
-        return own
-    return parts_of(spec.text_folder, {"text_encoder": "model"}) | own
+    names = ("text_encoder", "transformer", "dvae")
+    places = {name: spec.part(name) for name in names}
+    return {name: part_of(path, "model") for name, path in places.items() if path.is_dir()}
 
 
 def dropped_text(spec: Spec, prompt: str) -> str:
@@ -93,7 +92,7 @@ def dropped_text(spec: Spec, prompt: str) -> str:
 
     Returns "" if all of it is read, or where the folder has no such file.
     """
-    file = spec.text_folder / "tokenizer" / "tokenizer.json"
+    file = spec.part("tokenizer") / "tokenizer.json"
     if len(prompt) + ENDS <= spec.context or not file.is_file():  # a token has a character or more
         return ""
     encoded = _tokenizer(file).encode(prompt)

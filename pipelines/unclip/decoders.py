@@ -12,6 +12,7 @@ from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import 
 )
 from torch.nn import functional
 
+from pipelines.unclip.image_tokens import ImageTokens
 from pipelines.unclip.text import Read, embedding_of
 
 
@@ -58,7 +59,7 @@ class ProjectedDecoder:
 
 
 class ProjectingDecoder:
-    """Kandinsky's and ours: the UNet projects the embedding, and the text if it reads one, itself.
+    """Kandinsky's: the UNet projects the embedding, and the text if it reads one, itself.
 
     `negative` (1, D) is what guidance compares with: the embedding of an image of nothing.
     """
@@ -89,6 +90,30 @@ class ProjectingDecoder:
         return {"encoder_hidden_states": hidden, "added_cond_kwargs": added}
 
 
+class TokensDecoder:
+    """Ours: the embedding is tokens before the text's, and the UNet is one that draws by text.
+
+    Ramesh et al., §2.1. Guidance compares with no image.
+    """
+
+    def __init__(self, image_tokens: ImageTokens) -> None:
+        self.image_tokens = image_tokens
+
+    def prepare(
+        self, embeddings: torch.Tensor, generators: Sequence[torch.Generator]
+    ) -> torch.Tensor:
+        """Return embeddings (N, D) as they are."""
+        return embeddings
+
+    def inputs(self, told: torch.Tensor, texts: Texts | None, *, guided: bool) -> dict[str, Any]:
+        """Return what the UNet takes beside latents and timestep, for N or 2N rows."""
+        assert texts is not None
+        hidden = torch.cat([row.hidden for row in texts.rows(len(told), guided=guided)])
+        images = torch.cat([torch.zeros_like(told), told]) if guided else told
+        tokens = self.image_tokens(images.to(hidden.dtype))
+        return {"encoder_hidden_states": torch.cat([tokens, hidden], dim=1)}
+
+
 class ClassDecoder:
     """Stable unCLIP's: a noised embedding, with how noisy it is, takes the place of a class."""
 
@@ -117,7 +142,7 @@ class ClassDecoder:
         return {"encoder_hidden_states": hidden, "class_labels": images.to(hidden.dtype)}
 
 
-Decoder = ProjectedDecoder | ProjectingDecoder | ClassDecoder
+Decoder = ProjectedDecoder | ProjectingDecoder | TokensDecoder | ClassDecoder
 
 
 def guide(output: torch.Tensor, channels: int, guidance: float) -> torch.Tensor:

@@ -24,7 +24,7 @@ from transformers import (
 
 from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
-from pipelines.checkpoints.headers import in_messages, read_headers, weights_files
+from pipelines.checkpoints.headers import in_messages
 from pipelines.checkpoints.loading import (
     ByteCount,
     building,
@@ -39,13 +39,15 @@ from pipelines.checkpoints.specs import Spec
 from pipelines.checkpoints.tokenizer_files import check_tokenizer_files
 from pipelines.decoding import Vae
 from pipelines.loading import Report
-from pipelines.unclip.spec import all_places, stem_of
+from pipelines.unclip.image_tokens import ImageTokens
+from pipelines.unclip.spec import WHOLE_CLIP, all_places, header_of, is_clip
 
 # The class of each part with weights; a text encoder is of the class that its config names.
 CLASSES: Mapping[str, Any] = {
     "prior": diffusers.PriorTransformer,
     "unet": diffusers.UNet2DConditionModel,
     "text_proj": UnCLIPTextProjModel,
+    "image_tokens": ImageTokens,
     "super_res_first": diffusers.UNet2DModel,
     "super_res_last": diffusers.UNet2DModel,
     "image_normalizer": StableUnCLIPImageNormalizer,
@@ -84,8 +86,8 @@ def load_parts(spec: Spec, device: torch.device, dtype: torch.dtype, report: Rep
     _check_fit(spec, networks, tokenizers)
     added = ByteCount(networks, dict.fromkeys(networks, dtype), report).add
     for part, network in networks.items():
-        files = weights_files(places[part], stem_of(part), stem_of(part))
-        load_weights(network, in_messages(files), read_headers(files), dtype, added)
+        files, header = header_of(part, places[part])
+        load_weights(network, in_messages(files), header, dtype, added)
         _fill_constants(network, dtype)
         settle(network, device)
     schedulers = {
@@ -104,6 +106,13 @@ def _has_weights(part: str) -> bool:
 
 
 def _build(part: str, config: dict[str, Any]) -> Any:
+    if part in WHOLE_CLIP and is_clip(config):
+        text = part == "text_encoder"
+        tower = dict(config["text_config" if text else "vision_config"])
+        tower["projection_dim"] = config["projection_dim"]
+        if text:
+            return CLIPTextModelWithProjection(CLIPTextConfig.from_dict(tower))
+        return CLIPVisionModelWithProjection(CLIPVisionConfig.from_dict(tower))
     if part.endswith("text_encoder"):
         names = config.get("architectures") or [CLIPTextModelWithProjection.__name__]
         if names[0] == MultilingualCLIP.__name__:
@@ -171,6 +180,12 @@ def _check_fit(spec: Spec, networks: Mapping[str, Any], tokenizers: Mapping[str,
         if image is not None:
             own = image.config.projection_dim
             pairs.append(("prior embedding_dim", width, "image_encoder projection_dim", own))
+    if (tokens := networks.get("image_tokens")) is not None:
+        own = networks["image_encoder"].config.projection_dim
+        given = tokens.config.embedding_dim
+        pairs.append(("image_tokens embedding_dim", given, "image_encoder projection_dim", own))
+        read, given = networks["unet"].config.cross_attention_dim, tokens.config.cross_attention_dim
+        pairs.append(("image_tokens cross_attention_dim", given, "unet cross_attention_dim", read))
     check_pairs(spec.folder, pairs)
     for part, tokenizer in tokenizers.items():
         reader = networks[part.replace("tokenizer", "text_encoder")]

@@ -36,6 +36,7 @@ from pipelines.unclip.decoders import (
     ProjectedDecoder,
     ProjectingDecoder,
     Texts,
+    TokensDecoder,
 )
 from pipelines.unclip.draft import UnclipDraft
 from pipelines.unclip.image_prompt import ImagePrompt
@@ -330,6 +331,8 @@ class Unclip:
         networks, config = self._parts.networks, self.unet.config
         if "text_proj" in networks:
             return ProjectedDecoder(networks["text_proj"])
+        if "image_tokens" in networks:
+            return TokensDecoder(networks["image_tokens"])
         if "image_normalizer" in networks:
             import diffusers
 
@@ -344,12 +347,10 @@ class Unclip:
 
     @torch.inference_mode()
     def _nothing(self) -> torch.Tensor:
-        """Return the embedding (1, D) of no image: that of grey, or zeros where trained so."""
+        """Return the embedding (1, D) of no image: that of grey."""
         encoder = self._parts.networks.get("image_encoder")
         if encoder is None:
             raise WeightsError(f"{self.spec.name} {NO_PRIOR}")
-        if self.unet.config.addition_embed_type is None:
-            return torch.zeros(1, encoder.config.projection_dim, dtype=self.dtype).to(self.device)
         side = encoder.config.image_size
         grey = torch.zeros(1, 3, side, side, dtype=self.dtype, device=self.device)
         return encoder(grey).image_embeds

@@ -18,7 +18,11 @@ _SEEDS = 2**63
 
 @dataclass(frozen=True)
 class Prior:
-    """The network, how its noise is taken away, and what reads prompts for it."""
+    """The network, how its noise is taken away, and what reads prompts for it.
+
+    The network reads states of tokens as wide as embeddings are. Those of a CLIP whose text tower
+    has another width go through CLIP's own projection.
+    """
 
     network: PriorTransformer
     scheduler: Mapping[str, Any]  # scheduler_config.json
@@ -42,6 +46,11 @@ class Prior:
         """Return embeddings (R, D) as CLIP has them, of what was drawn at the prior's scale."""
         return self.network.post_process_latents(x)
 
+    def _states(self, text: Read) -> torch.Tensor:
+        if text.hidden.shape[-1] == self.width:
+            return text.hidden
+        return self.reader.encoder.text_projection(text.hidden)  # as training does
+
     def _evaluate(self, x_t: torch.Tensor, t: torch.Tensor, texts: Sequence[Read]) -> torch.Tensor:
         R, dtype = len(x_t), texts[0].hidden.dtype
 
@@ -49,7 +58,7 @@ class Prior:
             torch.cat([x_t.to(dtype)] * len(texts)),
             t,
             torch.cat([embedding_of(text).expand(R, -1) for text in texts]),
-            torch.cat([text.hidden.expand(R, -1, -1) for text in texts]),
+            torch.cat([self._states(text).expand(R, -1, -1) for text in texts]),
             torch.cat([text.present.expand(R, -1) for text in texts]),
             return_dict=False,
         )[0].float()

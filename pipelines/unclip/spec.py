@@ -10,15 +10,21 @@ from typing_extensions import TypedDict
 
 from pipelines.checkpoints.configs import read_config
 from pipelines.checkpoints.errors import WeightsError
-from pipelines.checkpoints.memory import Header, parts_of
-from pipelines.checkpoints.places import Place, class_of, with_facts
-from pipelines.checkpoints.specs import SHIPPED, Spec, folder_licence
+from pipelines.checkpoints.headers import Tensor, read_headers, weights_files
+from pipelines.checkpoints.memory import Header, weights_in
+from pipelines.checkpoints.places import Place, class_of, shared_parts, with_facts
+from pipelines.checkpoints.specs import Spec, folder_licence
 from pipelines.settings import settings_of
 from pipelines.unclip.settings import ImagePromptSettings, UnclipSettings
 
 SETTINGS = tuple(settings_of(UnclipSettings))
 _OF_IMAGES = frozenset(settings_of(ImagePromptSettings))
 OWN_CLASS = "Unclip"
+# How the keys of each tower begin in a file that has both.
+WHOLE_CLIP = {
+    "text_encoder": ("text_model.", "text_projection."),
+    "image_encoder": ("vision_model.", "visual_projection."),
+}
 CONTEXT = 77  # of all public models
 
 # Where the parts of a model are, by what they are for: the folders that each layout has.
@@ -26,6 +32,7 @@ _TEXT = {"tokenizer": "tokenizer", "text_encoder": "text_encoder"}
 _IMAGES = {"image_encoder": "image_encoder", "image_processor": "image_processor"}
 _OLD_IMAGES = {"image_encoder": "image_encoder", "image_processor": "feature_extractor"}
 _PRIOR = {"prior": "prior", "prior_scheduler": "prior_scheduler"}
+_CLIP = dict.fromkeys(("tokenizer", *WHOLE_CLIP, "image_processor"), "clip")
 _KARLO = {
     **_TEXT,
     "text_proj": "text_proj",
@@ -69,7 +76,16 @@ _KANDINSKY_DEFAULTS = {"steps": 100, "guidance": 4.0, "width": 512, "height": 51
 _PRIOR_DEFAULTS = {"prior_steps": 25, "prior_guidance": 4.0, "prior_draws": 1}
 LAYOUTS: Mapping[str, Layout] = {
     OWN_CLASS: Layout(
-        {**_TEXT, **_IMAGES, **_PRIOR, "unet": "unet", "scheduler": "scheduler", "vae": "vae"},
+        {
+            **_CLIP,
+            **_PRIOR,
+            "image_tokens": "image_tokens",
+            "decoder_tokenizer": "tokenizer",
+            "decoder_text_encoder": "text_encoder",
+            "unet": "unet",
+            "scheduler": "scheduler",
+            "vae": "vae",
+        },
         {"steps": 20, "guidance": 3.0, "prior_draws": 2},  # article, §2.2
         absent=frozenset({"prior"}),
     ),
@@ -106,7 +122,7 @@ PRIOR_LAYOUTS: Mapping[str, Mapping[str, str]] = {
     "KandinskyPriorPipeline": _KANDINSKY_PRIOR,
     "KandinskyV22PriorPipeline": _KANDINSKY_PRIOR,
     "UnCLIPPipeline": {**_TEXT, **_PRIOR},
-    OWN_CLASS: {**_TEXT, **_PRIOR, **_IMAGES},
+    OWN_CLASS: {**_CLIP, **_PRIOR},
 }
 # How often a scheduler has the UNet evaluated beside once a step; others are not drawn with.
 SCHEDULERS: Mapping[str, int] = {
@@ -175,15 +191,10 @@ def read_spec(place: Place) -> Spec:
 
 
 def own_places(folder: Path) -> dict[str, Path]:
-    """Return the folders of a model's own parts; some may be those of a shipped one beside it."""
-    index = read_config(folder / "model_index.json")
-    shared = index.get("shared", {})
-    if not isinstance(shared, dict) or not all(shared.get(p) in SHIPPED for p in shared):
-        raise WeightsError(f"{folder}/model_index.json: shared must name models that ship")
-    return {
-        part: (folder.parent / shared[name] if name in shared else folder) / name
-        for part, name in LAYOUTS[class_of(folder)].parts.items()
-    }
+    """Return the folders of a model's own parts; some may be shared with a model beside it."""
+    shared = shared_parts(folder)
+    parts = LAYOUTS[class_of(folder)].parts
+    return {part: shared.get(name, folder / name) for part, name in parts.items()}
 
 
 def all_places(spec: Spec) -> dict[str, Path]:
@@ -202,7 +213,9 @@ def all_places(spec: Spec) -> dict[str, Path]:
         raise WeightsError(
             f"{folder} holds a {kind}, which has no prior; those of {', '.join(PRIOR_LAYOUTS)} have"
         )
-    return {part: folder / name for part, name in PRIOR_LAYOUTS[kind].items()} | places
+    shared = shared_parts(folder)
+    others = {part: shared.get(name, folder / name) for part, name in PRIOR_LAYOUTS[kind].items()}
+    return others | places
 
 
 def inner_prior(folder: Path) -> Path | None:
@@ -266,10 +279,24 @@ def tensors(spec: Spec) -> dict[str, Header]:
     headers: dict[str, Header] = {}
     for part, path in all_places(spec).items():
         if not part.endswith(_CONFIGURED):
-            headers[part] = parts_of(path.parent, {path.name: stem_of(part)})[path.name]
+            headers[part] = weights_in(header_of(part, path)[1])
     return headers
 
 
-def stem_of(part: str) -> str:
-    """Return what the file with the weights of a part is called."""
-    return "model" if part.endswith(_OF_TRANSFORMERS) else "diffusion_pytorch_model"
+def header_of(part: str, folder: Path) -> tuple[list[Path], dict[str, Tensor]]:
+    """Return the files with the weights of a part, and what they say of them.
+
+    Where the folder holds a whole CLIP, that is one of its towers.
+    """
+    stem = "model" if part.endswith(_OF_TRANSFORMERS) else "diffusion_pytorch_model"
+    files = weights_files(folder, stem, stem)
+    header = read_headers(files)
+    if part in WHOLE_CLIP and is_clip(read_config(folder / "config.json")):
+        own = WHOLE_CLIP[part]
+        header = {key: tensor for key, tensor in header.items() if key.startswith(own)}
+    return files, header
+
+
+def is_clip(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is that of both towers together."""
+    return config.get("model_type") == "clip"

@@ -83,7 +83,7 @@ def test_the_file_tells_what_the_pipeline_drops() -> None:
     from pipelines.dalle.prompts import dropped_text
 
     spec = families.shipped()["stickers-dalle"]
-    tokenizer = load_tokenizer(spec.text_folder / "tokenizer")
+    tokenizer = load_tokenizer(spec.part("tokenizer"))
     for prompt in ("a panda", "a red fox " * 12, "größe 熊 🦊 " * 20, "x" * 500, " a  b " * 40):
         told = families.family_of(spec).dropped_text(spec, prompt)
         assert told == dropped_text(tokenizer, prompt, spec.context)

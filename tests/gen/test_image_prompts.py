@@ -1,6 +1,7 @@
 """Variations, mixes and changes by words, from the command to the image and back."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,8 @@ def test_variations_of_any_picture(
     # the picture is kept: an image is made again when it is gone
     pictures[0].unlink()
     assert run("--again", first, "-o", tmp_path / "again", "-r", "none") == 0
-    assert "identical" in (said := capsys.readouterr().out) or "0 of 255" in said
+    said = capsys.readouterr().out
+    assert "identical" in said or re.search("by at most [0-2] of 255", said)
 
 
 def test_mixes_and_changes_by_words(
@@ -167,9 +169,9 @@ def test_a_prior_may_be_elsewhere(model: str, tmp_path: Path) -> None:
     folder = shutil.copytree(model, tmp_path / "decoder")
     index = {"_class_name": "StableUnCLIPImg2ImgPipeline"}
     (folder / "model_index.json").write_text(json.dumps(index))
-    for old, new in (("image_processor", "feature_extractor"), ("prior_scheduler", "other")):
+    for old, new in (("clip", "image_encoder"), ("prior_scheduler", "other")):
         (folder / old).rename(folder / new)
-    for part in ("image_normalizer", "image_noising_scheduler"):
+    for part in ("feature_extractor", "image_normalizer", "image_noising_scheduler"):
         (folder / part).mkdir()
     with pytest.raises(InputError, match="has no prior: name the folder of one with --prior"):
         resolve(Request("a panda", model=str(folder)))

@@ -98,12 +98,13 @@ def test_what_was_read_by_another_text_encoder_has_its_own(
     other.mkdir()
     for part in ("text_encoder", "tokenizer"):
         (model / part).rename(other / part)
-    facts = {"text_of": "../other", "defaults": {"temperature": 0.5}}
+    shared = {part: f"../other/{part}" for part in ("text_encoder", "tokenizer")}
+    facts = {"shared": shared, "defaults": {"temperature": 0.5}}
     (model / "salon.json").write_text(json.dumps(facts))
     learned = tmp_path / "far" / "learned"
     task = make(model, choices)
     task.save(learned)
-    del facts["text_of"]
+    del facts["shared"]
     assert json.loads((learned / "salon.json").read_text()) == facts
     drawn = [Dalle.from_pretrained(each, "cpu")("a fox", seeds=[1]) for each in (model, learned)]
     assert drawn[0] == drawn[1]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.runtime.terminal import Parser, above_zero, write
 from train.loop import Schedule, Task, train
-from train.world.pool import STAGES
+from train.world.source import STAGES
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -215,26 +215,28 @@ def _dalle(run: Path, stage: str = "whole") -> Task:
 def _prior(run: Path) -> Task:
     from transformers import CLIPModel, CLIPTokenizer
 
-    from train.world.unclip import PriorConfig, PriorTask
+    from train.unclip import PriorConfig, PriorTask
+    from train.world.source import source
 
-    clip = _trained(run, "clip")
-    tokenizer = CLIPTokenizer.from_pretrained(clip)
-    return PriorTask(PriorConfig(), CLIPModel.from_pretrained(clip), tokenizer, run / "embeddings")
+    folder = _trained(run, "clip")
+    clip, tokenizer = CLIPModel.from_pretrained(folder), CLIPTokenizer.from_pretrained(folder)
+    return PriorTask(PriorConfig(), source(), clip, tokenizer, run / "embeddings")
 
 
 def _unclip_decoder(run: Path) -> Task:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from transformers import CLIPModel, CLIPTokenizer
+    from transformers import CLIPModel
 
-    from train.world.unclip import DecoderConfig, UnclipDecoderTask
+    from train.unclip import DecoderConfig, UnclipDecoderTask
+    from train.world.source import source
 
-    clip = _trained(run, "clip")
     return UnclipDecoderTask(
         DecoderConfig(),
+        source(),
         AutoencoderKL.from_pretrained(_trained(run, "autoencoder")),
-        CLIPModel.from_pretrained(clip),
-        CLIPTokenizer.from_pretrained(clip),
+        CLIPModel.from_pretrained(_trained(run, "clip")),
+        *_reader(run),
         UNet2DConditionModel.from_pretrained(_trained(run, "diffusion") / "unet"),
         run / "pairs",
     )

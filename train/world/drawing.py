@@ -7,7 +7,6 @@ Both read the last hidden states of the one text encoder. The tasks are those of
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,42 +21,9 @@ from train.autoencoder import to_range
 from train.dalle import DalleBatch, DalleRecipe, DalleTask, fingerprint, tokenize
 from train.diffusion import DiffusionBatch, DiffusionConfig, DiffusionTask
 from train.diffusion import tokenize as fill_up
+from train.pool import Pool
 from train.sheets import tile
-from train.world import words
-from train.world.captions import Speaker
-from train.world.facts import describe
-from train.world.pool import Pool
-from train.world.scene import Scene
-
-SHEET_PROMPTS = (
-    "a panda",
-    "three apples",
-    "a cat and a rocket",
-    "a red circle",
-    "a 3d render of a fox",
-    "a small house in the top right corner",
-    "a blue star and a green triangle",
-    "draw me a big sunflower on a light blue background, please",
-    "flat icon of two cups of coffee",
-    "a robot above a car",
-    "glossy butterfly",
-    "a whale to the left of a tree",
-)
-
-
-class Captions:
-    """New captions of scenes, each time that one is used."""
-
-    def __init__(self, drop: float) -> None:
-        table = words.load()
-        self.speaker, self.drop = Speaker(table.unknown, table.adjectives, table.verbs), drop
-
-    def of(self, scenes: Sequence[Scene], rng: random.Random) -> list[str]:
-        """Return a caption of each scene, now and then an empty one."""
-        return [
-            "" if rng.random() < self.drop else self.speaker.phrase(describe(scene, rng), rng)
-            for scene in scenes
-        ]
+from train.world.source import SHEET_PROMPTS, source
 
 
 @dataclass(frozen=True)
@@ -78,8 +44,7 @@ class WorldDiffusionTask(DiffusionTask):
         stage: str = "whole",
     ) -> None:
         super().__init__(config, vae, text_encoder, tokenizer, cache)
-        self.stage = stage
-        self.captions = Captions(config.drop_captions)
+        self.source = source(stage)
         self.moments: Pool | None = None
 
     def batch(self, rng: random.Random, size: int, device: torch.device) -> DiffusionBatch:
@@ -87,9 +52,10 @@ class WorldDiffusionTask(DiffusionTask):
         vae = self.frozen[0].to(device)
         if self.moments is None:
             maker = fingerprint(vae)
-            self.moments = Pool(self._moments, maker, self.cache, self.config.pool, self.stage)
+            self.moments = Pool(self.source, self._moments, maker, self.cache, self.config.pool)
         scenes, moments = self.moments.sample(rng, size)
-        tokens = fill_up(self.tokenizer, self.captions.of(scenes, rng))
+        said = self.source.captions(scenes, rng, self.config.drop_captions)
+        tokens = fill_up(self.tokenizer, said)
         mean, log_variance = moments.float().chunk(2, dim=1)
         noise = torch.randn(
             mean.shape, generator=torch.Generator().manual_seed(rng.getrandbits(63))
@@ -123,8 +89,7 @@ class WorldDalleTask(DalleTask):
         stage: str = "whole",
     ) -> None:
         super().__init__(recipe, dvae, text_encoder, tokenizer, cache)
-        self.stage = stage
-        self.captions = Captions(recipe.drop_captions)
+        self.source = source(stage)
         self.codes: Pool | None = None
 
     def batch(self, rng: random.Random, size: int, device: torch.device) -> DalleBatch:
@@ -132,9 +97,10 @@ class WorldDalleTask(DalleTask):
         if self.codes is None:
             dvae = self.frozen[0].to(device)
             maker = fingerprint(dvae)
-            self.codes = Pool(self._codes, maker, self.cache, self.recipe.pool, self.stage)
+            self.codes = Pool(self.source, self._codes, maker, self.cache, self.recipe.pool)
         scenes, codes = self.codes.sample(rng, size)
-        tokens, present = tokenize(self.tokenizer, self.captions.of(scenes, rng))
+        said = self.source.captions(scenes, rng, self.recipe.drop_captions)
+        tokens, present = tokenize(self.tokenizer, said)
         return DalleBatch(codes.long().to(device), tokens.to(device), present.to(device))
 
     def _codes(self, images: torch.Tensor) -> torch.Tensor:

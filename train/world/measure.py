@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -15,6 +16,7 @@ from train.world.judge import find, verdict
 from train.world.prompts import EVALUATION, TAGS, Prompt, read_prompts
 from train.world.renderer import render
 from train.world.scene import KINDS, Scene, draw_scene
+from train.world.source import source
 from train.world.vocabulary import FIRST
 from train.worlds import CAPTIONS, Question, Quiz, Tried, World
 
@@ -80,6 +82,11 @@ def ask(rng: random.Random) -> Question:
     return Question(Speaker(table.unknown, table.adjectives, table.verbs).phrase(told, rng), told)
 
 
+def readings(images: torch.Tensor) -> list[list[Scene]]:
+    """Return the scenes that each of (N, 3, H, H) uint8 images may show."""
+    return [list(sight.scenes()) for sight in find(images)]
+
+
 WORLD = World(
     prompts=EVALUATION,
     read=read_prompts,
@@ -91,4 +98,6 @@ WORLD = World(
     kinds=tuple(KINDS),
     trial=trial,
     ask=ask,
+    source=partial(source, held_out=True),
+    readings=readings,
 )

@@ -484,7 +484,8 @@ def test_a_model_may_read_by_the_text_encoder_of_another(
     for part in ("text_encoder", "tokenizer"):
         (folder / part).rename(other / part)
     facts = folder / "salon.json"
-    facts.write_text(json.dumps({"text_of": "../other"}))
+    shared = {part: f"../other/{part}" for part in ("text_encoder", "tokenizer")}
+    facts.write_text(json.dumps({"shared": shared}))
     sharing, whole = find(str(folder)), find(str(tiny_dalle_folder))
     assert spec_hash(sharing) == spec_hash(whole)
     assert [part.keys() for part in tensors(sharing).values()] == [
@@ -497,12 +498,12 @@ def test_a_model_may_read_by_the_text_encoder_of_another(
             drawn.append(draft.pixels())
     assert torch.equal(*drawn)
     for named in ("../nobody", "../../elsewhere"):
-        facts.write_text(json.dumps({"text_of": named}))
+        facts.write_text(json.dumps({"shared": {"tokenizer": named}}))
         with pytest.raises(WeightsError, match="there is no such folder"):
             find(str(folder))
     diffusion = Path(shutil.copytree(tiny_diffusion_folder, tmp_path / "diffusion"))
-    (diffusion / "salon.json").write_text(json.dumps({"text_of": "../other"}))
-    with pytest.raises(WeightsError, match="reads by its own text_encoder"):
+    (diffusion / "salon.json").write_text(json.dumps({"shared": shared}))
+    with pytest.raises(WeightsError, match="has all parts in its folder"):
         find(str(diffusion))
 
 

@@ -13,7 +13,9 @@ from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import 
 )
 from tokenizers import pre_tokenizers
 from transformers import (
+    CLIPConfig,
     CLIPImageProcessorPil,
+    CLIPModel,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -22,6 +24,8 @@ from transformers import (
     CLIPVisionModelWithProjection,
     XLMRobertaTokenizer,
 )
+
+from pipelines.unclip.image_tokens import ImageTokens
 
 WIDTH = 16  # of embeddings
 TOWER: dict[str, Any] = {
@@ -320,8 +324,6 @@ def write_own(make_tokenizer: Tokenizers, folder: Path) -> Path:
         norm_num_groups=8,
         cross_attention_dim=WIDTH,
         attention_head_dim=4,
-        encoder_hid_dim=WIDTH,
-        encoder_hid_dim_type="text_image_proj",
     )
     scheduler = diffusers.DPMSolverMultistepScheduler(
         beta_schedule="scaled_linear",
@@ -330,12 +332,22 @@ def write_own(make_tokenizer: Tokenizers, folder: Path) -> Path:
         prediction_type="v_prediction",
         steps_offset=1,
     )
+    text = text_config(tokenizer)
+    clip = CLIPModel(
+        CLIPConfig(
+            text_config=text.to_dict(),
+            vision_config=image_tower().config.to_dict(),
+            projection_dim=WIDTH,
+        )
+    )
+    tokenizer.save_pretrained(folder / "clip")
+    image_processor().save_pretrained(folder / "clip")
     parts = {
-        "tokenizer": tokenizer,
-        "text_encoder": text_tower(tokenizer),
-        "image_encoder": image_tower(),
-        "image_processor": image_processor(),
+        "clip": clip,
         "prior": prior(),
+        "image_tokens": ImageTokens(WIDTH, WIDTH, tokens=2, hidden_dim=8),
+        "tokenizer": tokenizer,
+        "text_encoder": CLIPTextModel(text),
         "prior_scheduler": prior_scheduler(),
         "unet": unet,
         "scheduler": scheduler,

@@ -9,10 +9,11 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from train.autoencoder import AutoencoderConfig
 from train.loop import Schedule, train
+from train.pool import CHUNK, Pool
 from train.world import autoencoder, clip, drawing, dvae, scene, text, upsampler
 from train.world.facts import Told, describe
-from train.world.pool import CHUNK, STAGES, Pool, Stage
 from train.world.scene import STYLE_WEIGHTS
+from train.world.source import STAGES, Stage, source
 from train.world.text import (
     HEADS,
     NOTHING,
@@ -44,7 +45,7 @@ def only_few(few: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scene.pack_scene, "__defaults__", (few,))
     monkeypatch.setattr(scene.draw_scene, "__defaults__", (few,))
     monkeypatch.setitem(STAGES, "whole", Stage(few, 0.0, STYLE_WEIGHTS))
-    monkeypatch.setattr("train.world.pool.CHUNK", 8)
+    monkeypatch.setattr("train.pool.CHUNK", 8)
 
 
 def test_slots_read_from_left_to_right_and_from_top_to_bottom() -> None:
@@ -135,7 +136,7 @@ def test_a_pool_grows_with_use_and_is_found_again(
     few: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(STAGES, "whole", Stage(few, 0.0, STYLE_WEIGHTS))
-    monkeypatch.setattr("train.world.pool.CHUNK", 8)
+    monkeypatch.setattr("train.pool.CHUNK", 8)
     assert CHUNK > 8
     made = 0
 
@@ -144,18 +145,18 @@ def test_a_pool_grows_with_use_and_is_found_again(
         made += len(images)
         return images.float().mean((1, 2, 3))
 
-    pool = Pool(encode, "one", tmp_path, largest=32)
+    pool = Pool(source(), encode, "one", tmp_path, largest=32)
     assert made == 16
     rng = random.Random(0)
     for _ in range(30):
         scenes, tensors = pool.sample(rng, 4)
         assert len(scenes) == len(tensors) == 4
     assert len(pool.scenes) == made == 32  # and no further
-    again = Pool(encode, "one", tmp_path, largest=32)
+    again = Pool(source(), encode, "one", tmp_path, largest=32)
     assert (made, again.scenes) == (32, pool.scenes)
     assert all(map(torch.equal, again.parts, pool.parts))
     with pytest.raises(ValueError, match="another network"):
-        Pool(encode, "other", tmp_path, largest=32)
+        Pool(source(), encode, "other", tmp_path, largest=32)
 
 
 def test_the_world_is_small_while_networks_begin() -> None:

@@ -6,20 +6,20 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, PriorTransformer
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, PriorTransformer
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from pipelines.drafts import draw
 from pipelines.families import find
 from pipelines.unclip.image_prompt import ImagePrompt
 from pipelines.unclip.pipeline import Unclip
-from train import diffusion, shipping
+from train import diffusion, shipping, unclip
 from train.clip import SIZE
 from train.loop import Schedule, read_log, train
 from train.tokenizer import save_tokenizer
-from train.world import scene, unclip, unclip_quality
-from train.world.pool import STAGES, Stage
+from train.world import scene, unclip_quality
 from train.world.renderer import render
+from train.world.source import STAGES, Stage, source
 from train.world.tokenizer import learn
 
 pytestmark = pytest.mark.slow
@@ -38,7 +38,7 @@ def only_few(few: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scene.pack_scene, "__defaults__", (few,))
     monkeypatch.setattr(scene.draw_scene, "__defaults__", (few,))
     monkeypatch.setitem(STAGES, "whole", Stage(few, 0.0, scene.STYLE_WEIGHTS))
-    monkeypatch.setattr("train.world.pool.CHUNK", 8)
+    monkeypatch.setattr("train.pool.CHUNK", 8)
     monkeypatch.setattr(unclip, "MEASURED", 16)
 
 
@@ -75,8 +75,8 @@ def vae() -> AutoencoderKL:
 
 def prior_task(clip: CLIPModel, tokenizer: CLIPTokenizer, cache: Path) -> unclip.PriorTask:
     torch.manual_seed(0)
-    config = unclip.PriorConfig(layers=1, head_width=16, pool=16)
-    return unclip.PriorTask(config, clip, tokenizer, cache)
+    config = unclip.PriorConfig(layers=1, heads=2, head_width=16, pool=16)
+    return unclip.PriorTask(config, source(), clip, tokenizer, cache)
 
 
 def decoder_task(
@@ -86,7 +86,9 @@ def decoder_task(
     sizes: dict[str, Any] = {"widths": (16,), "head_width": 8, "norm_groups": 4, "pool": 16}
     config = unclip.DecoderConfig(**sizes, transformer_layers=1)
     shipped = diffusion.build(config, 4, WIDTH)
-    return unclip.UnclipDecoderTask(config, vae, clip, tokenizer, shipped, cache)
+    return unclip.UnclipDecoderTask(
+        config, source(), vae, clip, clip.text_model, tokenizer, shipped, cache
+    )
 
 
 def test_the_prior_of_the_world_is_small_enough() -> None:
@@ -126,12 +128,10 @@ def test_a_decoder_begins_with_what_draws_by_text(
     shipped = diffusion.build(config, 4, WIDTH)
     x, hidden = torch.randn(2, 4, 8, 8), torch.randn(2, 5, WIDTH)
     alone = shipped(x, 500, hidden).sample
-    with torch.no_grad():
-        task.unet.encoder_hid_proj.image_embeds.weight.zero_()
-        task.unet.encoder_hid_proj.image_embeds.bias.zero_()
-    added = {"image_embeds": torch.randn(2, WIDTH)}
-    both = task.unet(x, 500, hidden, added_cond_kwargs=added).sample
-    assert (both - alone).abs().mean() < 0.2 * alone.abs().mean()
+    assert torch.equal(task.unet(x, 500, hidden).sample, alone)
+    tokens = task.image_tokens(torch.randn(2, WIDTH))
+    both = task.unet(x, 500, torch.cat([tokens, hidden], dim=1)).sample
+    assert not torch.equal(both, alone)
 
     batch = task.batch(random.Random(0), 40, torch.device("cpu"))
     left_out = (batch.embeddings == 0).all(dim=1).float().mean()
@@ -151,8 +151,13 @@ def test_what_is_trained_draws(
     clip.save_pretrained(run / "clip" / "weights")
     side = {"height": SIZE, "width": SIZE}
     CLIPImageProcessorPil(size=side, crop_size=side).save_pretrained(run / "clip" / "weights")
-    save_tokenizer(tokenizer, run / "tokenizer")
+    save_tokenizer(tokenizer, run / "clip" / "weights")
     vae.save_pretrained(out / "stickers" / "vae")
+    save_tokenizer(tokenizer, out / "stickers" / "tokenizer")
+    diffusion.save_text_encoder(clip.text_model, out / "stickers" / "text_encoder")
+    DPMSolverMultistepScheduler.from_config(diffusion.SCHEDULER).save_pretrained(
+        out / "stickers" / "scheduler"
+    )
 
     [folder] = shipping.ship(run, out, only="stickers-unclip", known={})
     assert not (folder / "vae").exists()

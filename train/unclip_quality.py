@@ -1,8 +1,8 @@
-"""What the way over embeddings is worth: `python -m train.world.unclip_quality -m FOLDER`.
+"""What the way over embeddings is worth: `python -m train.unclip_quality`.
 
 The prior is measured on captions of scenes, held-out combinations among them: how near its
 embedding comes to that of the true image, and how near the text's own is. Variations and the ends
-of mixes are judged by what the world's judge finds in them.
+of mixes are judged by what the judge finds in them.
 """
 
 from __future__ import annotations
@@ -10,25 +10,24 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import torch
 from PIL import Image
 from torch.nn.functional import cosine_similarity
 
 from pipelines.drafts import to_image
+from pipelines.families import find
+from pipelines.loading import LoadOptions
 from pipelines.runtime.terminal import Parser, above_zero
 from pipelines.unclip.image_prompt import ImagePrompt
 from pipelines.unclip.pipeline import Unclip
-from train.evaluate import share
-from train.world import words
-from train.world.captions import Speaker
-from train.world.judge import find
-from train.world.measure import draw_told
-from train.world.renderer import render
-from train.world.scene import Scene
+from train.evaluate import share, world_named
+from train.worlds import World
 
 MOVED = 0.5  # cells from where a thing was, on one axis at least
 POOL = 64  # embeddings whose cost is measured
@@ -58,21 +57,23 @@ def prior_gain(pipeline: Unclip, captions: Sequence[str], images: Sequence[Image
     return Gain(sum(prior) / len(prior), sum(text) / len(text))
 
 
-def kept_things(scenes: Sequence[Scene], drawn: torch.Tensor) -> tuple[list[bool], list[bool]]:
+def kept_things(
+    world: World, scenes: Sequence[Any], drawn: torch.Tensor
+) -> tuple[list[bool], list[bool]]:
     """Return whether images (N, 3, H, W) show the things of their scenes, and whether those that
     do have one of them elsewhere."""
     same, moved = [], []
-    for scene, sight in zip(scenes, find(drawn), strict=True):
-        readings = [each for each in sight.scenes() if sorted(each.things) == sorted(scene.things)]
-        same.append(bool(readings))
-        if readings:
-            moved.append(_moved(scene, readings[0]))
+    for scene, readings in zip(scenes, world.readings(drawn), strict=True):
+        alike = [each for each in readings if Counter(each.things) == Counter(scene.things)]
+        same.append(bool(alike))
+        if alike:
+            moved.append(_moved(scene, alike[0]))
     return same, moved
 
 
-def _moved(before: Scene, after: Scene) -> bool:
-    def places(scene: Scene) -> list[tuple[int, float, float]]:
-        return sorted((each.thing, each.x, each.y) for each in scene.sprites)
+def _moved(before: Any, after: Any) -> bool:
+    def places(scene: Any) -> list[tuple[str, float, float]]:
+        return sorted((str(each.thing), each.x, each.y) for each in scene.sprites)
 
     pairs = zip(places(before), places(after), strict=True)
     return any(max(abs(a[1] - b[1]), abs(a[2] - b[2])) >= MOVED for a, b in pairs)
@@ -106,28 +107,29 @@ def cost_of_pool(pipeline: Unclip, prompt: str, number: int = POOL) -> float:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    parser = Parser(prog="python -m train.world.unclip_quality", description=__doc__)
-    parser.add_argument("-m", "--model", required=True, help="a folder, or a known model")
+    parser = Parser(prog="python -m train.unclip_quality", description=__doc__)
+    parser.add_argument("-m", "--model", default="stickers-unclip", help="a folder, or a name")
+    parser.add_argument("--world", action="store_true", help="the world of a thousand things")
     parser.add_argument("--scenes", type=above_zero(int), default=200)
     parser.add_argument("--cost", action="store_true", help="time the choice among embeddings, too")
     arguments: argparse.Namespace = parser.parse_args(argv)
-    pipeline = Unclip.from_pretrained(arguments.model)
-    scenes, told = draw_told(arguments.scenes, seed=1)
-    table, rng = words.load(), random.Random(0)
-    speaker = Speaker(table.unknown, table.adjectives, table.verbs)
-    captions = [speaker.phrase(each, rng) for each in told]
-    images = [to_image(each) for each in render(scenes)]
+    pipeline = Unclip.load(find(arguments.model), LoadOptions())
+    world, rng = world_named(arguments.world), random.Random(1)
+    source = world.source()
+    scenes = [source.draw(rng) for _ in range(arguments.scenes)]
+    captions = [source.caption(scene, rng) for scene in scenes]
+    images = [to_image(each) for each in source.render(scenes)]
 
     gain = prior_gain(pipeline, captions, images)
     print(f"cosine with the true image: prior {gain.prior:.3f}, text {gain.text:.3f}", end=", ")
     print(f"gain {gain.prior - gain.text:+.3f}")
     drawn = drawn_of(pipeline, [ImagePrompt((each,)) for each in images])
-    same, moved = kept_things(scenes, drawn)
+    same, moved = kept_things(world, scenes, drawn)
     print(f"variations: same things {share(same)}; of these elsewhere {share(moved)}")
     others = images[1:] + images[:1]
     for at, ends in ((0.0, scenes), (1.0, [*scenes[1:], scenes[0]])):
         mixes = [ImagePrompt(pair, at) for pair in zip(images, others, strict=True)]
-        same, _ = kept_things(ends, drawn_of(pipeline, mixes))
+        same, _ = kept_things(world, ends, drawn_of(pipeline, mixes))
         print(f"mixes at {at:g}: the things of that image {share(same)}")
     if arguments.cost:
         extra = cost_of_pool(pipeline, captions[0])

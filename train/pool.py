@@ -8,17 +8,14 @@ them is kept in a folder, so a training that goes on finds the same pool.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-
-from train.world.renderer import render
-from train.world.scene import STYLE_WEIGHTS, Scene, draw_scene
-from train.world.vocabulary import EARLY, FIRST, NOUN_NUMBERS
 
 CHUNK = 1024
 TOGETHER = 16  # images: what still fits the cache of a CPU core
@@ -29,38 +26,28 @@ Encode = Callable[[torch.Tensor], torch.Tensor]  # (B, 3, 64, 64) uint8 to (B, â
 
 
 @dataclass(frozen=True)
-class Stage:
-    """How large the world is, while networks learn to draw it."""
+class Source:
+    """What a world gives to learn from: scenes, images of them, and captions."""
 
-    things: Sequence[int]
-    others: float  # the share of scenes that have all other things, too
-    styles: Mapping[str, int]  # their weights
+    draw: Callable[[random.Random], Any]  # a scene
+    render: Callable[[Sequence[Any]], torch.Tensor]  # to uint8 (B, 3, 64, 64)
+    caption: Callable[[Any, random.Random], str]  # of a scene, in one of many wordings
+    prompts: tuple[str, ...]  # a dozen, for sheets
 
-
-# A network that draws 125 things in three styles learns the rest from there.
-STAGES = {
-    "early": Stage(EARLY, 0.0, {"glossy": 1, "flat": 1, "3d": 1}),
-    "whole": Stage(FIRST, 0.35, STYLE_WEIGHTS),
-}
+    def captions(self, scenes: Sequence[Any], rng: random.Random, drop: float) -> list[str]:
+        """Return new captions of scenes, a share `drop` of them empty."""
+        return ["" if rng.random() < drop else self.caption(scene, rng) for scene in scenes]
 
 
 class Pool:
-    """Pairs of a scene and its tensor. `maker` tells one network's tensors from another's.
-
-    `stage` is one of `STAGES`; each needs a folder of its own.
-    """
+    """Pairs of a scene and its tensor. `maker` tells one network's tensors from another's."""
 
     def __init__(
-        self,
-        encode: Encode,
-        maker: str,
-        folder: Path | None,
-        largest: int,
-        stage: str = "whole",
+        self, source: Source, encode: Encode, maker: str, folder: Path | None, largest: int
     ) -> None:
-        self.encode, self.maker, self.folder, self.largest = encode, maker, folder, largest
-        self.stage = STAGES[stage]
-        self.scenes: list[Scene] = []
+        self.source, self.encode = source, encode
+        self.maker, self.folder, self.largest = maker, folder, largest
+        self.scenes: list[Any] = []
         self.parts: list[torch.Tensor] = []
         self.used = 0
         known = 0 if folder is None else len(list(folder.glob("*.safetensors")))
@@ -77,11 +64,7 @@ class Pool:
         """
         number = len(self.parts)
         rng = random.Random(f"pool:{number}")
-        stage = self.stage
-        scenes = []
-        for _ in range(CHUNK):
-            things = NOUN_NUMBERS if rng.random() < stage.others else stage.things
-            scenes.append(draw_scene(rng, things, styles=stage.styles))
+        scenes = [self.source.draw(rng) for _ in range(CHUNK)]
         self.scenes += scenes
         path = None if self.folder is None else self.folder / f"{number:05d}.safetensors"
         if path is not None and path.is_file():
@@ -97,14 +80,14 @@ class Pool:
             save_file({"made": made}, path, {"maker": self.maker})
 
     @torch.no_grad()
-    def _made(self, scenes: Sequence[Scene]) -> torch.Tensor:
+    def _made(self, scenes: Sequence[Any]) -> torch.Tensor:
         parts = [
-            self.encode(render(scenes[start : start + TOGETHER]))
+            self.encode(self.source.render(scenes[start : start + TOGETHER]))
             for start in range(0, len(scenes), TOGETHER)
         ]
         return torch.cat(parts).cpu().contiguous()
 
-    def sample(self, rng: random.Random, size: int) -> tuple[list[Scene], torch.Tensor]:
+    def sample(self, rng: random.Random, size: int) -> tuple[list[Any], torch.Tensor]:
         """Return `size` scenes and their tensors (size, â€¦), growing when it is time."""
         self.used += size
         if self.used > USES * len(self.scenes) and len(self.scenes) < self.largest:

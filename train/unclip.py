@@ -1,8 +1,8 @@
-"""The world's way of DALL·E 2: a prior from captions to embeddings, and a UNet that reads both.
+"""The way of DALL·E 2: a prior from captions to embeddings, and a decoder that reads both.
 
-Ramesh et al., arXiv 2204.06125, §2. CLIP is the world's reranker and stays as it is; the UNet goes
-on from the one that draws by text alone, with the embedding as further tokens before those of the
-text, which is left out half of the time.
+Ramesh et al., arXiv 2204.06125, §2. CLIP is the reranker and stays as it is. The decoder is the
+UNet that draws by text alone; the embedding comes before the text, which is left out half of the
+time, as further tokens. These tokens learn, and the UNet where a world has one of its own for it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.models.attention import BasicTransformerBlock
@@ -20,18 +21,16 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_unclip import UnCLIPScheduler
 from PIL import Image
 from torch.nn import functional
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
+from pipelines.unclip.image_tokens import ImageTokens
 from train.autoencoder import to_bytes, to_range
 from train.clip import pixel_values
 from train.dalle import fingerprint, tokenize
 from train.diffusion import SCHEDULER, DiffusionConfig, DiffusionTask
 from train.loop import Task
+from train.pool import Pool, Source
 from train.sheets import tile
-from train.world.drawing import SHEET_PROMPTS, Captions
-from train.world.pool import Pool
-from train.world.renderer import render
-from train.world.scene import Scene
 
 PRIOR_SCHEDULER = {
     "variance_type": "fixed_small_log",
@@ -48,16 +47,17 @@ class PriorConfig:
     """The network, and how often it learns without a caption."""
 
     layers: int = 5
+    heads: int = 3
     head_width: int = 64
     drop_captions: float = 0.1
     pool: int = 400_000
 
 
 def build_prior(config: PriorConfig, clip: CLIPModel) -> PriorTransformer:
-    """Return the network with fresh weights, as wide as CLIP's embeddings."""
+    """Return the network with fresh weights, for CLIP's embeddings."""
     width = clip.config.projection_dim
     return PriorTransformer(
-        num_attention_heads=width // config.head_width,
+        num_attention_heads=config.heads,
         attention_head_dim=config.head_width,
         num_layers=config.layers,
         embedding_dim=width,
@@ -79,23 +79,29 @@ class PriorTask(Task):
     alphas_cumprod: torch.Tensor
 
     def __init__(
-        self, config: PriorConfig, clip: CLIPModel, tokenizer: CLIPTokenizer, cache: Path | None
+        self,
+        config: PriorConfig,
+        source: Source,
+        clip: CLIPModel,
+        tokenizer: CLIPTokenizer,
+        cache: Path | None,
     ) -> None:
         super().__init__()
-        self.config, self.tokenizer, self.cache = config, tokenizer, cache
+        self.config, self.source = config, source
+        self.tokenizer, self.cache = tokenizer, cache
         self.frozen = (clip.eval(),)  # a tuple hides it from parameters()
         self.prior = build_prior(config, clip)
         for fixed in (self.prior.clip_mean, self.prior.clip_std):
             fixed.requires_grad_(False)
         alphas = UnCLIPScheduler.from_config(PRIOR_SCHEDULER).alphas_cumprod
         self.register_buffer("alphas_cumprod", alphas, persistent=False)
-        self.captions = Captions(config.drop_captions)
         self.pool: Pool | None = None
 
     def batch(self, rng: random.Random, size: int, device: torch.device) -> PriorBatch:
         """Return embeddings of scenes, and captions of them."""
         scenes, embeddings = self._pool(device).sample(rng, size)
-        tokens, present = tokenize(self.tokenizer, self.captions.of(scenes, rng))
+        said = self.source.captions(scenes, rng, self.config.drop_captions)
+        tokens, present = tokenize(self.tokenizer, said)
         return PriorBatch(embeddings.float().to(device), tokens.to(device), present.to(device))
 
     def forward(self, batch: PriorBatch, generator: torch.Generator) -> dict[str, torch.Tensor]:
@@ -115,10 +121,12 @@ class PriorTask(Task):
 
     @torch.no_grad()
     def read(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the embeddings (B, D) of texts and the states (B, L, W) of their tokens."""
+        """Return the embeddings (B, D) of texts and the states (B, L, D) of their tokens."""
         clip = self.frozen[0].to(tokens.device)
         states = clip.text_model(tokens)
-        return clip.text_projection(states.pooler_output), states.last_hidden_state
+        hidden, project = states.last_hidden_state, clip.text_projection
+        wide = hidden if hidden.shape[-1] == project.out_features else project(hidden)
+        return project(states.pooler_output), wide
 
     @torch.no_grad()
     def draw(
@@ -147,13 +155,14 @@ class PriorTask(Task):
     @torch.no_grad()
     def sheet(self) -> Image.Image:
         """Show the scenes of the pool whose embeddings are nearest to those of a dozen prompts."""
-        prompts = list(SHEET_PROMPTS)
+        prompts = list(self.source.prompts)
         pool = self._pool(self.alphas_cumprod.device)
         there = functional.normalize(torch.cat(pool.parts).float(), dim=1)
         drawn = functional.normalize(self.draw(prompts, seed=0).cpu(), dim=1)
         places = (drawn @ there.T).topk(NEAREST).indices.flatten().tolist()
         captions = [prompt for prompt in prompts for _ in range(NEAREST)]
-        return tile(render([pool.scenes[i] for i in places]), columns=12, captions=captions)
+        nearest = self.source.render([pool.scenes[i] for i in places])
+        return tile(nearest, columns=12, captions=captions)
 
     def save(self, folder: Path) -> None:
         """Write the prior, its scheduler, and the towers of CLIP that it was trained with."""
@@ -165,7 +174,8 @@ class PriorTask(Task):
         if self.pool is None:
             clip = self.frozen[0].to(device)
             maker = fingerprint(clip.vision_model)
-            self.pool = Pool(self._embedded, maker, self.cache, self.config.pool)
+            size = self.config.pool
+            self.pool = Pool(self.source, self._embedded, maker, self.cache, size)
         if not self.prior.clip_std.any():
             first = torch.cat(self.pool.parts)[:MEASURED].float()
             with torch.no_grad():
@@ -181,27 +191,12 @@ class PriorTask(Task):
 
 @dataclass(frozen=True)
 class DecoderConfig(DiffusionConfig):
-    """How often the UNet sees an embedding, and a text beside it."""
+    """How often the decoder sees an embedding, and a text beside it."""
 
     drop_captions: float = 0.5
     drop_embeddings: float = 0.1
     pool: int = 200_000
-
-
-def with_embeddings(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """Return a UNet that reads the embedding of an image, too; it begins with the same weights."""
-    width = unet.config.cross_attention_dim
-    config = {name: value for name, value in unet.config.items() if not name.startswith("_")}
-    config |= {"encoder_hid_dim": width, "encoder_hid_dim_type": "text_image_proj"}
-    grown = UNet2DConditionModel.from_config(config)
-    weights = grown.state_dict()
-    fresh = {name: weights[name] for name in weights if name.startswith("encoder_hid_proj.")}
-    grown.load_state_dict(unet.state_dict() | fresh)
-    text = grown.encoder_hid_proj.text_proj
-    with torch.no_grad():
-        text.weight.copy_(torch.eye(width))
-        text.bias.zero_()
-    return grown
+    unet_learns: bool = True
 
 
 @dataclass(frozen=True)
@@ -212,27 +207,31 @@ class DecoderBatch:
 
 
 class UnclipDecoderTask(DiffusionTask):
-    """Trains the UNet to draw what an embedding shows; CLIP and the autoencoder stay."""
+    """Trains the decoder to draw what an embedding shows; CLIP and the autoencoder stay."""
 
     def __init__(
         self,
         config: DecoderConfig,
+        source: Source,
         vae: AutoencoderKL,
         clip: CLIPModel,
+        text_encoder: CLIPTextModel,
         tokenizer: CLIPTokenizer,
         unet: UNet2DConditionModel,
         cache: Path | None,
     ) -> None:
-        super().__init__(config, vae, clip.text_model, tokenizer, cache)
-        self.own, self.clip = config, (clip.eval(),)
-        self.unet = with_embeddings(unet)
-        self.captions = Captions(config.drop_captions)
+        """`text_encoder` is the one that the UNet listens to, which need not be CLIP's."""
+        super().__init__(config, vae, text_encoder, tokenizer, cache)
+        self.own, self.source, self.clip = config, source, (clip.eval(),)
+        self.unet = unet.requires_grad_(config.unet_learns)
+        self.image_tokens = ImageTokens(clip.config.projection_dim, unet.config.cross_attention_dim)
         self.pairs: Pool | None = None
 
     def batch(self, rng: random.Random, size: int, device: torch.device) -> DecoderBatch:  # type: ignore[override]
         """Return latents of scenes, with captions and embeddings, each now and then left out."""
         scenes, moments, embeddings = self._sample(rng, size, device)
-        tokens, _ = tokenize(self.tokenizer, self.captions.of(scenes, rng))
+        said = self.source.captions(scenes, rng, self.config.drop_captions)
+        tokens, _ = tokenize(self.tokenizer, said)
         mean, log_variance = moments.chunk(2, dim=1)
         noise = torch.randn(
             mean.shape, generator=torch.Generator().manual_seed(rng.getrandbits(63))
@@ -252,22 +251,21 @@ class UnclipDecoderTask(DiffusionTask):
         alpha_bar = self.alphas_cumprod[steps]
         alpha, sigma = (value.sqrt().view(-1, 1, 1, 1) for value in (alpha_bar, 1 - alpha_bar))
         v = self.predict(alpha * x + sigma * noise, steps, batch.tokens, batch.embeddings)
-        return {"loss": functional.mse_loss(v, alpha * noise - sigma * x)}
+        return {"loss": functional.mse_loss(v.float(), alpha * noise - sigma * x)}
 
     def predict(
         self, x: torch.Tensor, t: torch.Tensor, tokens: torch.Tensor, embeddings: torch.Tensor
     ) -> torch.Tensor:
         """Return v (B, C, h, w)."""
-        added = {"image_embeds": embeddings}
-        hidden = self.encode(tokens)
-        return self.unet(x, t, hidden, added_cond_kwargs=added, return_dict=False)[0]
+        hidden = torch.cat([self.image_tokens(embeddings), self.encode(tokens)], dim=1)
+        return self.unet(x, t, hidden, return_dict=False)[0]
 
     @torch.no_grad()
     def sheet(self) -> Image.Image:
         """Show a dozen scenes, and below each three variations of it."""
         rng, device = random.Random(1), self.alphas_cumprod.device
         scenes, _, embeddings = self._sample(rng, 12, device)
-        rows = [render(scenes)]
+        rows = [self.source.render(scenes)]
         rows += [self.vary(embeddings.to(device), seed=seed).cpu() for seed in range(3)]
         return tile(torch.cat(rows), columns=12)
 
@@ -290,17 +288,19 @@ class UnclipDecoderTask(DiffusionTask):
         return to_bytes(vae.decode(x / vae.config.scaling_factor).sample)
 
     def save(self, folder: Path) -> None:
-        """Write the UNet."""
-        self.unet.save_pretrained(folder / "unet")
+        """Write what makes tokens of embeddings, and the UNet if it has learned."""
+        self.image_tokens.save_pretrained(folder / "image_tokens")
+        if self.own.unet_learns:
+            self.unet.save_pretrained(folder / "unet")
 
     def _sample(
         self, rng: random.Random, size: int, device: torch.device
-    ) -> tuple[list[Scene], torch.Tensor, torch.Tensor]:
+    ) -> tuple[list[Any], torch.Tensor, torch.Tensor]:
         """Return scenes, the moments of their latents (B, 2C, h, w), and embeddings (B, D)."""
         vae, clip = self.frozen[0].to(device), self.clip[0].to(device)
         if self.pairs is None:
             maker = f"{fingerprint(vae)} {fingerprint(clip.vision_model)}"
-            self.pairs = Pool(self._pair, maker, self.cache, self.config.pool)
+            self.pairs = Pool(self.source, self._pair, maker, self.cache, self.config.pool)
         scenes, made = self.pairs.sample(rng, size)
         width = clip.config.projection_dim
         moments, embeddings = made.float().split([made.shape[1] - width, width], dim=1)
