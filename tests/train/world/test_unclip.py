@@ -13,11 +13,12 @@ from pipelines.drafts import draw
 from pipelines.families import find
 from pipelines.unclip.image_prompt import ImagePrompt
 from pipelines.unclip.pipeline import Unclip
-from train import diffusion, shipping, unclip
+from train import diffusion, shipping, unclip, unclip_quality
 from train.clip import SIZE
 from train.loop import Schedule, read_log, train
 from train.tokenizer import save_tokenizer
-from train.world import scene, unclip_quality
+from train.world import scene
+from train.world.measure import WORLD
 from train.world.renderer import render
 from train.world.source import STAGES, Stage, source
 from train.world.tokenizer import learn
@@ -172,20 +173,19 @@ def test_what_is_trained_draws(
 
 
 def test_what_a_model_is_worth_is_printed(
-    few: list[int],
     tiny_unclip_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(unclip_quality.draw_told, "__defaults__", (few, 0))
-    scenes, _ = unclip_quality.draw_told(6)
-    same, moved = unclip_quality.kept_things(scenes, render(scenes))
+    rng = random.Random(1)
+    scenes = [WORLD.source().draw(rng) for _ in range(6)]
+    same, moved = unclip_quality.kept_things(WORLD, scenes, render(scenes))
     assert same == [True] * 6  # the judge finds in the true images what is there
     assert not any(moved)
-    same, _ = unclip_quality.kept_things(scenes, torch.zeros(6, 3, 64, 64, dtype=torch.uint8))
+    black = torch.zeros(6, 3, 64, 64, dtype=torch.uint8)
+    same, _ = unclip_quality.kept_things(WORLD, scenes, black)
     assert not any(same)
 
-    assert unclip_quality.main(["-m", str(tiny_unclip_folder), "--scenes", "2"]) == 0
+    assert unclip_quality.main(["-m", str(tiny_unclip_folder), "--world", "--scenes", "2"]) == 0
     said = capsys.readouterr().out
     assert "cosine with the true image: prior" in said
     assert "variations: same things" in said
