@@ -38,8 +38,10 @@ def explain(
     By the first reranker; the run folder is told how likely they match. Raises WeightsError where
     that reranker is not calibrated, after the claims.
     """
+    if not (calibrate or claims):
+        return  # before any image is read
     images = {place: image for place, r in enumerate(outcome.best) if (image := r.open())}
-    if not images or not (calibrate or claims):
+    if not images:
         return
     reranker, prompt = engine.load_reranker(), outcome.plan.words
     encoded = reranker.encode(list(images.values()))

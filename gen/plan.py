@@ -6,7 +6,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -30,6 +30,7 @@ from pipelines.settings import Value
 DEFAULT_CANDIDATES = 16
 DEFAULT_TOP_K = 4
 PLANS_KEPT = 256  # by a Survey: some kB each
+SHAREABLE = {*MODEL_SETTINGS, "upscale"}
 NO_FILES: Mapping[str, Path] = MappingProxyType({})
 UNKNOWN_SIZE = 1024  # pixels a side of what a pipeline of diffusers draws by its own default
 
@@ -93,7 +94,7 @@ class Plan:
         """How many candidates begin: more than are made in a search."""
         return sum(schedule.begin for schedule in self.schedules) or self.count
 
-    @property
+    @cached_property
     def words(self) -> str:
         """The prompt without signs that weigh or change its words: what images are scored by.
 
@@ -234,7 +235,11 @@ def _refuse_settings_that_none_takes(request: Request, chosen: list[Spec]) -> No
 
 def _for_model(request: Request, spec: Spec) -> Request:
     """Return the request as one model gets it: only its own settings, with its own defaults."""
-    foreign: dict[str, Any] = {name: None for name in MODEL_SETTINGS if name not in spec.settings}
+    foreign: dict[str, Any] = {
+        name: None
+        for name in request.given()
+        if name in MODEL_SETTINGS and name not in spec.settings
+    }
     defaults: Mapping[str, Value] = {
         name: value for name, value in spec.defaults.items() if name in spec.settings
     }
@@ -319,12 +324,16 @@ def _check_prompt(own: Request, spec: Spec) -> None:
 
 def _shared_settings(requests: list[Request]) -> dict[str, Value]:
     """Return the settings that have one value with all models that take them."""
-    shared = {}
-    for name in (*MODEL_SETTINGS, "upscale"):
-        values = {getattr(own, name) for own in requests} - {None}
-        if len(values) == 1:
-            shared[name] = values.pop()
-    return shared
+    taken = [
+        {name: value for name, value in own.given().items() if name in SHAREABLE}
+        for own in requests
+    ]
+    return {
+        name: value
+        for own in taken
+        for name, value in own.items()
+        if all(other.get(name, value) == value for other in taken)
+    }
 
 
 class Survey:

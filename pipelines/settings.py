@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import cache
 from typing import Annotated, Any, TypedDict, get_args, get_type_hints
 
 MAX_TEXT = 10_000  # characters; the largest text encoders read some hundred words
@@ -124,8 +125,7 @@ class Setting:
             raise InputError(f"{self.name}: {what} at character {place}: remove it")
         if self.names is None:
             return value
-        names = {key.lower(): name for key, name in self.names().items()}
-        found = names.get(value.strip().lower())
+        found = _by_lower_case(self.names).get(value.strip().lower())
         if found is None and self.find is not None:
             found = self.find(value)
         if found is None:
@@ -139,6 +139,11 @@ class Setting:
         near = [] if self.names is None else get_close_matches(shown, [*self.names()], 1)
         meant = f"; did you mean {near[0]}?" if near else ""
         return InputError(f"{self.name} {shown}: must be {self.rule()}{meant}")
+
+
+@cache  # checked for every prompt of a long file
+def _by_lower_case(names: Callable[[], Mapping[str, str]]) -> Mapping[str, str]:
+    return {key.lower(): name for key, name in names().items()}
 
 
 def _flag(name: str) -> str:

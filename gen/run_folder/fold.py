@@ -163,6 +163,7 @@ class FolderHistory:
 
     prompts: dict[int, PromptHistory] = field(default_factory=dict)  # by number
     deletions: list[Deletion] = field(default_factory=list)  # the latest last
+    known: Request | None = None  # one that need not be read and checked again
     _comparisons: dict[tuple[Axis, Axis, int], Comparison] = field(default_factory=dict)
 
     @property
@@ -178,8 +179,7 @@ class FolderHistory:
         """
         match event:
             case PromptBegan():
-                request = Request.from_json(event.request)
-                self.prompts[event.number] = PromptHistory(event.number, request)
+                self.prompts[event.number] = PromptHistory(event.number, self._request(event))
             case Comparison():
                 self._compare(event)
             case ImagesDeleted():
@@ -194,6 +194,11 @@ class FolderHistory:
                 raise ValueError(event.reason)
             case _:
                 self.prompts[event.number].apply(event)
+
+    def _request(self, event: PromptBegan) -> Request:
+        if self.known is not None and self.known.to_json() == event.request:
+            return self.known
+        return Request.from_json(event.request)
 
     def _compare(self, event: Comparison) -> None:
         """Take in a comparison; the same again, which may have been ended earlier, is one."""
@@ -229,9 +234,12 @@ def fold(events: Iterable[Event | None]) -> FolderHistory:
     return history
 
 
-def fold_what_fits(events: Iterable[Event | None]) -> FolderHistory:
-    """Return what events come to, but for those that make no sense, which somebody edited."""
-    history = FolderHistory()
+def fold_what_fits(events: Iterable[Event | None], known: Request | None = None) -> FolderHistory:
+    """Return what events come to, but for those that make no sense, which somebody edited.
+
+    A request that is `known` already is not read again.
+    """
+    history = FolderHistory(known=known)
     for event in events:
         if event is not None:
             with suppress(*NONSENSE):

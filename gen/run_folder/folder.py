@@ -18,7 +18,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
@@ -253,7 +253,7 @@ class RunFolder:
         What a line that makes no sense was about is made again: None if that is all of it.
         """
         lines = self._manifest.read(self._places_of[number])
-        history = fold_what_fits(map(events.from_json, lines))
+        history = fold_what_fits(map(events.from_json, lines), plan.request)
         prompt = history.prompts.get(number)
         if prompt is None:
             return None
@@ -340,7 +340,7 @@ class RunFolder:
     def _key(self, plan: Plan, hashes: Mapping[str, str]) -> str:
         """Return what makes two prompts the same job: request, models, weights, kind of file."""
         own = [[spec.name, request.to_json()] for spec, request in plan.models]
-        facts = [plan.request.to_json(), own, dict(hashes), asdict(self.export)]
+        facts = [plan.request.to_json(), own, dict(hashes), vars(self.export)]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
     def _note(self, event: Event) -> None:

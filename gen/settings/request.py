@@ -5,8 +5,8 @@ flags, keys of prompt files, JSON and the text inside images all follow from it.
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 
@@ -198,10 +198,16 @@ class Request:
 
     def __post_init__(self) -> None:
         """Check every field; raises InputError, so that a Request that exists is a sound one."""
-        given = {name: SETTINGS[name].check(value) for name, value in self.given().items()}
-        for name, value in with_schedule(given).items():
-            object.__setattr__(self, name, value)
-        _check_sampler(self)
+        self._check(vars(self))
+
+    def _check(self, names: Iterable[str]) -> None:
+        """Check the fields of these names, and what several say together."""
+        own = vars(self)
+        own |= {name: SETTINGS[name].check(own[name]) for name in names if own[name] is not None}
+        if self.sampler is not None:
+            given = {name: own[name] for name in ("sampler", "schedule") if own[name] is not None}
+            own |= with_schedule(given)
+            _check_sampler(self)
         self.check_prompt()
         made = self.candidates
         if made is not None and self.top_k is not None and self.top_k > made:
@@ -218,21 +224,25 @@ class Request:
         if prompt is not None:
             changed["prompt"] = prompt
         own = vars(self)
-        if all(name in own and own[name] is value for name, value in changed.items()):
-            return self  # which was checked
-        return replace(self, **changed)
+        if unknown := changed.keys() - own.keys():
+            raise TypeError(f"no setting {', '.join(sorted(unknown))}")
+        changed = {name: value for name, value in changed.items() if own[name] is not value}
+        if not changed:
+            return self
+        made = object.__new__(type(self))
+        vars(made).update(own, **changed)
+        made._check(changed)  # all else was checked
+        return made
 
     def given(self) -> dict[str, Value]:
         """Return the settings that are not None, by name."""
-        values = vars(self)
-        return {name: value for name in SETTINGS if (value := values[name]) is not None}
+        return {name: value for name, value in vars(self).items() if value is not None}
 
     def with_defaults(self, defaults: Mapping[str, Value]) -> "Request":
         """Return the same request with its unset fields filled in from `defaults`."""
-        if all(getattr(self, name) is not None for name in defaults):
-            return self
-        values: dict[str, Any] = {**defaults, **self.given()}
-        return self.replace(**values)
+        own = vars(self)
+        unset: dict[str, Any] = {n: value for n, value in defaults.items() if own[n] is None}
+        return self.replace(**unset)
 
     def to_json(self) -> dict[str, Value]:
         """Plain JSON values; a seed that a double cannot hold exactly becomes text."""

@@ -187,7 +187,8 @@ def with_adapters(spec: Spec, adapters: Adapters) -> Spec:
     left_out = {name for name, setting in names.items() if setting not in spec.settings}
     kept = {name: getattr(adapters, name) for name in names if name not in left_out}
     words = dict.fromkeys((*spec.adapters.embeddings, *kept.pop("embeddings", ())))
-    return replace(spec, adapters=Adapters(**kept, embeddings=tuple(words)))
+    made = Adapters(**kept, embeddings=tuple(words))
+    return spec if made == spec.adapters else replace(spec, adapters=made)
 
 
 def split_names(text: str) -> list[str]:
