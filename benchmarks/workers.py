@@ -48,12 +48,14 @@ def draw(engine: Engine, prompts: int, candidates: int, folder: Path) -> float:
 
 def furthest(one: Path, other: Path) -> int:
     """Return how far two folders' images are apart at most, of 255. They must have the same."""
-    first, second = ({path.name for path in each.rglob("*.png")} for each in (one, other))
+    first, second = ({path.name for path in each.rglob("[0-9]*.png")} for each in (one, other))
     if first != second:
         raise SystemExit(f"other images: {sorted(first ^ second)[:4]}")
     return max(
         int(np.abs(np.subtract(*(pixels(path) for path in pair))).max())
-        for pair in zip(sorted(one.rglob("*.png")), sorted(other.rglob("*.png")), strict=True)
+        for pair in zip(
+            sorted(one.rglob("[0-9]*.png")), sorted(other.rglob("[0-9]*.png")), strict=True
+        )
     )
 
 

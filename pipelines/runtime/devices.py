@@ -6,6 +6,8 @@ import re
 import shutil
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -100,13 +102,30 @@ def set_attention(
 def compile_networks(networks: Iterable[torch.nn.Module], device: torch.device) -> None:
     """Let torch.compile translate networks when they first run, and again for each new size.
 
-    Raises ValueError on a CPU without the C++ compiler that it needs there.
+    What it makes is kept in the user's cache for later processes. Raises ValueError on a CPU
+    without the C++ compiler that it needs there.
     """
     compiler = os.environ.get("CXX", "g++")
     if device.type == "cpu" and shutil.which(compiler) is None:
         raise ValueError(f"compiling needs a C++ compiler, and {compiler!r} is not installed")
+    _keep_compiled_code()
     for network in networks:
         network.compile()
+
+
+def _keep_compiled_code() -> None:
+    """Have torch keep compiled code where it outlives a restart, and where nobody else can write.
+
+    Its own place is a folder of temporary files that everybody can name. Whoever has set
+    TORCHINDUCTOR_CACHE_DIR, or has no home, stays with what there is.
+    """
+    if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
+        return
+    with suppress(OSError, RuntimeError):
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(cache) / "salon" / "compiled"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
 
 
 def _head_sizes(network: torch.nn.Module) -> set[int]:

@@ -699,9 +699,13 @@ def test_scheduler_copies_go_into_deques_and_tuples() -> None:
 
 
 def test_compiled_networks_draw_the_same(
-    tiny_diffusion_folder: Path, pipeline: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
+    tiny_diffusion_folder: Path,
+    pipeline: LatentDiffusion,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Traced as ever, but run as they are: translating to C++ takes minutes."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     compile_network = torch.nn.Module.compile
     monkeypatch.setattr(
         torch.nn.Module, "compile", lambda network: compile_network(network, backend="eager")

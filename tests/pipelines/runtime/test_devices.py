@@ -1,11 +1,23 @@
+import os
+import shutil
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 
-from pipelines.runtime.devices import choose_device, choose_dtype, is_out_of_memory, set_attention
+from pipelines.runtime.devices import (
+    choose_device,
+    choose_dtype,
+    compile_networks,
+    is_out_of_memory,
+    set_attention,
+)
 
 CPU = torch.device("cpu")
+KEPT = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def test_auto_takes_what_there_is() -> None:
@@ -60,3 +72,49 @@ def test_out_of_memory_is_told_from_other_errors() -> None:
     assert not is_out_of_memory(RuntimeError("could not create a primitive descriptor for a pool"))
     assert not is_out_of_memory(ValueError("not enough memory"))
     assert not is_out_of_memory(KeyboardInterrupt())
+
+
+def test_compiled_code_is_kept_where_the_user_alone_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", sys.executable)  # is there, and is not called
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv(KEPT, "elsewhere")
+    compile_networks([], CPU)
+    assert os.environ[KEPT] == "elsewhere"
+    assert not [*tmp_path.iterdir()]
+    monkeypatch.delenv(KEPT)
+    compile_networks([], CPU)
+    kept = tmp_path / "salon" / "compiled"
+    assert os.environ[KEPT] == str(kept)
+    assert kept.stat().st_mode & 0o077 == 0
+    monkeypatch.delenv(KEPT)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(Path(__file__)))  # where there can be no folder
+    compile_networks([], CPU)
+    assert KEPT not in os.environ
+
+
+COMPILING = """
+import torch
+from torch._dynamo.utils import counters
+from pipelines.runtime.devices import compile_networks
+torch.manual_seed(0)
+network = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.GELU())
+compile_networks([network], torch.device("cpu"))
+with torch.no_grad():
+    network(torch.ones(2, 4))
+print(counters["aot_autograd"]["autograd_cache_hit"], counters["inductor"]["fxgraph_cache_hit"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+def test_a_later_process_finds_what_was_compiled(tmp_path: Path) -> None:
+    own = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    own.pop(KEPT, None)
+    hits = [
+        sum(map(int, subprocess.check_output([sys.executable, "-c", COMPILING], env=own).split()))
+        for _ in range(2)
+    ]
+    assert hits[0] == 0
+    assert hits[1] > 0
