@@ -4,6 +4,7 @@ import importlib.util
 import os
 import re
 import shutil
+import tempfile
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+TORCHS_OWN_CACHE = os.path.join(tempfile.gettempdir(), "torchinductor_")  # and the user's name
 ATTENTION = ("auto", "xformers", "sdpa")
 
 
@@ -119,7 +121,8 @@ def _keep_compiled_code() -> None:
     Its own place is a folder of temporary files that everybody can name. Whoever has set
     TORCHINDUCTOR_CACHE_DIR, or has no home, stays with what there is.
     """
-    if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
+    chosen = os.environ.get("TORCHINDUCTOR_CACHE_DIR", TORCHS_OWN_CACHE)  # which torch puts there
+    if not chosen.startswith(TORCHS_OWN_CACHE):
         return
     with suppress(OSError, RuntimeError):
         cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
