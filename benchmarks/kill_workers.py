@@ -28,7 +28,7 @@ from gen.cli import DONE, NO_ROOM, SOME_FAILED
 PROMPTS = ("a panda", "a red balloon", "a fox above a tree", "three apples")
 JOB = "--candidates 8 --top-k 2 --steps 8 --batch-size 2 --threads 1 --seed 7 --device cpu -q"
 OF_DRIVER = 0.25  # the share of kills that hit it
-PAUSE = 0.2, 0.9  # between kills, of the time that a calm run takes
+PAUSE = 0.1, 0.6  # between kills, of the time that a calm run takes
 PATIENCE = 900  # seconds, for what hangs
 GONE = 30  # seconds after which no process may be left
 MARK = "KILL_WORKERS_RUN"  # in the environment of all processes of a run
@@ -122,6 +122,12 @@ class Campaign:
         if (apart := furthest(calm, out)) > ROUNDING:
             raise SystemExit(f"images differ by {apart} of 255")
 
+    @property
+    def told(self) -> str:
+        """How many kills there were, and of what."""
+        hits = ", ".join(f"{count} of {who}" for who, count in sorted(self.kills.items()))
+        return f"{self.kills.total()} kills ({hits})"
+
     def crew_words(self) -> list[str]:
         """Return the flags that have workers draw."""
         return ["--workers", "2", *(["--ray", "local"] if self.crew == "actors" else [])]
@@ -157,12 +163,11 @@ def main() -> None:
             while campaign.kills.total() < options.kills:
                 campaign.draw(place / str(folders), place / "calm", options.kills)
                 folders += 1
+                print(f"{campaign.told} in {folders} folders: all as it should be", flush=True)
         finally:
             for process in campaign.left():
                 process.kill()
         apart = max(furthest(place / "calm", place / str(i)) for i in range(folders))
-    hits = ", ".join(f"{count} of {who}" for who, count in sorted(campaign.kills.items()))
-    print(f"{campaign.kills.total()} kills ({hits}) in {folders} folders:")
     print("no image lost, none drawn twice, no file cut off, no process left behind;")
     print(f"images differ from those of one process by {apart} of 255 at most")
 
