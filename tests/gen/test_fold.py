@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from gen.run_folder.events import Event, SavedImage, from_json
-from gen.run_folder.fold import PromptHistory, fold
+from gen.run_folder.fold import PromptHistory, fold, fold_what_fits
+from gen.settings.request import Request
 
 
 def prompt(number: int = 1, top_k: int = 1) -> dict[str, Any]:
@@ -110,3 +111,11 @@ def test_what_cannot_be_is_an_error(line: dict[str, Any]) -> None:
     lines: list[Event | None] = [from_json(each) for each in (prompt(), saved(1), line)]
     with pytest.raises((KeyError, ValueError)):
         fold(lines)
+
+
+def test_a_request_that_is_known_is_not_read_again_unless_its_line_was_edited() -> None:
+    known = Request("a panda", seed=1, candidates=3, top_k=1)
+    began, other, wrong = (from_json(prompt(top_k=top_k)) for top_k in (1, 2, 9))
+    assert fold_what_fits([began], known).prompts[1].request is known
+    assert fold_what_fits([other], known).prompts[1].request == known.replace(top_k=2)
+    assert not fold_what_fits([wrong], known).prompts

@@ -131,3 +131,17 @@ def test_python_takes_the_same_settings_as_every_other_door() -> None:
     [record] = get_args(get_type_hints(generate)["settings"])
     assert ["prompt", *settings_of(record)] == list(SETTINGS)
     assert not set(inspect.signature(generate).parameters) & set(SETTINGS) - {"prompt"}
+
+
+def test_replacing_checks_what_is_new_and_what_it_goes_with() -> None:
+    request = Request("a panda", candidates=4, sampler="ddim", steps=20)
+    assert request.replace(steps=20) is request
+    assert request.replace(sampler="dpmpp_2m karras") == request.replace(
+        sampler="dpmpp_2m", schedule="karras"
+    )
+    for wrong in ({"top_k": 5}, {"steps": 0}, {"schedule": "none such"}, {"prompt": " "}):
+        with pytest.raises(InputError):
+            request.replace(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="no setting no_such"):
+        request.replace(no_such=1)  # type: ignore[call-arg]
+    assert request == Request("a panda", candidates=4, sampler="ddim", steps=20)
