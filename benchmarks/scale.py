@@ -3,8 +3,8 @@
 The workers are simulated: each sleeps for as long as its images take, and returns noise with
 scores. All else is real: the engine resolves, splits, hands out, writes images and manifest, and
 ranks. Printed are the driver's own processor time for an image; how much of the workers' time is
-used with more and more of them; and, for many prompts, the memory that is needed and the seconds in
-which a finished run is read again.
+used with more and more of them; and, for many prompts, the memory that is needed and the seconds of
+the processor in which a finished run is read again.
 
     python -m benchmarks.scale
     python -m benchmarks.scale --seconds 2 --workers 64 256
@@ -16,6 +16,7 @@ import heapq
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -126,16 +127,24 @@ def show_many(prompts: int) -> None:
         draw(Sleepers(4, 0.0, 64), 100, 1, Path(name) / "warm")
         before = process.memory_info().rss
         folder = Path(name) / "many"
-        took = draw(Sleepers(4, 0.0, 64), prompts, 1, folder)
+        spent = [time.process_time()]
+        draw(Sleepers(4, 0.0, 64), prompts, 1, folder)
+        spent.append(time.process_time())
         after = process.memory_info().rss
-        size = (folder / "manifest.jsonl").stat().st_size
-        print(f"{prompts:,} prompts in {took:.0f} s: {(after - before) / 2**20:.0f} MB more memory")
-        print(f"the manifest has {size / 1e6:.1f} MB")
-        began = time.perf_counter()
         with RunFolder(folder):
-            print(f"it is read in {time.perf_counter() - began:.1f} s")
-        again = draw(Sleepers(4, 0.0, 64), prompts, 1, folder)
-        print(f"the same command, with nothing left to draw: {again:.0f} s")
+            spent.append(time.process_time())
+        draw(Sleepers(4, 0.0, 64), prompts, 1, folder)
+        spent.append(time.process_time())
+        drawn, read, again = (later - earlier for earlier, later in pairwise(spent))
+        size = (folder / "manifest.jsonl").stat().st_size
+        print(f"{prompts:,} prompts: {(after - before) / 2**20:.0f} MB more memory, and seconds of")
+        print(f"the processor: {drawn:.1f}, or {1000 * drawn / prompts:.2f} ms a prompt")
+        print(
+            f"to read the manifest of {size / 1e6:.1f} MB: {1e6 * read / prompts:.0f} µs a prompt"
+        )
+        print(
+            f"with nothing left to draw: {again:.1f}, or {1000 * again / prompts:.2f} ms a prompt"
+        )
 
 
 def main() -> None:
