@@ -82,9 +82,15 @@ class Browser:
         self.errors[:] = [e for e in self.errors if not any(each in e for each in left)]
 
     def open(  # type: ignore[no-untyped-def]
-        self, url: str, width: int = 1280, height: int = 900, color_scheme: str = "light"
+        self,
+        url: str,
+        width: int = 1280,
+        height: int = 900,
+        color_scheme: str = "light",
+        script: str = "",
     ):
-        """A page in a window of that many pixels."""
+        """A page in a window of that many pixels, with a script of ours from the beginning; with
+        one it is not waited for."""
         context = self.chromium.new_context(
             viewport={"width": width, "height": height}, color_scheme=color_scheme
         )
@@ -94,6 +100,10 @@ class Browser:
         page.on("pageerror", lambda error: self._note(str(error)))
         page.on("console", lambda line: line.type == "error" and self._note(line.text))
         page.on("request", lambda request: self.requests.append(request.url))
+        if script:
+            page.add_init_script(script)
+            page.goto(url, wait_until="commit")
+            return page
         page.goto(url)
         page.wait_for_selector("#prompt textarea")
         return page

@@ -4,6 +4,7 @@ import base64
 import http.client
 import json
 import os
+import re
 import socket
 import time
 from pathlib import Path
@@ -58,6 +59,18 @@ def test_other_web_pages_are_refused(path: str, quick: FakeSite) -> None:
             assert not [name for name in headers if name.startswith("access-control")]
     status, _, _ = ask(quick, "GET", path, {"Origin": quick.url})
     assert status == 200
+
+
+def test_a_browser_keeps_what_never_changes(quick: FakeSite) -> None:
+    _, headers, page = ask(quick, "GET", "/")
+    assert "immutable" not in headers.get("cache-control", "")
+    script = re.search(rb"/assets/[\w-]+\.js", page)
+    assert script is not None
+    status, headers, _ = ask(quick, "GET", script[0].decode())
+    assert (status, headers["cache-control"]) == (200, "private, max-age=31536000, immutable")
+    status, headers, _ = ask(quick, "GET", "/assets/none.js")
+    assert status == 404
+    assert "immutable" not in headers.get("cache-control", "")
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -48,6 +48,10 @@ HEADERS: Mapping[str, str] = {
     ),
 }
 
+# Where files of gradio are whose names change with what is in them.
+UNCHANGING = "/assets/"
+YEAR = "private, max-age=31536000, immutable"
+
 
 class RefusedError(Exception):
     """Why a request goes no further."""
@@ -89,7 +93,10 @@ class AccessMiddleware:
                 return  # it makes no difference what the site has to say to half a request
             begun = True
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                if scope["path"].startswith(UNCHANGING) and message["status"] in (200, 304):
+                    headers["Cache-Control"] = YEAR
             await send(message)
 
         try:

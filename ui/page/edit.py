@@ -17,7 +17,7 @@ from ui.page.drawing_panel import VISITORS, DrawingPanel, build_buttons
 from ui.page.edit_board import MODES, board, told, told_mask
 from ui.page.edit_form import EditForm
 from ui.page.form import Form, label_of
-from ui.page.kept import keep, known
+from ui.page.kept import Kept
 from ui.page.markup import ON_CLICK, ON_DO
 from ui.page.originals import find, joined, kept, kept_mask, path_of
 from ui.page.start import lately
@@ -129,11 +129,10 @@ def build(service: Service, visitors: Visitors, draw: Form, pick: gr.HTML) -> Ed
     return editor
 
 
-def connect(editor: Editor, page: gr.Blocks, tabs: gr.Tabs, tab: gr.Tab) -> None:
+def connect(editor: Editor, browser: Kept, tabs: gr.Tabs, tab: gr.Tab) -> None:
     """Have choosing, finding, drawing and going back work."""
     _connect_choosing(editor, tabs, tab)
-    own = editor.form.own
-    keep(page, FORM, own, lambda values: known(own, values))
+    browser.add(FORM, editor.form.own)
     form, panel, view = editor.form, editor.panel, editor.view
     inputs = [editor.mask, editor.steps, editor.found_for, *form.controls]
 

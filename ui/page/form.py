@@ -124,8 +124,11 @@ class Form:
         ]
 
     def restored(self, values: Sequence[Any]) -> list[Any]:
-        """Return what the controls become to hold what a browser kept of them."""
-        prompt, models, *rest = values
+        """Return what the controls become to hold what a browser kept of them.
+
+        The prompt stays as it is: who types at once is not to lose it.
+        """
+        _, models, *rest = values
         models = [name for name in models if name in self.service.models]
         chosen = self.service.specs(models)
         fields: list[Any] = []
@@ -135,7 +138,7 @@ class Form:
         models = models or [self.service.default]
         *more, rerankers = rest[len(self.fields) :]
         known = [name for name in rerankers or () if name in self.service.rerankers]
-        return [prompt, models, *fields, *more, known or self.service.usual_rerankers]
+        return [gr.skip(), models, *fields, *more, known or self.service.usual_rerankers]
 
 
 def weights_of(lora: object) -> dict[str, float]:

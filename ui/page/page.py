@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,12 @@ from ui.page import compare, edit, gallery, in_memory, rank, settings_file, star
 from ui.page.batch import Batch, Visitors
 from ui.page.drawing_panel import SHOW_RESULTS, VISITORS, DrawingPanel, build_buttons
 from ui.page.form import Form, build_form, build_prompt, build_quick
-from ui.page.kept import keep, known
+from ui.page.kept import Kept
 from ui.page.markup import ON_CLICK, ON_DO
 from ui.page.theme import HEADER, SETTINGS_SWITCH, theme
 from ui.page.variations import nearby, varied
 from ui.page.view import Shown, View, build_view
-from ui.page.wiring import QUIET, complaint
+from ui.page.wiring import QUIET, UNSEEN, complaint
 from ui.service.queue import WAITING
 from ui.service.service import Service
 
@@ -32,6 +31,8 @@ HERE = Path(__file__).parent
 STYLES = (HERE / "page.css", HERE / "edit.css")
 SCRIPTS = tuple(HERE / name for name in ("page.js", "edit_store.js", "edit.js"))
 FORM = "salon-form"  # what a browser keeps of the form
+# The prompt comes back without asking the server: what is typed meanwhile would be lost.
+UNLESS_TYPED = "(kept, typed) => typed || (kept ?? [''])[0]"
 AT_FIRST = 6  # images of an example, for who has not seen any yet
 MOST_ROWS = 50  # of a prompt file
 # What gradio keeps are uploads: how often it clears them, and how old they get.
@@ -87,13 +88,14 @@ def build(service: Service) -> gr.Blocks:
                 compared, to_compare = compare.build(service, comparing, drawn.form, compare_tab)
             with gr.Tab("Rank", id="rank"):
                 to_rank = rank.build(service)
+        browser = Kept()
         for name, typed in (("salon-compare", to_compare), ("salon-rank", to_rank)):
-            keep(page, name, typed, partial(known, typed))
+            browser.add(name, typed)
         _connect_drawing(service, drawn)
-        edit.connect(edited, page, tabs, edit_tab)
+        edit.connect(edited, browser, tabs, edit_tab)
         for each in (drawn.view, edited.view, shown_before, compared):
             _connect_reusing(service, drawn, each, tabs)
-        _connect_loading(page, service, drawn)
+        _connect_loading(page, service, drawn, browser)
     return page
 
 
@@ -128,11 +130,8 @@ def _build_drawing(service: Service, visitors: Visitors) -> _Drawing:
             waiting = gr.HTML(js_on_load=ON_DO, elem_id="waiting")
             live = gr.HTML(elem_id="live")
             view = build_view(service, "draw")
-            start_screen = gr.HTML(
-                start.start(service, service.specs([])),
-                js_on_load=ON_DO + ON_CLICK,
-                elem_id="start",
-            )
+            # Filled once, when the page is opened: who clicks at once would miss what is put anew.
+            start_screen = gr.HTML(js_on_load=ON_DO + ON_CLICK, elem_id="start")
         with gr.Column(elem_id="settings", scale=0, min_width=320):
             form = build_form(service, prompt, quick, dice)
             memory = in_memory.build(service, form.models)
@@ -240,23 +239,27 @@ def _connect_reusing(service: Service, drawn: _Drawing, source: View, tabs: gr.T
         button.click(act, source.chosen, outputs, concurrency_limit=VISITORS, **source.of_chosen)
 
 
-def _connect_loading(page: gr.Blocks, service: Service, drawn: _Drawing) -> None:
+def _connect_loading(page: gr.Blocks, service: Service, drawn: _Drawing, browser: Kept) -> None:
     """Show a visitor who comes back what was typed, and what is in the making or was at last."""
+    form = drawn.form
+
+    def show(values: Any) -> list[str]:
+        chosen = values[1] if isinstance(values, list) and len(values) > 1 else []
+        return [start.start(service, service.specs(chosen)), in_memory.listed(service)]
 
     def resume(visitor: gr.Request) -> Iterator[list[Any]]:
         yield from _watched(drawn, visitor)
 
-    keep(page, FORM, drawn.form.controls, drawn.form.restored)
-    page.load(
-        lambda: start.start(service, service.specs([])), None, drawn.start, queue=False, **QUIET
-    )
-    page.load(lambda: in_memory.listed(service), None, drawn.memory, queue=False, **QUIET)
+    kept = browser.add(FORM, form.controls, form.restored)
+    page.load(None, [kept, form.prompt], form.prompt, js=UNLESS_TYPED, **UNSEEN)
+    page.load(show, kept, [drawn.start, drawn.memory], queue=False, **UNSEEN)
+    browser.connect(page)
     page.load(
         resume,
         None,
         [*drawn.panel.outputs, *drawn.view.outputs],
         concurrency_limit=VISITORS,
-        **QUIET,
+        **UNSEEN,
     )
 
 

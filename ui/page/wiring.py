@@ -9,6 +9,9 @@ from ui.page.markup import text
 # No spinner over what is shown, and nothing for other programs.
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
+# The same for what happens when the page is opened; gradio then looks after no component of it.
+UNSEEN: dict[str, Any] = {**QUIET, "show_progress_on": []}
+
 
 def complaint(error: Exception | str, seconds: float | None = None) -> gr.Error:
     """Return one line for the visitor; without `seconds` it stays until it is closed."""
