@@ -75,7 +75,7 @@ def _ranked(service: Service, paths: Sequence[str], prompt: str, client: str) ->
     names = [Path(path).name for path in paths]
     scores: list[UploadScore] = service.rerank(prompt, files, client, closely=True).future.result()
     scored = [place for place, each in enumerate(scores) if each.score is not None]
-    scored.sort(key=lambda place: -(scores[place].score or 0.0))
+    scored.sort(key=lambda place: _fit(scores[place]), reverse=True)
     lines = [
         f"{names[place]}: {each.failed}"
         for place, each in enumerate(scores)
@@ -88,6 +88,11 @@ def _ranked(service: Service, paths: Sequence[str], prompt: str, client: str) ->
     return paragraphs([f"{counted(len(scored), 'image')} for: {prompt}", *lines]), tiles(
         shown, "ranking"
     )
+
+
+def _fit(upload: UploadScore) -> tuple[float, float]:
+    """Return what images are sorted by: the number that is shown, then the score."""
+    return (-1.0 if upload.match is None else upload.match, upload.score or 0.0)
 
 
 def _tile(rank: int, name: str, image: Image.Image, upload: UploadScore) -> Tile:
