@@ -473,6 +473,8 @@ def test_comparing_two_settings(browser, quick) -> None:
     page.wait_for_selector("#compare-generate:visible")
     heads = ["Guidance 1", "Guidance 3", "Steps 2", "Steps 4", "Steps 6"]
     assert page.locator("#compare-best th").all_inner_texts() == heads
+    # No larger than three rows fit on the screen, however much there is beside.
+    assert page.locator("#compare-best img").first.bounding_box()["width"] < 200
     with page.expect_download() as download:
         page.click("#compare-heading a")
     assert Image.open(download.value.path()).height > 3 * 256
