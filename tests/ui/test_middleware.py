@@ -1,6 +1,7 @@
 """Who is let in: fault rows 26 to 29, against the whole site."""
 
 import base64
+import gzip
 import http.client
 import json
 import os
@@ -61,9 +62,12 @@ def test_other_web_pages_are_refused(path: str, quick: FakeSite) -> None:
     assert status == 200
 
 
-def test_a_browser_keeps_what_never_changes(quick: FakeSite) -> None:
+def test_the_page_is_compressed_and_what_never_changes_is_kept(quick: FakeSite) -> None:
     _, headers, page = ask(quick, "GET", "/")
     assert "immutable" not in headers.get("cache-control", "")
+    _, headers, small = ask(quick, "GET", "/", {"Accept-Encoding": "gzip, br"})
+    assert headers["content-encoding"] == "gzip"
+    assert gzip.decompress(small).count(b"window.salon = ") == page.count(b"window.salon = ") == 1
     script = re.search(rb"/assets/[\w-]+\.js", page)
     assert script is not None
     status, headers, _ = ask(quick, "GET", script[0].decode())

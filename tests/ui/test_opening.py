@@ -39,6 +39,19 @@ def test_what_is_typed_at_once_is_kept_over_what_was_typed_before(browser, quick
     )
 
 
+def test_a_prompt_is_typed_before_the_page_is_there(browser, quick) -> None:
+    page = browser.open(quick.url, script=COUNT)
+    page.wait_for_selector("#early textarea")
+    for letter in "a fox":
+        page.keyboard.type(letter)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#draw-heading >> text=a fox")
+    page.wait_for_selector("#draw-best .tile img")
+    assert page.input_value("#prompt textarea") == "a fox"
+    assert page.locator("#early").count() == 0
+    assert page.evaluate("document.activeElement.closest('#prompt') !== null")
+
+
 def test_settings_come_back_whatever_is_typed_meanwhile(browser, quick) -> None:
     page = browser.open(quick.url, script=COUNT)
     page.wait_for_selector("#start .start")

@@ -18,6 +18,7 @@ from ui.page import compare, edit, gallery, in_memory, rank, settings_file, star
 from ui.page.batch import Batch, Visitors
 from ui.page.drawing_panel import SHOW_RESULTS, VISITORS, DrawingPanel, build_buttons
 from ui.page.form import Form, build_form, build_prompt, build_quick
+from ui.page.head import WithHead
 from ui.page.kept import Kept
 from ui.page.markup import ON_CLICK, ON_DO
 from ui.page.theme import HEADER, SETTINGS_SWITCH, theme
@@ -29,7 +30,7 @@ from ui.service.service import Service
 
 HERE = Path(__file__).parent
 STYLES = (HERE / "page.css", HERE / "edit.css")
-SCRIPTS = tuple(HERE / name for name in ("page.js", "edit_store.js", "edit.js"))
+SCRIPTS = tuple(HERE / name for name in ("page.js", "early.js", "edit_store.js", "edit.js"))
 FORM = "salon-form"  # what a browser keeps of the form
 # The prompt comes back without asking the server: what is typed meanwhile would be lost.
 UNLESS_TYPED = "(kept, typed) => typed || (kept ?? [''])[0]"
@@ -67,8 +68,9 @@ def mount(app: FastAPI, service: Service) -> None:
         enable_monitoring=False,
         theme=theme(),
         css_paths=list(STYLES),
-        head="".join(f"<script>{path.read_text(encoding='utf-8')}</script>" for path in SCRIPTS),
     )
+    scripts = [f"<script>{path.read_text(encoding='utf-8')}</script>" for path in SCRIPTS]
+    app.add_middleware(WithHead, html="".join(scripts))
 
 
 def build(service: Service) -> gr.Blocks:
