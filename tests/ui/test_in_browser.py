@@ -637,6 +637,9 @@ def test_phone_width(scheme: str, browser, quick) -> None:
     for name in ("Draw", "Edit", "Gallery", "Rank", "Compare"):
         tab(page, name)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page = browser.open(quick.url, width=390, height=844)  # somebody else's
+    page.wait_for_selector("#start .tile img")
+    assert page.locator("#start .tile img").first.bounding_box()["width"] < 390 / 2
 
 
 def test_many_images_of_the_gallery_at_once(browser, quick) -> None:
