@@ -24,7 +24,7 @@
     field.placeholder = props.placeholder;
     field.setAttribute('aria-label', props.label);
     field.addEventListener('compositionstart', () => { composing = true; });
-    field.addEventListener('compositionend', () => { composing = false; });
+    field.addEventListener('compositionend', () => { composing = false; handOver(); });
     field.addEventListener('keydown', (event) => {
       if (event.key !== 'Enter' || event.shiftKey || composing) return;
       event.preventDefault();
