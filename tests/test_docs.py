@@ -211,13 +211,11 @@ def test_the_examples_work(
     capsys: pytest.CaptureFixture[str],
     tiny_diffusion_folder: Path,
     tiny_clip_folder: Path,
-    tiny_unclip_folder: Path,
 ) -> None:
     (tmp_path / "prompts").symlink_to(ROOT / "prompts")
     monkeypatch.chdir(tmp_path)
     folders = {
         "MODEL_FOLDER": str(tiny_diffusion_folder),
-        "UNCLIP_FOLDER": str(tiny_unclip_folder),  # before what its name ends with
         "CLIP_FOLDER": str(tiny_clip_folder),
     }
     with ExitStack() as stack:

@@ -1,6 +1,7 @@
 """What the committed files do: for other tools, for a person with a picture, for a prompt."""
 
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -11,22 +12,28 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from gen.cli import main
 from pipelines import families
 from pipelines.diffusion.pipeline import LatentDiffusion
+from pipelines.drafts import to_image
+from pipelines.loading import LoadOptions
 from pipelines.segmentation.models import SHIPPED
 from pipelines.segmentation.named import Small
+from pipelines.unclip.image_prompt import ImagePrompt
+from pipelines.unclip.pipeline import Unclip
 from rerank import Reranker
 from rerank.model.specs import SPECS as JURIES
+from train.evaluate import STICKERS
 from train.masks import measure
 from train.stickers.judge import judge
 from train.stickers.masks import LESSON
 from train.stickers.prompts import read_prompts
 from train.stickers.renderer import render
-from train.stickers.scene import Placed, Scene
+from train.stickers.scene import Placed, Scene, draw_scene
 from train.stickers.vocabulary import Thing
+from train.unclip_quality import drawn_of, kept_things, prior_gain
 
 pytestmark = pytest.mark.slow
 
@@ -164,3 +171,33 @@ def test_what_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture
     words = ["a cat", "--init-image", str(photo), "--mask-text", "the rocket"]
     assert main([*words, "-o", str(tmp_path / "out")]) == 2
     assert "nothing of the rocket is found" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def unclip() -> Unclip:
+    return Unclip.load(families.find("stickers-unclip"), LoadOptions(device="cpu"))
+
+
+def test_embeddings_are_those_of_the_reranker(unclip: Unclip) -> None:
+    images = STICKERS.source().render([draw_scene(random.Random(3))])
+    clip, processor = CLIPModel.from_pretrained(JURY), CLIPImageProcessorPil.from_pretrained(JURY)
+    pixels = processor(to_image(images[0]), return_tensors="pt").pixel_values
+    with torch.inference_mode():
+        expected = clip.get_image_features(pixels).pooler_output
+    assert (unclip.embed([to_image(images[0])]) - expected).abs().max() < 1e-5
+
+
+def test_the_prior_is_nearer_to_images_than_the_text_is(unclip: Unclip) -> None:
+    source, rng = STICKERS.source(), random.Random(5)
+    scenes = [source.draw(rng) for _ in range(16)]
+    captions = [source.caption(scene, rng) for scene in scenes]
+    gain = prior_gain(unclip, captions, [to_image(each) for each in source.render(scenes)])
+    assert gain.prior > gain.text + 0.05
+
+
+def test_variations_show_the_same_things(unclip: Unclip) -> None:
+    source, rng = STICKERS.source(), random.Random(6)
+    scenes = [source.draw(rng) for _ in range(8)]
+    images = [ImagePrompt((to_image(each),)) for each in source.render(scenes)]
+    same, _ = kept_things(STICKERS, scenes, drawn_of(unclip, images))
+    assert sum(same) >= 4

@@ -16,7 +16,7 @@ from pipelines.checkpoints.headers import check_suffix
 
 CHECKPOINTS = Path(__file__).parent
 # What ships with Salon; the first is what draws if no model is named.
-SHIPPED = {name: CHECKPOINTS / name for name in ("stickers", "stickers-dalle")}
+SHIPPED = {name: CHECKPOINTS / name for name in ("stickers", "stickers-dalle", "stickers-unclip")}
 
 
 HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")

@@ -214,7 +214,7 @@ class Unclip:
             ]
         if self._latent_rgb is None:
             channels = self.vae.config.latent_channels
-            stored = decoding.read_latent_rgb(self.spec.folder / "vae", channels)
+            stored = decoding.read_latent_rgb(self.spec.part("vae"), channels)
             fitted = decoding.fit_latent_rgb(self.vae, self.device) if stored is None else stored
             self._latent_rgb = fitted
         return self._latent_rgb.images(latents, size)

@@ -7,12 +7,14 @@ import urllib.request
 from typing import Any
 
 import fake_models
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
 from gen import metadata
 from gen.run_folder import originals
+from gen.settings.request import Request
 
 openai = pytest.importorskip("openai", reason="openai is not installed")
 pytestmark = pytest.mark.slow
@@ -117,6 +119,48 @@ def test_variations(client: Any) -> None:
     assert request.strength == 0.6
     with pytest.raises(openai.BadRequestError, match="prompt"):
         client.images.create_variation(image=png(PHOTO))
+
+
+OF_EMBEDDINGS = {
+    "model": "stickers-unclip",
+    "prompt": "two fish",
+    "seed": "3",
+    "steps": "2",
+    "candidates": "2",
+    "response_format": "b64_json",
+}
+
+
+def varied(site: Any, other: Image.Image | None = None, **fields: str) -> httpx.Response:
+    """What a form with one image or two comes to."""
+    files = {"image": png(PHOTO)} | ({} if other is None else {"mix_with": png(other)})
+    data = {**OF_EMBEDDINGS, **fields}
+    return httpx.post(f"{site.url}/v1/images/variations", files=files, data=data, timeout=120)
+
+
+def request_of(answer: httpx.Response) -> Request:
+    [picture] = answer.json()["data"]
+    image = Image.open(io.BytesIO(base64.b64decode(picture["b64_json"])))
+    return metadata.read_image(image).request
+
+
+def test_a_mix_and_a_change_by_words(site: Any) -> None:
+    other = fake_models.picture("another", 2)
+    mixed = request_of(varied(site, other, mix_at="0.3"))
+    assert (mixed.model, mixed.prompt, mixed.mix_at) == ("stickers-unclip", "two fish", 0.3)
+    assert mixed.mix_with_hash is not None
+    assert mixed.mix_with_hash != mixed.image_prompt_hash
+    changed = request_of(varied(site, toward="a cat", away_from="a panda"))
+    assert (changed.toward, changed.away_from, changed.mix_with) == ("a cat", "a panda", None)
+
+    for refused, named in (
+        (varied(site, other, model="stickers-dalle"), "mix_with"),
+        (varied(site, other, toward="a cat"), "mix and toward"),
+        (varied(site, mix_at="0.3"), "mix_at"),
+        (varied(site, prompt=""), "prompt"),
+    ):
+        assert refused.status_code == 400
+        assert named in refused.json()["error"]["message"]
 
 
 def png_of(picture: Any) -> tuple[str, bytes]:

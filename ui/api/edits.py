@@ -27,7 +27,7 @@ from ui.service.service import Service
 MOST_FIELDS = 100
 STRENGTH_OF_VARIATIONS = 0.6
 TRUTHS = {"true": True, "false": False}
-FILES = ("image", "image[]", "mask")
+FILES = ("image", "image[]", "mask", "mix_with")
 FORM = {
     "requestBody": {
         "required": True,
@@ -39,6 +39,7 @@ FORM = {
                     "properties": {
                         "image": {"type": "string", "format": "binary"},
                         "mask": {"type": "string", "format": "binary"},
+                        "mix_with": {"type": "string", "format": "binary"},
                         "prompt": {"type": "string"},
                     },
                 }
@@ -110,19 +111,33 @@ def _parse(
         if not varied:
             values.setdefault("strength", strength)
         if not fields.get("prompt", "").strip():
-            values["prompt"] = service.reader.read(_prompt_of, image)
+            shown = [image, files["mix_with"]] if "mix_with" in files else [image]
+            said = [service.reader.read(_prompt_of, each) for each in shown]
+            values["prompt"] = " and ".join(dict.fromkeys(said))
     try:
         body = Edit.model_validate(values, strict=False)
     except ValidationError as error:
         first = error.errors()[0]
         param = str(first["loc"][0]) if first["loc"] else "body"
         raise ParameterError(param, f"{param}: {first['msg']}") from error
-    suffix = SUFFIX_OF_FORMAT[format_of(image, service.reader).lower()]
-    kept = keep(service.folder.path, image, suffix)
-    paths = {"image_prompt" if varied else "init_image": kept}
+    taken = {"image_prompt" if varied else "init_image": image}
+    if "mix_with" in files:
+        if not varied:
+            raise ParameterError(
+                "mix_with",
+                "mix_with: for variations, by a model that has image_prompt among its settings",
+            )
+        taken["mix_with"] = files["mix_with"]
+    paths = {name: _kept(service, data) for name, data in taken.items()}
     if mask is not None:
         paths["mask"] = keep(service.folder.path, mask, SUFFIX_OF_FORMAT["png"])
     return parse(service, body), paths
+
+
+def _kept(service: Service, image: bytes) -> Path:
+    """Return where an image is kept, by its hash."""
+    suffix = SUFFIX_OF_FORMAT[format_of(image, service.reader).lower()]
+    return keep(service.folder.path, image, suffix)
 
 
 def _draws_from_images(service: Service, model: str | None) -> bool:
