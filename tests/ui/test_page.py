@@ -58,16 +58,10 @@ def test_every_setting_of_a_model_has_a_field_with_its_default(service: Service)
     spec = models.shipped()[DEFAULT_MODEL]
     present = [each for each in models.shipped().values() if each.folder.is_dir()]
     fields = controls(service)
-    # A visitor has no business with this machine's files.
-    of_files = {
-        "init_image",
-        "mask",
-        "mask_model",
-        "embedding",
-        "lora",
-        "lora_dir",
-    }  # LoRAs have sliders
-    with_an_image = {*EDITS, "init_image_hash", "mask_hash"}
+    # A visitor has no business with this machine's files; LoRAs have sliders.
+    of_files = {name for name, each in SETTINGS.items() if each.local} - {"vae"}  # of its owner
+    recorded = {name for name, each in SETTINGS.items() if not each.asked}
+    with_an_image = {*EDITS, *recorded}
     taken = {name for each in present for name in each.settings} - of_files - with_an_image
     whole = {"prompt", "model", "seed", "candidates", "top_k", "search", "budget", "upscale"}
     assert fields.keys() == whole | taken

@@ -135,8 +135,8 @@ def test_no_file_of_this_machine_is_offered_or_taken(whole: FakeSite) -> None:
     assert not LOCAL & set(offered(families.shipped().values()))
     schemas = json.dumps(ask(whole, "/openapi.json"))
     for name in LOCAL:
-        # img2img of the web UI has a field for a mask that is sent, not for a file of this machine.
-        assert name == "mask" or f'"{name}"' not in schemas
+        # A mask and a second image are sent; neither field is for a file of this machine.
+        assert name in ("mask", "mix_with") or f'"{name}"' not in schemas
         asked = {"prompt": "a panda", "candidates": 1, name: some(SETTINGS[name])}
         try:
             [image] = ask(whole, "/v1/images/generations", asked)["data"]
