@@ -2,9 +2,11 @@
 
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from accelerate.state import AcceleratorState
 from diffusers import PriorTransformer
 
 from pipelines.checkpoints import places
@@ -49,6 +51,15 @@ def test_the_judge_reads_scenes_from_images() -> None:
     assert not all(unclip_quality.kept_things(STICKERS, scenes, others)[0])
 
 
+@pytest.fixture
+def fresh_accelerator() -> Iterator[None]:
+    """Each training of a process must have the precision of the first."""
+    AcceleratorState._reset_state()
+    yield
+    AcceleratorState._reset_state()
+
+
+@pytest.mark.usefixtures("fresh_accelerator")
 def test_both_are_trained_by_commands_and_ship(tmp_path: Path) -> None:
     run = tmp_path / "run"
     for network in ("prior", "unclip-decoder"):
