@@ -58,7 +58,7 @@ assert keywords(generate)["sparkle"].kind is float
 # a setting of each model of the family, and of no other
 from pipelines import families
 takes = {spec.kind: "sparkle" in spec.settings for spec in families.shipped().values()}
-assert takes == {"latent_diffusion": True, "dalle": False}, takes
+assert takes == {"latent_diffusion": True, "dalle": False, "unclip": False}, takes
 
 # the schema of the HTTP API
 from ui.api.body import setting_fields
