@@ -12,16 +12,12 @@ from typing import TYPE_CHECKING
 from pipelines.runtime.limits import wait_politely
 from pipelines.runtime.terminal import Parser, above_zero, complain, is_full, prepare_streams, write
 from train import flags
-from train.configs import CONFIGS, Config
+from train.configs import CONFIGS
 from train.loop import Schedule, Task, train
 from train.shipping import SHIPPED
 
 if TYPE_CHECKING:
-    import torch
-
     from pipelines.diffusion.pipeline import LatentDiffusion
-    from train.dalle import DalleTask
-    from train.diffusion import DiffusionTask
 
 DESCRIPTION = """\
 Make the shipped weights, or such weights of your own, step by step: atlas, tokenizer, the networks,
@@ -255,9 +251,10 @@ def _start(arguments: argparse.Namespace) -> None:
 def _drawn(arguments: argparse.Namespace) -> None:
     from train.loop import load_averaged
     from train.stickers.drawn import draw
+    from train.tasks import dalle, diffusion
 
     run, network = arguments.run, arguments.network
-    make = _diffusion if network == "diffusion" else _dalle
+    make = diffusion if network == "diffusion" else dalle
     task = load_averaged(make(CONFIGS[arguments.config], run), run / network)
     path = run / f"drawn-{network}.safetensors"
     write(str(draw(task.draw, path, arguments.number)))
@@ -279,6 +276,7 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 def _network(arguments: argparse.Namespace) -> None:
     from pipelines.runtime.cpu import use_threads
+    from train.tasks import TASKS
 
     use_threads(arguments.threads)
     config = CONFIGS[arguments.config]
@@ -303,131 +301,3 @@ def _with_budget(schedule: Schedule, minutes: float | None, steps: int | None) -
     if minutes is None and steps is None:
         return schedule
     return replace(schedule, minutes=minutes, steps=steps)
-
-
-def _autoencoder(config: Config, run: Path) -> Task:
-    from train.autoencoder import AutoencoderTask
-
-    return AutoencoderTask(config.autoencoder)
-
-
-def _clip(config: Config, run: Path) -> Task:
-    from transformers import CLIPTokenizer
-
-    from train.clip import ClipTask
-    from train.clip_words import load_words_task
-    from train.stickers.drawn import load
-
-    if config.clip.taught:
-        _trained(run, "clip/weights")
-        return load_words_task(config.clip, run)
-    tokenizer = CLIPTokenizer.from_pretrained(_trained(run, "tokenizer"))
-    drawn = load(sorted(run.glob("drawn-*.safetensors")))
-    return ClipTask(config.clip, tokenizer, drawn, _decoders(config, run))
-
-
-def _decoders(config: Config, run: Path) -> list[Callable[[torch.Tensor], torch.Tensor]]:
-    """Return what makes images again, of the run's autoencoders, where CLIP learns from that."""
-    if config.clip.again_share == 0:
-        return []
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
-    from pipelines.dalle.networks import load_dvae
-    from train.evaluate import through_codes, through_latents
-
-    vae = AutoencoderKL.from_pretrained(_trained(run, "autoencoder/weights")).eval()
-    dvae = load_dvae(_trained(run, "dvae/weights")).eval()
-    return [through_latents(vae), through_codes(dvae)]
-
-
-def _diffusion(config: Config, run: Path) -> DiffusionTask:
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from transformers import CLIPModel, CLIPTokenizer
-
-    from train.diffusion import DiffusionTask
-
-    vae = AutoencoderKL.from_pretrained(_trained(run, "autoencoder/weights"))
-    clip = CLIPModel.from_pretrained(_trained(run, "clip/weights"))
-    tokenizer = CLIPTokenizer.from_pretrained(_trained(run, "tokenizer"))
-    cache = run / "latents.safetensors"
-    return DiffusionTask(config.diffusion, vae, clip.text_model, tokenizer, cache)
-
-
-def _dvae(config: Config, run: Path) -> Task:
-    from train.dvae import DvaeTask
-
-    return DvaeTask(config.dvae)
-
-
-def _dalle(config: Config, run: Path) -> DalleTask:
-    from transformers import CLIPModel, CLIPTokenizer
-
-    from pipelines.dalle.networks import load_dvae
-    from train.dalle import DalleTask
-
-    dvae = load_dvae(_trained(run, "dvae/weights"))
-    clip = CLIPModel.from_pretrained(_trained(run, "clip/weights"))
-    tokenizer = CLIPTokenizer.from_pretrained(_trained(run, "tokenizer"))
-    return DalleTask(config.dalle, dvae, clip.text_model, tokenizer, run / "codes.safetensors")
-
-
-def _masks(config: Config, run: Path) -> Task:
-    from train.masks import MasksTask, shipped_autoencoders
-    from train.stickers.masks import LESSON
-
-    return MasksTask(LESSON, config.masks, list(shipped_autoencoders().values()))
-
-
-def _prior(config: Config, run: Path) -> Task:
-    from transformers import CLIPModel, CLIPTokenizer
-
-    from train.shipping import CLIP
-    from train.stickers.source import source
-    from train.unclip import PriorTask
-
-    clip, tokenizer = CLIPModel.from_pretrained(CLIP), CLIPTokenizer.from_pretrained(CLIP)
-    learnt = source(config.unclip_free)
-    return PriorTask(config.prior, learnt, clip, tokenizer, run / "embeddings")
-
-
-def _unclip_decoder(config: Config, run: Path) -> Task:
-    import torch
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
-
-    from pipelines.families import DEFAULT_MODEL, find
-    from train.shipping import CLIP
-    from train.stickers.source import source
-    from train.unclip import UnclipDecoderTask
-
-    model = find(DEFAULT_MODEL).folder
-    return UnclipDecoderTask(
-        config.unclip_decoder,
-        source(config.unclip_free),
-        AutoencoderKL.from_pretrained(model / "vae", torch_dtype=torch.float32),
-        CLIPModel.from_pretrained(CLIP),
-        CLIPTextModel.from_pretrained(model / "text_encoder"),
-        CLIPTokenizer.from_pretrained(model / "tokenizer"),
-        UNet2DConditionModel.from_pretrained(model / "unet", torch_dtype=torch.float32),
-        run / "pairs",
-    )
-
-
-def _trained(run: Path, part: str) -> Path:
-    folder = run / part
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is missing: run salon-train {part.split('/')[0]} first")
-    return folder
-
-
-TASKS: dict[str, tuple[Callable[[Config], Schedule], Callable[[Config, Path], Task]]] = {
-    "autoencoder": (lambda config: config.autoencoder_schedule, _autoencoder),
-    "clip": (lambda config: config.clip_schedule, _clip),
-    "diffusion": (lambda config: config.diffusion_schedule, _diffusion),
-    "dvae": (lambda config: config.dvae_schedule, _dvae),
-    "dalle": (lambda config: config.dalle_schedule, _dalle),
-    "masks": (lambda config: config.masks_schedule, _masks),
-    "prior": (lambda config: config.prior_schedule, _prior),
-    "unclip-decoder": (lambda config: config.unclip_decoder_schedule, _unclip_decoder),
-}
