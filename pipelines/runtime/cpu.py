@@ -61,8 +61,11 @@ def linear(
 ) -> torch.Tensor:
     """Compute `functional.linear` of (…, in) and (out, in); in float32 on a CPU the fastest way.
 
-    Under autocast it is PyTorch's own: that computes in half precision.
+    Under autocast it is PyTorch's own, which computes in half precision, and in code that is
+    compiled, since the compiler has ways of its own.
     """
+    if torch.compiler.is_compiling():
+        return functional.linear(input, weight, bias)
     if not input.is_cpu or not input.dtype == weight.dtype == torch.float32:
         return functional.linear(input, weight, bias)
     if torch.is_autocast_enabled("cpu"):

@@ -54,6 +54,25 @@ def test_autocast_computes_in_half_precision(monkeypatch: pytest.MonkeyPatch) ->
         y.float().sum().backward()
 
 
+def test_code_that_is_compiled_leaves_linear_to_the_compiler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cpu, "mkl_is_held_back", lambda: True)  # whose way cannot be compiled
+    network = nn.Sequential(nn.Linear(8, 4))
+    speed_up([network])
+    x = torch.randn(5, 8)
+    seen: list[str] = []
+
+    def keep(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
+        seen.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    compiled = torch.compile(network, backend=keep, fullgraph=True)
+    torch.testing.assert_close(compiled(x), network(x))
+    assert any("linear" in each for each in seen)
+    assert not any("mkldnn" in each for each in seen)
+
+
 def test_rows_that_do_not_lie_together() -> None:
     layer = nn.Linear(8, 6)
     speed_up([layer])
