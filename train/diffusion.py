@@ -296,10 +296,15 @@ class LatentPool:
 
     def sample(self, indices: list[int], rng: random.Random) -> torch.Tensor:
         """Return a draw from each posterior, scaled."""
-        mean, log_variance = self.moments[indices].float().chunk(2, dim=1)
-        generator = torch.Generator().manual_seed(rng.getrandbits(63))
-        noise = torch.randn(mean.shape, generator=generator)
-        return (mean + (0.5 * log_variance).exp() * noise) * self.scaling
+        return draw_latents(self.moments[indices].float(), self.scaling, rng)
+
+
+def draw_latents(moments: torch.Tensor, scaling: float, rng: random.Random) -> torch.Tensor:
+    """Return a draw (B, C, h, w) from posteriors with moments (B, 2C, h, w), scaled."""
+    mean, log_variance = moments.chunk(2, dim=1)
+    generator = torch.Generator().manual_seed(rng.getrandbits(63))
+    noise = torch.randn(mean.shape, generator=generator)
+    return (mean + (0.5 * log_variance).exp() * noise) * scaling
 
 
 def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> torch.Tensor:

@@ -27,7 +27,7 @@ from pipelines.unclip.image_tokens import ImageTokens
 from train.autoencoder import to_bytes, to_range
 from train.clip import pixel_values
 from train.dalle import fingerprint, tokenize
-from train.diffusion import SCHEDULER, DiffusionConfig, DiffusionTask
+from train.diffusion import SCHEDULER, DiffusionConfig, DiffusionTask, draw_latents
 from train.loop import Task
 from train.pool import Pool, Source
 from train.sheets import tile
@@ -165,7 +165,7 @@ class PriorTask(Task):
         return tile(nearest, columns=12, captions=captions)
 
     def save(self, folder: Path) -> None:
-        """Write the prior, its scheduler, and the towers of CLIP that it was trained with."""
+        """Write the prior and its scheduler."""
         self.prior.save_pretrained(folder / "prior")
         UnCLIPScheduler.from_config(PRIOR_SCHEDULER).save_config(folder / "prior_scheduler")
 
@@ -232,12 +232,7 @@ class UnclipDecoderTask(DiffusionTask):
         scenes, moments, embeddings = self._sample(rng, size, device)
         said = self.source.captions(scenes, rng, self.config.drop_captions)
         tokens, _ = tokenize(self.tokenizer, said)
-        mean, log_variance = moments.chunk(2, dim=1)
-        noise = torch.randn(
-            mean.shape, generator=torch.Generator().manual_seed(rng.getrandbits(63))
-        )
-        vae = self.frozen[0]
-        latents = (mean + (0.5 * log_variance).exp() * noise) * vae.config.scaling_factor
+        latents = draw_latents(moments, self.frozen[0].config.scaling_factor, rng)
         kept = [[float(rng.random() >= self.own.drop_embeddings)] for _ in range(size)]
         embeddings = embeddings * torch.tensor(kept)
         return DecoderBatch(latents.to(device), tokens.to(device), embeddings.to(device))

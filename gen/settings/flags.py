@@ -279,7 +279,8 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--compile",
         action="store_true",
-        help="let torch.compile spend minutes on the first image to draw later ones faster",
+        help="let torch.compile spend minutes on the first image to draw later ones faster; on a "
+        "CPU it may be slower",
     )
     group.add_argument(
         "--batch-size",

@@ -149,7 +149,7 @@ def with_facts(spec: Spec, place: Place) -> Spec:
         spec = replace(
             spec,
             upsampler=own if upsampler is None else _beside(place.path, "upsampler", upsampler),
-            shared=shared_parts(place.path),
+            shared=_shared(place.path, shared),
             **facts,
         )
     elif (place.path / UPSAMPLER).is_dir():
@@ -170,7 +170,10 @@ def shared_parts(folder: Path) -> dict[str, Path]:
     Raises WeightsError for a place that is none.
     """
     path = folder / FACTS
-    shared = read_config(path, Facts).get("shared", {}) if path.is_file() else {}
+    return _shared(folder, read_config(path, Facts).get("shared", {}) if path.is_file() else {})
+
+
+def _shared(folder: Path, shared: Mapping[str, str]) -> dict[str, Path]:
     return {name: _beside(folder, name, named) for name, named in shared.items()}
 
 

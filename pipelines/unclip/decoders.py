@@ -28,7 +28,17 @@ class Texts:
         return [self.negative] * number * guided + [self.prompt] * number
 
 
-class ProjectedDecoder:
+class TakesEmbeddings:
+    """What decoders have in common that take embeddings as they are."""
+
+    def prepare(
+        self, embeddings: torch.Tensor, generators: Sequence[torch.Generator]
+    ) -> torch.Tensor:
+        """Return embeddings (N, D) as they are."""
+        return embeddings
+
+
+class ProjectedDecoder(TakesEmbeddings):
     """Karlo's: the embedding is added to the timestep's, and is four tokens before the text's.
 
     Ramesh et al., §2.1. What guidance compares with has been learned.
@@ -36,12 +46,6 @@ class ProjectedDecoder:
 
     def __init__(self, text_proj: UnCLIPTextProjModel) -> None:
         self.text_proj = text_proj
-
-    def prepare(
-        self, embeddings: torch.Tensor, generators: Sequence[torch.Generator]
-    ) -> torch.Tensor:
-        """Return embeddings (N, D) as they are."""
-        return embeddings
 
     def inputs(self, told: torch.Tensor, texts: Texts | None, *, guided: bool) -> dict[str, Any]:
         """Return what the UNet takes beside latents and timestep, for N or 2N rows."""
@@ -58,7 +62,7 @@ class ProjectedDecoder:
         return {"encoder_hidden_states": hidden, "class_labels": added, "attention_mask": present}
 
 
-class ProjectingDecoder:
+class ProjectingDecoder(TakesEmbeddings):
     """Kandinsky's: the UNet projects the embedding, and the text if it reads one, itself.
 
     `negative` (1, D) is what guidance compares with: the embedding of an image of nothing.
@@ -67,12 +71,6 @@ class ProjectingDecoder:
     def __init__(self, negative: torch.Tensor, *, adds_text: bool) -> None:
         self.negative = negative
         self.adds_text = adds_text  # whether the text's embedding is added to the timestep's
-
-    def prepare(
-        self, embeddings: torch.Tensor, generators: Sequence[torch.Generator]
-    ) -> torch.Tensor:
-        """Return embeddings (N, D) as they are."""
-        return embeddings
 
     def inputs(self, told: torch.Tensor, texts: Texts | None, *, guided: bool) -> dict[str, Any]:
         """Return what the UNet takes beside latents and timestep, for N or 2N rows."""
@@ -90,7 +88,7 @@ class ProjectingDecoder:
         return {"encoder_hidden_states": hidden, "added_cond_kwargs": added}
 
 
-class TokensDecoder:
+class TokensDecoder(TakesEmbeddings):
     """Ours: the embedding is tokens before the text's, and the UNet is one that draws by text.
 
     Ramesh et al., §2.1. Guidance compares with no image.
@@ -98,12 +96,6 @@ class TokensDecoder:
 
     def __init__(self, image_tokens: ImageTokens) -> None:
         self.image_tokens = image_tokens
-
-    def prepare(
-        self, embeddings: torch.Tensor, generators: Sequence[torch.Generator]
-    ) -> torch.Tensor:
-        """Return embeddings (N, D) as they are."""
-        return embeddings
 
     def inputs(self, told: torch.Tensor, texts: Texts | None, *, guided: bool) -> dict[str, Any]:
         """Return what the UNet takes beside latents and timestep, for N or 2N rows."""

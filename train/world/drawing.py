@@ -19,7 +19,7 @@ from pipelines.dalle.dvae import DiscreteVae
 from pipelines.dalle.masks import Mask
 from train.autoencoder import to_range
 from train.dalle import DalleBatch, DalleRecipe, DalleTask, fingerprint, tokenize
-from train.diffusion import DiffusionBatch, DiffusionConfig, DiffusionTask
+from train.diffusion import DiffusionBatch, DiffusionConfig, DiffusionTask, draw_latents
 from train.diffusion import tokenize as fill_up
 from train.pool import Pool
 from train.sheets import tile
@@ -56,11 +56,7 @@ class WorldDiffusionTask(DiffusionTask):
         scenes, moments = self.moments.sample(rng, size)
         said = self.source.captions(scenes, rng, self.config.drop_captions)
         tokens = fill_up(self.tokenizer, said)
-        mean, log_variance = moments.float().chunk(2, dim=1)
-        noise = torch.randn(
-            mean.shape, generator=torch.Generator().manual_seed(rng.getrandbits(63))
-        )
-        latents = (mean + (0.5 * log_variance).exp() * noise) * vae.config.scaling_factor
+        latents = draw_latents(moments.float(), vae.config.scaling_factor, rng)
         return DiffusionBatch(latents.to(device), tokens.to(device))
 
     def _moments(self, images: torch.Tensor) -> torch.Tensor:
