@@ -51,7 +51,13 @@ def varied(request: Request) -> Request:
     path = Path(request.variations_of).expanduser()
     if not path.is_file():
         raise InputError(f"variations_of {request.variations_of}: no such file")
-    made = metadata.read(path).request
+    try:
+        made = metadata.read(path).request
+    except InputError as error:
+        raise InputError(
+            f"variations_of {error}: -m stickers-unclip, and other models that draw from image "
+            "embeddings, vary any image"
+        ) from error
     if made.seed is None:
         raise InputError(f"{path} does not say its seed")
     own = ("prompt", "template", "seed", "candidates", "top_k", "base_seed")

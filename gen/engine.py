@@ -8,10 +8,10 @@ and the networks are imported when they are first needed.
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from gen import editing, finding, scoring
+from gen import editing, finding, image_prompts, scoring
 from gen.drafting import Drafting, finished_drafts
 from gen.events import Cancel, Finished, Note, Progress, Watch, ignore_events
 from gen.foreseen import dropped
@@ -138,6 +138,11 @@ class _PromptRun:
             self.drawing = None  # a search asks its scorer all the time, and this one is ours
         self.is_scored_elsewhere = self.drawing is not None and self.engine.scorer is None
 
+    @cached_property
+    def scorer(self) -> Any:
+        """What scores this prompt's images; None if nothing does."""
+        return image_prompts.judged_by(self.engine.load_scorer(self.watch), self.plan.request)
+
     def missing(self) -> list[Candidate]:
         """Return the candidates still to be made, or to be made whole; of a search all or none."""
         whole = {seed for seed, r in self.job.results.items() if r.unfinished is None}
@@ -167,17 +172,9 @@ class _PromptRun:
         batch_size = self.engine.batch_size
         how = Drafting(batch_size, self._tell_progress, self.watch, self.cancel, turn, upscaler)
         if self.plan.schedules:
-            scorer = self.engine.load_scorer(self.watch)
-            drafts = found_drafts(
-                pipeline,
-                spec,
-                scorer,
-                self.plan,
-                self.job,
-                partial(self._note_look, spec),
-                self.candidates,
-                how,
-            )
+            note = partial(self._note_look, spec)
+            of = pipeline, spec, self.scorer, self.plan, self.job
+            drafts = found_drafts(*of, note, self.candidates, how)
         else:
             early = on_cpu and not self.engine._has_drawn
             drafts = finished_drafts(pipeline, candidates, how, early=early)
@@ -260,14 +257,13 @@ class _PromptRun:
                 result.score, result.scores = scores[result.seed]
             self._take_scores(results)
             return
-        scorer = self.engine.load_scorer(self.watch) if results else None
-        if scorer is None:
+        if not results or self.scorer is None:
             return
         if pixels is None:
             there = [(result, image) for result in results if (image := result.open()) is not None]
             results, pixels = [result for result, _ in there], [image for _, image in there]
         boxes = [editing.masked_box(self.candidates[result.seed]) for result in results]
-        scoring.score(scorer, self.plan.words, results, pixels, boxes)
+        scoring.score(self.scorer, self.plan.words, results, pixels, boxes)
         self._take_scores(results)
 
     def _take_scores(self, results: list[Result]) -> None:
@@ -283,7 +279,7 @@ class _PromptRun:
     def _combine(self) -> None:
         """Combine the scores of several scorers over all candidates so far."""
         if self.parts and self.job.results:
-            scoring.combine(self.engine.load_scorer(self.watch), self.job.results.values())
+            scoring.combine(self.scorer, self.job.results.values())
 
     def rank(self) -> None:
         """Give every image its rank, and its final name."""

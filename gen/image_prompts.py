@@ -10,7 +10,7 @@ from gen.settings.request import Request
 from pipelines.checkpoints.specs import Spec, split_names
 from pipelines.families import DEFAULT_MODEL
 from pipelines.images import BadImageError, open_image
-from pipelines.settings import settings_of
+from pipelines.settings import Value, settings_of
 from pipelines.unclip.image_prompt import ImagePrompt
 from pipelines.unclip.settings import ImagePromptSettings
 
@@ -38,11 +38,22 @@ def prompted(request: Request, find: Callable[[str], Spec]) -> Request:
     return request
 
 
+def defaults(own: Request, spec: Spec) -> dict[str, Value]:
+    """Return what one model takes with images in the place of the prompt, which is not drawn by."""
+    reads = own.image_prompt is not None and "decoder_text" in spec.settings
+    return {"decoder_text": False} if reads else {}
+
+
 def own_prompts(settings: Mapping[str, Any]) -> list[str]:
-    """Return the prompt that the images of some settings say of themselves; none if they do not."""
+    """Return the prompt of what is drawn from the images of some settings; none without images.
+
+    It is what they are changed to, or what they say of themselves, or what the files are called.
+    """
     files = split_names(str(settings.get("mix", "")))
     files += [str(settings[n]) for n in ("variations_of", "image_prompt") if n in settings]
-    said = [made.prompt for file in files if (made := _made(file)) is not None]
+    if files and "toward" in settings:
+        return [str(settings["toward"])]
+    said = [Path(file).stem if (made := _made(file)) is None else made.prompt for file in files]
     return [" and ".join(dict.fromkeys(said))] if said else []
 
 
@@ -54,6 +65,17 @@ def images(request: Request) -> ImagePrompt | None:
     opened = tuple(_opened(name, file) for name, file in files if file is not None)
     away_from = "" if request.away_from is None else request.away_from
     return ImagePrompt(opened, request.mix_at, request.toward, away_from)
+
+
+def judged_by(scorer: Any, request: Request) -> Any:
+    """Return what scores the candidates of a request: how near they come to the images in the place
+    of its prompt, where it has some, and no words that change them."""
+    drawn_from = None if scorer is None else images(request)
+    if drawn_from is None or drawn_from.toward is not None:
+        return scorer
+    from rerank.likeness import like
+
+    return like(scorer, drawn_from.images, drawn_from.turned)
 
 
 def check(own: Request, spec: Spec) -> None:

@@ -245,6 +245,7 @@ def _for_model(request: Request, spec: Spec) -> Request:
     }
     own = request.replace(model=spec.address, **foreign)
     edited = None if own.init_image is None else editing.result_size(own)
+    own = own.with_defaults(image_prompts.defaults(own, spec))
     own = own.with_defaults(enlarging.defaults(own, spec, edited))
     own = own.with_defaults(editing.defaults(own, spec)).with_defaults(defaults)
     return own.with_defaults(second_pass.defaults(own, spec))

@@ -2,7 +2,8 @@
 
 The prior is measured on captions of scenes, held-out combinations among them: how near its
 embedding comes to that of the true image, and how near the text's own is. Variations and the ends
-of mixes are judged by what the judge finds in them.
+of mixes are judged by what the judge finds in them: in one candidate, and in the best of eight,
+ranked as `generate` ranks them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -26,11 +28,15 @@ from pipelines.loading import LoadOptions
 from pipelines.runtime.terminal import Parser, above_zero
 from pipelines.unclip.image_prompt import ImagePrompt
 from pipelines.unclip.pipeline import Unclip
+from rerank import Reranker
+from rerank.likeness import Likeness
 from train.evaluate import share, world_named
+from train.report import Estimate
 from train.worlds import World
 
 MOVED = 0.5  # cells from where a thing was, on one axis at least
 POOL = 64  # embeddings whose cost is measured
+CANDIDATES = 8  # of a variation or a mix
 
 
 @dataclass(frozen=True)
@@ -79,14 +85,45 @@ def _moved(before: Any, after: Any) -> bool:
     return any(max(abs(a[1] - b[1]), abs(a[2] - b[2])) >= MOVED for a, b in pairs)
 
 
-def drawn_of(pipeline: Unclip, prompts: Sequence[ImagePrompt]) -> torch.Tensor:
-    """Return an image, uint8 (N, 3, H, W), of each of the prompts; the i-th has the seed i."""
-    made = []
-    for seed, images in enumerate(prompts):
-        with pipeline.begin("", seeds=[seed], images=images) as draft:
+@dataclass(frozen=True)
+class Kept:
+    """Whether candidates (N, 8) of N image prompts show the same things, and whether those that do
+    have one of them elsewhere; the nearest come first in `order` (N, 8)."""
+
+    same: torch.Tensor
+    moved: list[bool]
+    order: torch.Tensor
+
+    def one(self) -> Estimate:
+        """Return the share of the first candidates, before any ranking."""
+        return share(self.same[:, 0].tolist())
+
+    def best(self, number: int) -> Estimate:
+        """Return the share of the so many nearest."""
+        chosen = self.order[:, :number]
+        return share(self.same.gather(1, chosen).float().mean(1).tolist())
+
+
+def kept_of(
+    pipeline: Unclip,
+    reranker: Reranker,
+    world: World,
+    scenes: Sequence[Any],
+    prompts: Sequence[ImagePrompt],
+) -> Kept:
+    """Draw eight candidates of each image prompt, and look for the things of its scene in them."""
+    same, moved, order = [], [], []
+    for number, (scene, images) in enumerate(zip(scenes, prompts, strict=True)):
+        seeds = range(number * CANDIDATES, (number + 1) * CANDIDATES)
+        with pipeline.begin("", seeds=seeds, images=images) as draft:
             draft.step(draft.total)
-            made.append(draft.pixels()[0].cpu())
-    return torch.stack(made)
+            drawn = draft.pixels().cpu()
+        shown, elsewhere = kept_things(world, [scene] * CANDIDATES, drawn)
+        near = Likeness(reranker, images.images, images.turned).score("", drawn)
+        same.append(shown)
+        moved += elsewhere
+        order.append(torch.tensor(near).argsort(descending=True))
+    return Kept(torch.tensor(same), moved, torch.stack(order))
 
 
 def cost_of_pool(pipeline: Unclip, prompt: str, number: int = POOL) -> float:
@@ -123,14 +160,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     gain = prior_gain(pipeline, captions, images)
     print(f"cosine with the true image: prior {gain.prior:.3f}, text {gain.text:.3f}", end=", ")
     print(f"gain {gain.prior - gain.text:+.3f}")
-    drawn = drawn_of(pipeline, [ImagePrompt((each,)) for each in images])
-    same, moved = kept_things(world, scenes, drawn)
-    print(f"variations: same things {share(same)}; of these elsewhere {share(moved)}")
-    others = images[1:] + images[:1]
+    measured = partial(kept_of, pipeline, Reranker.load(), world)
+    kept = measured(scenes, [ImagePrompt((each,)) for each in images])
+    print(f"variations, same things: one candidate {kept.one()}, 4 of 8 {kept.best(4)}", end="; ")
+    print(f"of these elsewhere {share(kept.moved)}")
+    half = max(2, len(images) // 2)
+    pairs = list(zip(images, images[1:] + images[:1], strict=True))[:half]
     for at, ends in ((0.0, scenes), (1.0, [*scenes[1:], scenes[0]])):
-        mixes = [ImagePrompt(pair, at) for pair in zip(images, others, strict=True)]
-        same, _ = kept_things(world, ends, drawn_of(pipeline, mixes))
-        print(f"mixes at {at:g}: the things of that image {share(same)}")
+        kept = measured(ends[:half], [ImagePrompt(pair, at) for pair in pairs])
+        print(f"mixes at {at:g}, the things of that image: one candidate {kept.one()}", end=", ")
+        print(f"best of 8 {kept.best(1)}")
     if arguments.cost:
         extra = cost_of_pool(pipeline, captions[0])
         print(f"choosing from {POOL} embeddings takes {extra:+.1%} of an image's time")

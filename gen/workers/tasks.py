@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from gen import editing, scoring
+from gen import editing, image_prompts, scoring
 from gen.drafting import Drafting, finished_drafts
 from gen.events import Cancel, Watch
 from gen.models import Models, to_pixels
@@ -141,7 +141,7 @@ def carry_out(
     how = Drafting(models.batch_size, follow, watch, cancel, upscaler=upscaler)
     made = {s: Result(task.plan.request.replace(seed=s), 0) for s in task.made}
     job = Job(0, made, searches=task.searches)
-    scorer = models.load_scorer(watch)
+    scorer = image_prompts.judged_by(models.load_scorer(watch), task.plan.request)
     found = found_drafts(
         pipeline, task.spec, scorer, task.plan, job, pieces.append, candidates, how
     )
@@ -167,6 +167,7 @@ def _drawn(
         return None
     there = {s: image for s, image in zip(draft.seeds, images, strict=True) if image is not None}
     scorer, scores = models.load_scorer() if there else None, None
+    scorer = image_prompts.judged_by(scorer, task.plan.request)
     if scorer is not None:
         results = [Result(candidates[s].request, candidates[s].index) for s in there]
         boxes = [editing.masked_box(candidates[s]) for s in there]

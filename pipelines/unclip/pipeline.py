@@ -148,7 +148,7 @@ class Unclip:
             if not math.isfinite(chosen[name]):
                 raise ValueError(f"{name} is {chosen[name]}; it must be a finite number")
         negative = chosen.get("negative_prompt", "")
-        reads = chosen.get("decoder_text", images is None)
+        reads = settings.get("decoder_text", images is None)
         told = prompt if reads else ""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         if images is not None:

@@ -73,7 +73,12 @@ _FIXED_SIZE = frozenset({"width", "height"})
 _KARLO_DEFAULTS = {"steps": 25, "guidance": 8.0}
 _STABLE_DEFAULTS = {"steps": 20, "guidance": 10.0}
 _KANDINSKY_DEFAULTS = {"steps": 100, "guidance": 4.0, "width": 512, "height": 512}
-_PRIOR_DEFAULTS = {"prior_steps": 25, "prior_guidance": 4.0, "prior_draws": 1}
+_TEXT_DEFAULTS = {
+    "prior_steps": 25,
+    "prior_guidance": 4.0,
+    "prior_draws": 1,
+    "decoder_text": True,
+}
 LAYOUTS: Mapping[str, Layout] = {
     OWN_CLASS: Layout(
         {
@@ -104,7 +109,9 @@ LAYOUTS: Mapping[str, Layout] = {
         _KANDINSKY_DEFAULTS,
         size_multiple=64,
     ),
-    "KandinskyV22Pipeline": Layout(_KANDINSKY, _KANDINSKY_DEFAULTS, size_multiple=64),
+    "KandinskyV22Pipeline": Layout(
+        _KANDINSKY, _KANDINSKY_DEFAULTS, size_multiple=64, absent=frozenset({"decoder_text"})
+    ),
     "StableUnCLIPPipeline": Layout(
         {
             **_STABLE,
@@ -179,7 +186,7 @@ def read_spec(place: Place) -> Spec:
         folder=folder,
         kind="unclip",
         settings=tuple(name for name in SETTINGS if name not in layout.absent),
-        defaults={**_PRIOR_DEFAULTS, **_sizes(places, layout), **layout.defaults},
+        defaults={**_TEXT_DEFAULTS, **_sizes(places, layout), **layout.defaults},
         context=read_context(places),
         size_multiple=layout.size_multiple,
         max_size=4096,

@@ -17,6 +17,8 @@ from gen.plan import resolve
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.hashes import spec_hash
 from pipelines.families import find
+from rerank import Reranker
+from rerank.images import Encoded
 
 pytestmark = pytest.mark.slow
 
@@ -80,9 +82,11 @@ def test_variations_of_any_picture(
     made = [Image.open(result["file"]).convert("RGB") for result in answer["results"]]
     assert ImageChops.difference(*made).getbbox() is not None
 
-    # without a prompt that is what the picture says of itself, if it does
-    assert run("--variations-of", pictures[0], *words, "-o", out) == 2
-    assert "no prompt" in capsys.readouterr().err
+    # without a prompt that is what the picture says of itself, if it does, or else its name
+    assert run("--variations-of", pictures[1], *words, "-o", out, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["request"]["prompt"] == "b"
+    assert run("--variations-of", pictures[1], "-m", "stickers", "-o", out) == 2
+    assert "-m stickers-unclip, and other models that draw from image" in capsys.readouterr().err
     first = answer["results"][0]["file"]
     assert run("--variations-of", first, *words, "-o", tmp_path / "near", "--json") == 0
     assert json.loads(capsys.readouterr().out)["request"]["prompt"] == "a panda"
@@ -116,6 +120,41 @@ def test_mixes_and_changes_by_words(
     assert max(ImageChops.difference(Image.open(mixed).convert("RGB"), strip[1]).tobytes()) <= 2
     toward = ("--toward", "a cat", "--from", "a panda")
     assert run("a cat", "--image-prompt", pictures[0], *toward, *words, "-o", tmp_path / "t") == 0
+
+
+@pytest.mark.parametrize(
+    ("rerankers", "workers"), [(["stickers-clip"], 1), (["stickers-clip", "other"], 2)]
+)
+def test_candidates_are_ranked_by_the_images_in_the_place_of_the_prompt(
+    model: str, pictures: list[Path], tmp_path: Path, rerankers: list[str], workers: int
+) -> None:
+    """By what the images are, whatever the prompt says; by words where words change them."""
+    reranker = Reranker.load()
+    if "other" in rerankers:
+        shutil.copytree(reranker.folder, tmp_path / "other")
+        rerankers = [rerankers[0], str(tmp_path / "other")]
+    engine = Engine("cpu", reranker=[(name, 1.0) for name in rerankers], workers=workers)
+    files = {"image_prompt": str(pictures[0]), "mix_with": str(pictures[1])}
+    asked = Request("a cat", model=model, candidates=3, top_k=3, seed=5, **QUICK)
+    with engine:
+        mixed = generate(asked.replace(**files, mix_at=0.25), engine=engine)
+        changed = generate(
+            asked.replace(image_prompt=files["image_prompt"], toward="a dog"), engine=engine
+        )
+
+    ends = reranker.image_features(pictures)
+    angle = (ends[0] @ ends[1]).acos()
+    target = ((0.75 * angle).sin() * ends[0] + (0.25 * angle).sin() * ends[1]) / angle.sin()
+    for results, wanted in (
+        (mixed, lambda seen: (seen @ target).tolist()),
+        (changed, lambda seen: reranker.score("a cat", Encoded(seen, {}))),
+    ):
+        features = reranker.image_features([result.open() for result in results])
+        found = [result.scores.get("stickers-clip", result.score) for result in results]
+        assert found == pytest.approx(wanted(features), abs=1e-5)
+        assert [result.score for result in results] == sorted(
+            (result.score for result in results), reverse=True
+        )
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def _parse(
             values.setdefault("strength", strength)
         if not fields.get("prompt", "").strip():
             shown = [image, files["mix_with"]] if "mix_with" in files else [image]
-            said = [service.reader.read(_prompt_of, each) for each in shown]
+            said = [service.reader.read(_prompt_of, each, varied) for each in shown]
             values["prompt"] = " and ".join(dict.fromkeys(said))
     try:
         body = Edit.model_validate(values, strict=False)
@@ -175,9 +175,14 @@ def _prepared(data: bytes, mask: bytes | None) -> tuple[bytes, bytes | None]:
     return data, out.getvalue()
 
 
-def _prompt_of(data: bytes) -> str:
-    """Return the prompt that an image was made with. Raises InputError if it says none."""
+def _prompt_of(data: bytes, varied: bool) -> str:
+    """Return the prompt that an image was made with.
+
+    Where it says none, its embedding is `varied` by another name. Raises InputError if it is not.
+    """
     try:
         return read_any(open_image(data)).request.prompt
     except InputError as error:
+        if varied:
+            return "a variation"
         raise InputError(f"prompt: the image does not say its own ({error}): send one") from error
