@@ -150,6 +150,8 @@ def test_a_mix_and_a_change_by_words(site: Any) -> None:
     assert (mixed.model, mixed.prompt, mixed.mix_at) == ("stickers-unclip", "two fish", 0.3)
     assert mixed.mix_with_hash is not None
     assert mixed.mix_with_hash != mixed.image_prompt_hash
+    assert request_of(varied(site, prompt="")).prompt == "a variation"
+    assert request_of(varied(site, prompt="", toward="a cat")).prompt == "a cat"
     changed = request_of(varied(site, toward="a cat", away_from="a panda"))
     assert (changed.toward, changed.away_from, changed.mix_with) == ("a cat", "a panda", None)
 
@@ -157,7 +159,6 @@ def test_a_mix_and_a_change_by_words(site: Any) -> None:
         (varied(site, other, model="stickers-dalle"), "mix_with"),
         (varied(site, other, toward="a cat"), "mix and toward"),
         (varied(site, mix_at="0.3"), "mix_at"),
-        (varied(site, prompt=""), "prompt"),
     ):
         assert refused.status_code == 400
         assert named in refused.json()["error"]["message"]

@@ -113,7 +113,7 @@ def _parse(
         if not fields.get("prompt", "").strip():
             shown = [image, files["mix_with"]] if "mix_with" in files else [image]
             said = [service.reader.read(_prompt_of, each, varied) for each in shown]
-            values["prompt"] = " and ".join(dict.fromkeys(said))
+            values["prompt"] = fields.get("toward") or " and ".join(dict.fromkeys(said))
     try:
         body = Edit.model_validate(values, strict=False)
     except ValidationError as error:
