@@ -32,6 +32,7 @@ NETWORKS = {
     "dalle": "the transformer of the DALL·E path",
     "masks": "the network that finds things by name",
     "prior": "the prior of the way over image embeddings, for the CLIP that ships",
+    "upsampler": "what enlarges the images of both painters from 64 to 256 pixels",
     "unclip-decoder": "the tokens by which the UNet that ships draws image embeddings",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from pipelines.upscale.layouts import CompactConfig
 from train.autoencoder import AutoencoderConfig
 from train.clip import ClipConfig
 from train.dalle import DalleRecipe
@@ -12,6 +13,7 @@ from train.dvae import DvaeRecipe
 from train.loop import Schedule
 from train.masks import MasksRecipe
 from train.unclip import DecoderConfig, PriorConfig
+from train.upsampler import UpsamplerRecipe
 
 MASKS_SCHEDULE = Schedule(
     32, 3e-3, warmup_steps=60, ema_decay=0.99, mixed_precision="bf16", minutes=28
@@ -24,6 +26,11 @@ PRIOR_SCHEDULE = Schedule(
 DECODER = DecoderConfig(pool=60_000, unet_learns=False)
 DECODER_SCHEDULE = Schedule(
     32, 2e-3, warmup_steps=60, ema_decay=0.998, mixed_precision="bf16", minutes=60
+)
+# Fifty drawings need less than the million parameters of public ones, and it runs on a CPU.
+UPSAMPLER = UpsamplerRecipe(CompactConfig(features=40, layers=10), crops=4)
+UPSAMPLER_SCHEDULE = Schedule(
+    32, 2e-3, warmup_steps=60, ema_decay=0.998, mixed_precision="bf16", minutes=45
 )
 
 
@@ -48,6 +55,8 @@ class Config:
     unclip_decoder: DecoderConfig = DECODER
     unclip_decoder_schedule: Schedule = DECODER_SCHEDULE
     unclip_free: float = 0.5  # of the captions are in free wordings
+    upsampler: UpsamplerRecipe = UPSAMPLER
+    upsampler_schedule: Schedule = UPSAMPLER_SCHEDULE
 
 
 CONFIGS: dict[str, Config] = {

@@ -136,6 +136,20 @@ def unclip_decoder(config: Config, run: Path) -> Task:
     )
 
 
+def upsampler(config: Config, run: Path) -> Task:
+    """Return the training of what enlarges the images of both decoders."""
+    from train.masks import shipped_autoencoders
+    from train.stickers.renderer import render
+    from train.stickers.scene import draw_scene
+    from train.upsampler import Large, UpsamplerTask
+
+    source = Large(
+        lambda rng, number: [draw_scene(rng) for _ in range(number)],
+        lambda scenes, size: render(scenes, size=size),
+    )
+    return UpsamplerTask(config.upsampler, source, list(shipped_autoencoders().values()))
+
+
 def _trained(run: Path, part: str) -> Path:
     folder = run / part
     if not folder.is_dir():
@@ -152,4 +166,5 @@ TASKS: dict[str, tuple[Callable[[Config], Schedule], Callable[[Config, Path], Ta
     "masks": (lambda config: config.masks_schedule, masks),
     "prior": (lambda config: config.prior_schedule, prior),
     "unclip-decoder": (lambda config: config.unclip_decoder_schedule, unclip_decoder),
+    "upsampler": (lambda config: config.upsampler_schedule, upsampler),
 }

@@ -246,10 +246,20 @@ def _upsampler(run: Path) -> Task:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     from pipelines.dalle.networks import load_dvae
-    from train.world.upsampler import UpsamplerRecipe, UpsamplerTask
+    from train.evaluate import through_codes, through_latents
+    from train.upsampler import Large, UpsamplerRecipe, UpsamplerTask
+    from train.world.dvae import draw_images
+    from train.world.renderer import render
+    from train.world.scene import CELLS
 
+    source = Large(
+        lambda rng, number: draw_images(rng, number, packed_share=0.5),
+        lambda scenes, size: render(scenes, size // CELLS),
+    )
     vae = AutoencoderKL.from_pretrained(_trained(run, "autoencoder"))
-    return UpsamplerTask(UpsamplerRecipe(), vae, load_dvae(_trained(run, "dvae")))
+    dvae = load_dvae(_trained(run, "dvae"))
+    remakes = through_latents(vae.eval()), through_codes(dvae.eval())
+    return UpsamplerTask(UpsamplerRecipe(), source, remakes)
 
 
 def _masks(run: Path) -> Task:

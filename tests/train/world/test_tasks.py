@@ -7,10 +7,12 @@ import pytest
 import torch
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
+from train import upsampler
 from train.autoencoder import AutoencoderConfig
+from train.evaluate import through_codes, through_latents
 from train.loop import Schedule, train
 from train.pool import CHUNK, Pool
-from train.world import autoencoder, clip, drawing, dvae, scene, text, upsampler
+from train.world import autoencoder, clip, drawing, dvae, renderer, scene, text
 from train.world.facts import Told, describe
 from train.world.scene import STYLE_WEIGHTS
 from train.world.source import STAGES, Stage, source
@@ -197,7 +199,11 @@ def test_an_upsampler_learns_on_what_decoders_make(tmp_path: Path) -> None:
     small = CompactConfig(features=4, layers=1)
     recipe = upsampler.UpsamplerRecipe(network=small)
     vae = build(AutoencoderConfig(widths=(8, 8, 8, 8), latent_channels=4))
-    task = upsampler.UpsamplerTask(recipe, vae, codes)
+    source = upsampler.Large(
+        lambda rng, number: dvae.draw_images(rng, number, packed_share=0.5),
+        lambda scenes, size: renderer.render(scenes, size // scene.CELLS),
+    )
+    task = upsampler.UpsamplerTask(recipe, source, [through_latents(vae), through_codes(codes)])
     weights = train(task, Schedule(4, 1e-3, steps=2), tmp_path / "upsampler")
     header = read_header(weights / "model.safetensors")
     assert identify({name: tuple(each.shape) for name, each in header.items()}) == small

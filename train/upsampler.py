@@ -1,31 +1,30 @@
-"""The upsampler of the world: from the 64 pixels that the decoders make to 256.
+"""The upsampler: from the 64 pixels that the decoders make to 256.
 
 As DALL·E 2's, it learns on pairs of a small image and the true large one (Ramesh et al., arXiv
-2204.06125, §2.3). The drawings are vectors, so the large ones are sharp; the small ones are what
-the decoders of both paths make of them, since that is what will be enlarged.
+2204.06125, §2.3). Scenes can be rendered at any size, so the large ones are sharp; the small ones
+are what the decoders of both paths make of them, since that is what will be enlarged.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL import Image
 from torch.nn import functional
 
 from pipelines.checkpoints.loading import save_network
-from pipelines.dalle.dvae import DiscreteVae
 from pipelines.upscale.compact import CompactUpsampler
 from pipelines.upscale.layouts import CompactConfig
 from train.loop import Task
-from train.world.dvae import draw_images
-from train.world.renderer import CELL, render
+from train.masks import Remake
 
-CROP = 32  # pixels of the small image
+SMALL = 64  # pixels a side of what the decoders make
+CROP = 32  # pixels a side of a part of it that is learned from
 
 
 @dataclass(frozen=True)
@@ -33,10 +32,17 @@ class UpsamplerRecipe:
     """The network, and what it sees."""
 
     network: CompactConfig = field(default_factory=CompactConfig)
-    packed_share: float = 0.5  # of the scenes
-    decoded: tuple[float, float] = (0.45, 0.35)  # by the VAE, by the discrete VAE; the rest plain
+    decoded: float = 0.8  # the share of small images that a decoder has made, each as often
     crops: int = 2  # of each scene
     edge_weight: float = 0.5
+
+
+@dataclass(frozen=True)
+class Large:
+    """Scenes, and images of them at any size."""
+
+    draw: Callable[[random.Random, int], Sequence[Any]]  # so many scenes
+    render: Callable[[Sequence[Any], int], torch.Tensor]  # to uint8 (B, 3, size, size)
 
 
 @dataclass(frozen=True)
@@ -46,19 +52,17 @@ class UpsamplerBatch:
 
 
 class UpsamplerTask(Task):
-    """Trains the upsampler on what both decoders make; they stay as they are."""
+    """Trains the upsampler on what the decoders make of scenes; `remakes` say what that is."""
 
-    def __init__(self, recipe: UpsamplerRecipe, vae: AutoencoderKL, dvae: DiscreteVae) -> None:
+    def __init__(self, recipe: UpsamplerRecipe, source: Large, remakes: Sequence[Remake]) -> None:
         super().__init__()
-        self.recipe = recipe
-        self.frozen = (vae.eval(), dvae.eval())  # a tuple hides them from parameters()
+        self.recipe, self.source, self.remakes = recipe, source, tuple(remakes)
         self.upsampler = CompactUpsampler(recipe.network)
 
     def batch(self, rng: random.Random, size: int, device: torch.device) -> UpsamplerBatch:
         """Return `size` pairs of crops."""
-        scenes = draw_images(rng, -(-size // self.recipe.crops), self.recipe.packed_share)
-        scale = self.recipe.network.scale
-        large = render(scenes, CELL * scale)
+        scenes = self.source.draw(rng, -(-size // self.recipe.crops))
+        large = self.source.render(scenes, SMALL * self.recipe.network.scale)
         small = self.decode(large, rng)
         pairs = [_crop(small, large, number % len(scenes), rng) for number in range(size)]
         return UpsamplerBatch(
@@ -69,20 +73,16 @@ class UpsamplerTask(Task):
     @torch.no_grad()
     def decode(self, large: torch.Tensor, rng: random.Random) -> torch.Tensor:
         """Return (B, 3, h, w) float32 in [0, 1]: uint8 images made small, as decoders show them."""
-        vae, dvae = self.frozen[0].to(large.device), self.frozen[1].to(large.device)
-        small = functional.avg_pool2d(large.float() / 255, self.recipe.network.scale)
-        choice = rng.choices(
-            (0, 1, 2), (*self.recipe.decoded, 1 - sum(self.recipe.decoded)), k=len(small)
-        )
-        by_vae, by_dvae = ([n for n, c in enumerate(choice) if c == kind] for kind in (0, 1))
-        if by_vae:
-            latents = vae.encode(small[by_vae] * 2 - 1, return_dict=False)[0].mode()
-            decoded = vae.decode(latents, return_dict=False)[0]
-            small[by_vae] = (decoded / 2 + 0.5).clamp(0, 1).float()
-        if by_dvae:
-            codes = dvae.encode((small[by_dvae] * 255).round().to(torch.uint8))
-            small[by_dvae] = dvae.decode(codes).float()
-        return (small * 255).round() / 255  # decoders' images are saved in bytes
+        plain = functional.avg_pool2d(large.float(), self.recipe.network.scale)
+        small = plain.round().to(torch.uint8)
+        ways = [
+            None if rng.random() >= self.recipe.decoded else rng.randrange(len(self.remakes))
+            for _ in small
+        ]
+        for number, remake in enumerate(self.remakes):
+            if own := [place for place, way in enumerate(ways) if way == number]:
+                small[own] = remake(small[own])
+        return small.float() / 255
 
     def forward(self, batch: UpsamplerBatch, generator: torch.Generator) -> dict[str, torch.Tensor]:
         made = self.upsampler(batch.small).float()
@@ -99,10 +99,11 @@ class UpsamplerTask(Task):
     def sheet(self) -> Image.Image:
         """Show what the decoders make, plainly enlarged, then the upsampler's, then the truth."""
         rng = random.Random(1)
-        large = render(draw_images(rng, 4, packed_share=0.5), CELL * self.recipe.network.scale)
+        scale = self.recipe.network.scale
+        large = self.source.render(self.source.draw(rng, 4), SMALL * scale)
         small = self.decode(large, random.Random(3))
         made = self.upsampler(small.to(next(self.parameters()).device)).clamp(0, 1)
-        plain = functional.interpolate(small, scale_factor=self.recipe.network.scale)
+        plain = functional.interpolate(small, scale_factor=scale)
         rows = [(each.cpu() * 255).round().to(torch.uint8) for each in (plain, made)]
         return _tiled([*rows, large])
 
