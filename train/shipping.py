@@ -59,7 +59,9 @@ SHIPPED = {
     "stickers-dalle": "dalle",
     "stickers-unclip": "unclip-decoder",
     "stickers-masks": "masks",
+    "stickers-upsampler": "upsampler",
 }
+SILENT = ("stickers-masks", "stickers-upsampler")  # of which nobody asks what words they know
 
 
 def ship(
@@ -93,7 +95,7 @@ def ship(
             _halve(file)
         if name == "stickers-dalle":
             _leave_shared(folder)
-        if name != "stickers-masks":  # of which nobody asks what it knows
+        if name not in SILENT:
             (folder / "vocabulary.json").write_text(vocabulary, encoding="utf-8")
         folders.append(folder)
     return folders
@@ -174,12 +176,18 @@ def _write_masks(run: Path, model: Path) -> None:
     _replace(run / "masks" / "weights", model)
 
 
+def _write_upsampler(run: Path, model: Path) -> None:
+    """Copy what enlarges as it was trained; the facts of the models name it."""
+    _replace(run / "upsampler" / "weights", model)
+
+
 _WRITE = {
     "stickers": _write_pipeline,
     "stickers-clip": _write_reranker,
     "stickers-dalle": _write_dalle,
     "stickers-unclip": _write_unclip,
     "stickers-masks": _write_masks,
+    "stickers-upsampler": _write_upsampler,
 }
 
 
