@@ -5,6 +5,7 @@ from contextlib import suppress
 
 from gen.engine import Engine, Outcome
 from gen.errors import InputError
+from gen.image_prompts import go_by_images
 from gen.models import WeightsError
 from gen.result import CheckedClaim
 from gen.run_folder.folder import RunFolder
@@ -63,8 +64,12 @@ def explain(
 
 
 def explain_what_is_known(outcome: Outcome, engine: Engine, folder: RunFolder) -> None:
-    """Do what `explain` does, as far as there is a reranker, and a calibration of it."""
+    """Do what `explain` does, as far as there is a reranker, and a calibration of it.
+
+    What goes by images, not by the prompt, has no match.
+    """
     if engine.reranker_spec() is None:
         return
     with suppress(WeightsError):
-        explain(outcome, engine, folder)
+        by_words = not go_by_images(outcome.plan.request)
+        explain(outcome, engine, folder, calibrate=by_words)

@@ -67,11 +67,17 @@ def images(request: Request) -> ImagePrompt | None:
     return ImagePrompt(opened, request.mix_at, request.toward, away_from)
 
 
+def go_by_images(request: Request) -> bool:
+    """Tell whether candidates are to show what images show: there are some in the place of the
+    prompt, and no words that change them."""
+    return request.image_prompt is not None and request.toward is None
+
+
 def judged_by(scorer: Any, request: Request) -> Any:
-    """Return what scores the candidates of a request: how near they come to the images in the place
-    of its prompt, where it has some, and no words that change them."""
-    drawn_from = None if scorer is None else images(request)
-    if drawn_from is None or drawn_from.toward is not None:
+    """Return what scores the candidates of a request: how near they come to the images that they go
+    by, or the words."""
+    drawn_from = images(request) if go_by_images(request) else None
+    if scorer is None or drawn_from is None:
         return scorer
     from rerank.likeness import like
 

@@ -13,7 +13,9 @@ from gen import InputError, Request, generate, metadata
 from gen.again import make_again, read_plan
 from gen.cli import main
 from gen.engine import Engine
+from gen.explaining import explain_what_is_known
 from gen.plan import resolve
+from gen.run_folder.folder import RunFolder
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.hashes import spec_hash
 from pipelines.families import find
@@ -155,6 +157,21 @@ def test_candidates_are_ranked_by_the_images_in_the_place_of_the_prompt(
         assert [result.score for result in results] == sorted(
             (result.score for result in results), reverse=True
         )
+
+
+def test_no_chance_of_a_match_is_told_where_no_prompt_is_followed(
+    model: str, pictures: list[Path], tmp_path: Path
+) -> None:
+    engine = Engine("cpu")
+    asked = Request("a fish", model=model, candidates=2, seed=5, **QUICK)
+    by_image = asked.replace(image_prompt=str(pictures[0]))
+    with RunFolder(tmp_path / "out") as folder:
+        for request in (by_image, by_image.replace(toward="a fish"), asked):
+            outcome = engine.draw(resolve(request), folder)
+            explain_what_is_known(outcome, engine, folder)
+            [best, *_] = outcome.best
+            assert best.claims[0].text == "fish"
+            assert (best.match is None) == (request == by_image)
 
 
 @pytest.mark.parametrize(
