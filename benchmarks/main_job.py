@@ -253,6 +253,7 @@ def _our_job(work: Work) -> Any:
             steps=work.steps,
             guidance=work.guidance,
             sampler=SAMPLER,
+            upscale=1,  # the peer leaves images as drawn
             outdir=out,
             engine=engine,
         )

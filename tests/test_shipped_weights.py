@@ -14,15 +14,17 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
+from benchmarks.upsampling import edges, halos
 from gen.cli import main
 from pipelines import families
 from pipelines.diffusion.pipeline import LatentDiffusion
-from pipelines.drafts import to_image
+from pipelines.drafts import to_image, to_pixels
 from pipelines.loading import LoadOptions
 from pipelines.segmentation.models import SHIPPED
 from pipelines.segmentation.named import Small
 from pipelines.unclip.image_prompt import ImagePrompt
 from pipelines.unclip.pipeline import Unclip
+from pipelines.upscale.loading import load as load_upscaler
 from rerank import Reranker
 from rerank.model.specs import SPECS as JURIES
 from train.evaluate import STICKERS
@@ -38,6 +40,7 @@ from train.unclip_quality import kept_of, prior_gain
 pytestmark = pytest.mark.slow
 
 PAINTER = families.shipped()["stickers"].folder
+UPSAMPLER = PAINTER.parent / "stickers-upsampler"
 JURY = JURIES["stickers-clip"].folder
 TOLERANCE = 2  # of 255
 PROMPT = "a panda to the left of a red balloon"
@@ -110,6 +113,7 @@ def test_other_weights_are_told(
 ) -> None:
     other = tmp_path / "other"
     shutil.copytree(PAINTER, other)
+    shutil.copytree(UPSAMPLER, tmp_path / UPSAMPLER.name)  # which the model's facts name
     file = other / "vae" / "diffusion_pytorch_model.safetensors"
     content = bytearray(file.read_bytes())
     content[-2] ^= 1  # the last bit of the last weight but one byte
@@ -118,6 +122,31 @@ def test_other_weights_are_told(
     words = ["--again", str(picture), "-m", str(other), "-o", str(tmp_path / "out")]
     assert main(words) == 0
     assert "was made by weights" in capsys.readouterr().err
+
+
+def test_images_come_out_four_times_larger_and_nearer_to_the_truth(candidates: Path) -> None:
+    with Image.open(next(candidates.glob("0001-r1-*.png"))) as image:
+        assert image.size == (256, 256)
+    scenes = [draw_scene(random.Random(seed), held_out=True) for seed in range(12)]
+    truth = render(scenes, size=256).float() / 255
+    small = torch.nn.functional.avg_pool2d(truth, 4)
+    lanczos = (
+        torch.stack(
+            [
+                to_pixels(
+                    to_image((each * 255).byte()).resize((256, 256), Image.Resampling.LANCZOS)
+                )
+                for each in small
+            ]
+        ).float()
+        / 255
+    )
+    upscaler = load_upscaler(UPSAMPLER, torch.device("cpu"))
+    with torch.inference_mode():
+        made = upscaler.network(small).clamp(0, 1)
+    assert (made - truth).square().mean() < 0.6 * (lanczos - truth).square().mean()
+    assert edges(made) > 1.3 * edges(lanczos)
+    assert halos(made, truth) < 2 / 255
 
 
 def test_the_painter_follows_plain_prompts(painter: LatentDiffusion) -> None:

@@ -66,7 +66,7 @@ def test_both_are_trained_by_commands_and_ship(tmp_path: Path) -> None:
         words = [network, "--run", str(run), "--threads", "1", "--steps", "1"]
         assert main(words) == 0
     models = tmp_path / "models"
-    for name in ("stickers", "stickers-unclip"):
+    for name in ("stickers", "stickers-unclip", "stickers-upsampler"):
         shutil.copytree(MODELS / name, models / name)
     facts = models / "stickers-unclip" / places.FACTS
     facts.write_text(facts.read_text().replace("../../../rerank/checkpoints", str(RERANKERS)))

@@ -57,13 +57,15 @@ def fill(service: Service) -> None:
 
 
 def draw_examples(service: Service) -> None:
-    """Draw the example prompts, and keep the best image of each for the first screen."""
+    """Draw the example prompts, and keep the best image of each for the first screen, as large as
+    dense screens show it."""
     start.FOLDER.mkdir(exist_ok=True)
     for prompt in EXAMPLES:
         request = Request(prompt, seed=SEED, candidates=start.OF, top_k=1)
         outcome = service.submit(request).future.result()
         image = outcome.best[0].open()
-        image.convert("RGB").save(start.example_file(prompt), "webp", lossless=True, method=6)
+        small = image.convert("RGB").resize((2 * start.SIDE,) * 2, Image.Resampling.LANCZOS)
+        small.save(start.example_file(prompt), "webp", quality=90, method=6)
 
 
 def ask(page: Any, prompt: str, candidates: int = 8, seed: object = SEED) -> None:

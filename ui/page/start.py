@@ -20,7 +20,7 @@ WORDS = 24  # to click
 LATELY = 12  # images
 FOLDER = Path(__file__).parent / "examples"  # one image of each example, as a model drew it
 DRAWN_BY, OF = DEFAULT_MODEL, 16  # the model, and of how many candidates an image is the best
-SIDE = 64  # pixels
+SIDE = 64  # pixels of the page
 
 
 def start(service: Service, chosen: Sequence[Spec]) -> str:
