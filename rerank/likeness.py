@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from pipelines.denoising import slerp
+from pipelines.runtime.slerp import slerp
 from rerank.images import Images
 from rerank.panel import Panel
 from rerank.reranker import Reranker
