@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from PIL import Image
+from torch.nn.functional import normalize
 
-from pipelines.runtime.slerp import slerp
 from rerank.images import Images
 from rerank.panel import Panel
 from rerank.reranker import Reranker
@@ -23,12 +24,20 @@ class Likeness:
     def __init__(self, reranker: Reranker, images: Sequence[Image.Image], at: float = 0.0) -> None:
         self.name, self.encoder = reranker.name, reranker
         features = reranker.image_features(images)  # (1 or 2, D)
-        self._target = features[0] if len(features) == 1 else slerp(features[0], features[1], at)
+        self._target = features[0] if len(features) == 1 else _turned(features[0], features[1], at)
 
     def score(self, prompt: str, images: Images) -> list[float]:
         """Return one cosine per image, in [-1, 1]; the prompt is not looked at."""
         cosines = self.encoder.image_features(images) @ self._target
         return cosines.clamp(-1, 1).tolist()  # rounding can carry them a little over 1
+
+
+def _turned(first: torch.Tensor, second: torch.Tensor, at: float) -> torch.Tensor:
+    """Return the direction `at` of the way from one to another, both of length 1, along the arc."""
+    cosine = (first @ second).clamp(-1, 1)
+    across = normalize(second - cosine * first, dim=0)  # zeros where both are the same
+    angle = at * cosine.acos()
+    return angle.cos() * first + angle.sin() * across
 
 
 def like(scorer: Any, images: Sequence[Image.Image], at: float = 0.0) -> Any:

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from pipelines import decoding
+from pipelines.denoising import slerp
 from pipelines.drafts import to_image, to_pixels
 from pipelines.editing import SecondPass, Start
-from pipelines.runtime.slerp import slerp
 
 if TYPE_CHECKING:
     from pipelines.diffusion.pipeline import LatentDiffusion

@@ -24,11 +24,11 @@ from pipelines.checkpoints import specs
 from pipelines.checkpoints.errors import WeightsError
 from pipelines.checkpoints.places import locate
 from pipelines.checkpoints.specs import Spec
+from pipelines.denoising import slerp
 from pipelines.drafts import check_seeds, draw, to_image, to_pixels, to_uint8
 from pipelines.loading import LoadOptions, Report, ignore_progress
 from pipelines.runtime.devices import choose_device, choose_dtype, set_attention
 from pipelines.runtime.offloading import check_offload, offload_networks
-from pipelines.runtime.slerp import slerp
 from pipelines.settings import with_defaults
 from pipelines.unclip.decoders import (
     ClassDecoder,

@@ -19,8 +19,8 @@ from pipelines.denoising import (
     interpolate,
     join_schedulers,
     predict_clean,
+    slerp,
 )
-from pipelines.runtime.slerp import slerp
 from pipelines.unclip.decoders import Decoder, Texts, guide
 from pipelines.unclip.prior import Drawn, Prior
 from pipelines.unclip.spec import STOCHASTIC
