@@ -163,13 +163,12 @@ class _PromptRun:
 
     def draw(self, pipeline: "Pipeline", candidates: list[Candidate]) -> None:
         """Make, save and score candidates of one model, a micro-batch at a time."""
+        spec, batch_size = candidates[0].spec, self.engine.batch_size
         if text := pipeline.dropped_text(self.plan.request.prompt):
-            self.watch(Note(dropped(candidates[0].spec.name, candidates[0].spec.context, text)))
-        spec = candidates[0].spec
+            self.watch(Note(dropped(spec.name, spec.context, text)))
         upscaler = self.engine.upscaler_for(self.plan, spec, self.watch)
         on_cpu = getattr(pipeline.device, "type", None) == "cpu"
         turn = ON_CPU if on_cpu else nullcontext()
-        batch_size = self.engine.batch_size
         how = Drafting(batch_size, self._tell_progress, self.watch, self.cancel, turn, upscaler)
         if self.plan.schedules:
             note = partial(self._note_look, spec)
@@ -215,26 +214,14 @@ class _PromptRun:
             raise
         if images is None:  # the user wants them as they are, and they are nothing yet
             return
-        told = draft.log_likelihoods
-        likelihoods = [None] * len(images) if told is None else told
+        likelihoods: Sequence[float | None] = draft.log_likelihoods or [None] * len(images)
         results = []
         for seed, image, likelihood in zip(draft.seeds, images, likelihoods, strict=True):
             candidate = self.candidates[seed]
             if image is None:
                 self._fail(Result(candidate.request, candidate.index, failed=draft.failed[seed]))
                 continue
-            record = Metadata(
-                candidate.request,
-                model=candidate.spec.name,
-                model_hash=self.engine.model_hash(candidate.spec),
-                attention=attention,
-                versions=versions(),
-                candidates=self.plan.begun,
-                rerank_model=self.engine.scorer_name(),
-                log_likelihood=likelihood,
-                unfinished=unfinished,
-                upscale=candidate.request.upscale or 1,
-            )
+            record = self._record(candidate, attention, likelihood, unfinished)
             encoded = None if done is None else done.files.get(seed)
             results.append(self._keep(candidate, image, record, encoded))
         self.made += len(draft.seeds)
@@ -243,6 +230,23 @@ class _PromptRun:
         self.watch(Finished([self.job.results[seed] for seed in draft.seeds]))
         for result in scoring.ranked(self.job.results.values())[self.plan.top_k :]:
             result.image = None  # memory holds no more than what is returned
+
+    def _record(
+        self, candidate: Candidate, attention: str, likelihood: float | None, unfinished: str | None
+    ) -> Metadata:
+        """Return what an image says of how it was made."""
+        return Metadata(
+            candidate.request,
+            model=candidate.spec.name,
+            model_hash=self.engine.model_hash(candidate.spec),
+            attention=attention,
+            versions=versions(),
+            candidates=self.plan.begun,
+            rerank_model=self.engine.scorer_name(),
+            log_likelihood=likelihood,
+            unfinished=unfinished,
+            upscale=candidate.request.upscale or 1,
+        )
 
     def score(
         self, results: list[Result], pixels: Any = None, scores: Scores | None = None

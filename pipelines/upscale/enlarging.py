@@ -29,9 +29,10 @@ class Upscaler:
     def upscale(self, images: torch.Tensor) -> torch.Tensor:
         """Enlarge uint8 images (B, 3, H, W) to uint8 (B, 3, scale × H, scale × W).
 
-        One at a time, as the activations of one just fit a processor's cache, and in tiles.
+        One at a time, as the activations of one just fit a processor's cache.
         """
-        return torch.stack([self._whole(image) for image in images])
+        enlarged = self._at_once if max(images.shape[2:]) <= TILE else self._in_tiles
+        return torch.stack([enlarged(image) for image in images]).to(images.device)
 
     def enlarge(self, images: torch.Tensor, times: float) -> torch.Tensor:
         """Enlarge uint8 images (B, 3, H, W) so many times: a network of another scale is used as
@@ -42,30 +43,29 @@ class Upscaler:
             images, done = self.upscale(images), done * self.scale
         return resized(images, (size[1], size[0]))
 
-    @torch.inference_mode()
-    def _whole(self, image: torch.Tensor) -> torch.Tensor:
+    def _in_tiles(self, image: torch.Tensor) -> torch.Tensor:
+        """Enlarge one uint8 image (3, H, W), each part with a margin of what is beside it."""
         scale, (_, height, width) = self.scale, image.shape
         out = torch.empty((3, scale * height, scale * width), dtype=torch.uint8)
         for top, bottom in _spans(height):
             for left, right in _spans(width):
                 y, x = max(0, top - MARGIN), max(0, left - MARGIN)
                 seen = image[:, y : bottom + MARGIN, x : right + MARGIN]
-                drawn = self._tile(seen)
+                drawn = self._at_once(seen)
                 out[:, scale * top : scale * bottom, scale * left : scale * right] = drawn[
                     :,
                     scale * (top - y) : scale * (bottom - y),
                     scale * (left - x) : scale * (right - x),
                 ]
-        return out.to(image.device)
+        return out
 
-    def _tile(self, image: torch.Tensor) -> torch.Tensor:
-        """Enlarge one uint8 image (3, h, w) at once."""
+    @torch.inference_mode()
+    def _at_once(self, image: torch.Tensor) -> torch.Tensor:
         height, width = image.shape[1:]
         weight = next(self.network.parameters())
         rgb = image[None].to(weight.device, weight.dtype) / 255
-        down, across = -height % self.multiple, -width % self.multiple
-        if down or across:
-            rgb = functional.pad(rgb, (0, across, 0, down), mode="replicate")
+        beyond = (0, -width % self.multiple, 0, -height % self.multiple)
+        rgb = functional.pad(rgb, beyond, mode="replicate")
         drawn = self.network(rgb)[0, :, : self.scale * height, : self.scale * width]
         return (drawn.float().nan_to_num(0).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 

@@ -20,11 +20,11 @@ def test_a_mix_goes_from_one_end_to_the_other(reranker: Reranker) -> None:
     assert alone[0][0] == pytest.approx(1)
     ends = [Likeness(reranker, IMAGES[:2], at).score("", IMAGES) for at in (0.0, 1.0)]
     assert torch.allclose(torch.tensor(ends), torch.tensor(alone), atol=1e-6)
-    angle = torch.tensor(alone[0][1]).acos()
+    angle = float(torch.tensor(alone[0][1]).acos())
     for at in (0.25, 0.5):
         near, far, _ = Likeness(reranker, IMAGES[:2], at).score("", IMAGES)
-        assert torch.tensor(near).acos() == pytest.approx(at * angle, abs=1e-3)
-        assert torch.tensor(far).acos() == pytest.approx((1 - at) * angle, abs=1e-3)
+        assert float(torch.tensor(near).acos()) == pytest.approx(at * angle, abs=1e-3)
+        assert float(torch.tensor(far).acos()) == pytest.approx((1 - at) * angle, abs=1e-3)
     twins = Likeness(reranker, [IMAGES[0], IMAGES[0]], 0.5).score("", IMAGES)
     assert twins == pytest.approx(alone[0], abs=1e-4)
 

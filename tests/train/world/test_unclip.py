@@ -188,5 +188,5 @@ def test_what_a_model_is_worth_is_printed(
     assert unclip_quality.main(["-m", str(tiny_unclip_folder), "--world", "--scenes", "2"]) == 0
     said = capsys.readouterr().out
     assert "cosine with the true image: prior" in said
-    assert "variations: same things" in said
+    assert "variations, same things" in said
     assert "mixes at 1" in said
