@@ -27,7 +27,7 @@ OUT = Path(__file__).parents[2] / "docs" / "screenshots"
 SIZES = {"desktop": (1280, 900), "wide": (1920, 1080), "phone": (390, 844)}
 SCHEMES = ("light", "dark")
 MOST_BYTES = 2_000_000
-QUALITY = 25
+QUALITY = {"desktop": 25, "wide": 18, "phone": 25}
 STORED = (1440, 1440)  # pixels at most: those of the widest screen are made smaller
 PROMPTS = (
     "two penguins",
@@ -57,15 +57,13 @@ def fill(service: Service) -> None:
 
 
 def draw_examples(service: Service) -> None:
-    """Draw the example prompts, and keep the best image of each for the first screen, as large as
-    dense screens show it."""
+    """Draw the example prompts, and keep the best image of each for the first screen."""
     start.FOLDER.mkdir(exist_ok=True)
     for prompt in EXAMPLES:
         request = Request(prompt, seed=SEED, candidates=start.OF, top_k=1)
         outcome = service.submit(request).future.result()
         image = outcome.best[0].open()
-        small = image.convert("RGB").resize((2 * start.SIDE,) * 2, Image.Resampling.LANCZOS)
-        small.save(start.example_file(prompt), "webp", quality=90, method=6)
+        image.convert("RGB").save(start.example_file(prompt), "webp", quality=85, method=6)
 
 
 def ask(page: Any, prompt: str, candidates: int = 8, seed: object = SEED) -> None:
@@ -296,18 +294,18 @@ def _take_all(
             page = open_page(size, scheme)
             for screen in screens:
                 screen(page)
-                _take(page, f"{screen.__name__}-{size}-{scheme}")
+                _take(page, f"{screen.__name__}-{size}-{scheme}", QUALITY[size])
             page.close()
 
 
-def _take(page: Any, name: str) -> None:
+def _take(page: Any, name: str, quality: int) -> None:
     page.wait_for_timeout(700)
     path = OUT / f"{name}.png"
     page.screenshot(path=path)
     with Image.open(path) as image:
         small = image.convert("RGB")
         small.thumbnail(STORED)
-        small.save(OUT / f"{name}.webp", "webp", quality=QUALITY, method=6)
+        small.save(OUT / f"{name}.webp", "webp", quality=quality, method=6)
     path.unlink()
 
 
