@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from PIL import Image
+from PIL import Image, ImageDraw
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from benchmarks.upsampling import edges, halos
@@ -122,6 +122,26 @@ def test_other_weights_are_told(
     words = ["--again", str(picture), "-m", str(other), "-o", str(tmp_path / "out")]
     assert main(words) == 0
     assert "was made by weights" in capsys.readouterr().err
+
+
+def test_masks_have_no_holes(tmp_path: Path) -> None:
+    """Nothing of what is replaced stays as a speck, in images that came out enlarged, too."""
+    rng, finder = random.Random(8), Small(SHIPPED, torch.device("cpu"))
+    for noun in ("panda", "cat", "lion", "donut", "rocket", "robot") * 2:
+        place = Placed(Thing(noun), rng.randrange(1, 3), rng.randrange(1, 3), 4)
+        large = render([Scene("single", (place,), "white")], size=256)[0]
+        image = to_image(large).resize((64, 64)).resize((256, 256), Image.Resampling.BICUBIC)
+        named = finder.chances(image, [f"the {noun}"])[0] >= 0.5
+        mask = named | finder.room(image, [f"the {noun}"])
+        assert mask.any()
+        assert not holes(mask), noun
+
+
+def holes(mask: np.ndarray) -> int:
+    """How many pixels are not masked, and cannot be reached from the edge of the image."""
+    framed = Image.fromarray(np.pad(mask, 1).astype(np.uint8)).copy()  # which can be drawn on
+    ImageDraw.floodfill(framed, (0, 0), 1)
+    return int((np.asarray(framed) == 0).sum())
 
 
 def test_images_come_out_four_times_larger_and_nearer_to_the_truth(candidates: Path) -> None:

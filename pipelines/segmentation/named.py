@@ -95,14 +95,18 @@ class Small:
 
     @torch.inference_mode()
     def room(self, image: Image.Image, names: list[str]) -> np.ndarray:
-        """Return the background near what is named, bool (H, W): what takes its place has another
-        outline, and what stands beside it is no room."""
+        """Return what is named and the background near it, bool (H, W): what takes its place has
+        another outline, and what stands beside it is no room.
+
+        Holes of a pixel or two of the network are no things, and are closed; all is enlarged to the
+        image's size together, so that no seam is left.
+        """
         *found, background = self._logits(image, [*names, BACKGROUND]) > 0
-        reach = round(ROOM * self.network.config.side)
-        near = nn.functional.max_pool2d(
-            torch.stack(found).any(0)[None].float(), 2 * reach + 1, stride=1, padding=reach
-        )
-        return at_size(near * background, image.size)[0] >= 0.5
+        named = torch.stack(found).any(0)[None].float()
+        near = _widened(named, round(ROOM * self.network.config.side))
+        room = near * torch.maximum(named, background.float())
+        closed = 1 - _widened(1 - _widened(room, 1), 1)
+        return at_size(closed, image.size)[0] >= 0.5
 
     def _logits(self, image: Image.Image, names: list[str]) -> torch.Tensor:
         """Return (N, h, w), at the size at which the image is read."""
@@ -120,6 +124,11 @@ class Small:
             min(max(1, round(n * scale / multiple)) * multiple, LONGEST * side) for n in size
         )
         return width, height
+
+
+def _widened(mask: torch.Tensor, reach: int) -> torch.Tensor:
+    """Return a mask (1, h, w) with all that is no farther from it than `reach`."""
+    return nn.functional.max_pool2d(mask, 2 * reach + 1, stride=1, padding=reach)
 
 
 def normalized(image: Image.Image, look: dict[str, Any]) -> torch.Tensor:
