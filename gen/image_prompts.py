@@ -76,9 +76,10 @@ def go_by_images(request: Request) -> bool:
 def judged_by(scorer: Any, request: Request) -> Any:
     """Return what scores the candidates of a request: how near they come to the images that they go
     by, or the words."""
-    drawn_from = images(request) if go_by_images(request) else None
-    if scorer is None or drawn_from is None:
+    if scorer is None or not go_by_images(request):
         return scorer
+    drawn_from = images(request)
+    assert drawn_from is not None
     from rerank.likeness import like
 
     return like(scorer, drawn_from.images, drawn_from.turned)

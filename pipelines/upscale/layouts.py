@@ -15,7 +15,7 @@ NO_SCALE = "its last layer has {} outputs, which no scale gives"
 
 @dataclass(frozen=True)
 class CompactConfig:
-    """The defaults are those of the shipped weights: 0.9 million parameters."""
+    """The defaults are those of the world's upsampler: 0.9 million parameters."""
 
     features: int = 64
     layers: int = 24  # between the first convolution and the last
