@@ -95,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         flags.add_reranking(step(name, function, help, aliases))
     flags.add_previews(step("previews", _previews, "learn what unfinished images tell a search"))
+    flags.add_judged(running(step("judged", _judged, "have the judge choose among what is drawn")))
     flags.add_prefer(running(step("prefer", _prefer, "teach a model what somebody prefers")))
     found = step("found", _found, "measure how well things are found by name")
     found.add_argument("--masks", type=Path, help="folder of the network; default: the shipped one")
@@ -176,6 +177,18 @@ def _previews(arguments: argparse.Namespace) -> None:
     path = arguments.output or find(model).folder / FILE
     head.save(path)
     write("\n".join([f"{path}:", *lines]))
+
+
+def _judged(arguments: argparse.Namespace) -> None:
+    from gen.engine import Engine
+    from pipelines.families import DEFAULT_MODEL, find
+    from train.evaluate import world_named
+    from train.judged import judged, share_right
+
+    spec, world = find(arguments.model or DEFAULT_MODEL), world_named(arguments.world)
+    folder = arguments.run / "judged" / spec.name
+    path = judged(Engine().pipeline(spec), world, folder, arguments.prompts, arguments.candidates)
+    write(f"{path}: {share_right(folder):.1%} of the images are right")
 
 
 def _prefer(arguments: argparse.Namespace) -> None:

@@ -61,11 +61,13 @@ from train.stickers.judge import find, judge, verdict
 from train.stickers.prompts import EVALUATION, TAGS, read_prompts
 from train.stickers.renderer import render
 from train.stickers.scene import KINDS, draw_scene
-from train.stickers.source import source
+from train.stickers.source import draw_hard, source
 from train.stickers.trial import draw_trial
+from train.stickers.wording import Wording
 from train.worlds import CAPTIONS, Asked, Question, Quiz, Tried, World
 
 DECODED = 32  # pictures in one pass through the autoencoder
+LESSONS_FREE = 0.5  # of the prompts of training that are in free wordings
 
 
 QUICK = Plan(prompts=60, seeds=2, best_prompts=30, scenes=200)
@@ -97,6 +99,12 @@ def _sticker_question(rng: random.Random) -> Question:
     return Question(phrase(told, rng), told)
 
 
+def _sticker_lesson(rng: random.Random) -> Question:
+    scene = draw_hard(rng)
+    told = describe(scene, rng)
+    return Question(Wording(LESSONS_FREE).say(told, rng), told, scene.kind)
+
+
 def _look(pictures: torch.Tensor, description: Description) -> list[tuple[bool, Any]]:
     return [(each.right, each.reason) for each in judge(pictures, description)]
 
@@ -112,6 +120,7 @@ STICKERS = World(
     kinds=tuple(KINDS),
     trial=_sticker_trial,
     ask=_sticker_question,
+    lesson=_sticker_lesson,
     source=partial(source, free=0.5, held_out=True),
     readings=lambda images: [[each.scene] if each.scene else [] for each in find(images)],
 )

@@ -42,6 +42,16 @@ def add_prefer(prefer: argparse.ArgumentParser) -> None:
     prefer.add_argument("--batch-size", type=above_zero(int), default=8, help="choices in each (8)")
 
 
+def add_judged(judged: argparse.ArgumentParser) -> None:
+    """Add the flags of choices that the judge makes."""
+    judged.add_argument("-m", "--model", help="the model that draws; default: the shipped one")
+    judged.add_argument("--world", action="store_true", help="the world of a thousand things")
+    judged.add_argument(
+        "--prompts", type=above_zero(int), default=1500, help="that are asked for (1500)"
+    )
+    judged.add_argument("--candidates", type=above_zero(int), default=8, help="of each (8)")
+
+
 def add_reranking(sub: argparse.ArgumentParser) -> None:
     """Add the flags of measuring a reranker."""
     sub.add_argument("--clip", help="a known CLIP or a folder; default: the shipped one")

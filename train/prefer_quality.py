@@ -24,6 +24,7 @@ from pipelines.drafts import Pipeline
 from pipelines.families import find
 from train import cli
 from train.evaluate import share, world_named
+from train.shipping import LORA
 from train.worlds import Asked, World
 
 TOGETHER = 4  # images of a prompt, which make two choices
@@ -94,7 +95,7 @@ def load(model: str, taught: Path | None = None) -> Pipeline:
         return Dalle.from_pretrained(model if taught is None else taught)
     if taught is None:
         return LatentDiffusion.from_pretrained(model)
-    adapters = read_adapters(str(taught / "pytorch_lora_weights.safetensors"), None, None)
+    adapters = read_adapters(str(taught / LORA))
     return LatentDiffusion.from_pretrained(model, adapters=adapters)
 
 

@@ -7,11 +7,13 @@ import json
 import random
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
+from diffusers import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from safetensors.torch import load_file, save_file
 
@@ -51,7 +53,10 @@ from train.world.captions import OPENINGS as WORLD_OPENINGS
 from train.world.lexicon import plural
 from train.world.vocabulary import BACKGROUND_WORDS, SIZE_WORDS
 
+Writer = Callable[[Path, Path], None]  # of a run's networks into a checkpoint's folder
+
 CLIP = RERANKERS / "stickers-clip"
+LORA = "pytorch_lora_weights.safetensors"  # as diffusers names it
 # Each checkpoint, and the network that was trained last for it.
 SHIPPED = {
     "stickers": "diffusion",
@@ -76,8 +81,12 @@ def ship(
 
     Raises FileNotFoundError if there is nothing to ship.
     """
-    trained = [name for name, network in SHIPPED.items() if (run / network / "weights").is_dir()]
-    names = [name for name in trained if only in (None, name)]
+    writers = _taught(run) | {
+        name: _WRITE[name]
+        for name, network in SHIPPED.items()
+        if (run / network / "weights").is_dir()
+    }
+    names = [name for name in writers if only in (None, name)]
     if not names:
         wanted = " or ".join(SHIPPED.values()) if only is None else SHIPPED[only]
         raise FileNotFoundError(f"{run} holds no trained {wanted}")
@@ -88,7 +97,7 @@ def ship(
         folder = (rerankers if name == "stickers-clip" else models) / name
         facts = folder / FACTS  # written by hand, so they stay
         written = facts.read_text(encoding="utf-8") if facts.is_file() else None
-        _WRITE[name](run, folder)
+        writers[name](run, folder)
         if written is not None:
             facts.write_text(written, encoding="utf-8")
         for file in folder.rglob("*.safetensors"):
@@ -107,6 +116,8 @@ def _leave_shared(model: Path) -> None:
     Raises ValueError if they are not the same to the byte.
     """
     for part, path in shared_parts(model).items():
+        if not (model / part).is_dir():  # `prefer` taught the transformer alone
+            continue
         for file in sorted((model / part).iterdir()):
             other = path / file.name
             if not other.is_file() or file.read_bytes() != other.read_bytes():
@@ -189,6 +200,28 @@ _WRITE = {
     "stickers-masks": _write_masks,
     "stickers-upsampler": _write_upsampler,
 }
+
+
+def _taught(run: Path) -> dict[str, Writer]:
+    """Return what writes a checkpoint that `prefer` has taught, by name."""
+    weights = run / "prefer" / "weights"
+    if (weights / LORA).is_file():
+        return {"stickers": _fuse}
+    return {"stickers-dalle": _write_tokens} if (weights / "transformer").is_dir() else {}
+
+
+def _fuse(run: Path, model: Path) -> None:
+    """Put a LoRA into the UNet that it was learned for."""
+    pipeline = StableDiffusionPipeline.from_pretrained(model, torch_dtype=torch.float32)
+    pipeline.load_lora_weights(run / "prefer" / "weights")
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+    pipeline.unet.save_pretrained(model / "unet")
+
+
+def _write_tokens(run: Path, model: Path) -> None:
+    """Copy a transformer; what reads the prompt and the discrete VAE stayed as they are."""
+    _replace(run / "prefer" / "weights" / "transformer", model / "transformer")
 
 
 def _halve(path: Path) -> None:

@@ -67,5 +67,6 @@ class World:
     kinds: tuple[str, ...]
     trial: Callable[[int], Tried]
     ask: Callable[[random.Random], Asked]  # a prompt that no evaluation set has
+    lesson: Callable[[random.Random], Asked]  # such a prompt of what is hard, in all wordings
     source: Callable[[], Source]  # of scenes with held-out combinations among them
     readings: Callable[[torch.Tensor], Sequence[Sequence[Any]]]  # scenes that images may show

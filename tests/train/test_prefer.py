@@ -1,6 +1,7 @@
 """Diffusion-DPO: what it computes, that it learns, goes on, and opens elsewhere."""
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from pipelines.diffusion.pipeline import LatentDiffusion
 from rerank.learn.choices import Choice
 from train.loop import Schedule, train
 from train.prefer import PreferConfig, PreferTask
+from train.shipping import ship
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +77,31 @@ def test_training_learns_goes_on_and_the_result_opens_in_diffusers(
         )
     assert not torch.allclose(ours, before, atol=1e-5)
     assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def test_what_was_learned_is_shipped_in_the_network_itself(
+    tiny_diffusion_folder: Path, choices: list[Choice], tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(tiny_diffusion_folder, models / "stickers")
+    schedule = Schedule(batch_size=4, learning_rate=1e-2, warmup_steps=1, steps=8, ema_decay=0.5)
+    folder = train(make(tiny_diffusion_folder, choices), schedule, tmp_path / "run" / "prefer")
+    assert ship(tmp_path / "run", models, tmp_path, known={}) == [models / "stickers"]
+    adapters = read_adapters(str(folder / "pytorch_lora_weights.safetensors"))
+    x, t = torch.randn(1, 4, 8, 8), torch.tensor(500)
+    with torch.no_grad():
+        beside, fused, before = (
+            p.unet(x, t, p.text.encode("a fox").hidden, return_dict=False)[0]
+            for p in (
+                LatentDiffusion.from_pretrained(
+                    tiny_diffusion_folder, "cpu", "float32", adapters=adapters
+                ),
+                LatentDiffusion.from_pretrained(models / "stickers", "cpu", "float32"),
+                LatentDiffusion.from_pretrained(tiny_diffusion_folder, "cpu", "float32"),
+            )
+        )
+    assert torch.allclose(beside, fused, atol=5e-3)  # half precision
+    assert (beside - before).abs().max() > 10 * (beside - fused).abs().max()
 
 
 def test_an_image_of_another_size_is_named(tiny_diffusion_folder: Path, tmp_path: Path) -> None:

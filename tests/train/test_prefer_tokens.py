@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pipelines.dalle.pipeline import Dalle
 from rerank.learn.choices import Choice
 from train.loop import Schedule, train
 from train.prefer_tokens import PreferTokensConfig, PreferTokensTask, log_likelihood
+from train.shipping import ship
 
 pytestmark = pytest.mark.slow
 SCHEDULE = Schedule(batch_size=4, learning_rate=1e-2, warmup_steps=1, steps=8, ema_decay=0.5)
@@ -83,6 +85,16 @@ def test_training_learns_goes_on_and_the_result_draws(
             gains.append((after - before).item())
         assert gains[0] > gains[1]
     assert learned("a fox 0", seeds=[1]) != plain("a fox 0", seeds=[1])
+
+    models = tmp_path / "models"
+    shutil.copytree(model, models / "stickers-dalle")
+    run = tmp_path / "run" / "prefer"
+    run.mkdir(parents=True)
+    shutil.copytree(folder, run / "weights")
+    [shipped] = ship(tmp_path / "run", models, tmp_path, known={})
+    drawing = Dalle.from_pretrained(shipped, "cpu", "float32", "sdpa").transformer.state_dict()
+    for name, value in learned.transformer.state_dict().items():
+        assert torch.equal(drawing[name], value.half().float())
 
     again = make(model, choices)  # begins where the first ended, so does nothing
     train(again, SCHEDULE, tmp_path / "whole")

@@ -24,11 +24,12 @@ def source(free: float, *, held_out: bool = False) -> Source:
     def caption(scene: Scene, rng: random.Random) -> str:
         return wording.say(describe(scene, rng), rng)
 
-    draw = partial(draw_scene, held_out=True) if held_out else _draw_hard
+    draw = partial(draw_scene, held_out=True) if held_out else draw_hard
     return Source(draw, render, caption, SHEET_PROMPTS)
 
 
-def _draw_hard(rng: random.Random) -> Scene:
+def draw_hard(rng: random.Random) -> Scene:
+    """Draw a scene of training, of kinds as in `HARD_KINDS`."""
     [kind] = rng.choices(tuple(HARD_KINDS), tuple(HARD_KINDS.values()))
     while True:
         scene = draw_scene(rng)

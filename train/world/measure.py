@@ -98,6 +98,7 @@ WORLD = World(
     kinds=tuple(KINDS),
     trial=trial,
     ask=ask,
+    lesson=ask,
     source=partial(source, held_out=True),
     readings=readings,
 )
