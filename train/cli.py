@@ -199,21 +199,29 @@ def _prefer(arguments: argparse.Namespace) -> None:
     choices = read_choices(arguments.choices)
     spec = find(arguments.model or DEFAULT_MODEL)
     options = LoadOptions(dtype="float32", attention="sdpa")
+    changed = {} if arguments.beta is None else {"beta": arguments.beta}
     task: Task
     if spec.kind == "latent_diffusion":
         from pipelines.diffusion.pipeline import LatentDiffusion
-        from train.prefer import PreferConfig, PreferTask
+        from train.prefer import LEARNING_RATE, PreferConfig, PreferTask
 
-        task = PreferTask(LatentDiffusion.load(spec, options), choices, PreferConfig())
+        task = PreferTask(LatentDiffusion.load(spec, options), choices, PreferConfig(**changed))
+        rate = LEARNING_RATE
     elif spec.kind == "dalle":
         from pipelines.dalle.pipeline import Dalle
-        from train.prefer_tokens import PreferTokensConfig, PreferTokensTask
+        from train.prefer_tokens import LEARNING_RATE, PreferTokensConfig, PreferTokensTask
 
-        task = PreferTokensTask(Dalle.load(spec, options), choices, PreferTokensConfig())
+        config = PreferTokensConfig(**changed)
+        task = PreferTokensTask(Dalle.load(spec, options), choices, config)
+        rate = LEARNING_RATE
     else:
         raise ValueError(f"{spec.name} is drawn by diffusers' own pipeline: it cannot learn here")
     schedule = Schedule(
-        batch_size=arguments.batch_size, learning_rate=1e-4, warmup_steps=20, steps=arguments.steps
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate or rate,
+        warmup_steps=20,
+        ema_decay=0.98,
+        steps=arguments.steps,
     )
     write(str(train(task, schedule, arguments.run / "prefer")))
 

@@ -55,7 +55,14 @@ from train.report import (
 )
 from train.search_quality import measure_search, plot, table
 from train.stickers.captions import phrase
-from train.stickers.facts import CHANGES, Description, change, describe, possible_changes
+from train.stickers.facts import (
+    CHANGES,
+    Description,
+    change,
+    describe,
+    draw_told,
+    possible_changes,
+)
 from train.stickers.held_out import is_held_out
 from train.stickers.judge import find, judge, verdict
 from train.stickers.prompts import EVALUATION, TAGS, read_prompts
@@ -123,6 +130,7 @@ STICKERS = World(
     lesson=_sticker_lesson,
     source=partial(source, free=0.5, held_out=True),
     readings=lambda images: [[each.scene] if each.scene else [] for each in find(images)],
+    draw_told=draw_told,
 )
 
 

@@ -39,7 +39,15 @@ def add_prefer(prefer: argparse.ArgumentParser) -> None:
     prefer.add_argument(
         "--steps", type=above_zero(int), default=500, help="number of updates (500)"
     )
-    prefer.add_argument("--batch-size", type=above_zero(int), default=8, help="choices in each (8)")
+    prefer.add_argument(
+        "--batch-size", type=above_zero(int), default=16, help="choices in each (16)"
+    )
+    prefer.add_argument(
+        "--learning-rate", type=above_zero(float), help="default: what suits the kind of model"
+    )
+    prefer.add_argument(
+        "--beta", type=above_zero(float), help="how dear old ways are; default: by the kind, too"
+    )
 
 
 def add_judged(judged: argparse.ArgumentParser) -> None:

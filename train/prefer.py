@@ -2,7 +2,9 @@
 
 Diffusion-DPO (Wallace et al., arXiv 2311.12908, equation 14): of two images of one prompt, noised
 alike, the network should become better at the chosen one than it was, by more than at the rejected
-one. What is learned is a LoRA on the attention layers, as diffusers saves it.
+one. Beside it stands the chosen one's own gain (as in Pang et al., arXiv 2404.19733, equation 1, of
+language models): without it the network becomes worse at both. What is learned is a LoRA on the
+attention layers, as diffusers saves it.
 """
 
 from __future__ import annotations
@@ -32,15 +34,24 @@ from train.loop import Task
 from train.sheets import tile
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+LEARNING_RATE = 2e-3
 SHOWN = 8  # prompts on a contact sheet
 
 
 @dataclass(frozen=True)
 class PreferConfig:
-    """How strongly the model may change; `beta` is how dear its old ways are to it."""
+    """How strongly the model may change.
 
-    rank: int = 8
-    beta: float = 2000.0
+    `beta` is how dear its old ways are to it, `anchor` times beta what the gain of the chosen image
+    counts beside the difference. Times are logit-normal, as in `train.diffusion`: there it is
+    decided what stands where.
+    """
+
+    rank: int = 32
+    beta: float = 100.0
+    anchor: float = 0.2
+    time_mean: float = 0.4
+    time_deviation: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -88,9 +99,12 @@ class PreferTask(Task):
         )
 
     def forward(self, batch: Preferred, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """Return the loss, and how often the chosen image gains more than the rejected one."""
+        """Return the loss, how often the chosen image gains more than the rejected one, and what
+        each gains of the mean squared error."""
         B = len(batch.chosen)
-        t = torch.randint(len(self.alpha_bars), (B,), generator=generator)  # the same for both
+        normal = torch.randn(B, generator=generator)  # the same times for both
+        times = torch.sigmoid(self.config.time_mean + self.config.time_deviation * normal)
+        t = (times * len(self.alpha_bars)).long()
         noise = torch.randn(batch.chosen.shape, generator=generator).to(batch.chosen.device)
         x_0 = torch.cat([batch.chosen, batch.rejected])
         t, noise = t.to(x_0.device).repeat(2), noise.repeat(2, 1, 1, 1)
@@ -104,8 +118,13 @@ class PreferTask(Task):
             unet.enable_adapters()
         won, lost = (before - error).chunk(2)  # by how much each has become better
         margin = self.config.beta * (won - lost)
-        loss = -(batch.weights * functional.logsigmoid(margin)).sum() / batch.weights.sum()
-        return {"loss": loss, "agrees": (margin > 0).float().mean()}
+        each = -functional.logsigmoid(margin) - self.config.anchor * self.config.beta * won
+        return {
+            "loss": (batch.weights * each).sum() / batch.weights.sum(),
+            "agrees": (margin > 0).float().mean(),
+            "chosen": won.mean(),
+            "rejected": lost.mean(),
+        }
 
     def sheet(self) -> Image.Image:
         """Four images of each of some prompts, by the model's own defaults."""

@@ -2,8 +2,9 @@
 
 Direct preference optimisation (Rafailov et al., arXiv 2305.18290, equation 7): of two images of one
 prompt, the tokens of the chosen one should become likelier than they were, by more than those of
-the rejected one. All weights of the transformer learn; the rest of the model stays as it is, and
-what is saved is a folder that `-m` takes.
+the rejected one. Beside it stands the chosen one's own gain (Pang et al., arXiv 2404.19733,
+equation 1), without which both become unlikely. All weights of the transformer learn; the rest of
+the model stays as it is, and what is saved is a folder that `-m` takes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from PIL import Image
 from torch.nn import functional
 
 from pipelines.checkpoints.loading import save_network
-from pipelines.checkpoints.places import FACTS
+from pipelines.checkpoints.places import FACTS, UPSAMPLER
 from pipelines.dalle.draft import Text
 from pipelines.dalle.layers import Context, Layer
 from pipelines.dalle.pipeline import Dalle
@@ -30,12 +31,16 @@ from rerank.learn.choices import Choice, files_of
 from train.loop import Task
 from train.prefer import drawn_sheet
 
+LEARNING_RATE = 3e-5  # with 1e-4 it learns the very images by heart
+
 
 @dataclass(frozen=True)
 class PreferTokensConfig:
-    """How strongly the model may change; `beta` is how dear its old ways are to it."""
+    """How strongly the model may change; `beta` is how dear its old ways are to it, `anchor` times
+    beta what the gain of the chosen image counts beside the difference."""
 
     beta: float = 0.1
+    anchor: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,8 @@ class PreferTokensTask(Task):
             before = log_likelihood(self.frozen[1].to(codes.device), text, codes)
         won, lost = (log_likelihood(self.transformer, text, codes) - before).chunk(2)
         margin = self.config.beta * (won - lost)
-        loss = -(batch.weights * functional.logsigmoid(margin)).sum() / batch.weights.sum()
+        each = -functional.logsigmoid(margin) - self.config.anchor * self.config.beta * won
+        loss = (batch.weights * each).sum() / batch.weights.sum()
         return {"loss": loss, "agrees": (margin > 0).float().mean(), "chosen": won.mean()}
 
     def sheet(self) -> Image.Image:
@@ -102,12 +108,15 @@ class PreferTokensTask(Task):
         spec = self.frozen[0].spec
         ours = shutil.ignore_patterns("transformer", "previews.json")
         shutil.copytree(spec.folder, folder, ignore=ours, dirs_exist_ok=True)
-        for name, path in spec.shared.items():  # which do not stand beside the copy
+        beside = dict(spec.shared)  # what does not stand beside the copy
+        if spec.upsampler is not None:
+            beside[UPSAMPLER] = spec.upsampler
+        for name, path in beside.items():
             shutil.copytree(path, folder / name, dirs_exist_ok=True)
-        if spec.shared:
-            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-            del facts["shared"]
-            (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        if (facts := folder / FACTS).is_file():
+            told = json.loads(facts.read_text(encoding="utf-8"))
+            kept = {name: told[name] for name in told if name not in ("shared", UPSAMPLER)}
+            facts.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
         save_network(self.transformer, self.transformer.config, folder / "transformer")
 
     def _encode(self, file: Path) -> torch.Tensor:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch.nn.functional import cosine_similarity
+from torch.nn.functional import cosine_similarity, normalize
 
 from pipelines.drafts import to_image
 from pipelines.families import find
@@ -37,6 +37,7 @@ from train.worlds import World
 MOVED = 0.5  # cells from where a thing was, on one axis at least
 POOL = 64  # embeddings whose cost is measured
 CANDIDATES = 8  # of a variation or a mix
+ALIKE = 16  # true images of the same words
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,31 @@ def prior_gain(pipeline: Unclip, captions: Sequence[str], images: Sequence[Image
                 draft.step()
             prior.append(float(cosine_similarity(draft.embeddings, embedding[None])))
     return Gain(sum(prior) / len(prior), sum(text) / len(text))
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What a prior can reach: mean cosines of embeddings of true images of the same words, of two
+    with each other, which is that of a prior that draws as the world does, and of each with the
+    mean of the others, which is that of a prior that always says the mean."""
+
+    drawn: float
+    mean: float
+
+
+def ceiling(pipeline: Unclip, world: World, number: int, rng: random.Random) -> Ceiling:
+    """Measure it on so many prompts of a world that draws scenes of a description."""
+    assert world.draw_told is not None
+    drawn, mean = [], []
+    for _ in range(number):
+        told = world.lesson(rng).description
+        scenes = [world.draw_told(told, rng) for _ in range(ALIKE)]
+        rendered = [to_image(each) for each in world.source().render(scenes)]
+        made = normalize(pipeline.embed(rendered).float(), dim=1)  # (ALIKE, D)
+        others = made.sum(0) - made
+        drawn.append(float((made * others).sum(1).mean()) / (ALIKE - 1))
+        mean.append(float(cosine_similarity(made, others).mean()))
+    return Ceiling(sum(drawn) / number, sum(mean) / number)
 
 
 def kept_things(
@@ -160,6 +186,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     gain = prior_gain(pipeline, captions, images)
     print(f"cosine with the true image: prior {gain.prior:.3f}, text {gain.text:.3f}", end=", ")
     print(f"gain {gain.prior - gain.text:+.3f}")
+    if world.draw_told is not None:
+        best = ceiling(pipeline, world, arguments.scenes, rng)
+        print(f"  two true images of the same words {best.drawn:.3f}", end=", ")
+        print(f"one and the mean of {ALIKE - 1} others {best.mean:.3f}")
     measured = partial(kept_of, pipeline, Reranker.load(), world)
     kept = measured(scenes, [ImagePrompt((each,)) for each in images])
     print(f"variations, same things: one candidate {kept.one()}, 4 of 8 {kept.best(4)}", end="; ")

@@ -70,3 +70,5 @@ class World:
     lesson: Callable[[random.Random], Asked]  # such a prompt of what is hard, in all wordings
     source: Callable[[], Source]  # of scenes with held-out combinations among them
     readings: Callable[[torch.Tensor], Sequence[Sequence[Any]]]  # scenes that images may show
+    # A scene that a description is true of, where such can be drawn.
+    draw_told: Callable[[Any, random.Random], Any] | None = None

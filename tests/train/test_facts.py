@@ -8,6 +8,7 @@ from train.stickers.facts import (
     Description,
     change,
     describe,
+    draw_told,
     holds,
     possible_changes,
 )
@@ -82,3 +83,12 @@ def test_short_descriptions_occur() -> None:
     told = [describe(draw_scene(rng), rng) for _ in range(3000)]
     bare = [each for each in told if each == Description(each.things, count=each.count)]
     assert len(bare) > 700
+
+
+def test_scenes_are_drawn_of_what_is_told() -> None:
+    rng = random.Random(5)
+    for _ in range(60):
+        told = describe(draw_scene(rng), rng)
+        scenes = [draw_told(told, rng) for _ in range(4)]
+        assert all(holds(told, scene) for scene in scenes)
+        assert len(set(scenes)) > 1

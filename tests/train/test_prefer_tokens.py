@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from pipelines.dalle.pipeline import Dalle
+from pipelines.families import find
 from rerank.learn.choices import Choice
 from train.loop import Schedule, train
 from train.prefer_tokens import PreferTokensConfig, PreferTokensTask, log_likelihood
@@ -31,9 +32,9 @@ def choices(tmp_path: Path) -> list[Choice]:
     return made
 
 
-def make(folder: Path, choices: list[Choice]) -> PreferTokensTask:
+def make(folder: Path, choices: list[Choice], anchor: float = 0.0) -> PreferTokensTask:
     pipeline = Dalle.from_pretrained(folder, "cpu", "float32", "sdpa")
-    return PreferTokensTask(pipeline, choices, PreferTokensConfig())
+    return PreferTokensTask(pipeline, choices, PreferTokensConfig(anchor=anchor))
 
 
 def test_the_likelihood_is_that_of_drawing_token_by_token(tiny_dalle_folder: Path) -> None:
@@ -102,6 +103,19 @@ def test_training_learns_goes_on_and_the_result_draws(
         assert torch.equal(one, other)
 
 
+def test_an_anchor_keeps_what_is_chosen_likely(
+    tiny_dalle_folder: Path, choices: list[Choice], tmp_path: Path
+) -> None:
+    """The difference alone is as well served by both becoming unlikely."""
+    gained = []
+    for anchor in (0.0, 0.3):
+        task = make(tiny_dalle_folder, choices, anchor)
+        train(task, SCHEDULE, tmp_path / f"{anchor}")
+        batch = task.batch(random.Random(1), 4, torch.device("cpu"))
+        gained.append(task(batch, torch.Generator())["chosen"].item())
+    assert gained[1] > max(gained[0], 0.0)
+
+
 def test_what_was_read_by_another_text_encoder_has_its_own(
     make_dalle_folder: Callable[..., Path], choices: list[Choice], tmp_path: Path
 ) -> None:
@@ -111,13 +125,14 @@ def test_what_was_read_by_another_text_encoder_has_its_own(
     for part in ("text_encoder", "tokenizer"):
         (model / part).rename(other / part)
     shared = {part: f"../other/{part}" for part in ("text_encoder", "tokenizer")}
-    facts = {"shared": shared, "defaults": {"temperature": 0.5}}
+    shutil.copytree(find("stickers-dalle").upsampler or model, other / "upsampler")
+    facts = {"shared": shared, "upsampler": "../other/upsampler", "defaults": {"temperature": 0.5}}
     (model / "salon.json").write_text(json.dumps(facts))
     learned = tmp_path / "far" / "learned"
     task = make(model, choices)
     task.save(learned)
-    del facts["shared"]
-    assert json.loads((learned / "salon.json").read_text()) == facts
+    assert json.loads((learned / "salon.json").read_text()) == {"defaults": facts["defaults"]}
+    assert (learned / "upsampler" / "model.safetensors").is_file()
     drawn = [Dalle.from_pretrained(each, "cpu")("a fox", seeds=[1]) for each in (model, learned)]
     assert drawn[0] == drawn[1]
 

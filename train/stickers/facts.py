@@ -9,7 +9,14 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from train.stickers.held_out import is_held_out
-from train.stickers.scene import OPPOSITE, SIZE_CELLS, Scene, stands_at, stands_in
+from train.stickers.scene import (
+    OPPOSITE,
+    SIZE_CELLS,
+    Scene,
+    draw_scene,
+    stands_at,
+    stands_in,
+)
 from train.stickers.vocabulary import COLOURS, GROUNDS, PLACES, RELATIONS, SIZES, THINGS, Thing
 
 T = TypeVar("T")
@@ -82,6 +89,20 @@ def holds(description: Description, scene: Scene) -> bool:
     return description.relation is None or stands_in(
         description.relation, first, by_thing[description.things[1]]
     )
+
+
+def draw_told(description: Description, rng: random.Random) -> Scene:
+    """Draw a scene that a description is true of: its things, where those of another stood."""
+    while True:
+        scene = draw_scene(rng, held_out=True)
+        kinds = tuple(dict.fromkeys(scene.things))
+        if len(kinds) != len(description.things):
+            continue
+        turned = dict(zip(kinds, description.things, strict=True))
+        sprites = tuple(replace(each, thing=turned[each.thing]) for each in scene.sprites)
+        scene = replace(scene, sprites=sprites, ground=description.ground or scene.ground)
+        if holds(description, scene):
+            return scene
 
 
 CHANGES = ("object", "count", "colour", "swap", "relation", "size", "place", "ground")
