@@ -15,6 +15,7 @@ import diffusers
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
 
 from pipelines.checkpoints.places import FACTS, shared_parts
@@ -211,12 +212,13 @@ def _taught(run: Path) -> dict[str, Writer]:
 
 
 def _fuse(run: Path, model: Path) -> None:
-    """Put a LoRA into the UNet that it was learned for."""
-    pipeline = StableDiffusionPipeline.from_pretrained(model, torch_dtype=torch.float32)
+    """Put a LoRA into the UNet that it was learned for; its config stays."""
+    pipeline = StableDiffusionPipeline.from_pretrained(model, dtype=torch.float32)
     pipeline.load_lora_weights(run / "prefer" / "weights")
     pipeline.fuse_lora()
     pipeline.unload_lora_weights()
-    pipeline.unet.save_pretrained(model / "unet")
+    weights = {name: value.contiguous() for name, value in pipeline.unet.state_dict().items()}
+    save_file(weights, model / "unet" / SAFETENSORS_WEIGHTS_NAME, {"format": "pt"})
 
 
 def _write_tokens(run: Path, model: Path) -> None:
