@@ -3,7 +3,7 @@
 Diffusion-DPO (Wallace et al., arXiv 2311.12908, equation 14): of two images of one prompt, noised
 alike, the network should become better at the chosen one than it was, by more than at the rejected
 one. Beside it stands the chosen one's own gain (as in Pang et al., arXiv 2404.19733, equation 1, of
-language models): without it the network becomes worse at both. What is learned is a LoRA on the
+language models), lest the network just become worse at both. What is learned is a LoRA on the
 attention layers, as diffusers saves it.
 """
 
@@ -34,7 +34,7 @@ from train.loop import Task
 from train.sheets import tile
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 2e-3  # for 5 million parameters; larger networks want less
 SHOWN = 8  # prompts on a contact sheet
 
 
