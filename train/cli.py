@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.checkpoints.errors import WeightsError
 from pipelines.runtime.limits import wait_politely
 from pipelines.runtime.terminal import Parser, above_zero, complain, is_full, prepare_streams, write
 from train import flags
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
         run = getattr(arguments, "run", None)
         arguments.run_step(arguments)
-    except (FileNotFoundError, ValueError, FloatingPointError) as error:
+    except (FileNotFoundError, ValueError, FloatingPointError, WeightsError) as error:
         complain(f"salon-train: error: {error}")
         return 2
     except Exception as error:

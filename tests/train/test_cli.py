@@ -1,5 +1,7 @@
 """What `salon-train` refuses before anything is made."""
 
+from pathlib import Path
+
 import pytest
 
 from train.cli import main
@@ -15,6 +17,10 @@ NUMBERS = (
     ("previews", "--candidates"),
     ("prefer", "--steps"),
     ("prefer", "--batch-size"),
+    ("prefer", "--learning-rate"),
+    ("prefer", "--beta"),
+    ("judged", "--prompts"),
+    ("judged", "--candidates"),
     ("world atlas", "--side"),
     ("world dalle", "--minutes"),
     ("world dalle", "--steps"),
@@ -63,3 +69,13 @@ def test_words_that_make_no_sense(
     words: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert told in refused(words, capsys)
+
+
+@pytest.mark.parametrize("step", ["judged", "prefer --choices FILE", "previews", "reranker"])
+def test_a_model_that_is_not_there(
+    step: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    choices = tmp_path / "choices.jsonl"
+    choices.write_text('{"prompt": "a fox", "chosen": "a.png", "rejected": "b.png"}\n')
+    line = refused([*step.replace("FILE", str(choices)).split(), "-m", "nothing"], capsys)
+    assert "no model 'nothing'" in line
