@@ -200,10 +200,12 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=0, help="of that cluster, to be killed, too")
     parser.add_argument("-m", "--model", help="what draws; the default is that of generate")
     options = parser.parse_args()
+    if options.nodes and not options.ray:
+        parser.error("--nodes: goes with --ray")
     words = [] if options.model is None else ["-m", options.model]
     with tempfile.TemporaryDirectory() as name:
         place, crew = Path(name), "actors" if options.ray else "processes"
-        nodes = Nodes(options.nodes) if options.ray and options.nodes else None
+        nodes = Nodes(options.nodes) if options.nodes else None
         campaign, folders = Campaign(place, words, crew, options.seed, nodes), 0
         try:
             campaign.run(place / "calm")

@@ -37,6 +37,7 @@ from pipelines import families
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLER = "dpmpp_2m"  # what DPMSolverMultistepScheduler does as stock_job.py makes it
+AS_DRAWN = 1  # the peer enlarges nothing
 BATCHES = (1, 4, 8, 16)
 PROMPTS = (
     "a panda to the left of a red balloon",
@@ -166,7 +167,7 @@ def _command(side: str, work: Work, setting: Setting, out: Path, i: int) -> list
     same += ["--steps", work.steps, "--guidance", work.guidance]
     if side == "ours":
         own = ["-m", "gen", prompt, "-m", work.model, "--reranker", work.reranker]
-        own += ["--sampler", SAMPLER, "--quiet", "-o", out]
+        own += ["--sampler", SAMPLER, "--upscale", AS_DRAWN, "--quiet", "-o", out]
     else:
         own = ["-m", "benchmarks.stock_job", work.model, work.reranker, prompt]
         own += ["--batch", setting.batch, "--threads", setting.threads, "--out", out]
@@ -253,7 +254,7 @@ def _our_job(work: Work) -> Any:
             steps=work.steps,
             guidance=work.guidance,
             sampler=SAMPLER,
-            upscale=1,  # the peer leaves images as drawn
+            upscale=AS_DRAWN,
             outdir=out,
             engine=engine,
         )

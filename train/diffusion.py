@@ -188,9 +188,8 @@ class DiffusionTask(Task):
 
     def draw_times(self, number: int, generator: torch.Generator) -> torch.Tensor:
         """Return (number,) int64 training steps, logit-normal."""
-        normal = torch.randn(number, generator=generator)
-        times = torch.sigmoid(self.config.time_mean + self.config.time_deviation * normal)
-        return (times * len(self.alphas_cumprod)).long()
+        config, steps = self.config, len(self.alphas_cumprod)
+        return logit_normal(number, steps, config.time_mean, config.time_deviation, generator)
 
     def encode(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B, L) to the text encoder's last hidden states (B, L, D)."""
@@ -224,6 +223,14 @@ class DiffusionTask(Task):
         """Return the UNet, and with it the text encoder that it was trained to listen to."""
         self.unet.save_pretrained(folder / "unet")
         save_text_encoder(self.frozen[1], folder / "text_encoder")
+
+
+def logit_normal(
+    number: int, steps: int, mean: float, deviation: float, generator: torch.Generator
+) -> torch.Tensor:
+    """Return (number,) int64 of so many training steps; the logits of their times are normal."""
+    times = torch.sigmoid(mean + deviation * torch.randn(number, generator=generator))
+    return (times * steps).long()
 
 
 def save_text_encoder(text_encoder: CLIPTextModel, folder: Path) -> None:

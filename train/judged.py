@@ -15,11 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image
 from tqdm import tqdm
 
-from pipelines.drafts import Pipeline
+from pipelines.drafts import Pipeline, to_image
 from train.worlds import World
 
 CHOICES = "choices.jsonl"
@@ -30,7 +28,8 @@ PAIRS = 3  # of one prompt, at most
 def judged(pipeline: Pipeline, world: World, folder: Path, prompts: int, candidates: int) -> Path:
     """Write choices among images of so many prompts, with the images, and return the file.
 
-    Prompts are the same for the same world. What a stopped run has drawn is not drawn again.
+    Prompts are the same for the same world. What a stopped run has drawn is not drawn again: a
+    model whose weights have changed wants another folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     table = folder / ASKED
@@ -62,7 +61,7 @@ def _draw(
     right = [each for each, _ in world.look(images, asked.description)]
     if any(right) and not all(right):
         for place, image in enumerate(images):
-            _save(image, folder / _name(number, place))
+            to_image(image).save(folder / _name(number, place))
     return {"number": number, "prompt": asked.text, "right": right}
 
 
@@ -81,10 +80,6 @@ def _pairs(row: dict[str, Any]) -> Iterator[dict[str, str]]:
 
 def _name(number: int, place: int) -> str:
     return f"{number:05d}-{place}.png"
-
-
-def _save(image: torch.Tensor, path: Path) -> None:
-    Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:

@@ -30,6 +30,7 @@ from pipelines.diffusion.samplers import make_scheduler
 from pipelines.diffusion.text import Encoding
 from pipelines.drafts import Pipeline
 from rerank.learn.choices import Choice, files_of
+from train.diffusion import logit_normal
 from train.loop import Task
 from train.sheets import tile
 
@@ -102,9 +103,8 @@ class PreferTask(Task):
         """Return the loss, how often the chosen image gains more than the rejected one, and what
         each gains of the mean squared error."""
         B = len(batch.chosen)
-        normal = torch.randn(B, generator=generator)  # the same times for both
-        times = torch.sigmoid(self.config.time_mean + self.config.time_deviation * normal)
-        t = (times * len(self.alpha_bars)).long()
+        mean, deviation = self.config.time_mean, self.config.time_deviation
+        t = logit_normal(B, len(self.alpha_bars), mean, deviation, generator)  # the same for both
         noise = torch.randn(batch.chosen.shape, generator=generator).to(batch.chosen.device)
         x_0 = torch.cat([batch.chosen, batch.rejected])
         t, noise = t.to(x_0.device).repeat(2), noise.repeat(2, 1, 1, 1)

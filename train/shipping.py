@@ -213,7 +213,7 @@ def _taught(run: Path) -> dict[str, Writer]:
 
 def _fuse(run: Path, model: Path) -> None:
     """Put a LoRA into the UNet that it was learned for; its config stays."""
-    pipeline = StableDiffusionPipeline.from_pretrained(model, dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(model, torch_dtype=torch.float32)
     pipeline.load_lora_weights(run / "prefer" / "weights")
     pipeline.fuse_lora()
     pipeline.unload_lora_weights()

@@ -77,11 +77,11 @@ class Ceiling:
 def ceiling(pipeline: Unclip, world: World, number: int, rng: random.Random) -> Ceiling:
     """Measure it on so many prompts of a world that draws scenes of a description."""
     assert world.draw_told is not None
-    drawn, mean = [], []
+    source, drawn, mean = world.source(), [], []
     for _ in range(number):
         told = world.lesson(rng).description
         scenes = [world.draw_told(told, rng) for _ in range(ALIKE)]
-        rendered = [to_image(each) for each in world.source().render(scenes)]
+        rendered = [to_image(each) for each in source.render(scenes)]
         made = normalize(pipeline.embed(rendered).float(), dim=1)  # (ALIKE, D)
         others = made.sum(0) - made
         drawn.append(float((made * others).sum(1).mean()) / (ALIKE - 1))

@@ -125,7 +125,9 @@ def test_what_was_read_by_another_text_encoder_has_its_own(
     for part in ("text_encoder", "tokenizer"):
         (model / part).rename(other / part)
     shared = {part: f"../other/{part}" for part in ("text_encoder", "tokenizer")}
-    shutil.copytree(find("stickers-dalle").upsampler or model, other / "upsampler")
+    upsampler = find("stickers-dalle").upsampler
+    assert upsampler is not None
+    shutil.copytree(upsampler, other / "upsampler")
     facts = {"shared": shared, "upsampler": "../other/upsampler", "defaults": {"temperature": 0.5}}
     (model / "salon.json").write_text(json.dumps(facts))
     learned = tmp_path / "far" / "learned"
