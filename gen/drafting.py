@@ -76,10 +76,8 @@ def batch_sizes(
     pipeline: "Pipeline", first: Candidate, batch_size: int | None, *, early: bool
 ) -> BatchSize:
     """Return what chooses the sizes of micro-batches of such candidates."""
-    family, guidance = family_of(first.spec), first.request.guidance
-    drawing = family.drawing_memory(
-        first.spec, getattr(pipeline.dtype, "itemsize", 4), 1.0 if guidance is None else guidance
-    )
+    item = getattr(pipeline.dtype, "itemsize", 4)
+    drawing = family_of(first.spec).drawing_memory(first.spec, item, first.request.given())
     return BatchSize(first.pixels, batch_size, early=early, besides=drawing.candidate)
 
 

@@ -15,16 +15,15 @@ from gen.run_folder import originals
 from gen.settings.request import SETTINGS, Request
 from pipelines.checkpoints.specs import Spec
 from pipelines.dalle.settings import ImagePromptSettings
-from pipelines.diffusion.settings import LatentEditingSettings
 from pipelines.images import MAX_PIXELS, BadImageError, open_image
-from pipelines.settings import Value, settings_of
+from pipelines.settings import EditingSettings, Value, settings_of
 
 if TYPE_CHECKING:
     from gen.plan import Candidate
     from pipelines.editing import Edit, Start
     from pipelines.outpainting import Outpainting
 
-EDITING_SETTINGS = tuple(settings_of(LatentEditingSettings))
+EDITING_SETTINGS = tuple(settings_of(EditingSettings))
 OF_TOKENS = tuple(settings_of(ImagePromptSettings))  # the beginning of an image as tokens
 FILES = {name: f"{name}_hash" for name in (*originals.NAMES, "upscale_model")}
 OF_MASK = ("invert_mask", "mask_blur", "mask_fill", "inpaint_area", "mask_resampling")

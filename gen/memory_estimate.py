@@ -132,9 +132,8 @@ def _add(candidate: Candidate, model: ModelEstimate, bytes_per_number: int) -> N
     steps = candidate.request.steps
     model.evaluations += 0 if steps is None else steps
     model.pixels = max(model.pixels, candidate.pixels)
-    guidance = candidate.request.guidance
     drawing = family_of(model.spec).drawing_memory(
-        model.spec, bytes_per_number, 1.0 if guidance is None else guidance
+        model.spec, bytes_per_number, candidate.request.given()
     )
     model.prompt_cache = max(model.prompt_cache, drawing.prompt)
     model.candidate_cache = max(model.candidate_cache, drawing.candidate)

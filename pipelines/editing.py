@@ -58,7 +58,7 @@ class Start:
     mask: Image.Image | None = None  # L, of the same size: ANEW and whiter is drawn, the rest given
     noise: bool = False  # whether noise takes the place of what is under the mask
     canvases: tuple[Canvas, ...] = ()
-    resampling: int = 1  # how often a noisy step is taken under a mask, each time from new noise
+    resampling: int = 1  # of noisy steps under a mask, or ways of drawing its image tokens
 
     def __post_init__(self) -> None:
         """Raise ValueError for a strength out of range, or images that do not fit together."""

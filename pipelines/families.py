@@ -51,7 +51,9 @@ class Family:
     options: frozenset[str]  # those of LoadOptions that not every family understands
     tensors: Callable[[Spec], dict[str, Header]]  # what the files say of each part
     in_float32: Callable[[Spec], dict[str, tuple[str, ...]]] = lambda spec: {}
-    drawing_memory: Callable[[Spec, int, float], DrawingMemory] = lambda *_: DrawingMemory()
+    drawing_memory: Callable[[Spec, int, Mapping[str, Any]], DrawingMemory] = lambda *_: (
+        DrawingMemory()
+    )
     # The end of a prompt that is not read, as far as the files tell it; "" if all of it is.
     dropped_text: Callable[[Spec, str], str] = lambda spec, prompt: ""
     # Of a request's settings; None where candidates cannot be looked at half-way.
@@ -82,11 +84,12 @@ def _load_stock(spec: Spec, options: LoadOptions, report: Report) -> Any:
     return StockPipeline.load(spec, options, report)
 
 
-def _dalle_memory(spec: Spec, bytes_per_number: int, guidance: float) -> DrawingMemory:
+def _dalle_memory(spec: Spec, bytes_per_number: int, settings: Mapping[str, Any]) -> DrawingMemory:
     from pipelines.dalle.memory import MemoryPlan
 
-    plan = MemoryPlan.of_model(spec, bytes_per_number, guidance)
-    return DrawingMemory(plan.cache_shared, plan.cache_per_candidate)
+    plan = MemoryPlan.of_model(spec, bytes_per_number, settings.get("guidance", 1.0))
+    ways = settings.get("mask_resampling", 1)
+    return DrawingMemory(plan.cache_shared, ways * plan.cache_per_candidate)
 
 
 def _diffusion_course(spec: Spec, settings: Mapping[str, Any]) -> Course:

@@ -294,6 +294,17 @@ class EditingSettings(TypedDict, total=False):
         str | None,
         Setting("what is under the mask at first", "Masked content", names=mask_fills),
     ]
+    mask_resampling: Annotated[
+        int | None,
+        Setting(
+            "how hard what is new looks for its place among what is there: how often each noisy "
+            "step under a mask is taken, each time from new noise, or in how many ways at once "
+            "image tokens are drawn; by default as the model advises, else once",
+            "Mask resampling",
+            low=1,
+            high=64,
+        ),
+    ]
     inpaint_area: Annotated[
         str | None,
         Setting(

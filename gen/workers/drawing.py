@@ -115,10 +115,7 @@ class Drawing:
         if plan.schedules:
             made = tuple(seed for seed, r in job.results.items() if r.unfinished is None)
             return [Task(plan, spec, tuple(candidates), job.searches, made, export)]
-        guidance = candidates[0].request.guidance
-        memory = family_of(spec).drawing_memory(
-            spec, ITEM_SIZE, 1.0 if guidance is None else guidance
-        )
+        memory = family_of(spec).drawing_memory(spec, ITEM_SIZE, candidates[0].request.given())
         sizes = BatchSize(
             candidates[0].pixels, self._batch_size, early=self._is_early, besides=memory.candidate
         )

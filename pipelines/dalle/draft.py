@@ -14,6 +14,7 @@ from pipelines.dalle.dvae import DiscreteVae
 from pipelines.dalle.layers import Context
 from pipelines.dalle.token_sampling import draw_tokens
 from pipelines.dalle.vqgan import Vqgan
+from pipelines.dalle.ways import choose_ways, draw_way
 from pipelines.drafts import CHUNK_PIXELS, Draft, check_indices, in_chunks, to_image, to_uint8
 from pipelines.editing import Start
 
@@ -72,12 +73,16 @@ class Sampling:
 
 @dataclass(frozen=True)
 class State:
-    """All that a step changes, but for the cache, which follows from it."""
+    """All that a step changes, but for the cache, which follows from it.
 
-    uniforms: torch.Tensor  # (N, I) float32, one for every token
+    A candidate's ways are rows that lie side by side; without any, it is one row.
+    """
+
+    uniforms: torch.Tensor  # (N, I) float32, one for every token, and with ways one to choose by
     tokens: torch.Tensor  # (N, I) int64; those from `done` on mean nothing unless they are given
     is_given: torch.Tensor  # (N, I) bool, which tokens are not drawn
     log_likelihood: torch.Tensor  # (N,) float32, of the tokens that were drawn
+    weight: torch.Tensor  # (N,) float32, log-likelihood of those given, since ways were chosen
     done: int
 
     @staticmethod
@@ -87,7 +92,8 @@ class State:
         """Return the State up to the first token that is drawn, or not the same for all."""
         missing = (~is_given | (tokens != tokens[:1])).any(dim=0).nonzero()
         first = int(missing[0]) if len(missing) else tokens.shape[1]
-        return State(uniforms, tokens, is_given, uniforms.new_zeros(len(tokens)), first)
+        nothing = uniforms.new_zeros(len(tokens))
+        return State(uniforms, tokens, is_given, nothing, nothing, first)
 
     def rows(self, index: torch.Tensor) -> "State":
         """Return a State of some of the candidates."""
@@ -97,6 +103,7 @@ class State:
             uniforms=self.uniforms[index],
             tokens=self.tokens[index],
             log_likelihood=self.log_likelihood[index],
+            weight=self.weight[index],
         )
 
 
@@ -117,7 +124,10 @@ class DalleDraft(Draft):
         state: State,
         start: Start | None = None,
     ) -> None:
-        """Begin with a state; the tokens before its first are the same for all candidates."""
+        """Begin with a state; the tokens before its first are the same for all candidates.
+
+        It has as many rows for each seed as there are ways: see `pipelines.dalle.ways`.
+        """
         side = pipeline.dvae.config.size
         super().__init__(seeds, (side, side), pipeline.device, start)
         self._total = pipeline.transformer.config.image_length
@@ -125,6 +135,7 @@ class DalleDraft(Draft):
         self._text = text
         self._sampling = sampling
         self._start = state.done
+        self._ways = len(state.tokens) // len(seeds)
         self._state: State | None = state
         self._cache: Cache
         self._first: torch.Tensor  # (P, V), the logits of the first token that is drawn
@@ -146,7 +157,23 @@ class DalleDraft(Draft):
 
         That is at temperature 1, without guidance, and with all tokens to choose from.
         """
-        return self._open.log_likelihood.tolist()
+        return self._shown(range(len(self.seeds))).log_likelihood.tolist()
+
+    def _rows(self, indices: Sequence[int]) -> torch.Tensor:
+        """Return the rows of all ways of some candidates."""
+        index = torch.tensor(indices, device=self._open.tokens.device)
+        own = torch.arange(self._ways, device=index.device)
+        return (index[:, None] * self._ways + own).flatten()
+
+    def _shown(self, indices: Sequence[int]) -> State:
+        """Return the state of some candidates, a row each: one of its ways, by their weights."""
+        state = self._open
+        index = torch.tensor(indices, device=state.tokens.device)
+        if self._ways == 1:
+            return state.rows(index)
+        own = state.uniforms[:: self._ways, -1]
+        drawn = draw_way(state.weight.view(-1, self._ways), own)
+        return state.rows(index * self._ways + drawn[index])
 
     @torch.inference_mode()
     def _advance(self, count: int) -> None:
@@ -156,14 +183,16 @@ class DalleDraft(Draft):
         for _ in range(count):
             state = self._drawn(state)
         self._state = state
+        self._cache.fed = state.done - 1  # the last token is not fed yet
 
     def _drawn(self, state: State) -> State:
         """Return the state with one more token."""
         i = state.done
         logits = self._logits(state).float()  # (P·N, V)
         sampling, is_given = self._sampling, state.is_given[:, i]
+        guided = sampling.guided(logits)
         drawn = draw_tokens(
-            sampling.guided(logits),
+            guided,
             state.uniforms[:, i],
             sampling.temperature,
             sampling.top_k,
@@ -173,7 +202,20 @@ class DalleDraft(Draft):
         likelihoods = logits[: len(tokens)].log_softmax(dim=-1).gather(1, tokens[:, None])[:, 0]
         log_likelihood = state.log_likelihood + likelihoods.masked_fill(is_given, 0)
         state.tokens[:, i] = tokens  # nobody looks there until `done` says so
-        return replace(state, log_likelihood=log_likelihood, done=i + 1)
+        state = replace(state, log_likelihood=log_likelihood, done=i + 1)
+        return state if self._ways == 1 else self._weighed(state, guided, is_given)
+
+    def _weighed(self, state: State, guided: torch.Tensor, is_given: torch.Tensor) -> State:
+        """Return the state after its last token, which where it was given tells between ways."""
+        last, temperature = state.done - 1, self._sampling.temperature
+        told = (guided / temperature).log_softmax(dim=-1).gather(1, state.tokens[:, last, None])
+        weight = state.weight + told[:, 0].masked_fill(~is_given, 0)
+        own = state.uniforms[:: self._ways, last]  # of a given token, nothing was drawn with it
+        rows, chosen = choose_ways(weight.view(-1, self._ways), own)
+        if not torch.equal(rows, torch.arange(len(rows), device=rows.device)):
+            self._cache.fed = self._total + 1  # if this is given up half-way, all is fed again
+            self._cache.keep(rows)
+        return replace(state.rows(rows), uniforms=state.uniforms, weight=chosen.flatten())
 
     def _logits(self, state: State) -> torch.Tensor:
         """Return the transformer's logits of the next token, (P·N, V)."""
@@ -216,14 +258,13 @@ class DalleDraft(Draft):
         The decoder is so cheap here that `exact` makes no difference. A candidate whose values are
         not finite is None in the list.
         """
-        state = self._open
-        if state.done == 0:
+        if self.done == 0:
             return None
         seeds = self.seeds
-        if indices is not None:
-            check_indices(indices, len(seeds))
-            seeds = tuple(seeds[i] for i in indices)
-            state = state.rows(torch.tensor(indices, device=state.tokens.device))
+        if indices is None:
+            indices = range(len(seeds))
+        check_indices(indices, len(seeds))
+        seeds, state = tuple(seeds[i] for i in indices), self._shown(indices)
         there = torch.arange(self._total, device=state.tokens.device) < state.done
         there = there | state.is_given  # (n, I)
         factor, grid = self._pipeline.dvae.config.factor, self._pipeline.dvae.config.grid
@@ -241,7 +282,7 @@ class DalleDraft(Draft):
 
         The likeliest tokens would cost as much as finishing: one pass for each token.
         """
-        state = self._open
+        state = self._shown(range(len(self.seeds)))
         if state.done == 0:
             raise RuntimeError("before the first token there is nothing to complete")
         grid = self._pipeline.dvae.config.grid
@@ -265,19 +306,18 @@ class DalleDraft(Draft):
         return self._state
 
     def _cut(self, indices: Sequence[int]) -> None:
-        index = torch.tensor(indices, device=self._open.tokens.device)
-        cache = copy.copy(self._cache)
-        cache.keep(index)
-        self._state, self._cache = self._open.rows(index), cache
+        rows, cache = self._rows(indices), copy.copy(self._cache)
+        cache.keep(rows)
+        self._state, self._cache = self._open.rows(rows), cache
 
     def _halve(self, first: Self, second: Self, middle: int) -> None:
         """Divide the cache, so that no more than one half of it is there twice."""
-        N = len(self.seeds)
-        parts = torch.arange(N, device=self._open.tokens.device).tensor_split([middle])
+        halves = range(middle), range(middle, len(self.seeds))
+        parts = [self._rows(half) for half in halves]
         caches = self._cache.divide(parts)
-        for half, part, cache in zip((first, second), parts, caches, strict=True):
+        for half, indices, part, cache in zip((first, second), halves, parts, caches, strict=True):
             half._state, half._cache = self._open.rows(part), cache
-            half._forget_all_but([self.seeds[i] for i in part.tolist()])
+            half._forget_all_but([self.seeds[i] for i in indices])
 
     def _append(self, other: Self) -> None:
         for draft in (self, other):
@@ -291,19 +331,20 @@ class DalleDraft(Draft):
             tokens=torch.cat([first.tokens, second.tokens]),
             is_given=torch.cat([first.is_given, second.is_given]),
             log_likelihood=torch.cat([first.log_likelihood, second.log_likelihood]),
+            weight=torch.cat([first.weight, second.weight]),
         )
 
     def _copy_rows(self, indices: Sequence[int], seeds: Sequence[int | None]) -> None:
         self._cut(indices)
-        uniforms = self._open.uniforms
-        for row, seed in enumerate(seeds):
+        uniforms = self._open.uniforms.view(len(seeds), self._ways, -1)
+        for own, seed in zip(uniforms, seeds, strict=True):
             if seed is not None:
-                uniforms[row] = draw_uniforms(seed, self._total).to(uniforms.device)
+                generator = torch.Generator().manual_seed(seed)
+                own.copy_(draw_uniforms(generator, self._total, self._ways))
 
     @torch.inference_mode()
     def _decode(self, indices: Sequence[int]) -> list[torch.Tensor | None]:
-        rows = self._open.rows(torch.tensor(indices, device=self._open.tokens.device))
-        return self._decoded([self.seeds[i] for i in indices], rows)
+        return self._decoded([self.seeds[i] for i in indices], self._shown(indices))
 
     def _decoded(self, seeds: Sequence[int], state: State) -> list[torch.Tensor | None]:
         """Return the images of a state's tokens; None for one that cannot be shown."""
@@ -320,9 +361,10 @@ class DalleDraft(Draft):
         return images
 
 
-def draw_uniforms(seed: int, tokens: int) -> torch.Tensor:
-    """Return the uniform numbers (tokens,) in [0, 1) of a candidate, one for every token."""
-    return torch.rand(tokens, generator=torch.Generator().manual_seed(seed))
+def draw_uniforms(generator: torch.Generator, tokens: int, ways: int) -> torch.Tensor:
+    """Return the uniform numbers in [0, 1) of a candidate: one for every token, (1, tokens), and
+    with several ways one more for each, (ways, tokens + 1)."""
+    return torch.rand(ways, tokens + (ways > 1), generator=generator)
 
 
 def decode_codes(dvae: DiscreteVae | Vqgan, codes: torch.Tensor) -> list[torch.Tensor | None]:

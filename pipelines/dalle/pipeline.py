@@ -27,7 +27,7 @@ from pipelines.checkpoints.specs import Spec
 from pipelines.dalle import prompts
 from pipelines.dalle.attention import choose_kernel
 from pipelines.dalle.bart import BartEncoder
-from pipelines.dalle.draft import DalleDraft, Sampling, State, Text
+from pipelines.dalle.draft import DalleDraft, Sampling, State, Text, draw_uniforms
 from pipelines.dalle.layers import Context
 from pipelines.dalle.networks import DalleNetworks, load_dalle
 from pipelines.dalle.settings import DrawingSettings
@@ -120,7 +120,8 @@ class Dalle:
         upper rows of tokens, from 1 to all but one, are kept while the rest is drawn. `forced` are
         image tokens that are given, by their positions in raster order. Of a `start`, the tokens
         outside its mask are given, and of those inside a share of its strength is drawn, others for
-        each candidate; its images have the model's own size.
+        each candidate, in as many ways as its `resampling` says (`pipelines.dalle.ways`); its
+        images have the model's own size.
 
         Raises ValueError with the rule for a value that cannot be, TypeError for an unknown name.
         """
@@ -141,13 +142,16 @@ class Dalle:
         texts = [self.encode(prompt)]
         if guidance > 1:
             texts.append(self._compared(texts[0], chosen.get("negative_prompt")))
-        length = self.transformer.config.image_length
+        length, ways = self.transformer.config.image_length, 1
+        if start is not None and start.mask is not None and sampling.temperature > 0:
+            ways = start.resampling
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        uniforms = torch.stack([torch.rand(length, generator=g) for g in generators])
-        tokens = torch.zeros(uniforms.shape, dtype=torch.int64)
-        is_given = torch.zeros(uniforms.shape, dtype=torch.bool)
+        uniforms = torch.cat([draw_uniforms(g, length, ways) for g in generators])
+        tokens = torch.zeros(len(uniforms), length, dtype=torch.int64)
+        is_given = torch.zeros(len(uniforms), length, dtype=torch.bool)
         if start is not None and keep_rows is None:
             tokens, is_given = self._start_tokens(start, generators)
+            tokens, is_given = (each.repeat_interleave(ways, 0) for each in (tokens, is_given))
         for position, token in given.items():
             tokens[:, position], is_given[:, position] = token, True
         return DalleDraft(

@@ -146,22 +146,7 @@ class SecondPassSettings(TypedDict, total=False):
     ]
 
 
-class LatentEditingSettings(EditingSettings, total=False):
-    """How an image that there is becomes the beginning of others, in latent space."""
-
-    mask_resampling: Annotated[
-        int | None,
-        Setting(
-            "how often each noisy step under a mask is taken, each time from new noise, so that "
-            "what is new finds its place among what is there; by default once",
-            "Mask resampling",
-            low=1,
-            high=20,
-        ),
-    ]
-
-
-class DiffusionSettings(DrawingSettings, LatentEditingSettings, SecondPassSettings, total=False):
+class DiffusionSettings(DrawingSettings, EditingSettings, SecondPassSettings, total=False):
     """All of it: also what an image begins from, and files that change the model as it loads."""
 
     lora: Annotated[
