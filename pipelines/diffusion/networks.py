@@ -34,6 +34,7 @@ from pipelines.checkpoints.loading import (
 from pipelines.checkpoints.specs import Spec
 from pipelines.diffusion.spec import inpainting_channels, needs_float32, text_components
 from pipelines.loading import Report, ignore_progress
+from pipelines.runtime.lanes import divide
 
 OPENAI_MERGES = 49_408 - 2 - 2 * 256  # of all tokens, those that are no byte and no mark
 
@@ -109,6 +110,7 @@ def load_networks(
         fill_position_ids(reader.encoder)
     for network in networks.values():
         settle(network, device)
+    divide(unet)
     if spec.adapters.vae is not None:
         vae = load_vae(spec.adapters.vae, vae, device, dtypes["vae"])
     zeros = bool(read_config(configs / "model_index.json").get("force_zeros_for_empty_prompt"))

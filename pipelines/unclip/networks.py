@@ -39,6 +39,7 @@ from pipelines.checkpoints.specs import Spec
 from pipelines.checkpoints.tokenizer_files import check_tokenizer_files
 from pipelines.decoding import Vae
 from pipelines.loading import Report
+from pipelines.runtime.lanes import divide
 from pipelines.unclip.image_tokens import ImageTokens
 from pipelines.unclip.spec import WHOLE_CLIP, all_places, header_of, is_clip
 
@@ -90,6 +91,7 @@ def load_parts(spec: Spec, device: torch.device, dtype: torch.dtype, report: Rep
         load_weights(network, in_messages(files), header, dtype, added)
         _fill_constants(network, dtype)
         settle(network, device)
+    divide(networks["unet"])
     schedulers = {
         part: read_config(path / "scheduler_config.json")
         for part, path in places.items()
