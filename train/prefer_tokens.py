@@ -2,9 +2,11 @@
 
 Direct preference optimisation (Rafailov et al., arXiv 2305.18290, equation 7): of two images of one
 prompt, the tokens of the chosen one should become likelier than they were, by more than those of
-the rejected one. Beside it stands the chosen one's own gain (Pang et al., arXiv 2404.19733,
-equation 1), without which both become unlikely. All weights of the transformer learn; the rest of
-the model stays as it is, and what is saved is a folder that `-m` takes.
+the rejected one. How likely they are is asked of what draws, with its guidance and temperature:
+images that were drawn so would else be learned for being typical, and guided once more. Beside it
+stands the chosen one's own gain (Pang et al., arXiv 2404.19733, equation 1), without which both
+become unlikely. All weights of the transformer learn; the rest of the model stays as it is, and
+what is saved is a folder that `-m` takes.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from torch.nn import functional
 
 from pipelines.checkpoints.loading import save_network
 from pipelines.checkpoints.places import FACTS, UPSAMPLER
-from pipelines.dalle.draft import Text
+from pipelines.dalle.draft import Sampling, Text
 from pipelines.dalle.layers import Context, Layer
 from pipelines.dalle.pipeline import Dalle
 from pipelines.dalle.transformer import Transformer
@@ -51,6 +53,7 @@ class PreferredTokens:
     rejected: torch.Tensor  # (B, I) int64
     weights: torch.Tensor  # (B,)
     texts: Text  # of B prompts
+    compared: Text  # of B, with guidance, what it leads away from
 
 
 class PreferTokensTask(Task):
@@ -73,15 +76,19 @@ class PreferTokensTask(Task):
         self.transformer.requires_grad_(True)
         self.codes = {file: self._encode(file) for file in files_of(self.choices)}
         self.texts = {prompt: self._read(prompt) for prompt in {c.prompt for c in choices}}
+        drawn = pipeline.spec.defaults
+        self.sampling = Sampling(drawn["guidance"], drawn["temperature"], None, None)
 
     def batch(self, rng: random.Random, size: int, device: torch.device) -> PreferredTokens:
         """Draw choices."""
         drawn = [rng.choice(self.choices) for _ in range(size)]
+        texts = [self.texts[choice.prompt] for choice in drawn]
         return PreferredTokens(
             torch.stack([self.codes[choice.chosen] for choice in drawn]).to(device),
             torch.stack([self.codes[choice.rejected] for choice in drawn]).to(device),
             torch.tensor([choice.weight for choice in drawn]).to(device),
-            Text.together([self.texts[choice.prompt] for choice in drawn]),
+            Text.together(texts),
+            Text.together([self._copied(self.frozen[0].compared(text)) for text in texts]),
         )
 
     def forward(
@@ -90,10 +97,14 @@ class PreferTokensTask(Task):
         """Return the loss, how often the chosen image gains more than the rejected one, and by how
         much the chosen one has become likelier, in nats. Nothing here is left to chance."""
         codes = torch.cat([batch.chosen, batch.rejected])
-        text = Text.together([batch.texts] * 2)
+        texts = [batch.texts] * 2
+        if self.sampling.guidance > 1:
+            texts += [batch.compared] * 2
+        text = Text.together(texts)
         with torch.no_grad():
-            before = log_likelihood(self.frozen[1].to(codes.device), text, codes)
-        won, lost = (log_likelihood(self.transformer, text, codes) - before).chunk(2)
+            before = log_likelihood(self.frozen[1].to(codes.device), text, codes, self.sampling)
+        after = log_likelihood(self.transformer, text, codes, self.sampling)
+        won, lost = (after - before).chunk(2)
         margin = self.config.beta * (won - lost)
         each = -functional.logsigmoid(margin) - self.config.anchor * self.config.beta * won
         loss = (batch.weights * each).sum() / batch.weights.sum()
@@ -130,15 +141,23 @@ class PreferTokensTask(Task):
 
     def _read(self, prompt: str) -> Text:
         """Return what the transformer reads of a prompt, as tensors that training may use."""
-        text = self.frozen[0].encode(prompt)
+        return self._copied(self.frozen[0].encode(prompt))
+
+    def _copied(self, text: Text) -> Text:
         context = text.context
         if context is not None:
             context = Context(context.states.clone(), context.present.clone())
         return Text(text.read.clone(), text.present.clone(), context)
 
 
-def log_likelihood(transformer: Transformer, text: Text, codes: torch.Tensor) -> torch.Tensor:
-    """Return (B,) nats: how likely the tokens (B, I) are in the model's eyes, all of them."""
-    logits = transformer(text.read, text.present, codes, text.context).image
-    nats = functional.log_softmax(logits.float(), dim=-1)
+def log_likelihood(
+    transformer: Transformer, text: Text, codes: torch.Tensor, sampling: Sampling
+) -> torch.Tensor:
+    """Return (B,) nats: how likely it is that the tokens (B, I) are drawn, all of them.
+
+    `text` has B prompts and, with guidance, behind them the B that they are compared with.
+    """
+    every = codes.repeat(len(text.read) // len(codes), 1)
+    logits = transformer(text.read, text.present, every, text.context).image.float()
+    nats = functional.log_softmax(sampling.guided(logits) / (sampling.temperature or 1), dim=-1)
     return nats.gather(-1, codes[..., None]).squeeze(-1).sum(-1)

@@ -141,7 +141,7 @@ class Dalle:
 
         texts = [self.encode(prompt)]
         if guidance > 1:
-            texts.append(self._compared(texts[0], chosen.get("negative_prompt")))
+            texts.append(self.compared(texts[0], chosen.get("negative_prompt")))
         length, ways = self.transformer.config.image_length, 1
         if start is not None and start.mask is not None and sampling.temperature > 0:
             ways = start.resampling
@@ -215,7 +215,7 @@ class Dalle:
         nothing = ids.new_zeros(1, self.transformer.config.text_length)
         return Text(nothing, nothing.bool(), Context(states, present))
 
-    def _compared(self, text: Text, negative_prompt: str | None) -> Text:
+    def compared(self, text: Text, negative_prompt: str | None = None) -> Text:
         """Return what guidance leads away from: a prompt, or the learned empty one in the length of
         `text`."""
         if not self.transformer.config.null_prefix:

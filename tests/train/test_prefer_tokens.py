@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pipelines.dalle.draft import Sampling, Text
 from pipelines.dalle.pipeline import Dalle
 from pipelines.families import find
 from rerank.learn.choices import Choice
@@ -19,6 +20,8 @@ from train.shipping import ship
 
 pytestmark = pytest.mark.slow
 SCHEDULE = Schedule(batch_size=4, learning_rate=1e-2, warmup_steps=1, steps=8, ema_decay=0.5)
+
+PLAIN = Sampling(1.0, 1.0, None, None)
 
 
 @pytest.fixture
@@ -37,18 +40,28 @@ def make(folder: Path, choices: list[Choice], anchor: float = 0.0) -> PreferToke
     return PreferTokensTask(pipeline, choices, PreferTokensConfig(anchor=anchor))
 
 
-def test_the_likelihood_is_that_of_drawing_token_by_token(tiny_dalle_folder: Path) -> None:
+@pytest.mark.parametrize(("guidance", "temperature"), [(1.0, 1.0), (2.5, 0.8)])
+def test_the_likelihood_is_that_of_drawing_token_by_token(
+    guidance: float, temperature: float, tiny_dalle_folder: Path
+) -> None:
     pipeline = Dalle.from_pretrained(tiny_dalle_folder, "cpu", "float32", "sdpa")
+    sampling = Sampling(guidance, temperature, None, None)
     text, codes = pipeline.encode("a panda"), torch.tensor([[5, 60, 0, 33] * 4])
+    other = pipeline.compared(text)
+    both = text if guidance == 1 else Text.together([text, other])
     total = 0.0
     with torch.no_grad():
         for position in range(16):  # what comes behind a token must not matter
             cut = torch.cat(
                 [codes[:, : position + 1], torch.zeros_like(codes[:, position + 1 :])], 1
             )
-            logits = pipeline.transformer(text.read, text.present, cut).image[0, position]
-            total += float(logits.double().softmax(-1)[codes[0, position]].log())
-        told = log_likelihood(pipeline.transformer, text, codes)
+            led, free = (
+                pipeline.transformer(each.read, each.present, cut).image[0, position].double()
+                for each in (text, other)
+            )
+            logits = (free + guidance * (led - free)) / temperature
+            total += float(logits.softmax(-1)[codes[0, position]].log())
+        told = log_likelihood(pipeline.transformer, both, codes, sampling)
     assert told.item() == pytest.approx(total, abs=1e-3)
 
 
@@ -80,7 +93,7 @@ def test_training_learns_goes_on_and_the_result_draws(
             codes = plain.tokens(file).view(1, -1)
             with torch.no_grad():
                 before, after = (
-                    log_likelihood(p.transformer, p.encode(choice.prompt), codes)
+                    log_likelihood(p.transformer, p.encode(choice.prompt), codes, PLAIN)
                     for p in (plain, learned)
                 )
             gains.append((after - before).item())
