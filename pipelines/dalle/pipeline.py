@@ -142,9 +142,7 @@ class Dalle:
         texts = [self.encode(prompt)]
         if guidance > 1:
             texts.append(self.compared(texts[0], chosen.get("negative_prompt")))
-        length, ways = self.transformer.config.image_length, 1
-        if start is not None and start.mask is not None and sampling.temperature > 0:
-            ways = start.resampling
+        length, ways = self.transformer.config.image_length, count_ways(start, sampling)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         uniforms = torch.cat([draw_uniforms(g, length, ways) for g in generators])
         tokens = torch.zeros(len(uniforms), length, dtype=torch.int64)
@@ -284,6 +282,13 @@ class Dalle:
                     f"forced token {token} at {position}: positions are below "
                     f"{config.image_length}, tokens below {config.image_vocabulary}"
                 )
+
+
+def count_ways(start: Start | None, sampling: Sampling) -> int:
+    """Return in how many ways a candidate is drawn: one, unless chance draws what a mask frees."""
+    if start is None or start.mask is None or sampling.temperature == 0:
+        return 1
+    return start.resampling
 
 
 def check_init_image(image: Image.Image, width: int, height: int) -> None:

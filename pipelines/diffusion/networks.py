@@ -34,7 +34,7 @@ from pipelines.checkpoints.loading import (
 from pipelines.checkpoints.specs import Spec
 from pipelines.diffusion.spec import inpainting_channels, needs_float32, text_components
 from pipelines.loading import Report, ignore_progress
-from pipelines.runtime.lanes import divide
+from pipelines.runtime.cpu import divide
 
 OPENAI_MERGES = 49_408 - 2 - 2 * 256  # of all tokens, those that are no byte and no mark
 

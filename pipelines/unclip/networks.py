@@ -39,7 +39,7 @@ from pipelines.checkpoints.specs import Spec
 from pipelines.checkpoints.tokenizer_files import check_tokenizer_files
 from pipelines.decoding import Vae
 from pipelines.loading import Report
-from pipelines.runtime.lanes import divide
+from pipelines.runtime.cpu import divide
 from pipelines.unclip.image_tokens import ImageTokens
 from pipelines.unclip.spec import WHOLE_CLIP, all_places, header_of, is_clip
 

@@ -11,7 +11,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
 from pipelines.diffusion.pipeline import LatentDiffusion
-from pipelines.runtime.lanes import divide
+from pipelines.runtime.cpu import divide
 
 
 class Network(nn.Module):
