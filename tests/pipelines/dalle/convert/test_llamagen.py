@@ -59,7 +59,7 @@ def test_logits_of_the_reference(row: int, pipeline: Dalle) -> None:
     expected = reference("llamagen")
     image = expected["image"][row : row + 1].expand(2, -1)
     text = pipeline.encode(PROMPTS[row])
-    text = Text.together([text, pipeline._compared(text, None)])
+    text = Text.together([text, pipeline.compared(text, None)])
     logits = pipeline.transformer(text.read, text.present, image).image
     assert torch.allclose(logits[0, ::3], expected["logits"][row], atol=TOLERANCE)
     guided = Sampling(GUIDANCE, 1.0, None, None).guided(logits)[0]
@@ -105,7 +105,7 @@ def test_token_by_token_as_in_one_pass(guidance: float, pipeline: Dalle) -> None
     draft.step(20)
     tokens = draft._open.tokens[:1]
     text = pipeline.encode(PROMPTS[0])
-    text = Text.together([text, pipeline._compared(text, None)])
+    text = Text.together([text, pipeline.compared(text, None)])
     with torch.inference_mode():
         logits = pipeline.transformer(text.read, text.present, tokens.expand(2, -1)).image
     guided = Sampling(max(guidance, 1.001), 0.0, None, None).guided(logits)[0]
