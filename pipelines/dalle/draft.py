@@ -96,7 +96,7 @@ class State:
         return State(uniforms, tokens, is_given, nothing, nothing, first)
 
     def rows(self, index: torch.Tensor) -> "State":
-        """Return a State of some of the candidates."""
+        """Return a State of some rows."""
         return replace(
             self,
             is_given=self.is_given[index],
@@ -203,10 +203,12 @@ class DalleDraft(Draft):
         log_likelihood = state.log_likelihood + likelihoods.masked_fill(is_given, 0)
         state.tokens[:, i] = tokens  # nobody looks there until `done` says so
         state = replace(state, log_likelihood=log_likelihood, done=i + 1)
-        return state if self._ways == 1 else self._weighed(state, guided, is_given)
+        if self._ways == 1 or not is_given.any():
+            return state
+        return self._weighed(state, guided, is_given)
 
     def _weighed(self, state: State, guided: torch.Tensor, is_given: torch.Tensor) -> State:
-        """Return the state after its last token, which where it was given tells between ways."""
+        """Return the state after a last token that tells between the ways of those it was given."""
         last, temperature = state.done - 1, self._sampling.temperature
         told = (guided / temperature).log_softmax(dim=-1).gather(1, state.tokens[:, last, None])
         weight = state.weight + told[:, 0].masked_fill(~is_given, 0)
