@@ -15,18 +15,20 @@ from gen.run_folder import originals
 from gen.settings.request import SETTINGS, Request
 from pipelines.checkpoints.specs import Spec
 from pipelines.dalle.settings import ImagePromptSettings
+from pipelines.diffusion.settings import LatentEditingSettings
 from pipelines.images import MAX_PIXELS, BadImageError, open_image
-from pipelines.settings import EditingSettings, Value, settings_of
+from pipelines.settings import Value, settings_of
 
 if TYPE_CHECKING:
     from gen.plan import Candidate
     from pipelines.editing import Edit, Start
     from pipelines.outpainting import Outpainting
 
-EDITING_SETTINGS = tuple(settings_of(EditingSettings))
+EDITING_SETTINGS = tuple(settings_of(LatentEditingSettings))
 OF_TOKENS = tuple(settings_of(ImagePromptSettings))  # the beginning of an image as tokens
 FILES = {name: f"{name}_hash" for name in (*originals.NAMES, "upscale_model")}
-OF_MASK = ("invert_mask", "mask_blur", "mask_fill", "inpaint_area", "mask_resampling")
+HARDER = {"mask_resampling": 1, "mask_guidance": 0}  # how what is new finds its place: the least
+OF_MASK = ("invert_mask", "mask_blur", "mask_fill", "inpaint_area", *HARDER)
 STRENGTH, STRENGTH_OF_MASKED = 0.75, 1.0
 DEFAULTS_OF_MASK: dict[str, Value] = {
     "mask_blur": 0,
@@ -140,8 +142,7 @@ def defaults(own: Request, spec: Spec) -> dict[str, Value]:
         masked = _masked(own) or own.extend is not None
         values["strength"] = STRENGTH_OF_MASKED if masked else STRENGTH
         values |= DEFAULTS_OF_MASK if masked else {}
-        if masked and spec.mask_resampling > 1:
-            values["mask_resampling"] = spec.mask_resampling
+        values |= spec.mask_defaults if masked else {}
         values |= {} if own.extend is None else {"mask_fill": "blur"}  # nothing is there yet
     if own.inpaint_area == "masked":
         return values | {"padding": PADDING}  # and the model's own size
@@ -208,8 +209,9 @@ def check(own: Request, spec: Spec) -> None:
             f"strength {own.strength:g} of {own.steps} steps is none: give at least "
             f"{1 / own.steps:.2g}, or more steps"
         )
-    if spec.inpaints and own.mask_resampling not in (None, 1):
-        raise InputError(f"mask_resampling: {spec.name} sees what is around a mask: leave it out")
+    for name, least in HARDER.items():
+        if spec.inpaints and getattr(own, name) not in (None, least):
+            raise InputError(f"{name}: {spec.name} sees what is around a mask: leave it out")
     image = _image(own.init_image)
     _extended_size(own, image.size)
     if own.search is not None and _grows_in_steps(own, spec):

@@ -24,6 +24,18 @@ def predict_clean(
     return (x_t - sigma * output) / alpha
 
 
+def predict_output(
+    x_t: torch.Tensor, clean: torch.Tensor, alpha_bar: float, prediction_type: str
+) -> torch.Tensor:
+    """Return the network's output of which `predict_clean` makes these clean latents."""
+    if prediction_type == "sample":
+        return clean
+    alpha, sigma = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+    if prediction_type == "v_prediction":
+        return (alpha * x_t - clean) / sigma
+    return (x_t - alpha * clean) / sigma
+
+
 def interpolate(alphas_cumprod: torch.Tensor, timesteps: torch.Tensor) -> list[float]:
     """Interpolate ᾱ at each timestep, which some samplers place between the trained ones."""
     table = alphas_cumprod.tolist()

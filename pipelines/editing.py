@@ -59,6 +59,7 @@ class Start:
     noise: bool = False  # whether noise takes the place of what is under the mask
     canvases: tuple[Canvas, ...] = ()
     resampling: int = 1  # of noisy steps under a mask, or ways of drawing its image tokens
+    guidance: float = 0.0  # how strongly what is drawn under a mask is led to fit what is around it
 
     def __post_init__(self) -> None:
         """Raise ValueError for a strength out of range, or images that do not fit together."""
@@ -134,6 +135,7 @@ class Edit:
     padding: int = 32
     level: bool = False  # as of a canvas
     mask_resampling: int = 1
+    mask_guidance: float = 0.0
 
 
 def prepare(
@@ -218,6 +220,7 @@ def start_of(
         noise=mask is not None and edit.mask_fill == "noise",
         canvases=() if canvas is None else (canvas,),
         resampling=edit.mask_resampling,
+        guidance=edit.mask_guidance,
     )
 
 

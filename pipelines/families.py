@@ -127,6 +127,7 @@ FAMILIES = (
         options=frozenset({"safety", "offload", "vae_tiling", "compiled"}),
         tensors=pipelines.diffusion.memory.tensors,
         in_float32=pipelines.diffusion.memory.in_float32,
+        drawing_memory=pipelines.diffusion.memory.drawing,
         course=_diffusion_course,
     ),
     Family(

@@ -57,6 +57,7 @@ class Outpainting:
             starts[0].noise,
             tuple(start.canvases[0] for start in starts),
             self.edit.mask_resampling,
+            self.edit.mask_guidance,
         )
 
 

@@ -1,9 +1,10 @@
 """What `salon-train prefer` brings: `python -m train.prefer_quality -m stickers-dalle`.
 
-A simulated person, who loves large things on dark backgrounds, looks at what a model draws and
-chooses; the model learns from the choices by the same command that people use, and is asked for
-prompts that were not among them. Told is how often the taste is met, which is to be liked better
-than half of what the unchanged model draws, and how often the image is still right.
+A simulated person looks at what a model draws and chooses: what was asked for before what was not
+(by the world's judge), and of equals large things on dark backgrounds. The model learns from the
+choices by the same command that people use, and is asked for prompts that were not among them. Told
+is how often the taste is met, which is to be liked better than half of what the unchanged model
+draws, and how often the image is still right.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ def draw(pipeline: Pipeline, prompt: str, seeds: Sequence[int]) -> torch.Tensor:
         return draft.pixels().cpu()
 
 
-def choose(pipeline: Pipeline, prompts: Sequence[Asked], folder: Path) -> Iterator[str]:
+def choose(
+    pipeline: Pipeline, prompts: Sequence[Asked], world: World, folder: Path
+) -> Iterator[str]:
     """Draw `TOGETHER` images of each prompt into the folder, and yield the lines of the choices:
     the best before the worst, the second before the third."""
     for number, prompt in enumerate(prompts):
@@ -71,7 +74,9 @@ def choose(pipeline: Pipeline, prompts: Sequence[Asked], folder: Path) -> Iterat
         names = [f"{number:05d}-{seed}.png" for seed in range(TOGETHER)]
         for name, image in zip(names, images, strict=True):
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / name)
-        order = liking(images).argsort(descending=True).tolist()
+        right = [seen for seen, _ in world.look(images, prompt.description)]
+        merits = list(zip(right, liking(images).tolist(), strict=True))
+        order = sorted(range(TOGETHER), key=merits.__getitem__, reverse=True)
         for better, worse in ((order[0], order[-1]), (order[1], order[-2])):
             row = {"prompt": prompt.text, "chosen": names[better], "rejected": names[worse]}
             yield json.dumps(row)
@@ -114,7 +119,7 @@ def main() -> None:
     table = folder / "choices.jsonl"
     if not table.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        lines = list(choose(before, ask(world, asked.choices // 2, "taught"), folder))
+        lines = list(choose(before, ask(world, asked.choices // 2, "taught"), world, folder))
         table.write_text("\n".join(lines) + "\n", encoding="utf-8")
     command = ["prefer", "--choices", str(table), "-m", asked.model, "--run", str(asked.run)]
     if cli.main([*command, "--steps", str(asked.steps)]) != 0:

@@ -4,9 +4,11 @@ Direct preference optimisation (Rafailov et al., arXiv 2305.18290, equation 7): 
 prompt, the tokens of the chosen one should become likelier than they were, by more than those of
 the rejected one. How likely they are is asked of what draws, with its guidance and temperature:
 images that were drawn so would else be learned for being typical, and guided once more. Beside it
-stands the chosen one's own gain (Pang et al., arXiv 2404.19733, equation 1), without which both
-become unlikely. All weights of the transformer learn; the rest of the model stays as it is, and
-what is saved is a folder that `-m` takes.
+stand the chosen one's own gain (Pang et al., arXiv 2404.19733, equation 1), without which both
+become unlikely, and the distance from the old model at each token (the forward KL of Zeng et al.,
+arXiv 2404.11999): a choice of whole images says little of any one token. What is learned is a LoRA
+on the layers of the transformer, which is put into their weights when they are saved: what comes
+out is a folder that `-m` takes.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ import copy
 import json
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from peft import LoraConfig, LoraModel
 from PIL import Image
 from torch.nn import functional
 
@@ -33,16 +37,20 @@ from rerank.learn.choices import Choice, files_of
 from train.loop import Task
 from train.prefer import drawn_sheet
 
-LEARNING_RATE = 3e-5  # with 1e-4 it learns the very images by heart
+LEARNING_RATE = 1e-3
+ADAPTER = "preferred"
 
 
 @dataclass(frozen=True)
 class PreferTokensConfig:
     """How strongly the model may change; `beta` is how dear its old ways are to it, `anchor` times
-    beta what the gain of the chosen image counts beside the difference."""
+    beta what the gain of the chosen image counts beside the difference, and `distance` what a nat
+    of distance from the old model counts."""
 
+    rank: int = 4  # with all weights it learns the very images by heart
     beta: float = 0.1
     anchor: float = 0.3
+    distance: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -70,10 +78,11 @@ class PreferTokensTask(Task):
                 f"{pipeline.spec.name} reads prompts of any length: it cannot learn yet"
             )
         self.choices, self.config = list(choices), config
-        self.transformer = pipeline.transformer
-        before = copy.deepcopy(self.transformer).requires_grad_(False).eval()
-        self.frozen = (pipeline, before)  # a tuple hides them from parameters()
-        self.transformer.requires_grad_(True)
+        network = pipeline.transformer.requires_grad_(False)
+        torch.manual_seed(0)  # of the first factors; the second begin as zeros
+        lora = LoraConfig(r=config.rank, lora_alpha=config.rank, target_modules=_targets(network))
+        self.transformer = LoraModel(network, lora, ADAPTER)
+        self.frozen = (pipeline,)  # a tuple hides it from parameters()
         self.codes = {file: self._encode(file) for file in files_of(self.choices)}
         self.texts = {prompt: self._read(prompt) for prompt in {c.prompt for c in choices}}
         drawn = pipeline.spec.defaults
@@ -94,21 +103,30 @@ class PreferTokensTask(Task):
     def forward(
         self, batch: PreferredTokens, generator: torch.Generator
     ) -> dict[str, torch.Tensor]:
-        """Return the loss, how often the chosen image gains more than the rejected one, and by how
-        much the chosen one has become likelier, in nats. Nothing here is left to chance."""
+        """Return the loss, how often the chosen image gains more than the rejected one, by how much
+        the chosen one has become likelier, and how far the model is from the old one at all tokens
+        of an image, in nats. Nothing here is left to chance."""
         codes = torch.cat([batch.chosen, batch.rejected])
         texts = [batch.texts] * 2
         if self.sampling.guidance > 1:
             texts += [batch.compared] * 2
         text = Text.together(texts)
-        with torch.no_grad():
-            before = log_likelihood(self.frozen[1].to(codes.device), text, codes, self.sampling)
-        after = log_likelihood(self.transformer, text, codes, self.sampling)
-        won, lost = (after - before).chunk(2)
+        with torch.no_grad(), self._as_it_was():
+            before = log_probabilities(self.transformer, text, codes, self.sampling)
+        after = log_probabilities(self.transformer, text, codes, self.sampling)
+        won, lost = (of_tokens(after, codes) - of_tokens(before, codes)).chunk(2)
         margin = self.config.beta * (won - lost)
+        distance = functional.kl_div(after, before, reduction="none", log_target=True)
+        apart = distance.sum(dim=(1, 2)).view(2, -1).mean(dim=0)
         each = -functional.logsigmoid(margin) - self.config.anchor * self.config.beta * won
+        each = each + self.config.distance * apart
         loss = (batch.weights * each).sum() / batch.weights.sum()
-        return {"loss": loss, "agrees": (margin > 0).float().mean(), "chosen": won.mean()}
+        return {
+            "loss": loss,
+            "agrees": (margin > 0).float().mean(),
+            "chosen": won.mean(),
+            "distance": apart.mean(),
+        }
 
     def sheet(self) -> Image.Image:
         """Four images of each of some prompts, by the model's own defaults."""
@@ -128,7 +146,17 @@ class PreferTokensTask(Task):
             told = json.loads(facts.read_text(encoding="utf-8"))
             kept = {name: told[name] for name in told if name not in ("shared", UPSAMPLER)}
             facts.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-        save_network(self.transformer, self.transformer.config, folder / "transformer")
+        merged = copy.deepcopy(self.transformer).merge_and_unload()
+        save_network(merged, merged.config, folder / "transformer")
+
+    @contextmanager
+    def _as_it_was(self) -> Iterator[None]:
+        """Compute without what was learned."""
+        self.transformer.disable_adapter_layers()
+        try:
+            yield
+        finally:
+            self.transformer.enable_adapter_layers()
 
     def _encode(self, file: Path) -> torch.Tensor:
         """Return the tokens (I,) of an image. Raises ValueError for one of another size."""
@@ -150,14 +178,31 @@ class PreferTokensTask(Task):
         return Text(text.read.clone(), text.present.clone(), context)
 
 
-def log_likelihood(
-    transformer: Transformer, text: Text, codes: torch.Tensor, sampling: Sampling
+def log_probabilities(
+    transformer: torch.nn.Module, text: Text, codes: torch.Tensor, sampling: Sampling
 ) -> torch.Tensor:
-    """Return (B,) nats: how likely it is that the tokens (B, I) are drawn, all of them.
+    """Return (B, I, V) nats: how likely each token of the vocabulary is drawn at each place, where
+    those of `codes` (B, I) stand before it.
 
     `text` has B prompts and, with guidance, behind them the B that they are compared with.
     """
     every = codes.repeat(len(text.read) // len(codes), 1)
     logits = transformer(text.read, text.present, every, text.context).image.float()
-    nats = functional.log_softmax(sampling.guided(logits) / (sampling.temperature or 1), dim=-1)
+    return functional.log_softmax(sampling.guided(logits) / (sampling.temperature or 1), dim=-1)
+
+
+def of_tokens(nats: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    """Return (B,) nats: how likely it is that the tokens `codes` (B, I) are drawn, all of them, by
+    what is told of each, (B, I, V)."""
     return nats.gather(-1, codes[..., None]).squeeze(-1).sum(-1)
+
+
+def _targets(transformer: Transformer) -> list[str]:
+    """Return the names of the linear layers that learn."""
+    return [
+        f"{name}.{inner}"
+        for name, layer in transformer.named_modules()
+        if isinstance(layer, Layer)
+        for inner, module in layer.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    ]

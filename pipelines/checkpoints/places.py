@@ -40,7 +40,7 @@ class Facts(TypedDict, total=False):
     licence: str
     draws: str
     long_prompts: bool
-    mask_resampling: int
+    mask_defaults: dict[str, float | int]  # of settings under a mask
     upsampler: str  # its folder, seen from the model's
     shared: dict[str, str]  # where those of its parts are that ship with another model, likewise
 

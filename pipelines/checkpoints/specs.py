@@ -111,7 +111,7 @@ class Spec:
     inpaints: bool = False  # whether the UNet also reads a mask and the image around it
     upsampler: Path | None = None  # the folder of what enlarges its images, unless that is unasked
     shared: Mapping[str, Path] = field(default_factory=dict)  # parts that are not in its own folder
-    mask_resampling: int = 1  # the setting of that name under a mask, where it is not given
+    mask_defaults: Mapping[str, Any] = field(default_factory=dict)  # of settings under a mask
     lacks_prior: bool = False  # so that a text alone is not enough: see `Adapters.prior`
 
     def part(self, name: str) -> Path:

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -17,7 +18,7 @@ from pipelines.denoising import (
     join_schedulers,
     predict_clean,
 )
-from pipelines.diffusion.editing import RESAMPLED, Given
+from pipelines.diffusion.editing import UNDECIDED, Given
 from pipelines.diffusion.text import Encoding
 from pipelines.drafts import Draft, check_indices, to_image
 from pipelines.editing import Start
@@ -143,7 +144,7 @@ class Pass:
         self.begin = begin
         times = scheduler.timesteps[first:]  # on the CPU, for the scheduler
         alpha_bars = interpolate(scheduler.alphas_cumprod, times)
-        low, high = RESAMPLED
+        low, high = UNDECIDED
         goes = [  # but one for the second half of a step
             resampling if i % scheduler.order == 0 and low <= alpha_bar < high else 1
             for i, alpha_bar in enumerate(alpha_bars)
@@ -210,8 +211,13 @@ class DiffusionDraft(Draft):
             x_t = scheduler.scale_model_input(latents, t)
             read = x_t if given is None else given.read(x_t)
             step = min(one.steps[i] // scheduler.order, len(one.conditions) - 1)
-            output = one.conditions[step].predict(self._pipeline.unet, read, timesteps[i])
-            clean = predict_clean(x_t, output, one.alpha_bars[i], prediction_type)
+            alpha_bar = one.alpha_bars[i]
+            predict = partial(one.conditions[step].predict, self._pipeline.unet, t=timesteps[i])
+            if given is not None and given.leads(alpha_bar):
+                output = given.led(predict, x_t, alpha_bar, prediction_type)
+            else:
+                output = predict(read)
+            clean = predict_clean(x_t, output, alpha_bar, prediction_type)
             if given is not None and one.comes_again(i):
                 latents = given.renew(clean, scheduler, one.times[i : i + 1], state.generators)
                 continue

@@ -1,20 +1,22 @@
 """What an edit holds fixed in latent space, and where on the way from noise it begins.
 
 Meng et al., SDEdit (arXiv 2108.01073); blending at each step, and steps that are taken again, after
-Lugmayr et al., RePaint (arXiv 2201.09865, section 4.2); UNets that read mask and image beside the
-latents as in Rombach et al. (arXiv 2112.10752, section 4.5).
+Lugmayr et al., RePaint (arXiv 2201.09865, section 4.2); what is drawn led to fit what is given by
+the gradient of where it does not (reconstruction guidance; Ho et al., Video Diffusion Models, arXiv
+2204.03458, section 3.1); UNets that read mask and image beside the latents as in Rombach et al.
+(arXiv 2112.10752, section 4.5).
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 
 from pipelines import decoding
-from pipelines.denoising import slerp
+from pipelines.denoising import predict_clean, predict_output, slerp
 from pipelines.drafts import to_image, to_pixels
 from pipelines.editing import SecondPass, Start
 
@@ -22,9 +24,9 @@ if TYPE_CHECKING:
     from pipelines.diffusion.pipeline import LatentDiffusion
 
 
-# Between which ᾱ steps are taken again: in more noise nothing is seen of what is given yet, in less
-# everything has its place.
-RESAMPLED = (0.001, 0.25)
+# Between which ᾱ steps are taken again, and led: in more noise nothing is seen of what is given,
+# in less everything has its place.
+UNDECIDED = (0.001, 0.25)
 VARIATION = 0.2  # how far variations are from their base, if that is not said
 
 
@@ -36,11 +38,12 @@ class Given:
     noise: torch.Tensor  # (N, C, h, w) float32, which each candidate began with
     mask: torch.Tensor | None  # (1, 1, h, w) float32, 1 where it is drawn, 0 where it is given
     beside: torch.Tensor | None  # (N, 1 + C, h, w), what a UNet that inpaints reads too
+    guidance: float = 0.0  # how strongly what is drawn is led to fit what is given
 
     def rows(self, index: torch.Tensor) -> "Given":
         """Return what is given to some of the candidates."""
         beside = None if self.beside is None else self.beside[index]
-        return Given(self.clean[index], self.noise[index], self.mask, beside)
+        return replace(self, clean=self.clean[index], noise=self.noise[index], beside=beside)
 
     def joined(self, other: "Given") -> "Given":
         """Return what is given to the candidates of both."""
@@ -48,7 +51,7 @@ class Given:
         if self.beside is not None and other.beside is not None:
             beside = torch.cat([self.beside, other.beside])
         clean, noise = torch.cat([self.clean, other.clean]), torch.cat([self.noise, other.noise])
-        return Given(clean, noise, self.mask, beside)
+        return replace(self, clean=clean, noise=noise, beside=beside)
 
     def read(self, x_t: torch.Tensor) -> torch.Tensor:
         """Return what the UNet reads for latents (N, C, h, w)."""
@@ -65,6 +68,33 @@ class Given:
         if timestep is not None:
             given = scheduler.add_noise(given, self.noise, timestep)
         return (1 - self.mask) * given + self.mask * latents
+
+    def leads(self, alpha_bar: float) -> bool:
+        """Return whether the network's output is led at this ᾱ."""
+        low, high = UNDECIDED
+        return self.mask is not None and self.guidance > 0 and low <= alpha_bar < high
+
+    def led(
+        self,
+        predict: Callable[[torch.Tensor], torch.Tensor],
+        x_t: torch.Tensor,
+        alpha_bar: float,
+        prediction_type: str,
+    ) -> torch.Tensor:
+        """Return what `predict` says of latents x_t (N, C, h, w), so that the clean latents that
+        follow of it fit better what is given: what would reach across the edge of the mask moves.
+
+        By the gradient of the squared error there, which goes through the network: it costs about
+        three evaluations, and memory for what all layers compute.
+        """
+        assert self.mask is not None, "nothing is given"
+        with torch.inference_mode(False), torch.enable_grad():
+            x = x_t.clone().requires_grad_()  # what inference made cannot be differentiated
+            clean = predict_clean(x, predict(x), alpha_bar, prediction_type)
+            error = (1 - self.mask.clone()) * (clean - self.clean)
+            [gradient] = torch.autograd.grad(error.square().sum(), x)
+        led = clean.detach() - self.guidance * math.sqrt(alpha_bar) / 2 * gradient
+        return predict_output(x_t, led, alpha_bar, prediction_type)
 
     def renew(
         self,
@@ -131,7 +161,7 @@ def encode_start(
         shape = clean[:1].shape
         other = torch.cat([torch.randn(shape, generator=g) for g in generators]).to(device)
         clean = (1 - mask) * clean + mask * other
-    return Given(clean, noise, mask, beside)
+    return Given(clean, noise, mask, beside, start.guidance)
 
 
 @torch.inference_mode()

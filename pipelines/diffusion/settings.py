@@ -146,7 +146,23 @@ class SecondPassSettings(TypedDict, total=False):
     ]
 
 
-class DiffusionSettings(DrawingSettings, EditingSettings, SecondPassSettings, total=False):
+class LatentEditingSettings(EditingSettings, total=False):
+    """How an image that there is becomes the beginning of others, in latent space."""
+
+    mask_guidance: Annotated[
+        float | None,
+        Setting(
+            "how strongly what is drawn under a mask is led to fit what is around it; noisy steps "
+            "then take three times as long, and more memory; by default as the model advises, "
+            "else 0",
+            "Mask guidance",
+            low=0,
+            high=20,
+        ),
+    ]
+
+
+class DiffusionSettings(DrawingSettings, LatentEditingSettings, SecondPassSettings, total=False):
     """All of it: also what an image begins from, and files that change the model as it loads."""
 
     lora: Annotated[

@@ -73,9 +73,9 @@ def test_a_mask_has_defaults_of_its_own(tmp_path: Path) -> None:
     assert box[0] < 30 < 60 < box[2]
 
 
-def test_a_model_says_how_often_noisy_steps_are_taken_under_a_mask(tmp_path: Path) -> None:
+def test_a_model_says_how_it_draws_under_a_mask(tmp_path: Path) -> None:
     model = spec("fake", tmp_path / "fake", tuple(settings_of(DiffusionSettings)))
-    model = replace(model, mask_resampling=3)
+    model = replace(model, mask_defaults={"mask_resampling": 3, "mask_guidance": 2.0})
 
     def made(**settings: Any) -> Request:
         return resolve(Request("a panda", seed=1, **settings), lambda name: model).request
@@ -87,10 +87,11 @@ def test_a_model_says_how_often_noisy_steps_are_taken_under_a_mask(tmp_path: Pat
     assert planned(tmp_path, **FILES).request.mask_resampling is None  # as others have it: once
     begun = editing.start(made(**FILES), model)
     assert begun is not None
-    assert begun.resampling == 3
-    model = replace(model, mask_resampling=1, inpaints=True)
-    with pytest.raises(InputError, match="mask_resampling: fake sees what is around a mask"):
-        made(**FILES, mask_resampling=2)
+    assert (begun.resampling, begun.guidance) == (3, 2.0)
+    model = replace(model, mask_defaults={}, inpaints=True)
+    for name in ("mask_resampling", "mask_guidance"):
+        with pytest.raises(InputError, match=f"{name}: fake sees what is around a mask"):
+            made(**FILES, **{name: 2})
 
 
 @pytest.mark.parametrize(("sees", "score"), [(None, 40.0), (64, 40.0), (100, 50.0)])

@@ -1,8 +1,10 @@
 """What a run is said to need, for real folders; nothing of them is loaded."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
 from gen import Engine, InputError, Request
 from gen.cli import main
@@ -10,6 +12,7 @@ from gen.memory import FIRST_GUESS
 from gen.memory_estimate import MemoryEstimate, estimate_memory
 from gen.plan import resolve
 from pipelines.dalle.memory import MemoryPlan
+from pipelines.diffusion.memory import KEPT_FOR_GRADIENTS
 
 
 @pytest.fixture
@@ -18,7 +21,7 @@ def plan_words(tiny_diffusion_folder: Path, tiny_clip_folder: Path) -> list[str]
     return [*words, "--reranker", str(tiny_clip_folder), "--device", "cpu", "--plan"]
 
 
-def estimate(folder: Path, clip: Path, **settings: int) -> MemoryEstimate:
+def estimate(folder: Path, clip: Path, **settings: Any) -> MemoryEstimate:
     plan = resolve(Request("a panda", model=str(folder), **settings))
     return estimate_memory([plan, plan], Engine(device="cpu", reranker=str(clip)))
 
@@ -53,6 +56,21 @@ def test_what_a_transformer_remembers(tiny_dalle_folder: Path, tiny_clip_folder:
     )
     pixels = spec.defaults["width"] * spec.defaults["height"]
     assert plain.candidate == pixels * FIRST_GUESS + plain.candidate_cache
+
+
+def test_what_gradients_keep(
+    tiny_diffusion_folder: Path, tiny_clip_folder: Path, tmp_path: Path
+) -> None:
+    image, mask = tmp_path / "image.png", tmp_path / "mask.png"
+    Image.new("RGB", (96, 64)).save(image)
+    Image.new("L", (96, 64), 255).save(mask)
+    edit = {"init_image": str(image), "mask": str(mask), "steps": 5}
+    plain, led = (
+        estimate(tiny_diffusion_folder, tiny_clip_folder, **edit, **more).models[0]
+        for more in ({}, {"mask_guidance": 2.0})
+    )
+    assert plain.candidate == 96 * 64 * FIRST_GUESS
+    assert led.candidate - plain.candidate == 96 * 64 * KEPT_FOR_GRADIENTS * 4  # bytes
 
 
 def test_a_model_with_additions_is_another(

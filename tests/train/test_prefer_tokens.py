@@ -15,7 +15,7 @@ from pipelines.dalle.pipeline import Dalle
 from pipelines.families import find
 from rerank.learn.choices import Choice
 from train.loop import Schedule, train
-from train.prefer_tokens import PreferTokensConfig, PreferTokensTask, log_likelihood
+from train.prefer_tokens import PreferTokensConfig, PreferTokensTask, log_probabilities, of_tokens
 from train.shipping import ship
 
 pytestmark = pytest.mark.slow
@@ -61,7 +61,7 @@ def test_the_likelihood_is_that_of_drawing_token_by_token(
             )
             logits = (free + guidance * (led - free)) / temperature
             total += float(logits.softmax(-1)[codes[0, position]].log())
-        told = log_likelihood(pipeline.transformer, both, codes, sampling)
+        told = of_tokens(log_probabilities(pipeline.transformer, both, codes, sampling), codes)
     assert told.item() == pytest.approx(total, abs=1e-3)
 
 
@@ -71,8 +71,13 @@ def test_an_unchanged_model_prefers_nothing(tiny_dalle_folder: Path, choices: li
     figures = task(batch, torch.Generator())
     assert figures["loss"].item() == pytest.approx(0.6931, abs=1e-4)  # log 2
     figures["loss"].backward()
-    assert all(p.grad is None for p in task.frozen[1].parameters())
-    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in task.parameters())
+    assert figures["distance"].item() == pytest.approx(0, abs=1e-5)
+    learned = {name for name, p in task.named_parameters() if p.requires_grad}
+    assert learned
+    assert all("lora_" in name for name in learned)
+    graded = {n for n, p in task.named_parameters() if p.grad is not None and p.grad.any()}
+    assert graded
+    assert graded <= learned
 
 
 @pytest.mark.parametrize("text_tokens", [False, True])
@@ -93,7 +98,10 @@ def test_training_learns_goes_on_and_the_result_draws(
             codes = plain.tokens(file).view(1, -1)
             with torch.no_grad():
                 before, after = (
-                    log_likelihood(p.transformer, p.encode(choice.prompt), codes, PLAIN)
+                    of_tokens(
+                        log_probabilities(p.transformer, p.encode(choice.prompt), codes, PLAIN),
+                        codes,
+                    )
                     for p in (plain, learned)
                 )
             gains.append((after - before).item())

@@ -13,6 +13,8 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 from reduced_models import build, write_configs, write_folder
 
+from pipelines.denoising import predict_clean, predict_output
+from pipelines.diffusion.editing import Given
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.diffusion.samplers import make_scheduler
 from pipelines.drafts import draw
@@ -228,12 +230,13 @@ def test_a_draft_keeps_what_is_outside_the_mask(pipeline: LatentDiffusion) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("sampler", "again"), [("euler_a", 1), ("dpmpp_2m", 1), ("euler_a", 2), ("dpmpp_2m", 3)]
+    ("sampler", "again", "guidance"),
+    [("euler_a", 1, 0), ("dpmpp_2m", 1, 2), ("euler_a", 2, 2), ("dpmpp_2m", 3, 0)],
 )
 def test_candidates_of_an_edit_are_the_same_in_a_batch_and_alone(
-    pipeline: LatentDiffusion, sampler: str, again: int
+    pipeline: LatentDiffusion, sampler: str, again: int, guidance: float
 ) -> None:
-    edit = Edit(0.8, mask_fill="noise", mask_resampling=again)
+    edit = Edit(0.8, mask_fill="noise", mask_resampling=again, mask_guidance=guidance)
     start = prepare(picture(), mask_of(8, 8, 50, 40), edit, (64, 64), 8)
     settings = {"start": start, "steps": 5, "sampler": sampler}
     together = draw(pipeline.begin("a panda", seeds=[1, 2, 3], **settings))
@@ -288,6 +291,55 @@ def test_noisy_steps_are_taken_again_from_new_noise(pipeline: LatentDiffusion) -
         assert draft.total == evaluations > 8 + 3
         draft.step(draft.total)
         assert (draft._open.latents - x).abs().max() < 1e-3 * x.abs().max()
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_what_is_drawn_is_led_by_the_gradient_of_where_it_does_not_fit(
+    prediction_type: str,
+) -> None:
+    """A network that is a matrix: the gradient can be written down."""
+    torch.manual_seed(0)
+    size, alpha_bar, weight = (2, 1, 2, 3), 0.1, 1.5
+    alpha, sigma = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+    network = torch.randn(6, 6)
+    with torch.inference_mode():
+        x_t, clean, noise = (torch.randn(size) for _ in range(3))
+        mask = torch.tensor([[[[1.0, 1, 0], [0, 1, 1]]]])
+        given = Given(clean, noise, mask, None, weight)
+
+        def predict(x: torch.Tensor) -> torch.Tensor:
+            return (x.flatten(1) @ network.T).view(size)
+
+        output = given.led(predict, x_t, alpha_bar, prediction_type)
+        led = predict_clean(x_t, output, alpha_bar, prediction_type)
+        jacobian = {  # of the clean latents by x_t
+            "epsilon": (torch.eye(6) - sigma * network) / alpha,
+            "v_prediction": alpha * torch.eye(6) - sigma * network,
+            "sample": network,
+        }[prediction_type]
+        predicted = x_t.flatten(1) @ jacobian.T
+        gradient = 2 * ((1 - mask) * (predicted.view(size) - clean)).flatten(1) @ jacobian
+        expected = predicted - weight * alpha / 2 * gradient
+    assert torch.allclose(led.flatten(1), expected, rtol=1e-4, atol=1e-4)
+    again = predict_output(x_t, led, alpha_bar, prediction_type)
+    assert torch.allclose(again, output, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_what_is_led_fits_better_where_it_is_given(pipeline: LatentDiffusion) -> None:
+    misfits = []
+    for guidance in (0.0, 2.0):
+        edit = Edit(1.0, mask_guidance=guidance)
+        start = prepare(picture(), mask_of(8, 16, 48, 40), edit, (64, 64), 8)
+        with pipeline.begin("a", seeds=[1, 2], start=start, steps=9, sampler="ddim") as draft:
+            draft.step(6)
+            state = draft._open
+            assert state.given is not None
+            assert state.given.mask is not None
+            assert state.clean is not None
+            error = (1 - state.given.mask) * (state.clean - state.given.clean)
+            misfits.append(error.square().mean().item())
+    assert misfits[1] < misfits[0]
 
 
 @pytest.mark.slow
