@@ -4,7 +4,8 @@ A simulated person looks at what a model draws and chooses: what was asked for b
 (by the world's judge), and of equals large things on dark backgrounds. The model learns from the
 choices by the same command that people use, and is asked for prompts that were not among them. Told
 is how often the taste is met, which is to be liked better than half of what the unchanged model
-draws, and how often the image is still right.
+draws of the same prompt, and how often the image is still right. (What images of different prompts
+are liked differs mostly by what the prompts say, which no model that follows them can change.)
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from train.shipping import LORA
 from train.worlds import Asked, World
 
 TOGETHER = 4  # images of a prompt, which make two choices
+OTHERS = 8  # images of a prompt by the unchanged model, with which one is compared
 DIFFERENT = 24  # of 255: how far a channel of what is drawn is from the background
 
 
@@ -94,6 +96,13 @@ def measure(
     return torch.cat(likings), right
 
 
+def typical(pipeline: Pipeline, prompts: Sequence[Asked]) -> torch.Tensor:
+    """Return how much is liked what a model draws of each prompt: the median of `OTHERS` images,
+    with other seeds than `measure` takes."""
+    seeds = range(1, OTHERS + 1)
+    return torch.stack([liking(draw(pipeline, p.text, seeds)).quantile(0.5) for p in prompts])
+
+
 def load(model: str, taught: Path | None = None) -> Pipeline:
     """Load a model, or what was learned of it."""
     if find(model).kind == "dalle":
@@ -126,9 +135,9 @@ def main() -> None:
         raise SystemExit(2)
     taught = {prompt.text for prompt in ask(world, asked.choices // 2, "taught")}
     prompts = [p for p in ask(world, asked.prompts, "measured") if p.text not in taught]
+    middle = typical(before, prompts)
     first = measure(before, prompts, world)
     second = measure(load(asked.model, asked.run / "prefer" / "weights"), prompts, world)
-    middle = first[0].median()
     for name, (likings, right) in (("before", first), ("after", second)):
         print(f"{name:7} taste met {share((likings > middle).tolist())}   right {share(right)}")
 

@@ -2,14 +2,17 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 
 from pipelines.dalle.pipeline import Dalle
 from rerank.learn.choices import read_choices
+from train import prefer_quality
 from train.evaluate import STICKERS
-from train.prefer_quality import ask, choose, liking
+from train.prefer_quality import ask, choose, liking, typical
 
 
 def test_large_things_on_dark_backgrounds_are_liked_best() -> None:
@@ -24,10 +27,37 @@ def test_large_things_on_dark_backgrounds_are_liked_best() -> None:
     assert liking(images).tolist() == pytest.approx([small - 1, large - 1, small, large])
 
 
+def test_what_was_asked_for_comes_before_what_is_liked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    greys = torch.tensor([0, 50, 100, 150], dtype=torch.uint8)  # darker ones are liked better
+    images = greys.view(4, 1, 1, 1).expand(4, 3, 8, 8)
+    monkeypatch.setattr(prefer_quality, "draw", lambda pipeline, prompt, seeds: images)
+    world = SimpleNamespace(look=lambda images, told: [(i >= 2, None) for i in range(4)])
+    lines = choose(cast("Any", None), ask(STICKERS, 1, "a test"), cast("Any", world), tmp_path)
+    pairs = [(row["chosen"], row["rejected"]) for row in map(json.loads, lines)]
+    assert pairs == [("00000-2.png", "00000-1.png"), ("00000-3.png", "00000-0.png")]
+
+
+def test_a_prompt_is_compared_with_what_is_typical_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = {"dark": 10, "light": 200}
+    monkeypatch.setattr(
+        prefer_quality,
+        "draw",
+        lambda pipeline, prompt, seeds: torch.stack(
+            [torch.full((3, 8, 8), drawn[prompt] + seed, dtype=torch.uint8) for seed in seeds]
+        ),
+    )
+    prompts = [SimpleNamespace(text=text) for text in drawn]
+    expected = [-14.5 / 255, -204.5 / 255]  # between the fourth and the fifth of eight
+    assert typical(cast("Any", None), cast("Any", prompts)).tolist() == pytest.approx(expected)
+
+
 @pytest.mark.slow
 def test_choices_are_of_the_images_that_were_drawn(tiny_dalle_folder: Path, tmp_path: Path) -> None:
     prompts = ask(STICKERS, 2, "a test")
-    lines = list(choose(Dalle.from_pretrained(tiny_dalle_folder, "cpu"), prompts, tmp_path))
+    pipeline = Dalle.from_pretrained(tiny_dalle_folder, "cpu")
+    lines = list(choose(pipeline, prompts, STICKERS, tmp_path))
     assert [json.loads(line)["prompt"] for line in lines] == [
         prompt.text for prompt in prompts for _ in range(2)
     ]
