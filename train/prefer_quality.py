@@ -3,9 +3,10 @@
 A simulated person looks at what a model draws and chooses: what was asked for before what was not
 (by the world's judge), and of equals large things on dark backgrounds. The model learns from the
 choices by the same command that people use, and is asked for prompts that were not among them. Told
-is how often the taste is met, which is to be liked better than half of what the unchanged model
-draws of the same prompt, and how often the image is still right. (What images of different prompts
-are liked differs mostly by what the prompts say, which no model that follows them can change.)
+is how often the taste is met, which is to be liked better than another image that the unchanged
+model draws of the same prompt (half of the time, if nothing was learned), and how often the image
+is still right. How much images of different prompts are liked differs mostly by what the prompts say,
+which no model that follows them can change.
 """
 
 from __future__ import annotations
@@ -89,18 +90,30 @@ def measure(
 ) -> tuple[torch.Tensor, list[bool]]:
     """Return how much one candidate of each prompt is liked, and whether it is right."""
     likings, right = [], []
-    for prompt in prompts:
-        image = draw(pipeline, prompt.text, [0])
+    for number, prompt in enumerate(prompts):
+        image = draw(pipeline, prompt.text, seeds_of(number)[:1])
         likings.append(liking(image))
         right.append(world.look(image, prompt.description)[0][0])
     return torch.cat(likings), right
 
 
-def typical(pipeline: Pipeline, prompts: Sequence[Asked]) -> torch.Tensor:
-    """Return how much is liked what a model draws of each prompt: the median of `OTHERS` images,
-    with other seeds than `measure` takes."""
-    seeds = range(1, OTHERS + 1)
-    return torch.stack([liking(draw(pipeline, p.text, seeds)).quantile(0.5) for p in prompts])
+def others(pipeline: Pipeline, prompts: Sequence[Asked]) -> torch.Tensor:
+    """Return (P, OTHERS): how much is liked what else a model draws of each of P prompts."""
+    drawn = [draw(pipeline, p.text, seeds_of(n)[1:]) for n, p in enumerate(prompts)]
+    return torch.stack([liking(images) for images in drawn])
+
+
+def met(likings: torch.Tensor, compared: torch.Tensor) -> torch.Tensor:
+    """Return (P,): which share of the others (P, OTHERS) is liked less than the image of the same
+    prompt, (P,); equals count half."""
+    own = likings[:, None]
+    return ((own > compared).float() + (own == compared).float() / 2).mean(dim=1)
+
+
+def seeds_of(number: int) -> range:
+    """Return the seeds of a prompt: of what is measured, and of the others. No two prompts share
+    noise, which may be that of large things."""
+    return range(number * (1 + OTHERS), (number + 1) * (1 + OTHERS))
 
 
 def load(model: str, taught: Path | None = None) -> Pipeline:
@@ -135,11 +148,12 @@ def main() -> None:
         raise SystemExit(2)
     taught = {prompt.text for prompt in ask(world, asked.choices // 2, "taught")}
     prompts = [p for p in ask(world, asked.prompts, "measured") if p.text not in taught]
-    middle = typical(before, prompts)
+    compared = others(before, prompts)
     first = measure(before, prompts, world)
     second = measure(load(asked.model, asked.run / "prefer" / "weights"), prompts, world)
     for name, (likings, right) in (("before", first), ("after", second)):
-        print(f"{name:7} taste met {share((likings > middle).tolist())}   right {share(right)}")
+        taste = share(met(likings, compared).tolist())
+        print(f"{name:7} taste met {taste}   right {share(right)}")
 
 
 if __name__ == "__main__":

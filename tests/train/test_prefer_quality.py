@@ -12,7 +12,7 @@ from pipelines.dalle.pipeline import Dalle
 from rerank.learn.choices import read_choices
 from train import prefer_quality
 from train.evaluate import STICKERS
-from train.prefer_quality import ask, choose, liking, typical
+from train.prefer_quality import ask, choose, liking, met, others
 
 
 def test_large_things_on_dark_backgrounds_are_liked_best() -> None:
@@ -39,18 +39,21 @@ def test_what_was_asked_for_comes_before_what_is_liked(
     assert pairs == [("00000-2.png", "00000-1.png"), ("00000-3.png", "00000-0.png")]
 
 
-def test_a_prompt_is_compared_with_what_is_typical_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = {"dark": 10, "light": 200}
-    monkeypatch.setattr(
-        prefer_quality,
-        "draw",
-        lambda pipeline, prompt, seeds: torch.stack(
-            [torch.full((3, 8, 8), drawn[prompt] + seed, dtype=torch.uint8) for seed in seeds]
-        ),
-    )
-    prompts = [SimpleNamespace(text=text) for text in drawn]
-    expected = [-14.5 / 255, -204.5 / 255]  # between the fourth and the fifth of eight
-    assert typical(cast("Any", None), cast("Any", prompts)).tolist() == pytest.approx(expected)
+def test_an_image_is_compared_with_others_of_its_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def draw(pipeline: Any, prompt: str, seeds: range) -> torch.Tensor:
+        seen.extend(seeds)
+        greys = [{"dark": 10, "light": 100}[prompt] + place for place in range(len(seeds))]
+        return torch.tensor(greys, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
+
+    monkeypatch.setattr(prefer_quality, "draw", draw)
+    prompts = [SimpleNamespace(text=text) for text in ("dark", "light")]
+    compared = others(cast("Any", None), cast("Any", prompts))
+    assert compared.shape == (2, 8)
+    assert len(set(seen)) == 16  # no noise is that of another prompt
+    likings = torch.tensor([-12 / 255, -100.5 / 255])  # darker than five of eight, and like one; 7
+    assert met(likings, compared).tolist() == [(5 + 0.5) / 8, 7 / 8]
 
 
 @pytest.mark.slow
