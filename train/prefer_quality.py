@@ -5,8 +5,8 @@ A simulated person looks at what a model draws and chooses: what was asked for b
 choices by the same command that people use, and is asked for prompts that were not among them. Told
 is how often the taste is met, which is to be liked better than another image that the unchanged
 model draws of the same prompt (half of the time, if nothing was learned), and how often the image
-is still right. How much images of different prompts are liked differs mostly by what the prompts say,
-which no model that follows them can change.
+is still right. How much images of different prompts are liked differs mostly by what the prompts
+say, which no model that follows them can change.
 """
 
 from __future__ import annotations
