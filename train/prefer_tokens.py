@@ -37,7 +37,7 @@ from rerank.learn.choices import Choice, files_of
 from train.loop import Task
 from train.prefer import drawn_sheet
 
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 3e-3
 ADAPTER = "preferred"
 
 
@@ -47,10 +47,10 @@ class PreferTokensConfig:
     beta what the gain of the chosen image counts beside the difference, and `distance` what a nat
     of distance from the old model counts."""
 
-    rank: int = 4  # with all weights it learns the very images by heart
+    rank: int = 8  # with all weights it learns the very images by heart
     beta: float = 0.1
     anchor: float = 0.3
-    distance: float = 0.1
+    distance: float = 0.03
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ class PreferredTokens:
 
 
 class PreferTokensTask(Task):
-    """Trains the transformer; the discrete VAE and what reads the prompt stay as they are."""
+    """Trains the LoRA; the transformer beside it, the discrete VAE and what reads the prompt stay as
+    they are."""
 
     blocks = (Layer,)
 
