@@ -65,8 +65,7 @@ class PreferredTokens:
 
 
 class PreferTokensTask(Task):
-    """Trains the LoRA; the transformer beside it, the discrete VAE and what reads the prompt stay as
-    they are."""
+    """Trains the LoRA; the weights under it, the discrete VAE and what reads the prompt stay."""
 
     blocks = (Layer,)
 
