@@ -70,9 +70,10 @@ class Given:
         return (1 - self.mask) * given + self.mask * latents
 
     def leads(self, alpha_bar: float) -> bool:
-        """Return whether the network's output is led at this ᾱ."""
-        low, high = UNDECIDED
-        return self.mask is not None and self.guidance > 0 and low <= alpha_bar < high
+        """Return whether the network's output is led at this ᾱ; never that of a UNet that inpaints,
+        which sees what is given."""
+        asked = self.mask is not None and self.beside is None and self.guidance > 0
+        return asked and UNDECIDED[0] <= alpha_bar < UNDECIDED[1]
 
     def led(
         self,

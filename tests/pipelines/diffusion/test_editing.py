@@ -160,7 +160,8 @@ def test_inpainting_with_nine_channels_is_that_of_diffusers(
     assert all(differ(a, b) <= 2 for a, b in zip(alone, theirs, strict=True))
     mask = mask_of(16, 8, 48, 40)
     for sampler, strength in zip(SAMPLERS, (1.0, 0.7) * 3, strict=True):
-        mine = ours(pipeline, sampler, Start((picture(),), strength, mask))
+        start = Start((picture(),), strength, mask, guidance=2.0)  # which it does not need
+        mine = ours(pipeline, sampler, start)
         theirs = stock_images(
             pipe, sampler, pipeline, mask_image=[mask] * 2, strength=strength, width=64, height=64
         )
@@ -187,6 +188,8 @@ def test_edits_by_xl_are_those_of_diffusers(
             repaint, sampler, pipeline, mask_image=[mask] * 2, strength=0.7, width=64, height=64
         )
         assert all(differ(a, b) <= 2 for a, b in zip(mine, theirs, strict=True)), sampler
+    led = ours(pipeline, "ddim", Start((picture(),), 1.0, mask, guidance=2.0))
+    assert led != ours(pipeline, "ddim", Start((picture(),), 1.0, mask))
 
 
 def test_what_a_hard_mask_keeps_is_equal_to_the_bit() -> None:
