@@ -143,7 +143,9 @@ def defaults(own: Request, spec: Spec) -> dict[str, Value]:
         values["strength"] = STRENGTH_OF_MASKED if masked else STRENGTH
         values |= DEFAULTS_OF_MASK if masked else {}
         values |= spec.mask_defaults if masked else {}
-        values |= {} if own.extend is None else {"mask_fill": "blur"}  # nothing is there yet
+        if own.extend is not None:
+            values["mask_fill"] = "blur"  # nothing is there yet
+            values.pop("mask_guidance", None)  # what was cut off goes on there, and ends no sooner
     if own.inpaint_area == "masked":
         return values | {"padding": PADDING}  # and the model's own size
     if "width" in spec.settings and not _grows_in_steps(own, spec):

@@ -80,8 +80,10 @@ def test_a_model_says_how_it_draws_under_a_mask(tmp_path: Path) -> None:
     def made(**settings: Any) -> Request:
         return resolve(Request("a panda", seed=1, **settings), lambda name: model).request
 
-    assert made(**FILES).mask_resampling == 3
-    assert made(init_image="photo.png", extend="left=4").mask_resampling == 3
+    assert (made(**FILES).mask_resampling, made(**FILES).mask_guidance) == (3, 2)
+    extended = made(init_image="photo.png", extend="left=4")
+    assert (extended.mask_resampling, extended.mask_guidance) == (3, None)
+    assert made(init_image="photo.png", extend="left=4", mask_guidance=1.0).mask_guidance == 1
     assert made(**FILES, mask_resampling=1).mask_resampling == 1
     assert made(init_image="photo.png").mask_resampling is None
     assert planned(tmp_path, **FILES).request.mask_resampling is None  # as others have it: once
