@@ -8,8 +8,9 @@
 edit is right if the judge finds the scene with the other thing in it and all else as it was.
 *Outpainting*: a side of a scene is cut off and drawn again; right if the judge finds the scene
 whole. Both take the reranker's best of the candidates, tell how many had a right one among them,
-and count pixels that were to stay and did not. *Masks*: random hard masks of random images at few
-steps; counts the pixels outside that are not equal to the bit. All intervals are 95 % (Wilson).
+and count pixels that were to stay and did not. *Masks*: random hard masks of random images, at few
+steps and of any size where a model takes them; counts the pixels outside that are not equal to the
+bit. All intervals are 95 % (Wilson).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from gen.api import generate
 from gen.engine import Engine
 from gen.errors import InputError
 from gen.result import Result
+from pipelines.families import find
 from train.sheets import tile
 from train.stickers import captions, facts, judge, renderer, scene
 from train.world import facts as world_facts
@@ -248,9 +250,13 @@ def measure_masks(arguments: argparse.Namespace, folder: Path) -> None:
     """Print how many pixels outside random hard masks are not equal to the bit."""
     engine = Engine(reranker="none", threads=arguments.threads)
     rng = np.random.default_rng(arguments.seed)
+    spec = find(arguments.model)
+    own = spec.defaults["width"], spec.defaults["height"]
+    any_size = "width" in spec.settings
+    quick: dict[str, Any] = {"steps": QUICK} if any_size else {"upscale": 1}
     moved = 0
     for number in tqdm(range(arguments.masks)):
-        width, height = (int(n) for n in rng.integers(64, 129, 2))
+        width, height = (int(n) for n in rng.integers(64, 129, 2)) if any_size else own
         photo = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
         coarse = (rng.random((rng.integers(2, 9), rng.integers(2, 9))) < 0.5) * 255
         coarse[0, 0] = 255
@@ -264,8 +270,8 @@ def measure_masks(arguments: argparse.Namespace, folder: Path) -> None:
             mask=folder / "mask.png",
             candidates=1,
             seed=number,
-            steps=QUICK,
             engine=engine,
+            **quick,
         )
         assert made.image is not None
         moved += changed_outside(photo, made.image, np.asarray(mask) == 0)

@@ -18,7 +18,7 @@ from pipelines.denoising import (
     join_schedulers,
     predict_clean,
 )
-from pipelines.diffusion.editing import UNDECIDED, Given
+from pipelines.diffusion.editing import Given, undecided
 from pipelines.diffusion.text import Encoding
 from pipelines.drafts import Draft, check_indices, to_image
 from pipelines.editing import Start
@@ -144,13 +144,11 @@ class Pass:
         self.begin = begin
         times = scheduler.timesteps[first:]  # on the CPU, for the scheduler
         alpha_bars = interpolate(scheduler.alphas_cumprod, times)
-        low, high = UNDECIDED
         goes = [  # but one for the second half of a step
-            resampling if i % scheduler.order == 0 and low <= alpha_bar < high else 1
+            resampling if i % scheduler.order == 0 and undecided(alpha_bar) else 1
             for i, alpha_bar in enumerate(alpha_bars)
         ]
-        # The step that each evaluation of the network is for.
-        self.steps = [i for i, count in enumerate(goes) for _ in range(count)]
+        self.steps = [i for i, count in enumerate(goes) for _ in range(count)]  # by evaluation
         self.times, self.alpha_bars = times[self.steps], [alpha_bars[i] for i in self.steps]
 
     def comes_again(self, i: int) -> bool:
@@ -209,22 +207,18 @@ class DiffusionDraft(Draft):
         for i in range(state.done - before, end - before):
             t = one.times[i]
             x_t = scheduler.scale_model_input(latents, t)
-            read = x_t if given is None else given.read(x_t)
             step = min(one.steps[i] // scheduler.order, len(one.conditions) - 1)
-            alpha_bar = one.alpha_bars[i]
             predict = partial(one.conditions[step].predict, self._pipeline.unet, t=timesteps[i])
-            if given is not None and given.leads(alpha_bar):
-                output = given.led(predict, x_t, alpha_bar, prediction_type)
-            else:
-                output = predict(read)
-            clean = predict_clean(x_t, output, alpha_bar, prediction_type)
+            if given is not None:
+                predict = partial(given.predict, predict, one.alpha_bars[i], prediction_type)
+            output = predict(x_t)
+            clean = predict_clean(x_t, output, one.alpha_bars[i], prediction_type)
             if given is not None and one.comes_again(i):
                 latents = given.renew(clean, scheduler, one.times[i : i + 1], state.generators)
                 continue
             latents = scheduler.step(output, t, latents, return_dict=False, **noise)[0]
             if given is not None:
-                following = one.times[i + 1 : i + 2]
-                latents = given.keep(latents, scheduler, following if len(following) else None)
+                latents = given.keep(latents, scheduler, one.times[i + 1 : i + 2])
         return replace(state, latents=latents, clean=clean, done=end)
 
     @property

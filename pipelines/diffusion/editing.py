@@ -53,45 +53,37 @@ class Given:
         clean, noise = torch.cat([self.clean, other.clean]), torch.cat([self.noise, other.noise])
         return replace(self, clean=clean, noise=noise, beside=beside)
 
-    def read(self, x_t: torch.Tensor) -> torch.Tensor:
-        """Return what the UNet reads for latents (N, C, h, w)."""
-        return x_t if self.beside is None else torch.cat([x_t, self.beside], dim=1)
-
-    def keep(
-        self, latents: torch.Tensor, scheduler: Any, timestep: torch.Tensor | None
-    ) -> torch.Tensor:
+    def keep(self, latents: torch.Tensor, scheduler: Any, timestep: torch.Tensor) -> torch.Tensor:
         """Return latents with what is given in place, as noisy as it is at the timestep, (1,), that
-        comes next; clean where none does."""
+        comes next; clean where none does, (0,)."""
         if self.mask is None or self.beside is not None:
             return latents
         given = self.clean
-        if timestep is not None:
+        if len(timestep):
             given = scheduler.add_noise(given, self.noise, timestep)
         return (1 - self.mask) * given + self.mask * latents
 
-    def leads(self, alpha_bar: float) -> bool:
-        """Return whether the network's output is led at this ᾱ; never that of a UNet that inpaints,
-        which sees what is given."""
-        asked = self.mask is not None and self.beside is None and self.guidance > 0
-        return asked and UNDECIDED[0] <= alpha_bar < UNDECIDED[1]
-
-    def led(
+    def predict(
         self,
-        predict: Callable[[torch.Tensor], torch.Tensor],
-        x_t: torch.Tensor,
+        network: Callable[[torch.Tensor], torch.Tensor],
         alpha_bar: float,
         prediction_type: str,
+        x_t: torch.Tensor,
     ) -> torch.Tensor:
-        """Return what `predict` says of latents x_t (N, C, h, w), so that the clean latents that
-        follow of it fit better what is given: what would reach across the edge of the mask moves.
+        """Return a network's output (N, C, h, w) for latents x_t, which reads what is beside them.
 
-        By the gradient of the squared error there, which goes through the network: it costs about
-        three evaluations, and memory for what all layers compute.
+        With `guidance` it is moved so that the clean latents that follow of it fit better what is
+        given: what would reach across the edge of the mask moves. By the gradient of the squared
+        error there, which goes through the network: it costs about three evaluations, and memory
+        for what all layers compute.
         """
-        assert self.mask is not None, "nothing is given"
+        if self.beside is not None:  # and sees what is given
+            return network(torch.cat([x_t, self.beside], dim=1))
+        if self.mask is None or self.guidance == 0 or not undecided(alpha_bar):
+            return network(x_t)
         with torch.inference_mode(False), torch.enable_grad():
             x = x_t.clone().requires_grad_()  # what inference made cannot be differentiated
-            clean = predict_clean(x, predict(x), alpha_bar, prediction_type)
+            clean = predict_clean(x, network(x), alpha_bar, prediction_type)
             error = (1 - self.mask.clone()) * (clean - self.clean)
             [gradient] = torch.autograd.grad(error.square().sum(), x)
         led = clean.detach() - self.guidance * math.sqrt(alpha_bar) / 2 * gradient
@@ -113,6 +105,11 @@ class Given:
             whole, noise.to(whole.device), timestep.repeat(len(whole))
         )
         return latents
+
+
+def undecided(alpha_bar: float) -> bool:
+    """Return whether at this ᾱ things find their places among what is given."""
+    return UNDECIDED[0] <= alpha_bar < UNDECIDED[1]
 
 
 def draw_noise(

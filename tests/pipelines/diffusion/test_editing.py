@@ -304,21 +304,21 @@ def test_what_is_drawn_is_led_by_the_gradient_of_where_it_does_not_fit(
     torch.manual_seed(0)
     size, alpha_bar, weight = (2, 1, 2, 3), 0.1, 1.5
     alpha, sigma = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
-    network = torch.randn(6, 6)
+    matrix = torch.randn(6, 6)
     with torch.inference_mode():
         x_t, clean, noise = (torch.randn(size) for _ in range(3))
         mask = torch.tensor([[[[1.0, 1, 0], [0, 1, 1]]]])
         given = Given(clean, noise, mask, None, weight)
 
-        def predict(x: torch.Tensor) -> torch.Tensor:
-            return (x.flatten(1) @ network.T).view(size)
+        def network(x: torch.Tensor) -> torch.Tensor:
+            return (x.flatten(1) @ matrix.T).view(size)
 
-        output = given.led(predict, x_t, alpha_bar, prediction_type)
+        output = given.predict(network, alpha_bar, prediction_type, x_t)
         led = predict_clean(x_t, output, alpha_bar, prediction_type)
         jacobian = {  # of the clean latents by x_t
-            "epsilon": (torch.eye(6) - sigma * network) / alpha,
-            "v_prediction": alpha * torch.eye(6) - sigma * network,
-            "sample": network,
+            "epsilon": (torch.eye(6) - sigma * matrix) / alpha,
+            "v_prediction": alpha * torch.eye(6) - sigma * matrix,
+            "sample": matrix,
         }[prediction_type]
         predicted = x_t.flatten(1) @ jacobian.T
         gradient = 2 * ((1 - mask) * (predicted.view(size) - clean)).flatten(1) @ jacobian
