@@ -50,8 +50,7 @@ class Condition:
             told = self.evaluate(unet, torch.cat([x_t] * M), t, encodings).chunk(M)
             return told[0] if M == 1 else self._sum(told) / sum(self.weights)
         rows = torch.cat([x_t] * (M + 1))
-        encodings = [self.negative] * B + encodings
-        without, *each = self.evaluate(unet, rows, t, encodings).chunk(M + 1)
+        without, *each = self.evaluate(unet, rows, t, [self.negative] * B + encodings).chunk(M + 1)
         return without + self.guidance * self._sum([with_text - without for with_text in each])
 
     def _sum(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -148,7 +147,8 @@ class Pass:
             resampling if i % scheduler.order == 0 and undecided(alpha_bar) else 1
             for i, alpha_bar in enumerate(alpha_bars)
         ]
-        self.steps = [i for i, count in enumerate(goes) for _ in range(count)]  # by evaluation
+        # The step that each evaluation of the network is for.
+        self.steps = [i for i, count in enumerate(goes) for _ in range(count)]
         self.times, self.alpha_bars = times[self.steps], [alpha_bars[i] for i in self.steps]
 
     def comes_again(self, i: int) -> bool:
