@@ -167,9 +167,9 @@ class _Spy:
     def __init__(self, condition: Any, told: list[int]) -> None:
         self.condition, self.told = condition, told
 
-    def predict(self, *arguments: Any) -> Any:
+    def predict(self, *arguments: Any, **named: Any) -> Any:
         self.told.append(id(self.condition))
-        return self.condition.predict(*arguments)
+        return self.condition.predict(*arguments, **named)
 
 
 @pytest.mark.slow
