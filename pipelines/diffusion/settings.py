@@ -154,7 +154,7 @@ class LatentEditingSettings(EditingSettings, total=False):
         Setting(
             "how strongly what is drawn under a mask is led to fit what is around it; noisy steps "
             "then take three times as long, and more memory; by default as the model advises, "
-            "else 0",
+            "else, and with --extend, 0",
             "Mask guidance",
             low=0,
             high=20,
