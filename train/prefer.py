@@ -49,7 +49,7 @@ class PreferConfig:
     """
 
     rank: int = 32
-    beta: float = 100.0
+    beta: float = 50.0
     anchor: float = 0.2
     time_mean: float = 0.4
     time_deviation: float = 1.0

@@ -30,7 +30,7 @@ from train.evaluate import share, world_named
 from train.shipping import LORA
 from train.worlds import Asked, World
 
-TOGETHER = 4  # images of a prompt, which make two choices
+TOGETHER = 8  # images of a prompt, which make two choices
 OTHERS = 8  # images of a prompt by the unchanged model, with which one is compared
 DIFFERENT = 24  # of 255: how far a channel of what is drawn is from the background
 
@@ -73,8 +73,9 @@ def choose(
     """Draw `TOGETHER` images of each prompt into the folder, and yield the lines of the choices:
     the best before the worst, the second before the third."""
     for number, prompt in enumerate(prompts):
-        images = draw(pipeline, prompt.text, range(TOGETHER))
-        names = [f"{number:05d}-{seed}.png" for seed in range(TOGETHER)]
+        seeds = range(number * TOGETHER, (number + 1) * TOGETHER)  # what is liked is no seed's
+        images = draw(pipeline, prompt.text, seeds)
+        names = [f"{number:05d}-{place}.png" for place in range(TOGETHER)]
         for name, image in zip(names, images, strict=True):
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / name)
         right = [seen for seen, _ in world.look(images, prompt.description)]

@@ -31,7 +31,7 @@ def choices(tmp_path: Path) -> list[Choice]:
 def make(folder: Path, choices: list[Choice]) -> PreferTask:
     pipeline = LatentDiffusion.from_pretrained(folder, device="cpu", attention="sdpa")
     pipeline.spec.defaults.update({"width": 64, "height": 64, "steps": 2})  # type: ignore
-    return PreferTask(pipeline, choices, PreferConfig(rank=2, beta=50.0))
+    return PreferTask(pipeline, choices, PreferConfig(rank=2))
 
 
 def test_an_unchanged_model_prefers_nothing(
