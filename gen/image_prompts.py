@@ -40,8 +40,11 @@ def prompted(request: Request, find: Callable[[str], Spec]) -> Request:
 
 def defaults(own: Request, spec: Spec) -> dict[str, Value]:
     """Return what one model takes with images in the place of the prompt, which is not drawn by."""
-    reads = own.image_prompt is not None and "decoder_text" in spec.settings
-    return {"decoder_text": False} if reads else {}
+    if own.image_prompt is None:
+        return {}
+    guidance = spec.defaults["guidance"] if own.guidance is None else own.guidance
+    values = {"decoder_text": False, "image_guidance": guidance}
+    return {name: value for name, value in values.items() if name in spec.settings}
 
 
 def own_prompts(settings: Mapping[str, Any]) -> list[str]:

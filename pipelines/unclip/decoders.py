@@ -89,7 +89,7 @@ class ProjectingDecoder(TakesEmbeddings):
 
 
 class TokensDecoder(TakesEmbeddings):
-    """Ours: the embedding is tokens before the text's, and the UNet is one that draws by text.
+    """Ours: the embedding is tokens before the text's, and the UNet draws by text alone as well.
 
     Ramesh et al., §2.1. Guidance compares with no image.
     """
@@ -104,6 +104,22 @@ class TokensDecoder(TakesEmbeddings):
         images = torch.cat([torch.zeros_like(told), told]) if guided else told
         tokens = self.image_tokens(images.to(hidden.dtype))
         return {"encoder_hidden_states": torch.cat([tokens, hidden], dim=1)}
+
+    def inputs_apart(self, told: torch.Tensor, texts: Texts) -> dict[str, Any]:
+        """Return what the UNet takes for 3N rows: without either, by the prompt, and by both.
+
+        The first two have no tokens of an image, not those of no image: so the UNet draws as well
+        by text as if there were no embeddings.
+        """
+        N = len(told)
+        read = [*texts.rows(N, guided=True), *texts.rows(N, guided=False)]
+        hidden = torch.cat([row.hidden for row in read])
+        tokens = self.image_tokens(told.to(hidden.dtype))
+        tokens = torch.cat([tokens.new_zeros(2 * N, *tokens.shape[1:]), tokens])
+        both = torch.cat([tokens, hidden], dim=1)
+        present = both.new_ones(both.shape[:2], dtype=torch.bool)
+        present[: 2 * N, : tokens.shape[1]] = False
+        return {"encoder_hidden_states": both, "encoder_attention_mask": present}
 
 
 class ClassDecoder:

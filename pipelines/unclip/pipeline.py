@@ -144,12 +144,16 @@ class Unclip:
         check_seeds(seeds)
         chosen = with_defaults(DrawingSettings, settings, self.spec.defaults)
         size = self._check_size(chosen)
-        for name in ("guidance", "prior_guidance"):
-            if not math.isfinite(chosen[name]):
+        for name in ("guidance", "image_guidance", "prior_guidance"):
+            if not math.isfinite(chosen.get(name, 0)):
                 raise ValueError(f"{name} is {chosen[name]}; it must be a finite number")
         negative = chosen.get("negative_prompt", "")
         reads = settings.get("decoder_text", images is None)
         told = prompt if reads else ""
+        if images is not None:
+            chosen["image_guidance"] = settings.get("image_guidance", chosen["guidance"])
+        if not (reads and isinstance(self.decoder, TokensDecoder)):
+            chosen["image_guidance"] = None
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         if images is not None:
             stages = self._stages_of_images(images, told, negative, size, chosen)
@@ -304,7 +308,16 @@ class Unclip:
         config = self._parts.schedulers["scheduler"]
         timing = make_steps(config, chosen["steps"], self.device, scheduler)
         stages: list[Stage] = [
-            DecoderStage(unet, self.decoder, texts, chosen["guidance"], shape, timing, enlarges)
+            DecoderStage(
+                unet,
+                self.decoder,
+                texts,
+                chosen["guidance"],
+                chosen["image_guidance"],
+                shape,
+                timing,
+                enlarges,
+            )
         ]
         if enlarges:
             config = self._parts.schedulers["super_res_scheduler"]

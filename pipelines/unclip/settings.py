@@ -61,6 +61,16 @@ class DrawingSettings(SizedSettings, PriorSettings, total=False):
             "Decoder text",
         ),
     ]
+    image_guidance: Annotated[
+        float | None,
+        Setting(
+            "how closely the decoder follows the embedding where it reads the prompt, too; where "
+            "that is the embedding of an image, by default as closely as the prompt",
+            "Image CFG scale",
+            low=0,
+            high=100,
+        ),
+    ]
 
 
 class ImagePromptSettings(TypedDict, total=False):

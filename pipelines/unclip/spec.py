@@ -70,6 +70,7 @@ class Layout:
 
 
 _FIXED_SIZE = frozenset({"width", "height"})
+_TOGETHER = frozenset({"image_guidance"})  # what cannot draw by text alone follows both at once
 _KARLO_DEFAULTS = {"steps": 25, "guidance": 8.0}
 _STABLE_DEFAULTS = {"steps": 20, "guidance": 10.0}
 _KANDINSKY_DEFAULTS = {"steps": 100, "guidance": 4.0, "width": 512, "height": 512}
@@ -91,14 +92,16 @@ LAYOUTS: Mapping[str, Layout] = {
             "scheduler": "scheduler",
             "vae": "vae",
         },
-        {"steps": 20, "guidance": 3.0, "prior_draws": 2},  # article, §2.2
+        {"steps": 20, "guidance": 3.0, "image_guidance": 1.0, "prior_draws": 2},  # article, §2.2
         absent=frozenset({"prior"}),
     ),
     "UnCLIPPipeline": Layout(
-        {**_KARLO, **_PRIOR}, _KARLO_DEFAULTS, absent=_FIXED_SIZE | _OF_IMAGES | {"prior"}
+        {**_KARLO, **_PRIOR},
+        _KARLO_DEFAULTS,
+        absent=_TOGETHER | _FIXED_SIZE | _OF_IMAGES | {"prior"},
     ),
     "UnCLIPImageVariationPipeline": Layout(
-        {**_KARLO, **_OLD_IMAGES}, _KARLO_DEFAULTS, absent=_FIXED_SIZE
+        {**_KARLO, **_OLD_IMAGES}, _KARLO_DEFAULTS, absent=_TOGETHER | _FIXED_SIZE
     ),
     "KandinskyPipeline": Layout(
         {
@@ -108,9 +111,10 @@ LAYOUTS: Mapping[str, Layout] = {
         },
         _KANDINSKY_DEFAULTS,
         size_multiple=64,
+        absent=_TOGETHER,
     ),
     "KandinskyV22Pipeline": Layout(
-        _KANDINSKY, _KANDINSKY_DEFAULTS, size_multiple=64, absent=frozenset({"decoder_text"})
+        _KANDINSKY, _KANDINSKY_DEFAULTS, size_multiple=64, absent=_TOGETHER | {"decoder_text"}
     ),
     "StableUnCLIPPipeline": Layout(
         {
@@ -120,9 +124,11 @@ LAYOUTS: Mapping[str, Layout] = {
             "text_encoder": "prior_text_encoder",
         },
         _STABLE_DEFAULTS,
-        absent=_OF_IMAGES | {"prior"},
+        absent=_TOGETHER | _OF_IMAGES | {"prior"},
     ),
-    "StableUnCLIPImg2ImgPipeline": Layout({**_STABLE, **_OLD_IMAGES}, _STABLE_DEFAULTS),
+    "StableUnCLIPImg2ImgPipeline": Layout(
+        {**_STABLE, **_OLD_IMAGES}, _STABLE_DEFAULTS, absent=_TOGETHER
+    ),
 }
 # What the prior of a model without one is taken from.
 PRIOR_LAYOUTS: Mapping[str, Mapping[str, str]] = {

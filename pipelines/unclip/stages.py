@@ -21,7 +21,7 @@ from pipelines.denoising import (
     predict_clean,
     slerp,
 )
-from pipelines.unclip.decoders import Decoder, Texts, guide
+from pipelines.unclip.decoders import Decoder, Texts, TokensDecoder, guide
 from pipelines.unclip.prior import Drawn, Prior
 from pipelines.unclip.spec import STOCHASTIC
 from pipelines.unclip.text import Read, embedding_of
@@ -203,6 +203,7 @@ class DecoderStage:
     decoder: Decoder
     texts: Texts | None  # None where the UNet reads none
     guidance: float
+    image_guidance: float | None  # None guides by the prompt and the embedding together
     shape: tuple[int, int, int]  # C, h, w
     steps: Steps
     small: bool  # whether an image comes of it that is enlarged next
@@ -236,10 +237,29 @@ class DecoderStage:
     def predict(self, x_t: torch.Tensor, t: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
         """Return the UNet's output (N, C', h, w) in float32, guided."""
         guided = self.guidance > 1
+        if guided and self.image_guidance is not None:
+            return self._predict_apart(x_t, t, told)
         inputs = self.decoder.inputs(told, self.texts, guided=guided)
         read = torch.cat([x_t, x_t]) if guided else x_t
         output = self.unet(read.to(self.unet.dtype), t, **inputs, return_dict=False)[0].float()
         return guide(output, self.shape[0], self.guidance) if guided else output
+
+    def _predict_apart(
+        self, x_t: torch.Tensor, t: torch.Tensor, told: torch.Tensor
+    ) -> torch.Tensor:
+        """Guide by the prompt, and further by the embedding beside it, each as strongly as asked.
+
+        As Brooks et al. (arXiv 2211.09800, §3.2.1) do with an image and a text.
+        """
+        assert isinstance(self.decoder, TokensDecoder)
+        assert self.texts is not None
+        assert self.image_guidance is not None
+        inputs = self.decoder.inputs_apart(told, self.texts)
+        read = torch.cat([x_t] * 3).to(self.unet.dtype)
+        output = self.unet(read, t, **inputs, return_dict=False)[0].float()
+        without, with_text, with_both = output.chunk(3)
+        by_text = without + self.guidance * (with_text - without)
+        return by_text + self.image_guidance * (with_both - with_text)
 
     def finish(self, state: State) -> State:
         """Return the state as it is, or with what is enlarged."""

@@ -18,7 +18,7 @@ from pipelines.unclip.draft import UnclipDraft
 from pipelines.unclip.image_prompt import ImagePrompt
 from pipelines.unclip.pipeline import Unclip
 from pipelines.unclip.prior import rank
-from pipelines.unclip.stages import ROWS
+from pipelines.unclip.stages import ROWS, DecoderStage
 
 pytestmark = pytest.mark.slow
 
@@ -274,10 +274,38 @@ def test_given_embeddings_need_no_prior(own: Unclip, picture: Image.Image) -> No
     assert difference(images, read) > 2
 
 
+def test_the_embedding_is_followed_apart_from_the_prompt(own: Unclip, picture: Image.Image) -> None:
+    def drawn(w: float, other: Image.Image) -> list[Image.Image | None]:
+        settings = {"decoder_text": True, "image_guidance": w, "images": ImagePrompt((other,))}
+        return draw(begin(own, SEEDS[:2], steps=4, **settings))
+
+    turned = picture.transpose(Image.Transpose.ROTATE_90)
+    assert difference(drawn(0, picture), drawn(0, turned)) == 0  # by the prompt alone
+    assert difference(drawn(50, picture), drawn(50, turned)) > 2
+    assert difference(drawn(1, picture), drawn(50, picture)) > 2
+
+
+def test_without_an_image_s_weight_it_draws_as_by_text(own: Unclip) -> None:
+    x_t, t = torch.randn(2, own.unet.config.in_channels, 8, 8), torch.tensor(500)
+    stage = begin(own, SEEDS[:2], **STEPS, image_guidance=0)._stages[-1]
+    assert isinstance(stage, DecoderStage)
+    assert stage.texts is not None
+    told = torch.randn(2, own.decoder.image_tokens.config.embedding_dim)
+    with torch.inference_mode():
+        guided = stage.predict(x_t, t, told)
+        without, with_text = (
+            own.unet(x_t, t, text.hidden.expand(2, -1, -1), return_dict=False)[0]
+            for text in (stage.texts.negative, stage.texts.prompt)
+        )
+    expected = without + stage.guidance * (with_text - without)
+    assert torch.allclose(guided, expected, atol=1e-4)
+
+
 def test_values_that_cannot_be(own: Unclip) -> None:
     for settings, rule in (
         ({"width": 60}, "width is 60; it must be a multiple of 8"),
         ({"guidance": float("nan")}, "guidance is nan; it must be a finite number"),
+        ({"image_guidance": float("inf")}, "image_guidance is inf; it must be a finite number"),
         ({"prior_steps": 1}, "takes 2 or more"),
         ({"seeds": []}, "seeds must be one or more"),
     ):
