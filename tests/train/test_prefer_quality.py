@@ -1,6 +1,7 @@
 """The simulated person sees what it loves in any image, and chooses by it."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,7 +13,7 @@ from pipelines.dalle.pipeline import Dalle
 from rerank.learn.choices import read_choices
 from train import prefer_quality
 from train.evaluate import STICKERS
-from train.prefer_quality import ask, choose, liking, met, others
+from train.prefer_quality import TOGETHER, ask, choose, liking, met, others
 
 
 def test_large_things_on_dark_backgrounds_are_liked_best() -> None:
@@ -30,13 +31,20 @@ def test_large_things_on_dark_backgrounds_are_liked_best() -> None:
 def test_what_was_asked_for_comes_before_what_is_liked(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    greys = torch.tensor([0, 50, 100, 150], dtype=torch.uint8)  # darker ones are liked better
-    images = greys.view(4, 1, 1, 1).expand(4, 3, 8, 8)
-    monkeypatch.setattr(prefer_quality, "draw", lambda pipeline, prompt, seeds: images)
-    world = SimpleNamespace(look=lambda images, told: [(i >= 2, None) for i in range(4)])
-    lines = choose(cast("Any", None), ask(STICKERS, 1, "a test"), cast("Any", world), tmp_path)
+    greys = torch.arange(TOGETHER, dtype=torch.uint8) * 20  # darker ones are liked better
+    images, seeds = greys.view(-1, 1, 1, 1).expand(-1, 3, 8, 8), list[int]()
+
+    def draw(pipeline: Any, prompt: str, own: Sequence[int]) -> torch.Tensor:
+        seeds.extend(own)
+        return images
+
+    monkeypatch.setattr(prefer_quality, "draw", draw)
+    world = SimpleNamespace(look=lambda images, told: [(i >= 4, None) for i in range(TOGETHER)])
+    lines = choose(cast("Any", None), ask(STICKERS, 2, "a test"), cast("Any", world), tmp_path)
     pairs = [(row["chosen"], row["rejected"]) for row in map(json.loads, lines)]
-    assert pairs == [("00000-2.png", "00000-1.png"), ("00000-3.png", "00000-0.png")]
+    best, second = ("00000-4.png", "00000-3.png"), ("00000-5.png", "00000-2.png")
+    assert pairs[:2] == [best, second]
+    assert len(set(seeds)) == 2 * TOGETHER  # no two images begin with the same noise
 
 
 def test_an_image_is_compared_with_others_of_its_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
