@@ -134,3 +134,9 @@ def _check_together(request: Request) -> None:
         raise InputError("image_prompt and init_image each say what is begun from: give one")
     if request.image_prompt is not None and request.prior_candidates is not None:
         raise InputError("prior_candidates: an image has one embedding: leave it out")
+    beside_text = request.image_prompt is None or request.decoder_text is not None
+    if request.image_guidance is not None and not beside_text:
+        raise InputError(
+            "image_guidance: goes with decoder_text: a decoder that reads no prompt follows the "
+            "image by guidance"
+        )

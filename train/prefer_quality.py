@@ -71,7 +71,7 @@ def choose(
     pipeline: Pipeline, prompts: Sequence[Asked], world: World, folder: Path
 ) -> Iterator[str]:
     """Draw `TOGETHER` images of each prompt into the folder, and yield the lines of the choices:
-    the best before the worst, the second before the third."""
+    the best before the worst, and the second before the last but one."""
     for number, prompt in enumerate(prompts):
         seeds = range(number * TOGETHER, (number + 1) * TOGETHER)  # what is liked is no seed's
         images = draw(pipeline, prompt.text, seeds)

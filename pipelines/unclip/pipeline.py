@@ -137,7 +137,8 @@ class Unclip:
 
         pipelines/unclip/settings.py describes the settings. With `images` candidates are drawn from
         their embeddings, not from those that the prior would draw. A guidance of at most 1 follows
-        the prompt without comparing it with `negative_prompt`.
+        the prompt without comparing it with `negative_prompt`. With `images`, `image_guidance` is
+        by default the guidance, and says nothing unless `decoder_text` is True.
 
         Raises ValueError with the rule for a value that cannot be, TypeError for an unknown name.
         """

@@ -203,6 +203,7 @@ def test_no_chance_of_a_match_is_told_where_no_prompt_is_followed(
         ({"image_prompt": "A", "mix_at": 0.5}, "mix_at: goes with mix, or with toward"),
         ({"mix": "A,B", "toward": "a cat"}, "each say what an image is changed to"),
         ({"image_prompt": "A", "prior_candidates": 4}, "an image has one embedding"),
+        ({"image_prompt": "A", "image_guidance": 2.0}, "image_guidance: goes with decoder_text"),
         ({"image_prompt": "none.png"}, "no such file"),
         ({"image_prompt": "A", "model": "stickers"}, "not a setting of the chosen model"),
     ],
