@@ -51,17 +51,18 @@ def collect(
     shares = sorted({*course.looks, *course.forks})
     pipeline, rng = Engine().pipeline(spec), random.Random("previews")
     found = []
-    for _ in tqdm(range(prompts), unit="prompt", leave=False):
+    for first in tqdm(range(0, prompts * candidates, candidates), unit="prompt", leave=False):
         asked = world.ask(rng)
         looks = []
-        with pipeline.begin(asked.text, seeds=range(candidates)) as draft:
+        with pipeline.begin(asked.text, seeds=range(first, first + candidates)) as draft:
             for share in shares:
                 stride, length = course.stride, course.total - course.start
                 step = course.start + stride * max(1, round(share * length / stride))
                 draft.step(step - draft.done)
                 seeds, images = complete([draft])
                 cosines = torch.full((candidates,), torch.nan)
-                cosines[seeds] = torch.tensor(reranker.score(asked.text, images))
+                places = [seed - first for seed in seeds]
+                cosines[places] = torch.tensor(reranker.score(asked.text, images))
                 told = draft.log_likelihoods
                 likelihoods = None if told is None else torch.tensor(told) / draft.done
                 looks.append((step / course.total, cosines, likelihoods))

@@ -49,8 +49,9 @@ def measure_search(
 ) -> list[Spent]:
     """Draw all prompts plainly and by each search, and judge the best image of each."""
     rows: dict[tuple[str, int], Spent] = {}
-    for prompt in tqdm(prompts, unit="prompt", leave=False):
-        plain, seconds = _drawn(engine, prompt, model=model, candidates=SIZES[-1], top_k=1)
+    for number, prompt in enumerate(tqdm(prompts, unit="prompt", leave=False)):
+        seed = number * SIZES[-1]  # no two prompts begin with the same noise
+        plain, seconds = _drawn(engine, prompt, seed, model=model, candidates=SIZES[-1], top_k=1)
         made = sorted([*plain.best, *plain.rest], key=lambda result: result.index)
         for size in SIZES:
             best = max(made[:size], key=_score)
@@ -59,7 +60,7 @@ def measure_search(
         for search in searches:
             for size in SIZES[2:]:
                 found, seconds = _drawn(
-                    engine, prompt, model=model, candidates=size, top_k=1, search=search
+                    engine, prompt, seed, model=model, candidates=size, top_k=1, search=search
                 )
                 [schedule] = found.plan.schedules
                 cost = schedule.evaluations / (schedule.total - schedule.start)
@@ -67,8 +68,9 @@ def measure_search(
     return list(rows.values())
 
 
-def _drawn(engine: Engine, prompt: Asked, **settings: Any) -> tuple[Outcome, float]:
-    plan = resolve(Request(prompt.text, seed=0, **settings))
+def _drawn(engine: Engine, prompt: Asked, seed: int, **settings: Any) -> tuple[Outcome, float]:
+    # The judge knows images as the network draws them: enlarged, a third are too soft for it.
+    plan = resolve(Request(prompt.text, seed=seed, upscale=1, **settings))
     # All images stay in memory when all are returned.
     plan_of_all = resolve(plan.request.replace(top_k=plan.count)) if not plan.schedules else plan
     began = time.perf_counter()
