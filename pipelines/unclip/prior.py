@@ -12,6 +12,7 @@ from pipelines.denoising import clone_generator
 from pipelines.unclip.text import Read, Reader, embedding_of
 
 DIVERSITY = 0.3  # of the choice among a pool: what being different counts beside being near
+_NOT_SEEN = -10_000.0  # added to what attention sees of a token, as the network was trained
 _STREAM = 0x9E3779B97F4A7C15  # between the seeds of a candidate's embeddings
 _SEEDS = 2**63
 
@@ -33,13 +34,55 @@ class Prior:
         """Numbers of an embedding."""
         return int(self.network.config.embedding_dim)
 
+    def read(self, texts: Sequence[Read]) -> "Known":
+        """Return what the network knows of P texts, whatever the time and the embedding.
+
+        Each of its tokens looks at those before it only, and what is drawn stands behind the text:
+        so the text is read once, not for each embedding at each step.
+        """
+        network = self.network
+        hidden = torch.cat([self._states(text) for text in texts])  # (P, T, W)
+        if network.encoder_hidden_states_proj is not None:
+            hidden = network.encoder_hidden_states_proj(hidden)
+        told = torch.cat([embedding_of(text) for text in texts])
+        if network.embedding_proj_norm is not None:
+            told = network.embedding_proj_norm(told)
+        x = torch.cat([hidden, network.embedding_proj(told)[:, None]], dim=1)  # (P, T + 1, C)
+        length = x.shape[1]
+        present = torch.cat([text.present for text in texts]).to(x.dtype)
+        absent = (1 - functional.pad(present, (0, 1), value=1.0)) * _NOT_SEEN
+        seen = absent[:, None, None] + network.causal_attention_mask[:, :length, :length]
+        _, keys = _through(network, x + network.positional_embedding[:, :length], seen.to(x.dtype))
+        return Known(keys, absent)
+
     def predict(
-        self, x_t: torch.Tensor, t: torch.Tensor, text: Read, negative: Read, guidance: float
+        self, x_t: torch.Tensor, t: torch.Tensor, known: "Known", guidance: float
     ) -> torch.Tensor:
-        """Return the network's output (R, D) in float32, guided away from `negative`."""
-        if guidance <= 1:
-            return self._evaluate(x_t, t, [text])
-        without, with_text = self._evaluate(x_t, t, [negative, text]).chunk(2)
+        """Return the network's output (R, D) in float32 for a text, or of two that are known guided
+        away from the first."""
+        network, P = self.network, len(known.absent)
+        x = network.proj_in(torch.cat([x_t] * P).to(network.dtype))[:, None]  # (P · R, 1, C)
+        time = network.time_embedding(network.time_proj(t.reshape(1)).to(x.dtype))
+        own = [time[:, None].expand_as(x), x]
+        if network.prd_embedding is not None:
+            own.append(network.prd_embedding.expand_as(x))
+        x = torch.cat(own, dim=1)
+        before, length = known.absent.shape[1], x.shape[1]
+        rows = known.rows(len(x_t))
+        causal = network.causal_attention_mask[:, -length:, -length:]
+        seen = torch.cat(
+            [
+                rows.absent[:, None, None].expand(-1, -1, length, -1),
+                causal.expand(len(x), 1, -1, -1),
+            ],
+            dim=-1,
+        )
+        x = x + network.positional_embedding[:, before:]
+        x, _ = _through(network, x, seen.to(x.dtype), rows.keys)
+        output = network.proj_to_clip_embeddings(network.norm_out(x[:, -1])).float()
+        if P == 1:
+            return output
+        without, with_text = output.chunk(2)
         return without + guidance * (with_text - without)
 
     def embeddings(self, x: torch.Tensor) -> torch.Tensor:
@@ -51,17 +94,50 @@ class Prior:
             return text.hidden
         return self.reader.encoder.text_projection(text.hidden)  # as training does
 
-    def _evaluate(self, x_t: torch.Tensor, t: torch.Tensor, texts: Sequence[Read]) -> torch.Tensor:
-        R, dtype = len(x_t), texts[0].hidden.dtype
 
-        return self.network(
-            torch.cat([x_t.to(dtype)] * len(texts)),
-            t,
-            torch.cat([embedding_of(text).expand(R, -1) for text in texts]),
-            torch.cat([self._states(text).expand(R, -1, -1) for text in texts]),
-            torch.cat([text.present.expand(R, -1) for text in texts]),
-            return_dict=False,
-        )[0].float()
+@dataclass(frozen=True)
+class Known:
+    """What the network knows of P texts: what each of its blocks keeps of their tokens."""
+
+    keys: Sequence[tuple[torch.Tensor, torch.Tensor]]  # keys and values, (P, H, T + 1, c)
+    absent: torch.Tensor  # (P, T + 1), what tokens that fill a text up take from attention
+
+    def rows(self, number: int) -> "Known":
+        """Return it for so many embeddings of each text."""
+
+        def repeated(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.repeat_interleave(number, dim=0)
+
+        return Known([(repeated(k), repeated(v)) for k, v in self.keys], repeated(self.absent))
+
+
+def _through(
+    network: PriorTransformer,
+    x: torch.Tensor,
+    seen: torch.Tensor,
+    before: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None,
+) -> tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]:
+    """Take tokens (R, L, C) through the blocks, behind others whose keys are known.
+
+    `seen` (R, 1, L, all) is added to what attention sees. Returns the tokens, and keys and values
+    of each block.
+    """
+    keys = []
+    if network.norm_in is not None:
+        x = network.norm_in(x)
+    for i, block in enumerate(network.transformer_blocks):
+        attention, normed = block.attn1, block.norm1(x)
+        q, k, v = (
+            layer(normed).unflatten(-1, (attention.heads, -1)).transpose(1, 2)  # (R, H, L, c)
+            for layer in (attention.to_q, attention.to_k, attention.to_v)
+        )
+        if before is not None:
+            k, v = (torch.cat(pair, dim=2) for pair in zip(before[i], (k, v), strict=True))
+        keys.append((k, v))
+        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        x = x + attention.to_out[0](out.transpose(1, 2).flatten(2))
+        x = x + block.ff(block.norm3(x))
+    return x, keys
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pipelines.denoising import (
     slerp,
 )
 from pipelines.unclip.decoders import Decoder, Texts, TokensDecoder, guide
-from pipelines.unclip.prior import Drawn, Prior
+from pipelines.unclip.prior import Drawn, Known, Prior
 from pipelines.unclip.spec import STOCHASTIC
 from pipelines.unclip.text import Read, embedding_of
 
@@ -134,6 +134,12 @@ class PriorStage:
     guidance: float
     steps: Steps
 
+    @cached_property
+    def known(self) -> Known:
+        """What the prior knows of the texts."""
+        guided = self.guidance > 1
+        return self.prior.read([self.negative, self.text] if guided else [self.text])
+
     def begin(self, state: State) -> State:
         """Return the state as it is: its embeddings are noise already."""
         return state
@@ -145,7 +151,7 @@ class PriorStage:
         x_t = drawn.x.flatten(0, 1)  # (R, D)
         read = state.scheduler.scale_model_input(x_t, self.steps.times[i])
         t = self.steps.times[i].to(self.steps.device)
-        output = self.prior.predict(read, t, self.text, self.negative, self.guidance)
+        output = self.prior.predict(read, t, self.known, self.guidance)
         x = self.steps.take(state, i, output, x_t).view(drawn.x.shape)
         return replace(state, drawn=replace(drawn, x=x))
 
