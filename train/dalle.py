@@ -22,6 +22,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from pipelines.checkpoints.loading import save_network
 from pipelines.dalle.cache import advance, prefill
+from pipelines.dalle.draft import Sampling, Text
 from pipelines.dalle.dvae import DiscreteVae
 from pipelines.dalle.layers import Layer
 from pipelines.dalle.masks import Mask
@@ -139,21 +140,14 @@ class DalleTask(Task):
         transformer, N = self.transformer, len(prompts)
         device = transformer.head.weight.device
         dvae = self.frozen[0].to(device)
-        tokens, present = tokenize(self.tokenizer, [*prompts, *[""] * N])
-        text = self.read(tokens.to(device))
-        nothing = torch.zeros(2 * N, 0, dtype=torch.int64, device=device)
-        cache, logits = prefill(transformer, text, present.to(device), nothing, candidates=1)
+        compared = [""] * N if guidance > 1 else []
+        tokens, present = tokenize(self.tokenizer, [*prompts, *compared])
+        text = Text(self.read(tokens.to(device)), present.to(device))
         length = transformer.config.image_length
-        generator = torch.Generator().manual_seed(seed)
-        uniforms = torch.rand(N, length, generator=generator).to(device)
-        drawn: list[torch.Tensor] = []
-        for position in range(length):
-            if drawn:
-                logits = advance(transformer, cache, drawn[-1].repeat(2), position - 1)
-            with_text, without = logits.chunk(2)
-            guided = without + guidance * (with_text - without)
-            drawn.append(draw_tokens(guided, uniforms[:, position], temperature))
-        codes = torch.stack(drawn, dim=1).view(N, dvae.config.grid, dvae.config.grid)
+        uniforms = torch.rand(N, length, generator=torch.Generator().manual_seed(seed)).to(device)
+        sampling = Sampling(guidance, temperature, None, None)
+        codes = draw_codes(transformer, text, sampling, uniforms)
+        codes = codes.view(N, dvae.config.grid, dvae.config.grid)
         return (dvae.decode(codes) * 255).round().to(torch.uint8)
 
     def save(self, folder: Path) -> None:
@@ -163,6 +157,31 @@ class DalleTask(Task):
         save_network(dvae, dvae.config, folder / "dvae")
         if self.recipe.reads_hidden_states:
             save_text_encoder(text_encoder, folder / "text_encoder")
+
+
+def draw_codes(
+    transformer: Transformer, text: Text, sampling: Sampling, uniforms: torch.Tensor
+) -> torch.Tensor:
+    """Draw the tokens (B, I) of B images by as many uniform numbers (B, I) in [0, 1).
+
+    `text` has the prompts, each for as many images as the others, prompt by prompt, and with a
+    guidance above 1 behind them those that they are compared with.
+    """
+    both = 2 if sampling.guidance > 1 else 1
+    rows = len(uniforms) * both
+    nothing = torch.zeros(len(text.read), 0, dtype=torch.int64, device=uniforms.device)
+    candidates = rows // len(text.read)
+    cache, first = prefill(
+        transformer, text.read, text.present, nothing, candidates, context=text.context
+    )
+    logits = first.repeat_interleave(candidates, dim=0)  # (rows, V)
+    drawn: list[torch.Tensor] = []
+    for position in range(uniforms.shape[1]):
+        if drawn:
+            logits = advance(transformer, cache, drawn[-1].repeat(both), position - 1)
+        guided = sampling.guided(logits.float())
+        drawn.append(draw_tokens(guided, uniforms[:, position], sampling.temperature))
+    return torch.stack(drawn, dim=1)
 
 
 class CodePool:

@@ -69,14 +69,8 @@ class Prior:
         x = torch.cat(own, dim=1)
         before, length = known.absent.shape[1], x.shape[1]
         rows = known.rows(len(x_t))
-        causal = network.causal_attention_mask[:, -length:, -length:]
-        seen = torch.cat(
-            [
-                rows.absent[:, None, None].expand(-1, -1, length, -1),
-                causal.expand(len(x), 1, -1, -1),
-            ],
-            dim=-1,
-        )
+        absent = functional.pad(rows.absent, (0, length))
+        seen = absent[:, None, None] + network.causal_attention_mask[:, -length:]
         x = x + network.positional_embedding[:, before:]
         x, _ = _through(network, x, seen.to(x.dtype), rows.keys)
         output = network.proj_to_clip_embeddings(network.norm_out(x[:, -1])).float()
