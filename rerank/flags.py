@@ -101,11 +101,11 @@ def _add_rank(parser: argparse.ArgumentParser) -> None:
         "--sheet", type=Path, metavar="FILE", help="draw the ranked images on one page"
     )
     parser.add_argument(
-        "-m", "--model", type=_weighted, action="append", metavar="MODEL[=WEIGHT]",
+        "-m", "--model", type=read_weighted, action="append", metavar="MODEL[=WEIGHT]",
         help=f"{MODELS} (default: {DEFAULT}); may be repeated, which averages",
     )  # fmt: skip
     parser.add_argument(
-        "--head", "--aesthetic", dest="aesthetic", type=_weighted, metavar="FILE[=WEIGHT]",
+        "--head", "--aesthetic", dest="aesthetic", type=read_weighted, metavar="FILE[=WEIGHT]",
         help="average with a head on the first model's features, as safetensors: what `learn` has "
         "made, or an aesthetic predictor",
     )  # fmt: skip
@@ -261,7 +261,7 @@ def _share(text: str) -> float:
     return value
 
 
-def _weighted(text: str) -> tuple[str, float]:
+def read_weighted(text: str) -> tuple[str, float]:
     try:
         return weighted(text)
     except ValueError as error:

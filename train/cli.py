@@ -98,6 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     flags.add_previews(step("previews", _previews, "learn what unfinished images tell a search"))
     flags.add_judged(running(step("judged", _judged, "have the judge choose among what is drawn")))
     flags.add_prefer(running(step("prefer", _prefer, "teach a model what somebody prefers")))
+    flags.add_reinforce(
+        running(step("reinforce", _reinforce, "teach a model by what its own images are worth"))
+    )
     found = step("found", _found, "measure how well things are found by name")
     found.add_argument("--masks", type=Path, help="folder of the network; default: the shipped one")
     counting(found, 500)
@@ -217,14 +220,41 @@ def _prefer(arguments: argparse.Namespace) -> None:
         rate = LEARNING_RATE
     else:
         raise ValueError(f"{spec.name} is drawn by diffusers' own pipeline: it cannot learn here")
-    schedule = Schedule(
+    write(str(train(task, _brief(arguments, rate), arguments.run / "prefer")))
+
+
+def _reinforce(arguments: argparse.Namespace) -> None:
+    from pipelines.dalle.pipeline import Dalle
+    from pipelines.families import find
+    from pipelines.loading import LoadOptions
+    from train.reinforce import LEARNING_RATE, ReinforceConfig, ReinforceTask
+    from train.rewards import by_head, by_judge
+
+    spec = find(arguments.model)
+    if spec.kind != "dalle":
+        raise ValueError(f"{spec.name} draws no image tokens: only what does can learn like this")
+    if (arguments.head is None) != (arguments.choices is None):
+        raise ValueError("--head and --choices go together: what was learned, and from what")
+    if arguments.head is None:
+        prompts, rewards = by_judge(arguments.world)
+    else:
+        prompts, rewards = by_head(arguments.head, arguments.choices, arguments.clip)
+    options = LoadOptions(dtype="float32", attention="sdpa")
+    config = ReinforceConfig(group=arguments.candidates, distance=arguments.distance)
+    task = ReinforceTask(Dalle.load(spec, options), prompts, rewards, config)
+    schedule = _brief(arguments, LEARNING_RATE)
+    write(str(train(task, schedule, arguments.run / "reinforce")))
+
+
+def _brief(arguments: argparse.Namespace, learning_rate: float) -> Schedule:
+    """Return the schedule of a model that learns a little more."""
+    return Schedule(
         batch_size=arguments.batch_size,
-        learning_rate=arguments.learning_rate or rate,
+        learning_rate=arguments.learning_rate or learning_rate,
         warmup_steps=20,
         ema_decay=0.98,
         steps=arguments.steps,
     )
-    write(str(train(task, schedule, arguments.run / "prefer")))
 
 
 def _found(arguments: argparse.Namespace) -> None:

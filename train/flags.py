@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from pipelines.runtime.terminal import above_zero
+from rerank.flags import read_weighted
 from train.configs import CONFIGS
 
 
@@ -47,6 +48,34 @@ def add_prefer(prefer: argparse.ArgumentParser) -> None:
     )
     prefer.add_argument(
         "--beta", type=above_zero(float), help="how dear old ways are; default: by the kind, too"
+    )
+
+
+def add_reinforce(reinforce: argparse.ArgumentParser) -> None:
+    """Add the flags of learning from what a model's own images are worth."""
+    reinforce.add_argument("-m", "--model", default="stickers-dalle", help="(stickers-dalle)")
+    reinforce.add_argument(
+        "--head", type=read_weighted, metavar="FILE[=WEIGHT]",
+        help="what `rerank learn` has learned from choices, beside the reranker, whose weight is "
+        "1; default: the world's judge alone",
+    )  # fmt: skip
+    reinforce.add_argument(
+        "--choices", type=Path, help="with --head: the prompts of this file are drawn"
+    )
+    reinforce.add_argument("--clip", help="a known CLIP or a folder; default: the shipped one")
+    reinforce.add_argument("--world", action="store_true", help="the world of a thousand things")
+    reinforce.add_argument(
+        "--steps", type=above_zero(int), default=300, help="number of updates (300)"
+    )
+    reinforce.add_argument(
+        "--batch-size", type=above_zero(int), default=4, help="prompts in each (4)"
+    )
+    reinforce.add_argument(
+        "--candidates", type=above_zero(int), default=16, help="of each prompt (16)"
+    )
+    reinforce.add_argument("--learning-rate", type=above_zero(float), help="(0.002)")
+    reinforce.add_argument(
+        "--distance", type=above_zero(float), help="what going away from the old model costs (0.1)"
     )
 
 

@@ -1,12 +1,13 @@
-"""What `salon-train prefer` brings: `python -m train.prefer_quality -m stickers-dalle`.
+"""What `salon-train prefer` brings: `python -m train.prefer_quality -m stickers`.
 
 A simulated person looks at what a model draws and chooses: what was asked for before what was not
 (by the world's judge), and of equals large things on dark backgrounds. The model learns from the
-choices by the same command that people use, and is asked for prompts that were not among them. Told
-is how often the taste is met, which is to be liked better than another image that the unchanged
-model draws of the same prompt (half of the time, if nothing was learned), and how often the image
-is still right. How much images of different prompts are liked differs mostly by what the prompts
-say, which no model that follows them can change.
+choices by the same command that people use, or with `--reinforce` from a head that has learned
+them, and is asked for prompts that were not among them. Told is how often the taste is met, which
+is to be liked better than another image that the unchanged model draws of the same prompt (half of
+the time, if nothing was learned), and how often the image is still right. How much images of
+different prompts are liked differs mostly by what the prompts say, which no model that follows
+them can change.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pipelines.dalle.pipeline import Dalle
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.drafts import Pipeline
 from pipelines.families import find
+from rerank import cli as rerank
 from train import cli
 from train.evaluate import share, world_named
 from train.shipping import LORA
@@ -135,6 +137,7 @@ def main() -> None:
     parser.add_argument("--choices", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--prompts", type=int, default=200, help="that are measured")
+    parser.add_argument("--reinforce", action="store_true", help="learn by a head; image tokens")
     parser.add_argument("--world", action="store_true", help="the world of a thousand things")
     asked = parser.parse_args()
     world, folder = world_named(asked.world), asked.run / "choices"
@@ -144,14 +147,21 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         lines = list(choose(before, ask(world, asked.choices // 2, "taught"), world, folder))
         table.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    command = ["prefer", "--choices", str(table), "-m", asked.model, "--run", str(asked.run)]
-    if cli.main([*command, "--steps", str(asked.steps)]) != 0:
+    steps = ["--choices", str(table), "-m", asked.model, "--run", str(asked.run)]
+    steps += ["--steps", str(asked.steps)]
+    step = "reinforce" if asked.reinforce else "prefer"
+    if asked.reinforce:
+        head = asked.run / "head.safetensors"
+        if rerank.main(["learn", str(table), "-o", str(head)]) != 0:
+            raise SystemExit(2)
+        steps += ["--head", str(head)]
+    if cli.main([step, *steps]) != 0:
         raise SystemExit(2)
     taught = {prompt.text for prompt in ask(world, asked.choices // 2, "taught")}
     prompts = [p for p in ask(world, asked.prompts, "measured") if p.text not in taught]
     compared = others(before, prompts)
     first = measure(before, prompts, world)
-    second = measure(load(asked.model, asked.run / "prefer" / "weights"), prompts, world)
+    second = measure(load(asked.model, asked.run / step / "weights"), prompts, world)
     for name, (likings, right) in (("before", first), ("after", second)):
         taste = share(met(likings, compared).tolist())
         print(f"{name:7} taste met {taste}   right {share(right)}")

@@ -15,8 +15,9 @@ from pipelines.dalle.pipeline import Dalle
 from pipelines.families import find
 from rerank.learn.choices import Choice
 from train.loop import Schedule, train
-from train.prefer_tokens import PreferTokensConfig, PreferTokensTask, log_probabilities, of_tokens
+from train.prefer_tokens import PreferTokensConfig, PreferTokensTask
 from train.shipping import ship
+from train.token_lora import log_probabilities, of_tokens
 
 pytestmark = pytest.mark.slow
 SCHEDULE = Schedule(batch_size=4, learning_rate=1e-2, warmup_steps=1, steps=8, ema_decay=0.5)
