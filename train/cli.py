@@ -235,12 +235,12 @@ def _reinforce(arguments: argparse.Namespace) -> None:
         raise ValueError(f"{spec.name} draws no image tokens: only what does can learn like this")
     if (arguments.head is None) != (arguments.choices is None):
         raise ValueError("--head and --choices go together: what was learned, and from what")
+    config = ReinforceConfig(group=arguments.candidates, distance=arguments.distance)
     if arguments.head is None:
         prompts, rewards = by_judge(arguments.world)
     else:
         prompts, rewards = by_head(arguments.head, arguments.choices, arguments.clip)
     options = LoadOptions(dtype="float32", attention="sdpa")
-    config = ReinforceConfig(group=arguments.candidates, distance=arguments.distance)
     task = ReinforceTask(Dalle.load(spec, options), prompts, rewards, config)
     schedule = _brief(arguments, LEARNING_RATE)
     write(str(train(task, schedule, arguments.run / "reinforce")))

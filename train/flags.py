@@ -71,11 +71,14 @@ def add_reinforce(reinforce: argparse.ArgumentParser) -> None:
         "--batch-size", type=above_zero(int), default=4, help="prompts in each (4)"
     )
     reinforce.add_argument(
-        "--candidates", type=above_zero(int), default=16, help="of each prompt (16)"
+        "--candidates", type=above_zero(int), default=24, help="of each prompt (24)"
     )
     reinforce.add_argument("--learning-rate", type=above_zero(float), help="(0.002)")
     reinforce.add_argument(
-        "--distance", type=above_zero(float), help="what going away from the old model costs (0.1)"
+        "--distance",
+        type=above_zero(float),
+        default=0.1,
+        help="what going away from the old model costs (0.1)",
     )
 
 

@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def _leave_shared(model: Path) -> None:
     Raises ValueError if they are not the same to the byte.
     """
     for part, path in shared_parts(model).items():
-        if not (model / part).is_dir():  # `prefer` taught the transformer alone
+        if not (model / part).is_dir():  # the transformer alone was taught
             continue
         for file in sorted((model / part).iterdir()):
             other = path / file.name
@@ -204,11 +205,20 @@ _WRITE = {
 
 
 def _taught(run: Path) -> dict[str, Writer]:
-    """Return what writes a checkpoint that `prefer` has taught, by name."""
-    weights = run / "prefer" / "weights"
-    if (weights / LORA).is_file():
-        return {"stickers": _fuse}
-    return {"stickers-dalle": _write_tokens} if (weights / "transformer").is_dir() else {}
+    """Return what writes a checkpoint that `prefer` or `reinforce` has taught, by name.
+
+    Raises ValueError where both have taught image tokens.
+    """
+    taught = [run / step / "weights" / "transformer" for step in ("prefer", "reinforce")]
+    there = [folder for folder in taught if folder.is_dir()]
+    if len(there) > 1:
+        raise ValueError(f"{there[0]} and {there[1]} are both there: keep the one that is to ship")
+    writers: dict[str, Writer] = {}
+    if there:
+        writers["stickers-dalle"] = partial(_write_tokens, there[0])
+    if (run / "prefer" / "weights" / LORA).is_file():
+        writers["stickers"] = _fuse
+    return writers
 
 
 def _fuse(run: Path, model: Path) -> None:
@@ -221,9 +231,9 @@ def _fuse(run: Path, model: Path) -> None:
     save_file(weights, model / "unet" / SAFETENSORS_WEIGHTS_NAME, {"format": "pt"})
 
 
-def _write_tokens(run: Path, model: Path) -> None:
+def _write_tokens(transformer: Path, run: Path, model: Path) -> None:
     """Copy a transformer; what reads the prompt and the discrete VAE stayed as they are."""
-    _replace(run / "prefer" / "weights" / "transformer", model / "transformer")
+    _replace(transformer, model / "transformer")
 
 
 def _halve(path: Path) -> None:

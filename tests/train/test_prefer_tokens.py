@@ -114,6 +114,10 @@ def test_training_learns_goes_on_and_the_result_draws(
     run = tmp_path / "run" / "prefer"
     run.mkdir(parents=True)
     shutil.copytree(folder, run / "weights")
+    shutil.copytree(run, tmp_path / "run" / "reinforce")
+    with pytest.raises(ValueError, match="both there"):
+        ship(tmp_path / "run", models, tmp_path, known={})
+    shutil.rmtree(run)  # what `reinforce` has learned ships as well
     [shipped] = ship(tmp_path / "run", models, tmp_path, known={})
     drawing = Dalle.from_pretrained(shipped, "cpu", "float32", "sdpa").transformer.state_dict()
     for name, value in learned.transformer.state_dict().items():

@@ -107,6 +107,7 @@ def test_equal_images_teach_nothing(tiny_dalle_folder: Path) -> None:
         (["--head", "mine.safetensors", "--choices", "none.jsonl"], "none.jsonl"),
         (["--head", "mine.safetensors=0", "--choices", "none.jsonl"], "above 0"),
         (["-m", "nothing"], "nothing"),
+        (["--candidates", "1"], "at least 2"),
     ],
 )
 def test_bad_words(
