@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -37,6 +38,7 @@ from train.worlds import World
 MOVED = 0.5  # cells from where a thing was, on one axis at least
 POOL = 64  # embeddings whose cost is measured
 CANDIDATES = 8  # of a variation or a mix
+ROUNDS = 9  # of timing one embedding and many, in turn
 ALIKE = 16  # true images of the same words
 
 
@@ -163,9 +165,11 @@ def cost_of_pool(pipeline: Unclip, prompt: str, number: int = POOL) -> float:
         return perf_counter() - start
 
     seconds(prior_draws=1)  # warms up
-    one = min(seconds(prior_draws=1) for _ in range(3))
-    many = min(seconds(prior_candidates=number) for _ in range(3))
-    return many / one - 1
+    one, many = zip(
+        *((seconds(prior_draws=1), seconds(prior_candidates=number)) for _ in range(ROUNDS)),
+        strict=True,
+    )
+    return median(many) / median(one) - 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:

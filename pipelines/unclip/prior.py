@@ -38,21 +38,23 @@ class Prior:
         """Return what the network knows of P texts, whatever the time and the embedding.
 
         Each of its tokens looks at those before it only, and what is drawn stands behind the text:
-        so the text is read once, not for each embedding at each step.
+        so the text is read once, not for each embedding at each step. What fills up all of them is
+        not looked at, and is left out.
         """
-        network = self.network
-        hidden = torch.cat([self._states(text) for text in texts])  # (P, T, W)
+        network, positions = self.network, self.network.positional_embedding
+        present = torch.cat([text.present for text in texts])  # (P, T)
+        T, length = present.shape[1], int(present.any(dim=0).nonzero().max()) + 1
+        hidden = torch.cat([self._states(text) for text in texts])[:, :length]
         if network.encoder_hidden_states_proj is not None:
             hidden = network.encoder_hidden_states_proj(hidden)
         told = torch.cat([embedding_of(text) for text in texts])
         if network.embedding_proj_norm is not None:
             told = network.embedding_proj_norm(told)
-        x = torch.cat([hidden, network.embedding_proj(told)[:, None]], dim=1)  # (P, T + 1, C)
-        length = x.shape[1]
-        present = torch.cat([text.present for text in texts]).to(x.dtype)
-        absent = (1 - functional.pad(present, (0, 1), value=1.0)) * _NOT_SEEN
-        seen = absent[:, None, None] + network.causal_attention_mask[:, :length, :length]
-        _, keys = _through(network, x + network.positional_embedding[:, :length], seen.to(x.dtype))
+        told = network.embedding_proj(told)[:, None] + positions[:, T : T + 1]
+        x = torch.cat([hidden + positions[:, :length], told], dim=1)  # (P, length + 1, C)
+        absent = functional.pad(~present[:, :length], (0, 1)) * _NOT_SEEN
+        seen = absent[:, None, None] + network.causal_attention_mask[:, : length + 1, : length + 1]
+        _, keys = _through(network, x, seen.to(x.dtype))
         return Known(keys, absent)
 
     def predict(
@@ -67,11 +69,11 @@ class Prior:
         if network.prd_embedding is not None:
             own.append(network.prd_embedding.expand_as(x))
         x = torch.cat(own, dim=1)
-        before, length = known.absent.shape[1], x.shape[1]
-        rows = known.rows(len(x_t))
+        rows, length = known.rows(len(x_t)), x.shape[1]
         absent = functional.pad(rows.absent, (0, length))
-        seen = absent[:, None, None] + network.causal_attention_mask[:, -length:]
-        x = x + network.positional_embedding[:, before:]
+        causal = network.causal_attention_mask[:, -length:, -absent.shape[1] :]
+        seen = absent[:, None, None] + causal
+        x = x + network.positional_embedding[:, -length:]
         x, _ = _through(network, x, seen.to(x.dtype), rows.keys)
         output = network.proj_to_clip_embeddings(network.norm_out(x[:, -1])).float()
         if P == 1:
@@ -91,10 +93,10 @@ class Prior:
 
 @dataclass(frozen=True)
 class Known:
-    """What the network knows of P texts: what each of its blocks keeps of their tokens."""
+    """What the network knows of P texts: what each of its blocks keeps of their L tokens."""
 
-    keys: Sequence[tuple[torch.Tensor, torch.Tensor]]  # keys and values, (P, H, T + 1, c)
-    absent: torch.Tensor  # (P, T + 1), what tokens that fill a text up take from attention
+    keys: Sequence[tuple[torch.Tensor, torch.Tensor]]  # keys and values, (P, H, L, c)
+    absent: torch.Tensor  # (P, L), what is added to attention: much less than 0 for what fills up
 
     def rows(self, number: int) -> "Known":
         """Return it for so many embeddings of each text."""
