@@ -59,7 +59,9 @@ class Drawing:
 
 
 class ReinforceTask(TokenLoraTask):
-    """Learns from rewards."""
+    """Learns from rewards. Each process draws by itself, so the network cannot be sharded."""
+
+    blocks: tuple[type[torch.nn.Module], ...] = ()
 
     def __init__(
         self, pipeline: Dalle, prompts: Sequence[str], rewards: Rewards, config: ReinforceConfig

@@ -32,7 +32,7 @@ def plan(task: Task, mixed_precision: str) -> FullyShardedDataParallelPlugin | N
     Weights and gradients stay in float32, blocks compute in `mixed_precision`.
 
     Raises ValueError where it would be ignored (on a CPU accelerate does so without a word), for
-    the older FSDP, and for a task without blocks.
+    the older FSDP, and for a task without blocks (a small network, or one that draws).
     """
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() not in ("true", "1"):
         return None
@@ -45,7 +45,7 @@ def plan(task: Task, mixed_precision: str) -> FullyShardedDataParallelPlugin | N
         raise ValueError("sharded training is that of FSDP2: launch with --fsdp_version 2")
     names = {type(module).__name__ for module in task.modules() if isinstance(module, task.blocks)}
     if not names:
-        raise ValueError("this network is too small to be sharded: launch without --use_fsdp")
+        raise ValueError("this training cannot be sharded: launch without --use_fsdp")
     return FullyShardedDataParallelPlugin(
         fsdp_version=2,
         auto_wrap_policy="transformer_based_wrap",
