@@ -21,6 +21,7 @@ from PIL import Image
 from torch.nn import functional
 
 from pipelines.dalle.draft import Text
+from pipelines.dalle.layers import Layer
 from pipelines.dalle.pipeline import Dalle
 from rerank.learn.choices import Choice, files_of
 from train.token_lora import TokenLoraTask, distance, of_tokens
@@ -52,6 +53,8 @@ class PreferredTokens:
 
 class PreferTokensTask(TokenLoraTask):
     """Learns from choices."""
+
+    blocks = (Layer,)
 
     def __init__(
         self, pipeline: Dalle, choices: Sequence[Choice], config: PreferTokensConfig

@@ -61,8 +61,6 @@ class Drawing:
 class ReinforceTask(TokenLoraTask):
     """Learns from rewards. Each process draws by itself, so the network cannot be sharded."""
 
-    blocks: tuple[type[torch.nn.Module], ...] = ()
-
     def __init__(
         self, pipeline: Dalle, prompts: Sequence[str], rewards: Rewards, config: ReinforceConfig
     ) -> None:

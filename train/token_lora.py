@@ -33,8 +33,6 @@ class TokenLoraTask(Task):
     saved: what comes out is a folder that `-m` takes.
     """
 
-    blocks = (Layer,)
-
     def __init__(self, pipeline: Dalle, prompts: Sequence[str], rank: int) -> None:
         """Raise ValueError for a model that cannot learn."""
         super().__init__()
