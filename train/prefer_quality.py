@@ -26,7 +26,7 @@ from pipelines.dalle.pipeline import Dalle
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.drafts import Pipeline
 from pipelines.families import find
-from rerank import cli as rerank
+from rerank import cli as rerank_cli
 from train import cli
 from train.evaluate import share, world_named
 from train.shipping import LORA
@@ -152,7 +152,7 @@ def main() -> None:
     step = "reinforce" if asked.reinforce else "prefer"
     if asked.reinforce:
         head = asked.run / "head.safetensors"
-        if rerank.main(["learn", str(table), "-o", str(head)]) != 0:
+        if rerank_cli.main(["learn", str(table), "-o", str(head)]) != 0:
             raise SystemExit(2)
         steps += ["--head", str(head)]
     if cli.main([step, *steps]) != 0:

@@ -26,11 +26,12 @@ Rewards: TypeAlias = Callable[[str, torch.Tensor], PanelScores]
 def by_head(head: Weighted, choices: Path, clip: str | None) -> tuple[list[str], Rewards]:
     """Return the prompts of choices, and a reranker with the head that was learned from them.
 
-    Raises ValueError for a file that holds no choices, WeightsError for a head that does not fit.
+    Raises ValueError for what is no file of choices, WeightsError for a head that does not fit.
     """
     prompts = list(dict.fromkeys(choice.prompt for choice in read_choices(choices)))
-    file, weight = head
-    panel = scorers.load([(clip or DEFAULT, 1.0)], (Path(file), weight))
+    models, aesthetic = [(clip or DEFAULT, 1.0)], (Path(head[0]), head[1])
+    scorers.check(models, aesthetic)
+    panel = scorers.load(models, aesthetic)
     assert isinstance(panel, Panel)
     return prompts, panel.score_each
 

@@ -98,6 +98,14 @@ def test_equal_images_teach_nothing(tiny_dalle_folder: Path) -> None:
             assert parameter.grad.abs().max() < 1e-5
 
 
+def test_a_head_wants_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    choices = tmp_path / "choices.jsonl"
+    choices.write_text('{"prompt": "a fox", "chosen": "a.png", "rejected": "b.png"}\n')
+    words = ["--choices", str(choices), "--head", str(tmp_path / "none.safetensors")]
+    assert cli.main(["reinforce", "--run", str(tmp_path / "run"), *words]) == 2
+    assert "no file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
