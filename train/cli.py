@@ -98,9 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     flags.add_previews(step("previews", _previews, "learn what unfinished images tell a search"))
     flags.add_judged(running(step("judged", _judged, "have the judge choose among what is drawn")))
     flags.add_prefer(running(step("prefer", _prefer, "teach a model what somebody prefers")))
-    flags.add_reinforce(
-        running(step("reinforce", _reinforce, "teach a model by what its own images are worth"))
-    )
+    flags.add_reinforce(running(step("reinforce", _reinforce, "teach a model by what it draws")))
     found = step("found", _found, "measure how well things are found by name")
     found.add_argument("--masks", type=Path, help="folder of the network; default: the shipped one")
     counting(found, 500)
