@@ -34,6 +34,7 @@ from train.worlds import Asked, World
 
 TOGETHER = 8  # images of a prompt, which make two choices
 OTHERS = 8  # images of a prompt by the unchanged model, with which one is compared
+HEAD_WEIGHT = 3  # beside the reranker, which keeps to the prompt
 DIFFERENT = 24  # of 255: how far a channel of what is drawn is from the background
 
 
@@ -154,7 +155,7 @@ def main() -> None:
         head = asked.run / "head.safetensors"
         if rerank_cli.main(["learn", str(table), "-o", str(head)]) != 0:
             raise SystemExit(2)
-        steps += ["--head", str(head)]
+        steps += ["--head", f"{head}={HEAD_WEIGHT}"]
     if cli.main([step, *steps]) != 0:
         raise SystemExit(2)
     taught = {prompt.text for prompt in ask(world, asked.choices // 2, "taught")}

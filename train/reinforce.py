@@ -10,7 +10,9 @@ from what is drawn, so of each group the best and the worst are learned from (Xu
 2504.13818), and nothing of one whose images are all worth the same.
 
 As in `train.prefer_tokens`, the likelihood is that of drawing with the model's guidance and
-temperature, and the distance from the old model is held at each token.
+temperature, and the distance from the old model is held at each token. Here it is the one that
+costs much where the new model draws what the old one would not, and little where it leaves out what
+the old one would: what comes of it is near to choosing the best of several of the old one's images.
 """
 
 from __future__ import annotations
@@ -77,7 +79,7 @@ class ReinforceTask(TokenLoraTask):
 
     def forward(self, batch: Drawing, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """Return the loss, the mean of each kind of reward, and how far the model is from the old
-        one at all tokens of an image, in nats. Chance is in the batch."""
+        one at all tokens of an image that it draws, in nats. Chance is in the batch."""
         codes, images = self._draw(batch)
         seen = [
             self.rewards(prompt, own)
@@ -87,7 +89,7 @@ class ReinforceTask(TokenLoraTask):
         prompts = [batch.prompts[int(i) // self.config.group] for i in index]
         codes = codes[index.to(codes.device)]
         before, after = self.before_and_after(self.read(prompts), codes)
-        apart = distance(before, after).mean()
+        apart = distance(after, before).mean()
         gain = (worth.to(codes.device) * of_tokens(after, codes)).mean()
         figures = {"loss": self.config.distance * apart - gain, "distance": apart}
         for name in seen[0].parts:

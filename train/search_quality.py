@@ -25,7 +25,8 @@ from gen.settings.request import Request
 from train.report import Estimate
 from train.worlds import Asked, World
 
-SIZES = (1, 2, 4, 8, 16)  # candidates of a plain run, and budgets of searches above the first
+SIZES = (1, 2, 4, 8, 16)  # candidates of a plain run
+BUDGETS = (4, 6, 8, 16)  # of a search, in candidates of a plain run
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def measure_search(
             share = seconds * size / SIZES[-1]
             _add(rows, "none", size, size, _is_right(best, prompt, world), share)
         for search in searches:
-            for size in SIZES[2:]:
+            for size in BUDGETS:
                 found, seconds = _drawn(
                     engine, prompt, seed, model=model, candidates=size, top_k=1, search=search
                 )

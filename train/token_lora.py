@@ -127,9 +127,9 @@ def of_tokens(nats: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     return nats.gather(-1, codes[..., None]).squeeze(-1).sum(-1)
 
 
-def distance(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-    """Return (B,) nats: the forward KL of all tokens of an image, of nats (B, I, V) each."""
-    each = functional.kl_div(after, before, reduction="none", log_target=True)
+def distance(drawn: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+    """Return (B,) nats: KL(drawn ‖ told) of all tokens of an image, each given as nats (B, I, V)."""
+    each = functional.kl_div(told, drawn, reduction="none", log_target=True)
     return each.sum(dim=(1, 2))
 
 

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributions import Categorical, kl_divergence
 
 from pipelines.dalle.pipeline import Dalle
 from rerank.panel import PanelScores
 from train import cli
 from train.dalle import draw_codes
 from train.loop import Schedule, read_log, train
-from train.reinforce import ReinforceConfig, ReinforceTask
+from train.reinforce import Drawing, ReinforceConfig, ReinforceTask
+from train.token_lora import distance
 
 pytestmark = pytest.mark.slow
 PROMPTS = ["a fox", "two foxes on the left"]
@@ -79,6 +81,28 @@ def test_training_draws_what_is_rewarded_and_goes_on(
     train(again, SCHEDULE, tmp_path / "run")
     for one, other in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_what_the_old_model_would_not_draw_costs_most(tiny_dalle_folder: Path) -> None:
+    old = torch.tensor([[[0.5, 0.5, 1e-6]]]).log()
+    leaves_out = distance(torch.tensor([[[0.98, 0.02, 1e-6]]]).log(), old)
+    adds = distance(torch.tensor([[[0.4, 0.4, 0.2]]]).log(), old)
+    assert 0 < leaves_out.item() < 0.7 < 2 < adds.item()
+
+    task, codes = make(tiny_dalle_folder), torch.zeros(2, 16, dtype=torch.int64)
+    with torch.no_grad():
+        for parameter in task.parameters():
+            parameter += 0.1
+    before, after = (
+        Categorical(logits=nats) for nats in task.before_and_after(task.read(PROMPTS), codes)
+    )
+    batch = Drawing(PROMPTS, task.read(PROMPTS), torch.zeros(16, 16))
+    images = torch.arange(16, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
+    task._draw = lambda batch: (codes.repeat_interleave(8, dim=0), images)  # type: ignore[method-assign]
+    figures = task(batch, torch.Generator())
+    expected = kl_divergence(after, before).sum(dim=1).mean().item()
+    assert expected > 0.01
+    assert figures["distance"].item() == pytest.approx(expected, rel=1e-3)
 
 
 def test_equal_images_teach_nothing(tiny_dalle_folder: Path) -> None:
