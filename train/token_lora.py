@@ -128,7 +128,7 @@ def of_tokens(nats: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
 
 
 def distance(drawn: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
-    """Return (B,) nats: KL(drawn ‖ told) of all tokens of an image, each given as nats (B, I, V)."""
+    """Return (B,) nats: KL(drawn ‖ told) of all tokens of an image, of nats (B, I, V) each."""
     each = functional.kl_div(told, drawn, reduction="none", log_target=True)
     return each.sum(dim=(1, 2))
 

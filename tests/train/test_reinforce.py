@@ -92,7 +92,7 @@ def test_what_the_old_model_would_not_draw_costs_most(tiny_dalle_folder: Path) -
     task, codes = make(tiny_dalle_folder), torch.zeros(2, 16, dtype=torch.int64)
     with torch.no_grad():
         for parameter in task.parameters():
-            parameter += 0.1
+            parameter.add_(0.1)
     before, after = (
         Categorical(logits=nats) for nats in task.before_and_after(task.read(PROMPTS), codes)
     )
