@@ -68,17 +68,17 @@ def add_reinforce(reinforce: argparse.ArgumentParser) -> None:
         "--steps", type=above_zero(int), default=300, help="number of updates (300)"
     )
     reinforce.add_argument(
-        "--batch-size", type=above_zero(int), default=4, help="prompts in each (4)"
+        "--batch-size", type=above_zero(int), default=6, help="prompts in each (6)"
     )
     reinforce.add_argument(
-        "--candidates", type=above_zero(int), default=24, help="of each prompt (24)"
+        "--candidates", type=above_zero(int), default=16, help="of each prompt (16)"
     )
     reinforce.add_argument("--learning-rate", type=above_zero(float), help="(0.002)")
     reinforce.add_argument(
         "--distance",
         type=above_zero(float),
-        default=0.1,
-        help="what going away from the old model costs (0.1)",
+        default=0.25,
+        help="what going away from the old model costs (0.25)",
     )
 
 

@@ -42,9 +42,9 @@ class ReinforceConfig:
     one deviation of what these are worth counts 1."""
 
     rank: int = 8
-    group: int = 24
+    group: int = 16
     extremes: int = 4
-    distance: float = 0.1
+    distance: float = 0.25
 
     def __post_init__(self) -> None:
         if self.group < 2:
