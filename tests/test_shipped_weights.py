@@ -16,6 +16,7 @@ from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from benchmarks.upsampling import edges, halos
 from gen.cli import main
+from gen.search.looking import find_head
 from pipelines import families
 from pipelines.diffusion.pipeline import LatentDiffusion
 from pipelines.drafts import to_image, to_pixels
@@ -251,3 +252,16 @@ def test_variations_show_the_same_things(unclip: Unclip) -> None:
     kept = kept_of(unclip, Reranker.load(), STICKERS, scenes, images)
     assert kept.one().value >= 0.5
     assert kept.best(1).value >= kept.one().value
+
+
+@pytest.mark.parametrize("name", ["stickers", "stickers-dalle"])
+def test_what_previews_tell_was_learned_with_the_reranker_that_ships(name: str) -> None:
+    spec = families.shipped()[name]
+    head = find_head(spec, Reranker.load())
+    course = families.family_of(spec).course(spec, spec.defaults)
+    assert head is not None, "`salon-train previews` has to be run again"
+    assert course is not None
+    likelihoods = [-2.0, -1.0] if name == "stickers-dalle" else None
+    for share in (*course.looks, *course.forks):
+        worse, better = head.probabilities(share, [0.5, 0.7], likelihoods)  # type: ignore[misc]
+        assert 0 < worse < better < 1
