@@ -77,8 +77,8 @@ def add_reinforce(reinforce: argparse.ArgumentParser) -> None:
     reinforce.add_argument(
         "--distance",
         type=above_zero(float),
-        default=0.3,
-        help="what going away from the old model costs (0.3)",
+        default=0.25,
+        help="what going away from the old model costs (0.25)",
     )
 
 

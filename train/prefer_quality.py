@@ -34,7 +34,7 @@ from train.worlds import Asked, World
 
 TOGETHER = 8  # images of a prompt, which make two choices
 OTHERS = 8  # images of a prompt by the unchanged model, with which one is compared
-HEAD_WEIGHT = 1.5  # beside the reranker, which keeps to the prompt
+HEAD_WEIGHT = 2  # beside the reranker, which keeps to the prompt
 DIFFERENT = 24  # of 255: how far a channel of what is drawn is from the background
 
 

@@ -44,7 +44,7 @@ class ReinforceConfig:
     rank: int = 8
     group: int = 16
     extremes: int = 4
-    distance: float = 0.3
+    distance: float = 0.25
 
     def __post_init__(self) -> None:
         if self.group < 2:
